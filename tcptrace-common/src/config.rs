@@ -1,0 +1,92 @@
+//! What user space tells the BPF programs before they are loaded: a read-only global, so that the verifier
+//! knows each value as a constant, accepts `sk + offset` as an address and never walks a branch that a
+//! constant rules out.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The offset of a field that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Byte offsets of the kernel's struct members, from the running kernel's BTF. A path such as
+/// `sock.sk_err` names the struct that the offset counts from.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct KernelLayout {
+    /// `sock.__sk_common.skc_family` (`u16`)
+    pub family: u32,
+    /// `sock.__sk_common.skc_state` (`u8`)
+    pub state: u32,
+    /// `sock.__sk_common.skc_dport` (`u16`, network order)
+    pub remote_port: u32,
+    /// `sock.__sk_common.skc_daddr` (4 bytes)
+    pub remote_v4: u32,
+    /// `sock.__sk_common.skc_rcv_saddr` (4 bytes)
+    pub local_v4: u32,
+    /// `sock.__sk_common.skc_v6_daddr` (16 bytes), [`ABSENT`] in a kernel without IPv6
+    pub remote_v6: u32,
+    /// `sock.__sk_common.skc_v6_rcv_saddr` (16 bytes), [`ABSENT`] in a kernel without IPv6
+    pub local_v6: u32,
+    /// `sock.__sk_common.skc_net.net` (pointer to `net`), [`ABSENT`] in a kernel without namespaces
+    pub net: u32,
+    /// `net.ns.inum` (`u32`)
+    pub net_inum: u32,
+    /// `sock.sk_err` (`int`)
+    pub err: u32,
+    /// `sock.sk_socket` (pointer to `socket`, null while in the accept queue)
+    pub socket: u32,
+    /// `sock.sk_ack_backlog` (`u32`)
+    pub backlog: u32,
+    /// `sock.sk_max_ack_backlog` (`u32`)
+    pub backlog_limit: u32,
+    /// `socket.sk` (pointer to `sock`)
+    pub socket_sk: u32,
+    /// `socket.file` (pointer to `file`)
+    pub socket_file: u32,
+    /// `file.f_inode` (pointer to `inode`)
+    pub file_inode: u32,
+    /// `inode.i_ino` (`unsigned long` or `u64`)
+    pub inode_number: u32,
+    /// `tcp_sock.inet_conn.icsk_inet.inet_sport` (`u16`, network order): survives the release of the port
+    pub local_port: u32,
+    /// `tcp_sock.inet_conn.icsk_ack.lrcvtime` (`u32`, jiffies)
+    pub last_data: u32,
+    /// `tcp_sock.rcv_tstamp` (`u32`, jiffies)
+    pub last_ack: u32,
+    /// `tcp_sock.rcv_nxt` (`u32`)
+    pub rcv_nxt: u32,
+    /// `tcp_sock.copied_seq` (`u32`)
+    pub copied_seq: u32,
+    /// `tcp_sock.write_seq` (`u32`)
+    pub write_seq: u32,
+    /// `tcp_sock.snd_una` (`u32`)
+    pub snd_una: u32,
+    /// `task_struct.tgid` (`int`)
+    pub task_tgid: u32,
+    /// `task_struct.pid` (`int`)
+    pub task_pid: u32,
+    /// `task_struct.group_leader` (pointer to `task_struct`)
+    pub task_leader: u32,
+    /// `task_struct.comm` (16 bytes)
+    pub task_comm: u32,
+}
+
+/// The read-only global `CONFIG` of the BPF object.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// Where the kernel keeps what is read.
+    pub layout: KernelLayout,
+    /// A transition is written to the ring when its old or its new state is in this mask
+    /// ([`crate::state::bit`]).
+    pub watched_states: u32,
+    /// 1 where `bpf_get_socket_cookie` may be called from tracing programs (Linux 5.12), else 0.
+    pub has_cookie: u32,
+}
+
+impl Config {
+    /// What stands in the object file until the loader fills it in.
+    // SAFETY: the derive of `Zeroable` proves that all zeros are a value.
+    pub const UNSET: Self = unsafe { core::mem::zeroed() };
+}
+
+const _: () = assert!(size_of::<Config>() == 30 * 4);

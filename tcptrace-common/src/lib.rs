@@ -1,0 +1,29 @@
+//! What crosses the boundary between the BPF programs and user space, and nothing else.
+//!
+//! Every type here is plain: integers and byte arrays, `repr(C)`, no implicit padding (`bytemuck::Pod`
+//! refuses a type that has any) and a size pinned below. Both sides are built from this one file. Numbers
+//! are in host byte order, addresses in network order.
+
+#![no_std]
+
+mod config;
+mod records;
+pub mod state;
+
+pub use config::{ABSENT, Config, KernelLayout};
+pub use records::{ACTOR_KNOWN, HolderRow, IN_ACCEPT_QUEUE, SocketRow, Transition, Tuple};
+
+/// Address families as the kernel numbers them (`include/linux/socket.h`).
+pub const AF_INET: u16 = 2;
+/// See [`AF_INET`].
+pub const AF_INET6: u16 = 10;
+
+/// Length of a task's name with its terminating NUL (`TASK_COMM_LEN`, `include/linux/sched.h`).
+pub const COMM_LEN: usize = 16;
+
+/// `::ffff:a.b.c.d` from the four bytes of an IPv4 address: the one form in which addresses cross the
+/// boundary (RFC 4291, 2.5.5.2).
+#[inline(always)]
+pub const fn v4_mapped(v4: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}

@@ -1,0 +1,122 @@
+//! What the BPF programs write: one [`Transition`] per state change into the ring, one [`SocketRow`] per
+//! socket and one [`HolderRow`] per file descriptor from the iterators.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::COMM_LEN;
+
+/// In [`Transition::flags`]: the current task is the one that acted, so `pid` … `thread_comm` mean something.
+pub const ACTOR_KNOWN: u8 = 1;
+
+/// In [`SocketRow::flags`]: no process has accepted the socket yet.
+pub const IN_ACCEPT_QUEUE: u8 = 1;
+
+/// A connection's two ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Tuple {
+    /// Network order; IPv4 as [`crate::v4_mapped`].
+    pub local_addr: [u8; 16],
+    /// Network order; IPv4 as [`crate::v4_mapped`].
+    pub remote_addr: [u8; 16],
+    /// Host order; 0 where the kernel has not chosen one yet.
+    pub local_port: u16,
+    /// Host order; 0 where there is no peer.
+    pub remote_port: u16,
+    /// [`crate::AF_INET`] or [`crate::AF_INET6`], the socket's own (a dual-stack socket is `AF_INET6`).
+    pub family: u16,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// One state change of one TCP socket, from `sock:inet_sock_set_state` (`net/ipv4/af_inet.c`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Transition {
+    /// `CLOCK_MONOTONIC`, nanoseconds: just before the state changed.
+    pub ktime_ns: u64,
+    /// The socket's identity: its cookie, or what stands for it on kernels without.
+    pub cookie: u64,
+    /// Inode number of the network namespace; 0 where the kernel has none.
+    pub netns: u32,
+    /// `sk->sk_err`: an errno, or 0.
+    pub sk_err: i32,
+    /// The two ends as the socket had them at that moment.
+    pub tuple: Tuple,
+    /// See [`crate::state`].
+    pub old_state: u8,
+    /// See [`crate::state`].
+    pub new_state: u8,
+    /// [`ACTOR_KNOWN`] or 0.
+    pub flags: u8,
+    /// Always 0.
+    pub pad: u8,
+    /// Thread group id of the task that acted, in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id of the task that acted, likewise.
+    pub tid: u32,
+    /// Real user id of the task that acted, in the initial user namespace.
+    pub uid: u32,
+    /// The process's name (its thread group leader's), NUL-padded, any bytes.
+    pub comm: [u8; COMM_LEN],
+    /// The name of the thread that acted, likewise.
+    pub thread_comm: [u8; COMM_LEN],
+}
+
+/// One open TCP socket as it was found by walking the kernel's tables.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SocketRow {
+    /// `CLOCK_MONOTONIC`, nanoseconds: when this row was read.
+    pub ktime_ns: u64,
+    /// As in [`Transition::cookie`].
+    pub cookie: u64,
+    /// Inode of the socket's file as `/proc/PID/fd` shows it; 0 where it has none.
+    pub inode: u64,
+    /// As in [`Transition::netns`].
+    pub netns: u32,
+    /// See [`crate::state`].
+    pub state: u8,
+    /// [`IN_ACCEPT_QUEUE`] or 0.
+    pub flags: u8,
+    /// Always 0.
+    pub pad: u16,
+    /// The two ends.
+    pub tuple: Tuple,
+    /// `rcv_nxt − copied_seq`: bytes not read yet, a received FIN counting as one. Of a listener: sockets
+    /// waiting to be accepted.
+    pub unread: u32,
+    /// `write_seq − snd_una`: bytes not sent or not acknowledged, a sent FIN counting as one. Of a listener:
+    /// the limit of that queue.
+    pub unsent: u32,
+    /// Jiffies since the last ACK arrived (`tcp_sock.rcv_tstamp`), modulo 2³².
+    pub since_ack_jiffies: u32,
+    /// Jiffies since the last data arrived, or since the handshake where none did
+    /// (`icsk_ack.lrcvtime`), modulo 2³².
+    pub since_data_jiffies: u32,
+    /// `sk->sk_err`: an errno, or 0.
+    pub sk_err: i32,
+    /// Always 0.
+    pub pad2: u32,
+}
+
+/// One file descriptor that holds a TCP socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HolderRow {
+    /// The socket, as [`SocketRow`] from the walk of the sockets gives it.
+    pub socket: SocketRow,
+    /// Thread group id of the holder, in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id: differs from `pid` only for a thread with a descriptor table of its own.
+    pub tid: u32,
+    /// The file descriptor.
+    pub fd: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
+const _: () = assert!(size_of::<Transition>() == 112 && align_of::<Transition>() == 8);
+const _: () = assert!(size_of::<SocketRow>() == 96 && align_of::<SocketRow>() == 8);
+const _: () = assert!(size_of::<HolderRow>() == 112 && align_of::<HolderRow>() == 8);
