@@ -1,0 +1,98 @@
+//! Reading the kernel's structures at the offsets that user space found in the running kernel's BTF.
+
+use core::ffi::c_void;
+
+use tcptrace_common::{ABSENT, AF_INET6, Config, Tuple, v4_mapped};
+
+/// Filled in by the loader before the programs are loaded; read-only from then on.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config::UNSET;
+
+/// Reads one field of [`CONFIG`]. Volatile, because the compiler would otherwise fold the zeros that stand in
+/// the object file; the verifier still sees a constant, since the map behind it is frozen.
+#[inline(always)]
+pub(crate) fn constant(field: &'static u32) -> u32 {
+    // SAFETY: a reference is aligned and initialised.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+/// A field of [`CONFIG`].
+macro_rules! config {
+    ($($field:ident).+) => {
+        $crate::kernel::constant(&$crate::kernel::CONFIG.$($field).+)
+    };
+}
+
+/// The offset of one field in the running kernel.
+macro_rules! layout {
+    ($field:ident) => {
+        $crate::kernel::config!(layout.$field)
+    };
+}
+
+pub(crate) use {config, layout};
+
+/// Loads a `T` at `base + offset`.
+///
+/// # Safety
+/// `base` is a pointer that the verifier tracks by its kernel type and `offset` leads to a member of that
+/// type: the verifier refuses the program otherwise, and the kernel turns a fault into zeros.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: as promised by the caller.
+    unsafe { core::ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
+}
+
+/// The two ends of a full TCP socket.
+///
+/// The local port comes from `inet_sport`: `skc_num` is already 0 when a socket enters CLOSE.
+///
+/// # Safety
+/// `tcp` is a `struct tcp_sock`, not null.
+#[inline(always)]
+pub(crate) unsafe fn tuple(tcp: *const c_void) -> Tuple {
+    // SAFETY: every offset is one of `struct tcp_sock` or of what it begins with.
+    unsafe {
+        let family: u16 = load(tcp, layout!(family));
+        let (local_addr, remote_addr) = if family == AF_INET6 && layout!(local_v6) != ABSENT {
+            (address(tcp, layout!(local_v6)), address(tcp, layout!(remote_v6)))
+        } else {
+            (v4_mapped(load(tcp, layout!(local_v4))), v4_mapped(load(tcp, layout!(remote_v4))))
+        };
+        Tuple {
+            local_addr,
+            remote_addr,
+            local_port: u16::from_be(load(tcp, layout!(local_port))),
+            remote_port: u16::from_be(load(tcp, layout!(remote_port))),
+            family,
+            pad: 0,
+        }
+    }
+}
+
+/// Sixteen bytes in two loads, the most that the verifier takes at once.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn address(tcp: *const c_void, offset: u32) -> [u8; 16] {
+    // SAFETY: as promised by the caller.
+    let halves: [u64; 2] = unsafe { [load(tcp, offset), load(tcp, offset + 8)] };
+    bytemuck::cast(halves)
+}
+
+/// Inode number of the socket's network namespace, 0 in a kernel without namespaces.
+///
+/// # Safety
+/// `tcp` is a `struct tcp_sock`, not null.
+#[inline(always)]
+pub(crate) unsafe fn netns(tcp: *const c_void) -> u32 {
+    if layout!(net) == ABSENT {
+        return 0;
+    }
+    // SAFETY: `skc_net.net` points to a live `struct net` as long as the socket lives.
+    unsafe {
+        let net: *const c_void = load(tcp, layout!(net));
+        load(net, layout!(net_inum))
+    }
+}
