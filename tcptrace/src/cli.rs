@@ -1,0 +1,232 @@
+//! The command line: parsed and checked before anything is touched.
+
+use std::time::Duration;
+
+use clap::Parser;
+use tcptrace_common::state;
+
+use crate::{kernel::Feature, report::Views, states::State, tracker::Policy};
+
+/// Thresholds and the like must leave room for sums on a 64-bit nanosecond clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Reports TCP sockets stuck in CLOSE_WAIT: since when, held by whom, and why.
+///
+/// A socket is in CLOSE_WAIT when the peer has closed the connection and the local process has not. They pile
+/// up when a program forgets to close, until it runs out of file descriptors.
+#[derive(Clone, Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    /// One record per TCP state transition; the default when no view is named
+    #[arg(long, help_heading = "Views")]
+    transitions: bool,
+
+    /// One record when a socket has been in a watched state for DUR, one when it clears
+    #[arg(long, value_name = "DUR", value_parser = duration, help_heading = "Views")]
+    stuck: Option<Duration>,
+
+    /// The states that --stuck watches, as `ss` spells them
+    #[arg(
+        long,
+        value_name = "S[,S…]",
+        requires = "stuck",
+        value_delimiter = ',',
+        default_value = "close-wait",
+        help_heading = "Views"
+    )]
+    state: Vec<State>,
+
+    /// Repeat the record of a socket that is still stuck, every DUR
+    #[arg(long, value_name = "DUR", value_parser = positive_duration, requires = "stuck", help_heading = "Views")]
+    remind: Option<Duration>,
+
+    /// Stop after DUR
+    #[arg(long, value_name = "DUR", value_parser = positive_duration, help_heading = "Output")]
+    duration: Option<Duration>,
+
+    /// Stop after N records of the views
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
+    count: Option<u64>,
+
+    /// One JSON object per line instead of aligned text
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    /// Do not use a kernel feature: for trying out what an older kernel would do
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true)]
+    without: Vec<Feature>,
+
+    /// Size of the ring that transitions come through, bytes: a power of two, of 4096 at least
+    #[arg(long, value_name = "BYTES", value_parser = ring_size, default_value_t = 4 << 20, hide = true)]
+    ring_size: u32,
+}
+
+const AFTER_HELP: &str = "\
+DUR is a number with a unit: 500ms, 30s, 2m, 1h30m.
+
+Examples:
+  sudo tcptrace --stuck 30s            what is stuck, as it happens
+  sudo tcptrace --stuck 30s --json     the same for a log pipeline
+  sudo tcptrace                        every TCP state transition
+
+Exit status: 0 done; 2 wrong usage; 3 this host cannot be traced; 4 failed while running.";
+
+/// What to do, from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which records to make.
+    pub views: Views,
+    /// What the tracker is to look for.
+    pub policy: Policy,
+    /// The states in `policy.watched`, as they were named.
+    pub states: Vec<State>,
+    /// When to stop.
+    pub duration: Option<Duration>,
+    /// After how many records to stop.
+    pub count: Option<u64>,
+    /// JSON in place of text.
+    pub json: bool,
+    /// Kernel features to leave alone.
+    pub without: Vec<Feature>,
+    /// Size of the ring, bytes.
+    pub ring_bytes: u32,
+}
+
+impl Cli {
+    /// What these arguments ask for.
+    pub fn plan(self) -> Plan {
+        let views =
+            Views { transitions: self.transitions || self.stuck.is_none(), stuck: self.stuck.is_some() };
+        let watched =
+            if views.stuck { self.state.iter().fold(0, |mask, state| mask | state.bit()) } else { 0 };
+        let policy = Policy {
+            followed: if views.transitions { state::ALL } else { watched },
+            watched,
+            threshold_ns: self.stuck.map_or(0, nanoseconds),
+            remind_ns: self.remind.map(nanoseconds),
+        };
+        Plan {
+            views,
+            policy,
+            states: self.state,
+            duration: self.duration,
+            count: self.count,
+            json: self.json,
+            without: self.without,
+            ring_bytes: self.ring_size,
+        }
+    }
+}
+
+/// `500ms`, `30s`, `1h30m`; never a bare number.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| match text.trim().parse::<f64>() {
+        Ok(_) => format!("a duration needs a unit, for example `{text}s` or `{text}ms`"),
+        Err(_) => format!("{error}; a duration looks like 500ms, 30s, 2m or 1h30m"),
+    })?;
+    if duration > LONGEST {
+        return Err("longer than 100 years".to_owned());
+    }
+    Ok(duration)
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it has to be longer than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) => Ok(bytes),
+        _ => Err("a ring is a power of two of bytes, from 4096 to 1073741824".to_owned()),
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn plan(arguments: &str) -> Result<Plan, clap::Error> {
+        Cli::try_parse_from(std::iter::once("tcptrace").chain(arguments.split_whitespace())).map(Cli::plan)
+    }
+
+    fn refusal(arguments: &str) -> String {
+        plan(arguments).expect_err(arguments).to_string()
+    }
+
+    #[test]
+    fn no_view_is_all_transitions() {
+        let plan = plan("").expect("valid");
+        assert_eq!(plan.views, Views { transitions: true, stuck: false });
+        assert_eq!((plan.policy.followed, plan.policy.watched), (state::ALL, 0));
+    }
+
+    #[test]
+    fn stuck_alone_follows_only_what_it_watches() {
+        let plan = plan("--stuck 1h30m").expect("valid");
+        assert_eq!(plan.views, Views { transitions: false, stuck: true });
+        assert_eq!(plan.policy.threshold_ns, 5_400_000_000_000);
+        assert_eq!(plan.policy.followed, state::bit(state::CLOSE_WAIT));
+        assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT));
+    }
+
+    #[test]
+    fn views_add_up() {
+        let plan =
+            plan("--stuck 500ms --transitions --state fin-wait-2,CLOSE_WAIT --remind 2m").expect("valid");
+        assert_eq!(plan.views, Views { transitions: true, stuck: true });
+        assert_eq!(plan.policy.followed, state::ALL);
+        assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT) | state::bit(state::FIN_WAIT2));
+        assert_eq!(plan.policy.remind_ns, Some(120_000_000_000));
+    }
+
+    #[test]
+    fn a_bare_number_is_no_duration_and_the_error_says_so() {
+        assert!(refusal("--stuck 30").contains("needs a unit, for example `30s`"));
+        assert!(refusal("--duration 1.5").contains("needs a unit"));
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        for arguments in [
+            "--stuck",
+            "--stuck -5s",
+            "--stuck 30x",
+            "--stuck 30s --state time-wait",
+            "--stuck 30s --state nonsense",
+            "--state close-wait",
+            "--remind 5s",
+            "--stuck 30s --remind 0s",
+            "--duration 0s",
+            "--count 0",
+            "--count -1",
+            "--count 1e3",
+            "--stuck 99999999999999999999s",
+            "--stuck 101years",
+            "--ring-size 5000",
+            "--ring-size 2048",
+            "--nonsense",
+            "leftover",
+        ] {
+            let error = plan(arguments).expect_err(arguments);
+            assert_eq!(error.exit_code(), 2, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for (argument, kind) in [("--help", ErrorKind::DisplayHelp), ("--version", ErrorKind::DisplayVersion)]
+        {
+            let answer = plan(argument).expect_err(argument);
+            assert_eq!((answer.kind(), answer.exit_code()), (kind, 0));
+        }
+    }
+}

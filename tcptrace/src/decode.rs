@@ -1,0 +1,151 @@
+//! Bytes from the kernel → records, each checked for what user space goes on to rely on.
+
+use bytemuck::AnyBitPattern;
+use tcptrace_common::{AF_INET, AF_INET6, HolderRow, SocketRow, Transition, Tuple, state};
+
+/// Bytes that are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Too few or too many bytes.
+    #[error("a {record} is {expected} bytes, the kernel gave {length}")]
+    Length {
+        /// Which record was expected.
+        record: &'static str,
+        /// Its size, bytes.
+        expected: usize,
+        /// What came, bytes.
+        length: usize,
+    },
+    /// A TCP state that no kernel header names.
+    #[error("the kernel gave the unknown TCP state {0}")]
+    State(u8),
+    /// An address family that is neither IPv4 nor IPv6.
+    #[error("the kernel gave the unknown address family {0}")]
+    Family(u16),
+}
+
+/// One record of the ring.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn transition(bytes: &[u8]) -> Result<Transition, DecodeError> {
+    let record: Transition = fixed(bytes, "transition")?;
+    check_state(record.old_state)?;
+    check_state(record.new_state)?;
+    check_family(&record.tuple)?;
+    Ok(record)
+}
+
+/// One row of the walk of the sockets.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn socket_row(bytes: &[u8]) -> Result<SocketRow, DecodeError> {
+    let row = fixed(bytes, "socket row")?;
+    check_row(&row)?;
+    Ok(row)
+}
+
+/// One row of the walk of the descriptors.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn holder_row(bytes: &[u8]) -> Result<HolderRow, DecodeError> {
+    let row: HolderRow = fixed(bytes, "holder row")?;
+    check_row(&row.socket)?;
+    Ok(row)
+}
+
+fn fixed<T: AnyBitPattern>(bytes: &[u8], record: &'static str) -> Result<T, DecodeError> {
+    if bytes.len() == size_of::<T>() {
+        Ok(bytemuck::pod_read_unaligned(bytes))
+    } else {
+        Err(DecodeError::Length { record, expected: size_of::<T>(), length: bytes.len() })
+    }
+}
+
+fn check_row(row: &SocketRow) -> Result<(), DecodeError> {
+    check_state(row.state)?;
+    check_family(&row.tuple)
+}
+
+fn check_state(number: u8) -> Result<(), DecodeError> {
+    if state::ALL & state::bit(number) == 0 { Err(DecodeError::State(number)) } else { Ok(()) }
+}
+
+fn check_family(tuple: &Tuple) -> Result<(), DecodeError> {
+    match tuple.family {
+        AF_INET | AF_INET6 => Ok(()),
+        other => Err(DecodeError::Family(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::{Zeroable as _, bytes_of};
+
+    use super::*;
+
+    fn sample() -> Transition {
+        Transition {
+            ktime_ns: 0x0102_0304_0506_0708,
+            cookie: 77,
+            netns: 4_026_531_840,
+            tuple: Tuple { family: AF_INET, local_port: 9666, remote_port: 40112, ..Tuple::zeroed() },
+            old_state: state::ESTABLISHED,
+            new_state: state::CLOSE_WAIT,
+            ..Transition::zeroed()
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_boundary_at_any_alignment() {
+        let record = sample();
+        for shift in 0..8 {
+            let mut bytes = vec![0xee; shift];
+            bytes.extend_from_slice(bytes_of(&record));
+            assert_eq!(transition(&bytes[shift..]), Ok(record));
+        }
+    }
+
+    #[test]
+    fn every_other_length_is_refused() {
+        let bytes = [bytes_of(&sample()), &[0; 8]].concat();
+        for length in (0..bytes.len()).filter(|length| *length != size_of::<Transition>()) {
+            assert_eq!(
+                transition(&bytes[..length]),
+                Err(DecodeError::Length { record: "transition", expected: 112, length })
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_states_and_families_are_refused() {
+        for number in [0, 13, 31, 32, 200, 255] {
+            let old = Transition { old_state: number, ..sample() };
+            let new = Transition { new_state: number, ..sample() };
+            assert_eq!(transition(bytes_of(&old)), Err(DecodeError::State(number)));
+            assert_eq!(transition(bytes_of(&new)), Err(DecodeError::State(number)));
+        }
+        let unix = Transition { tuple: Tuple { family: 1, ..Tuple::zeroed() }, ..sample() };
+        assert_eq!(transition(bytes_of(&unix)), Err(DecodeError::Family(1)));
+    }
+
+    #[test]
+    fn rows_are_checked_like_records() {
+        let good = SocketRow {
+            state: state::LISTEN,
+            tuple: Tuple { family: AF_INET6, ..Tuple::zeroed() },
+            ..SocketRow::zeroed()
+        };
+        assert_eq!(socket_row(bytes_of(&good)), Ok(good));
+        assert_eq!(
+            socket_row(&[]),
+            Err(DecodeError::Length { record: "socket row", expected: 96, length: 0 })
+        );
+        let holder = HolderRow { socket: good, pid: 1, ..HolderRow::zeroed() };
+        assert_eq!(holder_row(bytes_of(&holder)), Ok(holder));
+        let bad = HolderRow { socket: SocketRow { state: 99, ..good }, ..holder };
+        assert_eq!(holder_row(bytes_of(&bad)), Err(DecodeError::State(99)));
+    }
+}

@@ -1,0 +1,100 @@
+//! Where the running kernel keeps the fields that the BPF programs read: its BTF in, [`KernelLayout`] out.
+
+use btf_rs::{Btf, BtfType, Member, Type};
+use tcptrace_common::{ABSENT, KernelLayout};
+
+/// The kernel's BTF says nothing usable about a field that cannot be done without.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel's type information has no {path}")]
+pub struct NoSuchField {
+    path: String,
+}
+
+/// Finds every offset.
+///
+/// # Errors
+/// A required struct or member is not there: a kernel that moved it, or BTF of something else.
+pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
+    let find = |path: &str| offset(btf, path).ok_or_else(|| NoSuchField { path: path.to_owned() });
+    let optional = |path: &str| offset(btf, path).unwrap_or(ABSENT);
+    Ok(KernelLayout {
+        family: find("sock.__sk_common.skc_family")?,
+        state: find("sock.__sk_common.skc_state")?,
+        remote_port: find("sock.__sk_common.skc_dport")?,
+        remote_v4: find("sock.__sk_common.skc_daddr")?,
+        local_v4: find("sock.__sk_common.skc_rcv_saddr")?,
+        remote_v6: optional("sock.__sk_common.skc_v6_daddr"),
+        local_v6: optional("sock.__sk_common.skc_v6_rcv_saddr"),
+        net: optional("sock.__sk_common.skc_net.net"),
+        net_inum: find("net.ns.inum")?,
+        err: find("sock.sk_err")?,
+        socket: find("sock.sk_socket")?,
+        backlog: find("sock.sk_ack_backlog")?,
+        backlog_limit: find("sock.sk_max_ack_backlog")?,
+        socket_sk: find("socket.sk")?,
+        socket_file: find("socket.file")?,
+        file_inode: find("file.f_inode")?,
+        inode_number: find("inode.i_ino")?,
+        local_port: find("tcp_sock.inet_conn.icsk_inet.inet_sport")?,
+        last_data: find("tcp_sock.inet_conn.icsk_ack.lrcvtime")?,
+        last_ack: find("tcp_sock.rcv_tstamp")?,
+        rcv_nxt: find("tcp_sock.rcv_nxt")?,
+        copied_seq: find("tcp_sock.copied_seq")?,
+        write_seq: find("tcp_sock.write_seq")?,
+        snd_una: find("tcp_sock.snd_una")?,
+        task_tgid: find("task_struct.tgid")?,
+        task_pid: find("task_struct.pid")?,
+        task_leader: find("task_struct.group_leader")?,
+        task_comm: find("task_struct.comm")?,
+    })
+}
+
+/// Byte offset of `struct.member.member…`; members of anonymous structs and unions are found by name, as in C.
+fn offset(btf: &Btf, path: &str) -> Option<u32> {
+    let mut names = path.split('.');
+    let mut within = btf
+        .resolve_types_by_name(names.next()?)
+        .ok()?
+        .into_iter()
+        .find(|found| matches!(found, Type::Struct(_) | Type::Union(_)))?;
+    let mut bits = 0;
+    for name in names {
+        let (at, member) = member(btf, &within, name)?;
+        bits += at;
+        within = member;
+    }
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
+/// The member `name` of `within`: its offset in bits and its type.
+fn member(btf: &Btf, within: &Type, name: &str) -> Option<(u32, Type)> {
+    let (Type::Struct(composite) | Type::Union(composite)) = within else {
+        return None;
+    };
+    composite.members.iter().find_map(|candidate| {
+        let found = btf.resolve_name(candidate).unwrap_or_default();
+        if found == name {
+            Some((candidate.bit_offset(), plain_type(btf, candidate)?))
+        } else if found.is_empty() {
+            let (at, found) = member(btf, &plain_type(btf, candidate)?, name)?;
+            Some((candidate.bit_offset() + at, found))
+        } else {
+            None
+        }
+    })
+}
+
+/// The type of a member without the typedefs and qualifiers around it.
+fn plain_type(btf: &Btf, member: &Member) -> Option<Type> {
+    let mut found = btf.resolve_chained_type(member).ok()?;
+    loop {
+        let wrapper: &dyn BtfType = match &found {
+            Type::Typedef(inner) => inner,
+            Type::Const(inner) => inner,
+            Type::Volatile(inner) => inner,
+            Type::TypeTag(inner) => inner,
+            _ => return Some(found),
+        };
+        found = btf.resolve_chained_type(wrapper).ok()?;
+    }
+}

@@ -1,0 +1,129 @@
+//! What `/proc` tells about processes (proc(5)). Every answer may be missing: processes end while one looks,
+//! and hidepid hides them.
+
+use std::fs;
+
+use rustc_hash::FxHashMap;
+
+use crate::walk::{Holder, Walk};
+
+/// What can be said of a process beyond its pid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its name (`/proc/PID/comm`), any bytes.
+    pub comm: Option<Vec<u8>>,
+    /// Its executable (`/proc/PID/exe`), any bytes.
+    pub exe: Option<Vec<u8>>,
+    /// Its real user id (`/proc/PID/status`).
+    pub uid: Option<u32>,
+    /// Its cgroup (`/proc/PID/cgroup`), any bytes: the unified one, or systemd's where that says nothing.
+    pub cgroup: Option<Vec<u8>>,
+}
+
+impl Process {
+    /// Looks up a process.
+    pub fn look_up(pid: u32) -> Self {
+        let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
+        Self {
+            comm: file("comm").map(|mut comm| {
+                comm.pop_if(|last| *last == b'\n');
+                comm
+            }),
+            exe: fs::read_link(format!("/proc/{pid}/exe"))
+                .ok()
+                .map(|path| path.into_os_string().into_encoded_bytes()),
+            uid: file("status").as_deref().and_then(real_uid),
+            cgroup: file("cgroup").as_deref().and_then(cgroup),
+        }
+    }
+}
+
+/// The first number of the line `Uid:` in a process's status.
+fn real_uid(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The path in a process's cgroup file: that of the unified hierarchy (`0::`), or systemd's where all
+/// processes are in the unified one's root.
+fn cgroup(file: &[u8]) -> Option<Vec<u8>> {
+    let lines = || file.split(|byte| *byte == b'\n');
+    let unified = lines().find_map(|line| line.strip_prefix(b"0::"));
+    let systemd = || {
+        lines().find_map(|line| {
+            let controllers = line.iter().position(|byte| *byte == b':')? + 1;
+            line.get(controllers..)?.strip_prefix(b"name=systemd:")
+        })
+    };
+    match unified {
+        Some(b"/") => systemd().or(unified),
+        Some(path) => Some(path),
+        None => systemd(),
+    }
+    .map(<[u8]>::to_vec)
+}
+
+/// Finds the holders of a walk's sockets by reading every `/proc/PID/fd`: slower than `iter/task_file`, and
+/// the way on kernels where that cannot tell a file's socket.
+pub(super) fn add_holders(walk: &mut Walk) {
+    let by_inode: FxHashMap<u64, u64> =
+        walk.sockets.iter().filter(|row| row.inode != 0).map(|row| (row.inode, row.cookie)).collect();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let Some(fd) = descriptor.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            if let Some(cookie) =
+                socket_inode(target.as_os_str().as_encoded_bytes()).and_then(|inode| by_inode.get(&inode))
+            {
+                walk.holders.push(Holder { cookie: *cookie, pid, fd });
+            }
+        }
+    }
+}
+
+/// The number in `socket:[NUMBER]`.
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    std::str::from_utf8(target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uid_is_the_real_one() {
+        assert_eq!(real_uid(b"Name:\tx\nUid:\t1000\t0\t0\t0\nGid:\t1\n"), Some(1000));
+        assert_eq!(real_uid(b"Name:\tUid: 5\n"), None);
+        assert_eq!(real_uid(b"Uid:\n"), None);
+        assert_eq!(real_uid(b""), None);
+    }
+
+    #[test]
+    fn cgroup_is_the_unified_one_unless_it_says_nothing() {
+        let path = |file: &[u8]| cgroup(file).map(|path| String::from_utf8_lossy(&path).into_owned());
+        assert_eq!(path(b"0::/app.slice/x.service\n").as_deref(), Some("/app.slice/x.service"));
+        assert_eq!(path(b"5:cpu:/x\n1:name=systemd:/user.slice\n0::/\n").as_deref(), Some("/user.slice"));
+        assert_eq!(path(b"1:name=systemd:/init.scope\n").as_deref(), Some("/init.scope"));
+        assert_eq!(path(b"0::/\n").as_deref(), Some("/"));
+        assert_eq!(path(b""), None);
+        assert_eq!(path(b"nonsense\n:\n").as_deref(), None);
+    }
+
+    #[test]
+    fn only_sockets_have_a_socket_inode() {
+        assert_eq!(socket_inode(b"socket:[123]"), Some(123));
+        assert_eq!(socket_inode(b"pipe:[123]"), None);
+        assert_eq!(socket_inode(b"socket:[]"), None);
+        assert_eq!(socket_inode(b"/tmp/socket:[1]"), None);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_unknown() {
+        assert_eq!(Process::look_up(0), Process::default());
+    }
+}

@@ -1,0 +1,173 @@
+//! Why a host cannot be traced: what is missing, why it is needed, what to do. Exit status 3.
+
+use std::{fmt, io};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use rustix::thread::CapabilitySet;
+
+use super::layout::NoSuchField;
+
+/// Where the kernel shows its own type information (`CONFIG_DEBUG_INFO_BTF`).
+pub(super) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// This host cannot be traced.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Not root, and without what could stand for it.
+    NotPrivileged {
+        /// The capabilities that are missing, by their names in capabilities(7).
+        missing: Vec<&'static str>,
+    },
+    /// No type information to read struct offsets from.
+    NoBtf(io::Error),
+    /// Type information that could not be understood.
+    BadBtf(String),
+    /// A field that every known kernel has is not where it should be.
+    UnknownKernel(NoSuchField),
+    /// bpf(2) is not there at all.
+    NoBpf,
+    /// The kernel has no ring buffers (before Linux 5.8).
+    NoRingBuffer(io::Error),
+    /// bpf(2) is forbidden although the capabilities are there.
+    Forbidden,
+    /// The kernel's verifier or its tracepoint would not take the program.
+    Program {
+        /// Its name in the BPF object.
+        name: &'static str,
+        /// What the kernel said.
+        said: String,
+    },
+    /// Anything else that failed while setting up.
+    Setup(String),
+}
+
+impl Refusal {
+    /// What is missing.
+    fn what(&self) -> String {
+        match self {
+            Self::NotPrivileged { missing } => {
+                format!("no permission to trace this kernel: {} missing", missing.join(", "))
+            }
+            Self::NoBtf(error) => format!("no kernel type information: {BTF_PATH}: {error}"),
+            Self::BadBtf(said) => format!("unreadable kernel type information: {BTF_PATH}: {said}"),
+            Self::UnknownKernel(field) => format!("this kernel is laid out in an unknown way: {field}"),
+            Self::NoBpf => "this kernel has no bpf(2)".to_owned(),
+            Self::NoRingBuffer(error) => format!("this kernel has no BPF ring buffer: {error}"),
+            Self::Forbidden => {
+                "bpf(2) is forbidden here although the capabilities for it are there".to_owned()
+            }
+            Self::Program { name, said } => format!("the kernel refused the BPF program `{name}`: {said}"),
+            Self::Setup(said) => said.clone(),
+        }
+    }
+
+    /// Why it is needed.
+    const fn why(&self) -> &'static str {
+        match self {
+            Self::NotPrivileged { .. } => {
+                "loading a BPF program on a kernel tracepoint takes CAP_BPF and CAP_PERFMON; seeing every process's \
+                 sockets takes CAP_SYS_PTRACE, and every network namespace CAP_SYS_ADMIN"
+            }
+            Self::NoBtf(_) | Self::BadBtf(_) | Self::UnknownKernel(_) => {
+                "the BPF program reads sockets at the offsets that the running kernel gives there"
+            }
+            Self::NoBpf => "every state change is seen by a BPF program in the kernel",
+            Self::NoRingBuffer(_) => "state changes come to user space through one",
+            Self::Forbidden => "every state change is seen by a BPF program in the kernel",
+            Self::Program { .. } => "it is the one that sees the sockets' state changes",
+            Self::Setup(_) => "nothing can be traced before it works",
+        }
+    }
+
+    /// What to do.
+    const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotPrivileged { .. } => "run it as root: `sudo tcptrace …`",
+            Self::NoBtf(_) => {
+                "mount /sys, or run a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11, Ubuntu 20.10, RHEL 8.2 and later \
+                 are)"
+            }
+            Self::BadBtf(_) | Self::UnknownKernel(_) | Self::Program { .. } => {
+                "report this with the output of `uname -r`; a newer tcptrace may know this kernel"
+            }
+            Self::NoBpf => "run a kernel built with CONFIG_BPF_SYSCALL=y",
+            Self::NoRingBuffer(_) => "run Linux 5.8 or later",
+            Self::Forbidden => {
+                "look for a container's seccomp profile (Docker: --privileged, or --cap-add with \
+                 --security-opt seccomp=unconfined) or kernel lockdown (/sys/kernel/security/lockdown)"
+            }
+            Self::Setup(_) => "see the message above",
+        }
+    }
+
+    /// What an error of aya's says about the host.
+    pub(super) fn from_aya(name: &'static str, error: EbpfError) -> Self {
+        match error {
+            EbpfError::MapError(MapError::CreateError { name: map, io_error }) => {
+                match io_error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                    Some(rustix::io::Errno::NOSYS) => Self::NoBpf,
+                    Some(rustix::io::Errno::PERM) => Self::Forbidden,
+                    Some(rustix::io::Errno::INVAL) if map == "TRANSITIONS" || map == "AYA_LOGS" => {
+                        Self::NoRingBuffer(io_error)
+                    }
+                    _ => Self::Setup(format!("cannot create the BPF map `{map}`: {io_error}")),
+                }
+            }
+            EbpfError::ProgramError(error) => Self::from_program(name, &error),
+            other => Self::Setup(chain(&other)),
+        }
+    }
+
+    /// What a refused program says about the host.
+    pub(super) fn from_program(name: &'static str, error: &ProgramError) -> Self {
+        Self::Program { name, said: brief(error) }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  why:  {}\n  do:   {}", self.what(), self.why(), self.remedy())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Refuses a process that could load nothing.
+pub(super) fn check_privilege() -> Result<(), Refusal> {
+    let held = rustix::thread::capabilities(None)
+        .map_err(|error| Refusal::Setup(format!("cannot read this process's capabilities: {error}")))?
+        .effective;
+    if held.contains(CapabilitySet::SYS_ADMIN) {
+        return Ok(());
+    }
+    let missing: Vec<_> = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")]
+        .into_iter()
+        .filter(|(capability, _)| !held.contains(*capability))
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(Refusal::NotPrivileged { missing }) }
+}
+
+/// A program's error in a line: what the system call returned and the verifier's last words.
+pub(super) fn brief(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let last = log.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+        return match last {
+            Some(line) => format!("{io_error}: {}", line.trim()),
+            None => io_error.to_string(),
+        };
+    }
+    chain(error)
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,59 @@
+//! Which kernel features are in use, and for each that is not, why: the `sources` of the `start` record.
+
+use std::fmt::Display;
+
+/// Why a feature is not in use that the user turned off.
+pub(super) const TURNED_OFF: &str = "turned off by --without";
+
+/// A kernel feature that tcptrace builds on where it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Feature {
+    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program.
+    #[value(skip)]
+    TpBtf,
+    /// Walking the sockets of a network namespace.
+    #[value(skip)]
+    IterTcp,
+    /// `bpf_get_socket_cookie` in tracing programs: identities that `ss -e` shows too.
+    Cookie,
+    /// Walking all descriptors with `bpf_sock_from_file`: holders in one pass.
+    TaskFile,
+}
+
+impl Feature {
+    /// Its name in the `start` record.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TpBtf => "tp_btf/inet_sock_set_state",
+            Self::IterTcp => "iter/tcp",
+            Self::Cookie => "socket_cookie",
+            Self::TaskFile => "iter/task_file",
+        }
+    }
+}
+
+/// Whether a feature is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The feature.
+    pub feature: Feature,
+    /// Why it is not in use; `None` where it is.
+    pub why_not: Option<String>,
+}
+
+impl Source {
+    /// It is.
+    pub(super) const fn used(feature: Feature) -> Self {
+        Self { feature, why_not: None }
+    }
+
+    /// It is not.
+    pub(super) fn unused(feature: Feature, why: impl Display) -> Self {
+        Self { feature, why_not: Some(why.to_string()) }
+    }
+
+    /// Whether it is.
+    pub const fn in_use(&self) -> bool {
+        self.why_not.is_none()
+    }
+}

@@ -1,0 +1,118 @@
+//! Walks the kernel's sockets in every network namespace, and the descriptors that hold them.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read as _},
+    thread,
+};
+
+use aya::programs::{Iter, ProgramError, links::LinkError};
+use rustc_hash::FxHashSet;
+use tcptrace_common::{HolderRow, SocketRow};
+
+use super::{namespaces, procfs};
+use crate::{
+    clock,
+    decode::{self, DecodeError},
+    walk::{Holder, Walk},
+};
+
+/// A walk could not be made, or not to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// The iterator could not be started.
+    #[error("cannot walk the kernel's sockets: {0}")]
+    Start(#[from] ProgramError),
+    /// The iterator could not be opened.
+    #[error("cannot open the walk of the kernel's sockets: {0}")]
+    Open(#[from] LinkError),
+    /// Reading from the iterator, or setting it up, failed.
+    #[error("cannot read the kernel's sockets: {0}")]
+    Read(#[from] io::Error),
+    /// The kernel gave something that is no row.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The map that says which states are wanted could not be written.
+    #[error("cannot say which sockets to walk: {0}")]
+    States(#[from] aya::maps::MapError),
+}
+
+/// Walks all sockets, and who holds them: by the iterator `holders`, or by reading `/proc` where the kernel
+/// cannot resolve a file to its socket. Which states are wanted has been said before.
+pub(super) fn walk(sockets: &mut Iter, holders: Option<&mut Iter>) -> Result<Walk, WalkError> {
+    let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
+    // A thread of its own, because one that has entered a namespace should not do anything else.
+    thread::scope(|scope| scope.spawn(|| every_namespace(sockets, &mut walk)).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    match holders {
+        Some(holders) => every_holder(holders, &mut walk)?,
+        None => procfs::add_holders(&mut walk),
+    }
+    walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
+    Ok(walk)
+}
+
+/// Our own namespace first, since this thread is in it, then the others. One that cannot be entered is left
+/// out: it is gone, or not ours to see.
+fn every_namespace(sockets: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
+    let found = namespaces::find();
+    let Walk { sockets: rows, namespaces, .. } = walk;
+    let mut this_one =
+        || read_rows(sockets, size_of::<SocketRow>(), |row| Ok(rows.push(decode::socket_row(row)?)));
+    this_one()?;
+    namespaces.extend(found.own);
+    for namespace in found.others {
+        if namespace.enter().is_ok() {
+            this_one()?;
+            namespaces.insert(namespace.inode);
+        }
+    }
+    Ok(())
+}
+
+/// Adds the holders, and the sockets that only their holders lead to: those of a namespace that no process
+/// lives in any more.
+fn every_holder(holders: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
+    let mut elsewhere = FxHashSet::default();
+    read_rows(holders, size_of::<HolderRow>(), |row| {
+        let HolderRow { socket, pid, fd, .. } = decode::holder_row(row)?;
+        walk.holders.push(Holder { cookie: socket.cookie, pid, fd });
+        if !walk.namespaces.contains(&socket.netns) && elsewhere.insert(socket.cookie) {
+            walk.sockets.push(socket);
+        }
+        Ok(())
+    })
+}
+
+/// Runs an iterator to its end and hands on each row of `size` bytes.
+fn read_rows(
+    iterator: &mut Iter,
+    size: usize,
+    mut each: impl FnMut(&[u8]) -> Result<(), DecodeError>,
+) -> Result<(), WalkError> {
+    let link = iterator.attach()?;
+    let mut file = iterator.take_link(link)?.into_file()?;
+    Ok(read_all(&mut file)?.chunks(size).try_for_each(&mut each)?)
+}
+
+/// Reads an iterator's output. The kernel gives whole rows, up to eight pages of them at a time, and EAGAIN
+/// when it went a long way without finding any (`bpf_seq_read`, `kernel/bpf/bpf_iter.c`).
+fn read_all(file: &mut File) -> io::Result<Vec<u8>> {
+    const CHUNK: usize = 64 << 10;
+    let mut bytes = Vec::new();
+    loop {
+        let filled = bytes.len();
+        bytes.resize(filled + CHUNK, 0);
+        let read = match file.read(&mut bytes[filled..]) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                bytes.truncate(filled);
+                continue;
+            }
+            read => read?,
+        };
+        bytes.truncate(filled + read);
+        if read == 0 {
+            return Ok(bytes);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! tcptrace: which TCP sockets are stuck, since when, held by whom, and why.
+//!
+//! A transition flows one way: [`kernel`] (the ring) → [`decode`] → [`tracker`] → [`report`] → [`output`];
+//! [`session`] turns the crank. What decides — [`age`], [`cause`], [`tracker`], [`report`] — is pure.
+
+pub mod age;
+pub mod cause;
+pub mod cli;
+pub mod clock;
+pub mod decode;
+pub mod diagnostics;
+pub mod kernel;
+pub mod output;
+pub mod report;
+pub mod session;
+pub mod states;
+pub mod tracker;
+pub mod walk;

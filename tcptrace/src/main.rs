@@ -1,0 +1,59 @@
+//! The program: arguments in, exit status out. What happens in between is in the library.
+
+use std::{fs::File, io::IsTerminal as _, os::fd::AsFd as _, process::ExitCode};
+
+use clap::Parser as _;
+use tcptrace::{
+    cli::{Cli, Plan},
+    diagnostics::say,
+    kernel::{Kernel, Options},
+    output::Output,
+    report::Text,
+    session::{self, Failure, Format},
+};
+
+/// This host cannot be traced.
+const REFUSED: u8 = 3;
+/// Failed while running.
+const FAILED: u8 = 4;
+
+fn main() -> ExitCode {
+    // clap ends the program with 2 for wrong usage, with 0 after --help.
+    let plan = Cli::parse().plan();
+    let options = Options {
+        watched_states: plan.policy.followed,
+        ring_bytes: plan.ring_bytes,
+        without: plan.without.clone(),
+    };
+    let kernel = match Kernel::attach(&options) {
+        Ok(kernel) => kernel,
+        Err(refusal) => {
+            say(refusal);
+            return REFUSED.into();
+        }
+    };
+    match run(&plan, kernel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(failure);
+            FAILED.into()
+        }
+    }
+}
+
+fn run(plan: &Plan, kernel: Kernel) -> Result<(), Failure> {
+    let stdout = std::io::stdout();
+    let format = if plan.json {
+        Format::Json
+    } else {
+        let is_terminal = stdout.is_terminal();
+        let width =
+            rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|_| is_terminal);
+        let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Format::Text(Box::new(Text::new(width, colour, jiff::tz::TimeZone::system())))
+    };
+    // Not through std's stdout, which cuts lines where its buffer ends.
+    let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(session::run(plan, kernel, output, format))
+}

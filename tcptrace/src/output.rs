@@ -1,0 +1,177 @@
+//! Whole lines to stdout, by a thread of their own: a reader that stops never stops the tracing.
+//!
+//! What waits to be written is bounded: transitions are dropped, and counted, once [`LIMIT`] bytes wait;
+//! records that say what is stuck are kept, they are bounded by the sockets there are.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Write},
+    os::fd::AsFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
+use tokio::sync::Notify;
+
+/// Bytes that may wait before records are dropped.
+const LIMIT: usize = 8 << 20;
+
+/// How long a reader that takes nothing is waited for at the end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How writing ended before its time.
+#[derive(Debug)]
+pub enum Ended {
+    /// The reader has gone.
+    Closed,
+    /// Writing failed.
+    Failed(io::Error),
+}
+
+/// Where the records go.
+pub struct Output {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Bytes>,
+    /// Bytes in `chunks` and in the writer's hands.
+    waiting: usize,
+    /// Bytes written so far.
+    written: u64,
+    /// No more will come.
+    finished: bool,
+    ended: Option<Ended>,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // The queue is whole at every unlock: a panic elsewhere does not spoil it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn start(sink: impl Write + AsFd + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let writer = std::thread::Builder::new().name("tcptrace-out".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || write_all(&shared, sink)
+        })?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// Whether so much waits that what may be dropped has to be.
+    pub fn is_full(&self) -> bool {
+        self.shared.queue().waiting >= LIMIT
+    }
+
+    /// Hands over whole lines.
+    pub fn write(&self, lines: Bytes) {
+        if lines.is_empty() {
+            return;
+        }
+        let mut queue = self.shared.queue();
+        if queue.ended.is_none() {
+            queue.waiting += lines.len();
+            queue.chunks.push_back(lines);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Waits until writing has ended before its time.
+    pub async fn ended(&self) {
+        self.shared.ended.notified().await;
+    }
+
+    /// Writes what waits, as long as the reader takes some of it, and says how writing ended, and how many
+    /// bytes were left.
+    pub fn finish(mut self) -> (Option<Ended>, usize) {
+        let mut queue = self.shared.queue();
+        queue.finished = true;
+        self.shared.changed.notify_all();
+        let mut written = queue.written;
+        while queue.waiting > 0 && queue.ended.is_none() {
+            let (guard, timeout) =
+                self.shared.changed.wait_timeout(queue, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            if timeout.timed_out() && std::mem::replace(&mut written, queue.written) == queue.written {
+                break;
+            }
+        }
+        let (ended, left) = (queue.ended.take(), queue.waiting);
+        drop(queue);
+        if left == 0
+            && let Some(writer) = self.writer.take()
+        {
+            let _it_never_panics = writer.join();
+        }
+        (ended, left)
+    }
+}
+
+/// The writer: takes chunks and writes each to the end.
+fn write_all(shared: &Shared, mut sink: impl Write + AsFd) {
+    loop {
+        let mut queue = shared.queue();
+        while queue.chunks.is_empty() && !queue.finished {
+            queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let Some(chunk) = queue.chunks.pop_front() else { return };
+        drop(queue);
+        let result = write_chunk(shared, &mut sink, &chunk);
+        let mut queue = shared.queue();
+        if let Err(error) = result {
+            queue.ended = Some(match error.kind() {
+                ErrorKind::BrokenPipe => Ended::Closed,
+                _ => Ended::Failed(error),
+            });
+            queue.chunks.clear();
+            queue.waiting = 0;
+            shared.changed.notify_all();
+            shared.ended.notify_one();
+            return;
+        }
+        shared.changed.notify_all();
+    }
+}
+
+fn write_chunk(shared: &Shared, sink: &mut (impl Write + AsFd), mut chunk: &[u8]) -> io::Result<()> {
+    while !chunk.is_empty() {
+        match sink.write(chunk) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                chunk = &chunk[written..];
+                let mut queue = shared.queue();
+                queue.waiting -= written;
+                queue.written += written as u64;
+                shared.changed.notify_all();
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Somebody has made this file non-blocking: wait for room.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(sink, PollFlags::OUT)], None)
+                    .map(drop)
+                    .or_else(|errno| if errno == rustix::io::Errno::INTR { Ok(()) } else { Err(errno) })?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

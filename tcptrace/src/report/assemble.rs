@@ -1,0 +1,214 @@
+//! Findings → records: names, clocks and counts are added, nothing is judged.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::SocketRow;
+
+use super::record::{
+    Cleared, Event, Instant, Lost, LostReason, Name, OriginRecord, Owner, OwnerHow, Record, Resync, SocketId,
+    Stuck, Summary, Transition, milliseconds,
+};
+use crate::{
+    cause::{self, Cause},
+    clock::WallClock,
+    kernel::Process,
+    states::State,
+    tracker::{Actor, Finding, Origin, Socket},
+    walk::{Holder, Walk},
+};
+
+/// Which records are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Views {
+    /// One record per transition.
+    pub transitions: bool,
+    /// One when a socket gets stuck, one when it clears.
+    pub stuck: bool,
+}
+
+/// What was looked up for the sockets about to be reported.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    rows: FxHashMap<u64, SocketRow>,
+    holders: FxHashMap<u64, Vec<Holder>>,
+    processes: FxHashMap<u32, Process>,
+}
+
+impl Evidence {
+    /// Gathers from a walk what concerns `cookies`, and looks up each process once.
+    pub fn gather(walk: &Walk, cookies: &FxHashSet<u64>, look_up: impl Fn(u32) -> Process) -> Self {
+        let mut evidence = Self::default();
+        for row in walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)) {
+            evidence.rows.insert(row.cookie, *row);
+        }
+        for holder in walk.holders.iter().filter(|holder| cookies.contains(&holder.cookie)) {
+            evidence.processes.entry(holder.pid).or_insert_with(|| look_up(holder.pid));
+            evidence.holders.entry(holder.cookie).or_default().push(*holder);
+        }
+        for holders in evidence.holders.values_mut() {
+            holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
+            holders.dedup();
+        }
+        evidence
+    }
+}
+
+/// Makes the records of a run, and counts them.
+#[derive(Debug)]
+pub struct Reporter {
+    views: Views,
+    threshold_ns: u64,
+    totals: Summary,
+}
+
+impl Reporter {
+    /// Nothing reported yet.
+    pub fn new(views: Views, threshold_ns: u64) -> Self {
+        Self { views, threshold_ns, totals: Summary::default() }
+    }
+
+    /// The record of a finding, where a view wants it.
+    pub fn finding(&mut self, finding: &Finding, evidence: &Evidence, wall: WallClock) -> Option<Record> {
+        let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
+        match finding {
+            Finding::Transition { transition, in_old_state_ns, actor, origin } => {
+                self.totals.transitions += 1;
+                self.views.transitions.then(|| {
+                    let (owner, owner_how) = match (actor, origin) {
+                        // A task that acts and is the socket's origin has just connected it or made it listen.
+                        (Some(actor), Some(origin)) if origin.at_ns == transition.ktime_ns => {
+                            (Some(owner(actor)), OwnerHow::Origin)
+                        }
+                        (Some(actor), _) => (Some(owner(actor)), OwnerHow::Close),
+                        (None, Some(origin)) => (Some(owner(&origin.actor)), OwnerHow::Origin),
+                        (None, None) => (None, OwnerHow::None),
+                    };
+                    Record {
+                        at: at(transition.ktime_ns),
+                        event: Event::Transition(Transition {
+                            socket: SocketId::new(transition.cookie, transition.netns, &transition.tuple),
+                            old_state: State(transition.old_state),
+                            new_state: State(transition.new_state),
+                            in_old_state_ms: in_old_state_ns.map(milliseconds),
+                            owner,
+                            owner_how,
+                        }),
+                    }
+                })
+            }
+            Finding::Stuck { cookie, socket, seen_ns } => {
+                self.totals.stuck += 1;
+                let row = evidence.rows.get(cookie);
+                let stuck = Self::stuck(*cookie, socket, *seen_ns, row, evidence, at);
+                let stuck = Stuck { threshold_ms: milliseconds(self.threshold_ns), ..stuck };
+                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck)) })
+            }
+            Finding::Cleared { cookie, socket, new_state, at_ns, actor } => {
+                self.totals.cleared += 1;
+                self.views.stuck.then(|| Record {
+                    at: at(*at_ns),
+                    event: Event::Cleared(Cleared {
+                        socket: SocketId::new(*cookie, socket.netns, &socket.tuple),
+                        state: State(socket.state),
+                        new_state: State(*new_state),
+                        in_state_ms: milliseconds(at_ns.saturating_sub(socket.since.latest_ns())),
+                        by: actor.as_ref().map(owner),
+                    }),
+                })
+            }
+        }
+    }
+
+    fn stuck(
+        cookie: u64,
+        socket: &Socket,
+        seen_ns: u64,
+        row: Option<&SocketRow>,
+        evidence: &Evidence,
+        at: impl Fn(u64) -> Instant,
+    ) -> Stuck {
+        let owners: Vec<Owner> = evidence
+            .holders
+            .get(&cookie)
+            .into_iter()
+            .flatten()
+            .map(|holder| held(holder, evidence.processes.get(&holder.pid)))
+            .collect();
+        let age_ms = |since_ns: u64| milliseconds(seen_ns.saturating_sub(since_ns));
+        Stuck {
+            socket: SocketId::new(cookie, socket.netns, &socket.tuple),
+            state: State(socket.state),
+            threshold_ms: 0.0,
+            age_ms: age_ms(socket.since.latest_ns()),
+            age_max_ms: socket.since.earliest_ns().map(age_ms),
+            exact: socket.since.exact_ns().is_some(),
+            since: at(socket.since.latest_ns()),
+            recv_queue: row.map_or(0, cause::recv_queue),
+            send_queue: row.map_or(0, cause::send_queue),
+            cause: row.map_or(Cause::Unknown, Cause::of),
+            owner_how: if owners.is_empty() { OwnerHow::None } else { OwnerHow::Fd },
+            owners,
+            origin: socket.origin.map(|Origin { actor, at_ns }| OriginRecord {
+                pid: actor.pid,
+                tid: actor.tid,
+                comm: Name(actor.thread_comm),
+                how: if socket.tuple.remote_port == 0 { "listen" } else { "connect" },
+                time: at(at_ns),
+            }),
+            listener: None,
+            peer: None,
+        }
+    }
+
+    /// The record of transitions that the full ring has cost.
+    pub fn lost(&mut self, lost: u64, at: Instant) -> Record {
+        self.totals.lost += lost;
+        let lost_total = self.totals.lost;
+        Record { at, event: Event::Lost(Lost { lost, lost_total, reason: LostReason::RingFull }) }
+    }
+
+    /// The record of records that were not written because nobody read them.
+    pub fn dropped(&mut self, dropped: u64, at: Instant) -> Record {
+        self.totals.dropped += dropped;
+        let lost_total = self.totals.dropped;
+        Record { at, event: Event::Lost(Lost { lost: dropped, lost_total, reason: LostReason::ReaderSlow }) }
+    }
+
+    /// The record of a look at all sockets after a loss.
+    pub fn resync(&mut self, sockets: usize, repaired: usize, at: Instant) -> Record {
+        self.totals.resyncs += 1;
+        Record { at, event: Event::Resync(Resync { sockets, repaired }) }
+    }
+
+    /// The totals of a run that began at `started_ns`.
+    pub fn summary(&self, started_ns: u64, at: Instant) -> Record {
+        let duration_ms = milliseconds(at.mono_ns.saturating_sub(started_ns));
+        Record { at, event: Event::Summary(Summary { duration_ms, ..self.totals.clone() }) }
+    }
+}
+
+/// The process of a task that acted.
+fn owner(actor: &Actor) -> Owner {
+    Owner {
+        pid: actor.pid,
+        fd: None,
+        comm: Some(Name(actor.comm)),
+        exe: None,
+        uid: Some(actor.uid),
+        cgroup: None,
+        container: None,
+    }
+}
+
+/// The process that holds a socket.
+fn held(holder: &Holder, process: Option<&Process>) -> Owner {
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    Owner {
+        pid: holder.pid,
+        fd: Some(holder.fd),
+        comm: process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes),
+        exe: process.and_then(|process| process.exe.as_ref()).map(text),
+        uid: process.and_then(|process| process.uid),
+        cgroup: process.and_then(|process| process.cgroup.as_ref()).map(text),
+        container: None,
+    }
+}

@@ -1,0 +1,24 @@
+//! Findings → records → bytes. Pure: what `/proc` says of a process, and what the wall clock shows, come in as
+//! data.
+
+mod assemble;
+mod record;
+mod text;
+
+pub use assemble::{Evidence, Reporter, Views};
+pub use record::{
+    Cleared, Event, Family, Instant, Lost, LostReason, Name, OriginRecord, Owner, OwnerHow, Record, Resync,
+    SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition, milliseconds,
+};
+pub use text::{Text, farewell, span, welcome};
+
+/// Appends a record as one line of JSON.
+pub fn json(record: &Record, out: &mut Vec<u8>) {
+    let start = out.len();
+    if let Err(error) = serde_json::to_writer(&mut *out, record) {
+        // Only a type that JSON cannot express fails here, and none of ours is such a type.
+        out.truncate(start);
+        unreachable!("a record that is no JSON: {error}");
+    }
+    out.push(b'\n');
+}

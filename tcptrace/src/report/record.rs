@@ -1,0 +1,399 @@
+//! The records that tcptrace puts out, as data. Their JSON is their serde form; `docs/events.md` explains
+//! each field.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use tcptrace_common::{AF_INET, COMM_LEN, Tuple};
+
+use crate::{cause::Cause, kernel::Source, states::State};
+
+/// Version of the records' form. Adding a field keeps it.
+pub const SCHEMA_VERSION: u8 = 1;
+
+/// An instant: when something happened in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instant {
+    /// Nanoseconds since 1970, UTC.
+    pub wall_ns: i128,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub mono_ns: u64,
+}
+
+/// One line of the output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// When it happened.
+    pub at: Instant,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// tcptrace started.
+    Start(Start),
+    /// A socket changed its state.
+    Transition(Transition),
+    /// A socket is stuck.
+    Stuck(Box<Stuck>),
+    /// A stuck socket has left its state.
+    Cleared(Cleared),
+    /// Something was lost.
+    Lost(Lost),
+    /// All sockets were looked at again after a loss.
+    Resync(Resync),
+    /// tcptrace ended.
+    Summary(Summary),
+}
+
+impl Event {
+    /// The record's `event`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "start",
+            Self::Transition(_) => "transition",
+            Self::Stuck(_) => "stuck",
+            Self::Cleared(_) => "cleared",
+            Self::Lost(_) => "lost",
+            Self::Resync(_) => "resync",
+            Self::Summary(_) => "summary",
+        }
+    }
+
+    /// Whether it is a record of a view, which `--count` counts.
+    pub const fn is_of_a_view(&self) -> bool {
+        matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_))
+    }
+
+    /// Whether it may be dropped when the reader is too slow. All others are bounded by the sockets there are.
+    pub const fn may_be_dropped(&self) -> bool {
+        matches!(self, Self::Transition(_))
+    }
+}
+
+/// See the contract, `start`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Start {
+    /// tcptrace's version.
+    pub version: &'static str,
+    /// The kernel's release (uname(2)).
+    pub kernel: String,
+    /// The host's name (uname(2)).
+    pub host: String,
+    /// `/proc/sys/kernel/random/boot_id`: which boot `mono_ns` and the cookies belong to.
+    pub boot_id: Option<String>,
+    /// TCP sockets open when it started, in all namespaces, mini-sockets (TIME_WAIT, SYN queue) not counted.
+    pub sockets: usize,
+    /// Which kernel features are in use.
+    #[serde(serialize_with = "sources")]
+    pub sources: Vec<Source>,
+}
+
+/// Which socket a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SocketId {
+    /// What `ss -e` prints as `sk:`, or what stands for it.
+    pub cookie: u64,
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// `ipv4` or `ipv6`; an IPv4-mapped address is `ipv4`.
+    pub family: Family,
+    /// Its own end's address.
+    pub local_addr: IpAddr,
+    /// Its own end's port.
+    pub local_port: u16,
+    /// The other end's address.
+    pub remote_addr: IpAddr,
+    /// The other end's port; 0 of a listener.
+    pub remote_port: u16,
+}
+
+/// An address family, by what is spoken on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4, also through a dual-stack socket.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl SocketId {
+    /// From the wire's form.
+    pub fn new(cookie: u64, netns: u32, tuple: &Tuple) -> Self {
+        let local = Ipv6Addr::from(tuple.local_addr);
+        let remote = Ipv6Addr::from(tuple.remote_addr);
+        let mapped = |address: Ipv6Addr| address.to_ipv4_mapped();
+        let is_v4 = tuple.family == AF_INET || mapped(local).is_some() || mapped(remote).is_some();
+        // A dual-stack socket that has one end yet has `::` for the other.
+        let v4 = |address| IpAddr::V4(mapped(address).unwrap_or(Ipv4Addr::UNSPECIFIED));
+        let (family, local_addr, remote_addr) = if is_v4 {
+            (Family::Ipv4, v4(local), v4(remote))
+        } else {
+            (Family::Ipv6, IpAddr::V6(local), IpAddr::V6(remote))
+        };
+        let Tuple { local_port, remote_port, .. } = *tuple;
+        Self { cookie, netns, family, local_addr, local_port, remote_addr, remote_port }
+    }
+}
+
+/// A task's name as the kernel keeps it: any bytes, NUL-padded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(pub [u8; COMM_LEN]);
+
+impl Name {
+    /// From the bytes of `/proc/PID/comm`, cut where the kernel would.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut name = [0; COMM_LEN];
+        let length = bytes.len().min(COMM_LEN - 1);
+        name[..length].copy_from_slice(&bytes[..length]);
+        Self(name)
+    }
+
+    /// Without the padding.
+    pub fn bytes(&self) -> &[u8] {
+        let length = self.0.iter().position(|byte| *byte == 0).unwrap_or(COMM_LEN);
+        &self.0[..length]
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.bytes()) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.serialize_str(&String::from_utf8_lossy(self.bytes())),
+        }
+    }
+}
+
+/// A process, as one that has to do with a socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// The process (thread group).
+    pub pid: u32,
+    /// Its descriptor.
+    pub fd: Option<u32>,
+    /// The process's name.
+    pub comm: Option<Name>,
+    /// Its executable.
+    pub exe: Option<String>,
+    /// Its real user id.
+    pub uid: Option<u32>,
+    /// Its cgroup's path.
+    pub cgroup: Option<String>,
+    /// The id of its container.
+    pub container: Option<String>,
+}
+
+/// How an owner is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnerHow {
+    /// A process holds it open now.
+    Fd,
+    /// Who connected it.
+    Origin,
+    /// Who closed it.
+    Close,
+    /// Not known.
+    None,
+}
+
+/// Where a socket came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OriginRecord {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: Name,
+    /// `connect` or `listen`.
+    pub how: &'static str,
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Instant,
+}
+
+/// See the contract, `transition`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Transition {
+    /// Which socket.
+    #[serde(flatten)]
+    pub socket: SocketId,
+    /// The state it left.
+    pub old_state: State,
+    /// The state it entered.
+    pub new_state: State,
+    /// How long it was in the old one, milliseconds, where both ends of that time were seen.
+    pub in_old_state_ms: Option<f64>,
+    /// Who has to do with it, as far as the transition tells.
+    pub owner: Option<Owner>,
+    /// How that is known.
+    pub owner_how: OwnerHow,
+}
+
+/// See the contract, `stuck`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stuck {
+    /// Which socket.
+    #[serde(flatten)]
+    pub socket: SocketId,
+    /// The state it is stuck in.
+    pub state: State,
+    /// The threshold, milliseconds.
+    pub threshold_ms: f64,
+    /// Time in that state, milliseconds: at least this.
+    pub age_ms: f64,
+    /// At most this; null where nothing proves a bound.
+    pub age_max_ms: Option<f64>,
+    /// Whether it was seen entering.
+    pub exact: bool,
+    /// When it entered; where that was not seen, the latest time at which it can have been.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Instant,
+    /// Bytes the process has not read.
+    pub recv_queue: u32,
+    /// Bytes unsent or not acknowledged.
+    pub send_queue: u32,
+    /// Why it is still there.
+    pub cause: Cause,
+    /// Every (process, descriptor) that holds it.
+    pub owners: Vec<Owner>,
+    /// How they are known.
+    pub owner_how: OwnerHow,
+    /// Where it came from.
+    pub origin: Option<OriginRecord>,
+    /// Of a socket not accepted yet, its listener.
+    pub listener: Option<()>,
+    /// The other end, where it is on this host.
+    pub peer: Option<()>,
+}
+
+/// See the contract, `cleared`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cleared {
+    /// Which socket.
+    #[serde(flatten)]
+    pub socket: SocketId,
+    /// The state it was stuck in.
+    pub state: State,
+    /// The state it left for.
+    pub new_state: State,
+    /// How long it was in that state, milliseconds (at least, where it was not seen entering).
+    pub in_state_ms: f64,
+    /// Who caused it.
+    pub by: Option<Owner>,
+}
+
+/// See the contract, `lost`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// How many since the last such record.
+    pub lost: u64,
+    /// How many in this run, for this reason.
+    pub lost_total: u64,
+    /// Why.
+    pub reason: LostReason,
+}
+
+/// Why something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostReason {
+    /// Transitions that found the ring full.
+    RingFull,
+    /// Records not written because nobody read stdout.
+    ReaderSlow,
+}
+
+/// See the contract, `resync`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Resync {
+    /// How many sockets were looked at.
+    pub sockets: usize,
+    /// How many were not in the state they were thought to be in.
+    pub repaired: usize,
+}
+
+/// See the contract, `summary`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Transitions that reached the tracker.
+    pub transitions: u64,
+    /// Transitions that did not.
+    pub lost: u64,
+    /// Records not written, the reader being too slow.
+    pub dropped: u64,
+    /// `stuck` records made.
+    pub stuck: u64,
+    /// `cleared` records made.
+    pub cleared: u64,
+    /// `life` records made.
+    pub lives: u64,
+    /// `resync` records made.
+    pub resyncs: u64,
+    /// How long it ran, milliseconds.
+    pub duration_ms: f64,
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            v: u8,
+            event: &'static str,
+            #[serde(serialize_with = "rfc3339")]
+            time: Instant,
+            mono_ns: u64,
+            #[serde(flatten)]
+            body: &'a Event,
+        }
+        let Self { at, event } = self;
+        Line { v: SCHEMA_VERSION, event: event.name(), time: *at, mono_ns: at.mono_ns, body: event }
+            .serialize(serializer)
+    }
+}
+
+fn rfc3339<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
+}
+
+fn sources<S: Serializer>(sources: &[Source], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Use<'a> {
+        in_use: bool,
+        why_not: Option<&'a str>,
+    }
+    let mut map = serializer.serialize_map(Some(sources.len()))?;
+    for source in sources {
+        let entry = Use { in_use: source.in_use(), why_not: source.why_not.as_deref() };
+        map.serialize_entry(source.feature.name(), &entry)?;
+    }
+    map.end()
+}
+
+/// RFC 3339, UTC, nanoseconds.
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.9}", self.timestamp())
+    }
+}
+
+impl Instant {
+    /// For a calendar. A clock set beyond the year 9999 reads as 1970.
+    pub fn timestamp(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_nanosecond(self.wall_ns).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// Milliseconds with three decimals, from nanoseconds.
+pub fn milliseconds(ns: u64) -> f64 {
+    (ns / 1_000) as f64 / 1_000.0
+}

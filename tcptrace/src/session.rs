@@ -1,0 +1,400 @@
+//! One run: the only place that knows ring, timer, signals and output at once.
+//!
+//! It waits for what comes first: a transition after all were read, the time to judge a socket, a signal, the
+//! reader's end. Then it drains the ring through the tracker into the output, and walks the sockets where one
+//! is due to be judged or something was lost.
+
+use std::{io, os::fd::OwnedFd, time::Duration};
+
+use bytes::Bytes;
+use rustc_hash::FxHashSet;
+use tcptrace_common::state;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant as TokioInstant, sleep_until},
+};
+
+use crate::{
+    age::since_by_stamps,
+    cli::Plan,
+    clock::{self, WallClock},
+    diagnostics::say,
+    kernel::{Kernel, Process, WalkError},
+    output::{Ended, Output},
+    report::{self, Event, Evidence, Instant, Record, Reporter, Start, Text},
+    tracker::{Finding, Tracker},
+    walk::Walk,
+};
+
+/// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
+/// at once for people.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Sockets that become due close to each other are judged by one walk: the next begins this much later, and
+/// later still where walks take long, so that they never take more than a fifth of the time.
+const BETWEEN_WALKS: Duration = Duration::from_millis(50);
+
+/// A run that could not go on. Exit status 4.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The kernel's sockets could not be walked.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// The ring held something that is no transition.
+    #[error(transparent)]
+    Decode(#[from] crate::decode::DecodeError),
+    /// The counters of what was lost could not be read.
+    #[error("cannot read how much was lost: {0}")]
+    Counters(#[from] aya::maps::MapError),
+    /// stdout could not be written to.
+    #[error("cannot write to stdout: {0}")]
+    Output(io::Error),
+    /// Waiting for the kernel, or for signals, could not be set up.
+    #[error("cannot wait for events: {0}")]
+    Wait(#[from] io::Error),
+}
+
+/// Runs until something ends it, and says what was left unwritten.
+///
+/// # Errors
+/// See [`Failure`]. A reader that has gone is none.
+pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) -> Result<(), Failure> {
+    let started_ns = clock::monotonic_ns();
+    let mut ends = Ends::new(plan.duration)?;
+    let ring = kernel.ring().try_clone_to_owned()?;
+    // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
+    let ring =
+        unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::from)?;
+    let mut session = Session {
+        kernel,
+        tracker: Tracker::new(plan.policy),
+        sink: Sink {
+            reporter: Reporter::new(plan.views, plan.policy.threshold_ns),
+            format,
+            output,
+            lines: Vec::new(),
+            wall: WallClock::now(),
+            left: plan.count,
+            dropped: 0,
+        },
+        jiffy_ns: clock::jiffy_ns(),
+        followed: plan.policy.followed,
+        next_walk_ns: 0,
+        resync_wanted: false,
+        gather_until_ns: 0,
+    };
+    session.begin(plan)?;
+    while !session.sink.is_done() && session.wait(&mut ends, &ring).await? {
+        session.step()?;
+    }
+    session.end(started_ns)
+}
+
+/// How records become bytes.
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Aligned text.
+    Text(Box<Text>),
+}
+
+/// What ends a run from outside.
+struct Ends {
+    signals: [Signal; 3],
+    at: Option<TokioInstant>,
+}
+
+impl Ends {
+    fn new(duration: Option<Duration>) -> io::Result<Self> {
+        Ok(Self {
+            signals: [
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::hangup())?,
+            ],
+            at: duration.and_then(|duration| TokioInstant::now().checked_add(duration)),
+        })
+    }
+
+    async fn come(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            () = until(self.at) => {}
+        }
+    }
+}
+
+/// Waits until then, or forever.
+async fn until(at: Option<TokioInstant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Session {
+    kernel: Kernel,
+    tracker: Tracker,
+    sink: Sink,
+    jiffy_ns: u64,
+    followed: u32,
+    /// No walk before this.
+    next_walk_ns: u64,
+    /// Transitions were lost: all sockets have to be looked at again.
+    resync_wanted: bool,
+    /// Records came; the next are let to gather until then. 0: wait for the ring.
+    gather_until_ns: u64,
+}
+
+impl Session {
+    /// Takes in every socket that is open already, and judges those that were stuck before the start.
+    fn begin(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let walk = self.kernel.walk(state::ALL)?;
+        let start = start_record(&self.kernel, &walk);
+        if !plan.json {
+            let threshold =
+                humantime::format_duration(Duration::from_nanos(plan.policy.threshold_ns)).to_string();
+            let watched = plan.views.stuck.then_some((&plan.states[..], &threshold[..]));
+            say(report::welcome(&start, walk.namespaces.len(), watched));
+        }
+        let at = self.sink.at(walk.started_ns);
+        self.sink.record(&Record { at, event: Event::Start(start) });
+        self.take_in(&walk)?;
+        self.judge(&walk);
+        self.sink.flush();
+        Ok(())
+    }
+
+    /// Waits for something to do. False: it is time to end.
+    async fn wait(&mut self, ends: &mut Ends, ring: &AsyncFd<OwnedFd>) -> Result<bool, Failure> {
+        let walk_ns = if self.resync_wanted { Some(0) } else { self.tracker.next_due_ns() };
+        let walk_ns = walk_ns.map(|due| due.max(self.next_walk_ns));
+        let gathering = self.gather_until_ns != 0;
+        let wake_ns = match (walk_ns, gathering) {
+            (Some(walk), true) => Some(walk.min(self.gather_until_ns)),
+            (None, true) => Some(self.gather_until_ns),
+            (walk, false) => walk,
+        };
+        let now_ns = clock::monotonic_ns();
+        let wake = wake_ns.and_then(|wake| {
+            TokioInstant::now().checked_add(Duration::from_nanos(wake.saturating_sub(now_ns)))
+        });
+        tokio::select! {
+            biased;
+            () = ends.come() => Ok(false),
+            () = self.sink.output.ended() => Ok(false),
+            () = until(wake) => Ok(true),
+            ready = ring.readable(), if !gathering => {
+                ready?.clear_ready();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Does all that there is to do now.
+    fn step(&mut self) -> Result<(), Failure> {
+        self.sink.wall = WallClock::now();
+        let came = self.drain()?;
+        let now_ns = clock::monotonic_ns();
+        self.gather_until_ns = if came { now_ns + GATHER.as_nanos() as u64 } else { 0 };
+        if now_ns >= self.next_walk_ns {
+            if self.resync_wanted {
+                self.resync()?;
+            } else if self.tracker.next_due_ns().is_some_and(|due| due <= now_ns) {
+                let walk = self.walk(self.followed)?;
+                self.take_in(&walk)?;
+                self.judge(&walk);
+            }
+        }
+        self.sink.flush();
+        Ok(())
+    }
+
+    /// Takes in what is in the ring. Says whether there was anything.
+    fn drain(&mut self) -> Result<bool, Failure> {
+        let Self { kernel, tracker, sink, .. } = self;
+        let mut came = false;
+        kernel.drain(|transition| {
+            came = true;
+            tracker.transition(transition, &mut |finding| sink.finding(&finding, &Evidence::default()));
+        })?;
+        self.count_lost()?;
+        Ok(came)
+    }
+
+    /// Takes in a walk together with the transitions that happened meanwhile, in the order of their times.
+    /// Returns how many sockets were in another state than was thought.
+    fn take_in(&mut self, walk: &Walk) -> Result<usize, Failure> {
+        let Self { kernel, tracker, sink, jiffy_ns, .. } = self;
+        let mut repaired = 0;
+        let mut rows = walk.sockets.iter().peekable();
+        let mut found = |finding| sink.finding(&finding, &Evidence::default());
+        let mut row = |tracker: &mut Tracker, row, found: &mut _| {
+            repaired += usize::from(tracker.row(row, since_by_stamps(row, *jiffy_ns), found));
+        };
+        kernel.drain(|transition| {
+            while let Some(earlier) = rows.next_if(|row| row.ktime_ns <= transition.ktime_ns) {
+                row(tracker, earlier, &mut found);
+            }
+            tracker.transition(transition, &mut found);
+        })?;
+        for last in rows {
+            row(tracker, last, &mut found);
+        }
+        self.count_lost()?;
+        Ok(repaired)
+    }
+
+    /// Reports the sockets that the walk has shown to be stuck.
+    fn judge(&mut self, walk: &Walk) {
+        let mut findings = Vec::new();
+        self.tracker.judge(walk, &mut |finding| findings.push(finding));
+        let stuck = |finding: &Finding| match finding {
+            Finding::Stuck { cookie, .. } => Some(*cookie),
+            _ => None,
+        };
+        let cookies: FxHashSet<u64> = findings.iter().filter_map(stuck).collect();
+        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
+        for finding in &findings {
+            self.sink.finding(finding, &evidence);
+        }
+    }
+
+    /// After a loss: looks at every socket and puts right what the lost transitions would have told.
+    fn resync(&mut self) -> Result<(), Failure> {
+        self.resync_wanted = false;
+        let walk = self.walk(self.followed)?;
+        let mut repaired = self.take_in(&walk)?;
+        let Self { tracker, sink, .. } = self;
+        repaired += tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
+        let at = sink.at(walk.started_ns);
+        let record = sink.reporter.resync(walk.sockets.len(), repaired, at);
+        sink.record(&record);
+        self.judge(&walk);
+        Ok(())
+    }
+
+    fn walk(&mut self, states: u32) -> Result<Walk, Failure> {
+        let walk = self.kernel.walk(states)?;
+        let ended_ns = clock::monotonic_ns();
+        let took_ns = ended_ns - walk.started_ns;
+        self.next_walk_ns = ended_ns + (4 * took_ns).max(BETWEEN_WALKS.as_nanos() as u64);
+        Ok(walk)
+    }
+
+    fn count_lost(&mut self) -> Result<(), Failure> {
+        let lost = self.kernel.newly_lost()?;
+        if lost > 0 {
+            self.resync_wanted = true;
+            let at = self.sink.at(clock::monotonic_ns());
+            let record = self.sink.reporter.lost(lost, at);
+            self.sink.record(&record);
+        }
+        Ok(())
+    }
+
+    /// Delivers what was read, and the summary.
+    fn end(mut self, started_ns: u64) -> Result<(), Failure> {
+        self.sink.wall = WallClock::now();
+        self.drain()?;
+        let Self { kernel, mut sink, .. } = self;
+        // Detach before waiting for a slow reader.
+        drop(kernel);
+        sink.tell_dropped();
+        let at = sink.at(clock::monotonic_ns());
+        let summary = sink.reporter.summary(started_ns, at);
+        if let (Event::Summary(totals), Format::Text(_)) = (&summary.event, &sink.format) {
+            say(report::farewell(totals));
+        }
+        sink.record(&summary);
+        sink.flush();
+        match sink.output.finish() {
+            (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
+            (Some(Ended::Closed), _) | (None, 0) => Ok(()),
+            (None, left) => {
+                say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Findings and records in, bytes to the output.
+struct Sink {
+    reporter: Reporter,
+    format: Format,
+    output: Output,
+    lines: Vec<u8>,
+    wall: WallClock,
+    /// How many more records of the views are wanted.
+    left: Option<u64>,
+    /// Records dropped since that was last told.
+    dropped: u64,
+}
+
+impl Sink {
+    fn finding(&mut self, finding: &Finding, evidence: &Evidence) {
+        if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
+            self.record(&record);
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        if record.event.is_of_a_view() {
+            match &mut self.left {
+                Some(0) => return,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        if record.event.may_be_dropped() && self.output.is_full() {
+            self.dropped += 1;
+            return;
+        }
+        match &mut self.format {
+            Format::Json => report::json(record, &mut self.lines),
+            Format::Text(text) => text.line(record, &mut self.lines),
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.dropped > 0 && !self.output.is_full() {
+            self.tell_dropped();
+        }
+        self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
+    }
+
+    fn tell_dropped(&mut self) {
+        if self.dropped > 0 {
+            let at = self.at(clock::monotonic_ns());
+            let record = self.reporter.dropped(std::mem::take(&mut self.dropped), at);
+            self.record(&record);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn at(&self, mono_ns: u64) -> Instant {
+        Instant { wall_ns: self.wall.at(mono_ns), mono_ns }
+    }
+}
+
+fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
+    let host = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    Start {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: text(host.release()),
+        host: text(host.nodename()),
+        boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
+        sockets: walk.sockets.len(),
+        sources: kernel.sources().to_vec(),
+    }
+}
