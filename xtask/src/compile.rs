@@ -1,0 +1,57 @@
+//! Building with cargo, as the user. Knows where the results are; runs none of them.
+
+use std::{path::PathBuf, process::Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    cargo_json::{self, Executable},
+    setup::Tools,
+    shell,
+};
+
+/// How tcptrace is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As it is installed.
+    Release,
+    /// With debug assertions.
+    Debug,
+}
+
+impl Profile {
+    /// From the flag `--debug`.
+    pub(crate) fn new(debug: bool) -> Self {
+        if debug { Self::Debug } else { Self::Release }
+    }
+}
+
+/// Builds tcptrace; the result is the path of the program.
+pub(crate) fn tcptrace(tools: &Tools, profile: Profile) -> Result<PathBuf> {
+    let mut arguments = vec!["build", "--package", "tcptrace"];
+    if profile == Profile::Release {
+        arguments.push("--release");
+    }
+    let programs = programs(tools, &arguments)?;
+    let tcptrace = programs.into_iter().find(|program| program.name == "tcptrace");
+    Ok(tcptrace.context("cargo built the package tcptrace, but no program of that name")?.path)
+}
+
+/// Builds the kernel tests, and the programs they run.
+pub(crate) fn kernel_tests(tools: &Tools) -> Result<Vec<Executable>> {
+    let mut programs = programs(tools, &["test", "--package", "tests", "--lib", "--test", "*", "--no-run"])?;
+    programs.retain(|program| program.is_test);
+    Ok(programs)
+}
+
+/// Has cargo build something and tell which programs that made. What is wrong with the code goes to stderr.
+fn programs(tools: &Tools, arguments: &[&str]) -> Result<Vec<Executable>> {
+    let mut cargo = shell::cargo();
+    cargo.args(arguments).arg("--message-format=json-render-diagnostics");
+    cargo.envs(tools.environment.iter().map(|(name, value)| (name, value)));
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("`{}` failed; its messages are above", shell::show(&cargo));
+    }
+    cargo_json::executables(&String::from_utf8_lossy(&output.stdout))
+}

@@ -1,0 +1,62 @@
+//! Which Debian packages this project uses, and what for. Data only; `plan.rs` says when they are needed.
+
+/// What a package is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A rustc that has `core` for BPF.
+    Compiler,
+    /// A cargo for that rustc, where rustup has none to lend.
+    Cargo,
+    /// Building bpf-linker.
+    Linker,
+    /// The linker of the host.
+    Host,
+    /// What the kernel tests compare tcptrace with, and set the scene with.
+    Tests,
+}
+
+/// A Debian package.
+#[derive(Debug)]
+pub(crate) struct Package {
+    /// Its name, in which `{llvm}` stands for the LLVM version that bpf-linker is built with.
+    pub(crate) name: &'static str,
+    /// What it is for.
+    pub(crate) need: Need,
+    /// Why it is needed, to follow "NAME: ".
+    pub(crate) why: &'static str,
+}
+
+/// The LLVM version of Debian's `rustc-web`, for the time before that can be asked.
+pub(crate) const EXPECTED_LLVM: u32 = 22;
+
+/// All packages, in the order in which they are reported.
+pub(crate) const PACKAGES: [Package; 9] = [
+    Package { name: "gcc", need: Need::Host, why: "`cc`, with which cargo links every program" },
+    Package {
+        name: "rustc-web",
+        need: Need::Compiler,
+        why: "a rustc as new as the libraries here ask for; it stands beside rustup's",
+    },
+    Package {
+        name: "libstd-rust-web-dev-bpf",
+        need: Need::Compiler,
+        why: "that rustc's `core`, compiled for BPF",
+    },
+    Package { name: "cargo-web", need: Need::Cargo, why: "a cargo for that rustc; rustup has none to lend" },
+    Package { name: "llvm-{llvm}-dev", need: Need::Linker, why: "the LLVM that bpf-linker is linked with" },
+    Package { name: "libpolly-{llvm}-dev", need: Need::Linker, why: "a part of that LLVM" },
+    Package { name: "libzstd-dev", need: Need::Linker, why: "a library that LLVM uses" },
+    Package { name: "zlib1g-dev", need: Need::Linker, why: "a library that LLVM uses" },
+    Package {
+        name: "iproute2",
+        need: Need::Tests,
+        why: "`ss` and `ip`: the kernel tests check tcptrace against ss",
+    },
+];
+
+impl Package {
+    /// The name for a given LLVM version.
+    pub(crate) fn name(&self, llvm: u32) -> String {
+        self.name.replace("{llvm}", &llvm.to_string())
+    }
+}

@@ -1,0 +1,186 @@
+//! Tests of `plan.rs`: machines as they are met, and what each of them lacks.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::facts::{Apt, Linker, Named};
+
+const DEBIAN_RUSTC: Compiler = Compiler { llvm: 22, builds_core: false, has_core: true };
+const BARE_RUSTC: Compiler = Compiler { llvm: 22, builds_core: false, has_core: false };
+
+fn nightly(llvm: u32) -> Compiler {
+    Compiler { llvm, builds_core: true, has_core: false }
+}
+
+fn linker(llvm: Option<u32>) -> Option<Linker> {
+    Some(Linker { path: "/home/me/.cargo/bin/bpf-linker".into(), llvm })
+}
+
+/// A fresh Debian with rustup's stable.
+fn fresh_debian() -> Facts {
+    Facts {
+        rustup: Some(Rustup { cargo_for_linked: true, ..Rustup::default() }),
+        apt: Some(Apt { installed: BTreeSet::from(["zlib1g-dev".into()]), offers_compiler: true }),
+        cc: true,
+        ..Facts::default()
+    }
+}
+
+/// A machine without apt that lacks nothing.
+fn complete(compiler: Compiler) -> Facts {
+    Facts {
+        rustup: Some(Rustup { nightly: Some(compiler), ..Rustup::default() }),
+        linker: linker(Some(compiler.llvm)),
+        cc: true,
+        test_tools: true,
+        ..Facts::default()
+    }
+}
+
+fn names(step: &Step) -> Vec<&str> {
+    match step {
+        Step::Packages(packages) => packages.iter().map(|(name, _)| name.as_str()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn advice(facts: &Facts, failed: &[Step]) -> String {
+    plan(facts, failed, true).map_or_else(|error| format!("{error:#}"), |plan| format!("{plan:?}"))
+}
+
+#[test]
+fn a_fresh_debian_gets_its_own_compiler() -> Result<()> {
+    let plan = plan(&fresh_debian(), &[], true)?;
+    assert_eq!(plan.way, Way::Linked);
+    let expected =
+        ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "iproute2"];
+    assert_eq!(names(&plan.steps[0]), expected);
+    assert_eq!(plan.steps[1..], [Step::Link, Step::Linker(debian_llvm(22))]);
+    Ok(())
+}
+
+#[test]
+fn a_toolchain_rustup_cannot_lend_from_needs_a_cargo() -> Result<()> {
+    let mut facts = fresh_debian();
+    facts.rustup = Some(Rustup::default());
+    assert!(names(&plan(&facts, &[], true)?.steps[0]).contains(&"cargo-web"));
+    Ok(())
+}
+
+#[test]
+fn building_needs_no_test_tools() -> Result<()> {
+    assert!(!names(&plan(&fresh_debian(), &[], false)?.steps[0]).contains(&"iproute2"));
+    Ok(())
+}
+
+#[test]
+fn a_complete_machine_needs_nothing() -> Result<()> {
+    let plan_of = |facts: &Facts| plan(facts, &[], true).map(|plan| (plan.way, plan.steps));
+    assert_eq!(plan_of(&complete(nightly(22)))?, (Way::Nightly, Vec::new()));
+
+    let mut linked = complete(BARE_RUSTC);
+    linked.rustup =
+        Some(Rustup { nightly: Some(BARE_RUSTC), linked: Some(DEBIAN_RUSTC), cargo_for_linked: true });
+    assert_eq!(plan_of(&linked)?, (Way::Linked, Vec::new()));
+
+    let mut alone = complete(BARE_RUSTC);
+    (alone.rustup, alone.path_rustc) = (None, Some(DEBIAN_RUSTC));
+    assert_eq!(plan_of(&alone)?, (Way::Path, Vec::new()));
+    Ok(())
+}
+
+#[test]
+fn nightly_with_sources_comes_first() -> Result<()> {
+    let mut facts = complete(nightly(22));
+    facts.rustup =
+        Some(Rustup { nightly: Some(nightly(22)), linked: Some(DEBIAN_RUSTC), cargo_for_linked: true });
+    assert_eq!(plan(&facts, &[], true)?.way, Way::Nightly);
+    Ok(())
+}
+
+#[test]
+fn a_nightly_without_sources_is_left_for_what_debian_has() -> Result<()> {
+    let mut facts = fresh_debian();
+    facts.rustup = Some(Rustup { nightly: Some(BARE_RUSTC), linked: None, cargo_for_linked: true });
+    let plan = plan(&facts, &[], true)?;
+    assert_eq!(plan.way, Way::Linked);
+    assert!(plan.steps.contains(&Step::Link));
+    Ok(())
+}
+
+#[test]
+fn without_an_offer_of_apt_a_nightly_is_completed_or_given_up() -> Result<()> {
+    let mut facts = complete(BARE_RUSTC);
+    facts.rustup = Some(Rustup { nightly: Some(BARE_RUSTC), ..Rustup::default() });
+    let first = plan(&facts, &[], true)?;
+    assert_eq!((first.way, &first.steps[..]), (Way::Nightly, &[Step::RustSource][..]));
+    let advice = advice(&facts, &[Step::RustSource]);
+    assert!(advice.contains("rustup toolchain install nightly --component rust-src"), "{advice}");
+    Ok(())
+}
+
+#[test]
+fn without_an_offer_of_apt_nightly_is_installed() -> Result<()> {
+    let mut facts = complete(BARE_RUSTC);
+    facts.rustup = Some(Rustup::default());
+    assert_eq!(plan(&facts, &[], true)?.steps, [Step::Nightly]);
+    let advice = advice(&facts, &[Step::Nightly]);
+    assert!(advice.contains("rustup toolchain install nightly --component rust-src"), "{advice}");
+    Ok(())
+}
+
+#[test]
+fn nothing_to_install_from_is_an_error_that_helps() {
+    let advice = advice(&Facts { cc: true, test_tools: true, ..Facts::default() }, &[]);
+    assert!(advice.contains("Install rustup"), "{advice}");
+}
+
+#[test]
+fn a_toolchain_that_is_named_is_used_or_refused() -> Result<()> {
+    let mut facts = complete(nightly(22));
+    facts.named = Some(Named { name: "mine".into(), rustc: Some(DEBIAN_RUSTC) });
+    assert_eq!(plan(&facts, &[], true)?.way, Way::Named);
+    facts.named = Some(Named { name: "mine".into(), rustc: Some(BARE_RUSTC) });
+    assert!(advice(&facts, &[]).contains("names the toolchain `mine`"));
+    Ok(())
+}
+
+#[test]
+fn a_linker_with_an_older_llvm_is_replaced() -> Result<()> {
+    let mut facts = complete(nightly(23));
+    facts.linker = linker(Some(22));
+    facts.llvms = [21, 22, 23].map(debian_llvm).to_vec();
+    assert_eq!(plan(&facts, &[], true)?.steps, [Step::Linker(debian_llvm(23))]);
+
+    facts.llvms.pop();
+    assert!(advice(&facts, &[]).contains("is built with an LLVM older than 23"));
+    Ok(())
+}
+
+#[test]
+fn a_linker_with_a_newer_or_built_in_llvm_stays() -> Result<()> {
+    let mut facts = complete(nightly(22));
+    for llvm in [Some(23), None] {
+        facts.linker = linker(llvm);
+        assert_eq!(plan(&facts, &[], true)?.steps, []);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_users_llvm_needs_no_packages() -> Result<()> {
+    let mut facts = fresh_debian();
+    facts.test_tools = true;
+    facts.rustup = Some(Rustup { linked: Some(DEBIAN_RUSTC), nightly: None, cargo_for_linked: true });
+    let own = Llvm { major: 22, prefix: "/opt/llvm".into() };
+    facts.llvms = vec![own.clone()];
+    assert_eq!(plan(&facts, &[], true)?.steps, [Step::Linker(own)]);
+    Ok(())
+}
+
+#[test]
+fn without_apt_the_packages_are_named() {
+    let mut facts = complete(nightly(22));
+    facts.test_tools = false;
+    assert!(advice(&facts, &[]).contains("iproute2 (`ss` and `ip`"));
+}
