@@ -39,6 +39,12 @@ fn main() -> Result<()> {
         // SAFETY: this program has one thread.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
     }
+    // aya-build shows each line that the inner cargo says as a warning: let it say what matters.
+    // SAFETY: as above.
+    unsafe {
+        env::set_var("CARGO_TERM_QUIET", "true");
+        env::set_var("RUSTUP_LOG", "warn");
+    }
     build_ebpf([package], toolchain)
 }
 

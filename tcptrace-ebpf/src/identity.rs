@@ -35,12 +35,12 @@ pub(crate) unsafe fn of<C: EbpfContext>(ctx: &C, sk: *const c_void) -> u64 {
     }
     let address = sk as u64;
     // SAFETY: the value is copied at once; another CPU can only have written the same socket's.
-    if let Some(identity) = unsafe { IDENTITIES.get(&address) } {
+    if let Some(identity) = unsafe { IDENTITIES.get(address) } {
         return *identity;
     }
     // SAFETY: no arguments.
     let identity = mix(address ^ unsafe { bpf_ktime_get_ns() }.rotate_left(32));
-    if IDENTITIES.insert(&address, &identity, 0).is_err() {
+    if IDENTITIES.insert(address, identity, 0).is_err() {
         error!(ctx, "more live sockets than identities: one goes by its address alone");
         return mix(address);
     }
@@ -51,7 +51,7 @@ pub(crate) unsafe fn of<C: EbpfContext>(ctx: &C, sk: *const c_void) -> u64 {
 #[inline(always)]
 pub(crate) fn forget(sk: *const c_void) {
     if config!(has_cookie) != 1 {
-        let _gone = IDENTITIES.remove(&(sk as u64));
+        let _gone = IDENTITIES.remove(sk as u64);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where the running kernel keeps the fields that the BPF programs read: its BTF in, [`KernelLayout`] out.
 
-use btf_rs::{Btf, BtfType, Member, Type};
+use std::{fs::File, io::Write as _, os::fd::AsRawFd as _};
+
+use btf_rs::{Backend, Btf, BtfType, Member, Type};
 use tcptrace_common::{ABSENT, KernelLayout};
 
 /// The kernel's BTF says nothing usable about a field that cannot be done without.
@@ -10,13 +12,33 @@ pub struct NoSuchField {
     path: String,
 }
 
+/// Parses the kernel's BTF without copying its hundred thousand types, of which a dozen are wanted: btf-rs can
+/// do so on a file that can be mapped, which sysfs's is only from Linux 6.16 on.
+///
+/// # Errors
+/// `raw` is no BTF, or there was no memory for it.
+pub(super) fn parse(raw: &[u8]) -> anyhow::Result<Btf> {
+    let memory = rustix::fs::memfd_create("btf", rustix::fs::MemfdFlags::CLOEXEC)?;
+    File::from(memory.try_clone()?).write_all(raw)?;
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    Ok(Btf::from_file_with_backend(path, Backend::Mmap)?)
+}
+
 /// Finds every offset.
 ///
 /// # Errors
 /// A required struct or member is not there: a kernel that moved it, or BTF of something else.
 pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
-    let find = |path: &str| offset(btf, path).ok_or_else(|| NoSuchField { path: path.to_owned() });
-    let optional = |path: &str| offset(btf, path).unwrap_or(ABSENT);
+    let structs = ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct"];
+    let structs: Vec<_> =
+        structs.into_iter().filter_map(|name| Some((name, composite(btf, name)?))).collect();
+    let optional = |path: &str| {
+        let (name, members) = path.split_once('.')?;
+        let (_, within) = structs.iter().find(|(known, _)| *known == name)?;
+        offset(btf, within, members)
+    };
+    let find = |path: &str| optional(path).ok_or_else(|| NoSuchField { path: path.to_owned() });
+    let optional = |path: &str| optional(path).unwrap_or(ABSENT);
     Ok(KernelLayout {
         family: find("sock.__sk_common.skc_family")?,
         state: find("sock.__sk_common.skc_state")?,
@@ -49,19 +71,21 @@ pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
     })
 }
 
-/// Byte offset of `struct.member.member…`; members of anonymous structs and unions are found by name, as in C.
-fn offset(btf: &Btf, path: &str) -> Option<u32> {
-    let mut names = path.split('.');
-    let mut within = btf
-        .resolve_types_by_name(names.next()?)
-        .ok()?
-        .into_iter()
-        .find(|found| matches!(found, Type::Struct(_) | Type::Union(_)))?;
+/// The struct of that name that has members.
+fn composite(btf: &Btf, name: &str) -> Option<Type> {
+    let found = btf.resolve_types_by_name(name).ok()?;
+    found.into_iter().find(|found| matches!(found, Type::Struct(_)))
+}
+
+/// Byte offset in `within` of `member.member…`; members of anonymous structs and unions are found by name, as
+/// in C.
+fn offset(btf: &Btf, within: &Type, members: &str) -> Option<u32> {
+    let mut within = within.clone();
     let mut bits = 0;
-    for name in names {
-        let (at, member) = member(btf, &within, name)?;
+    for name in members.split('.') {
+        let (at, found) = member(btf, &within, name)?;
         bits += at;
-        within = member;
+        within = found;
     }
     bits.is_multiple_of(8).then_some(bits / 8)
 }

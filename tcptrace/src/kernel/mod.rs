@@ -69,7 +69,7 @@ impl Kernel {
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
         refusal::check_privilege()?;
         let raw = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
-        let layout = btf_rs::Btf::from_bytes(&raw)
+        let layout = layout::parse(&raw)
             .map_err(|error| Refusal::BadBtf(error.to_string()))
             .and_then(|btf| layout::find(&btf).map_err(Refusal::UnknownKernel))?;
         let btf =

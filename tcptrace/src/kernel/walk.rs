@@ -57,8 +57,12 @@ pub(super) fn walk(sockets: &mut Iter, holders: Option<&mut Iter>) -> Result<Wal
 fn every_namespace(sockets: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
     let found = namespaces::find();
     let Walk { sockets: rows, namespaces, .. } = walk;
-    let mut this_one =
-        || read_rows(sockets, size_of::<SocketRow>(), |row| Ok(rows.push(decode::socket_row(row)?)));
+    let mut this_one = || {
+        read_rows(sockets, size_of::<SocketRow>(), |row| {
+            rows.push(decode::socket_row(row)?);
+            Ok(())
+        })
+    };
     this_one()?;
     namespaces.extend(found.own);
     for namespace in found.others {
