@@ -81,3 +81,68 @@ pub fn since_by_stamps(row: &SocketRow, jiffy_ns: u64) -> Since {
         _ => Since::between(None, row.ktime_ns),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    /// At HZ=250.
+    const JIFFY: u64 = 4_000_000;
+    const SECOND: u64 = 1_000_000_000;
+
+    fn row(state: u8, since_ack_jiffies: u32, since_data_jiffies: u32) -> SocketRow {
+        SocketRow {
+            ktime_ns: 1_000 * SECOND,
+            state,
+            since_ack_jiffies,
+            since_data_jiffies,
+            ..SocketRow::zeroed()
+        }
+    }
+
+    #[test]
+    fn close_wait_is_between_the_last_data_and_the_last_ack() {
+        let since = since_by_stamps(&row(state::CLOSE_WAIT, 2_500, 5_000), JIFFY);
+        assert_eq!(since.latest_ns(), 990 * SECOND + JIFFY);
+        assert_eq!(since.earliest_ns(), Some(980 * SECOND - JIFFY));
+        assert_eq!(since.exact_ns(), None);
+    }
+
+    #[test]
+    fn stamps_of_this_very_tick_prove_no_more_than_that() {
+        let since = since_by_stamps(&row(state::CLOSE_WAIT, 0, 0), JIFFY);
+        assert_eq!(since.latest_ns(), 1_000 * SECOND);
+        assert_eq!(since.earliest_ns(), Some(1_000 * SECOND - JIFFY));
+    }
+
+    #[test]
+    fn a_counter_that_may_have_turned_over_proves_no_earliest_time() {
+        let turn = JIFFY << 32;
+        let old = SocketRow { ktime_ns: turn + 5 * SECOND, ..row(state::CLOSE_WAIT, 250, 500) };
+        let since = since_by_stamps(&old, JIFFY);
+        assert_eq!((since.earliest_ns(), since.latest_ns()), (None, turn + 4 * SECOND + JIFFY));
+    }
+
+    #[test]
+    fn other_states_have_what_their_stamps_prove() {
+        let fin_wait2 = since_by_stamps(&row(state::FIN_WAIT2, 250, 5_000), JIFFY);
+        assert_eq!((fin_wait2.earliest_ns(), fin_wait2.latest_ns()), (None, 999 * SECOND + JIFFY));
+        let established = since_by_stamps(&row(state::ESTABLISHED, 250, 5_000), JIFFY);
+        assert_eq!((established.earliest_ns(), established.latest_ns()), (None, 980 * SECOND + JIFFY));
+        let listen = since_by_stamps(&row(state::LISTEN, 250, 250), JIFFY);
+        assert_eq!((listen.earliest_ns(), listen.latest_ns()), (None, 1_000 * SECOND));
+    }
+
+    #[test]
+    fn brackets_narrow_each_other_and_contradictions_are_left_alone() {
+        let wide = Since::between(Some(10), 100);
+        assert_eq!(wide.narrowed_by(Since::between(None, 50)), Since::between(Some(10), 50));
+        assert_eq!(wide.narrowed_by(Since::between(Some(40), 200)), Since::between(Some(40), 100));
+        assert_eq!(wide.narrowed_by(Since::exact(60)), Since::exact(60));
+        assert_eq!(Since::exact(60).narrowed_by(wide), Since::exact(60));
+        assert_eq!(wide.narrowed_by(Since::exact(500)), wide);
+        assert_eq!(Since::between(Some(500), 100), Since::exact(100));
+    }
+}

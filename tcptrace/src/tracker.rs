@@ -325,3 +325,6 @@ fn complete(mut tuple: Tuple, known: Option<Tuple>) -> Tuple {
     }
     tuple
 }
+
+#[cfg(test)]
+mod tests;

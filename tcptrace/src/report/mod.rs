@@ -22,3 +22,6 @@ pub fn json(record: &Record, out: &mut Vec<u8>) {
     }
     out.push(b'\n');
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,8 @@ pub struct Text {
     width: Option<u16>,
     colour: bool,
     zone: TimeZone,
-    heading: Option<Layout>,
+    transitions_headed: bool,
+    stuck_headed: bool,
 }
 
 /// Which columns a record has.
@@ -46,10 +47,10 @@ enum Layout {
 impl Text {
     /// Text for a terminal of `width` columns, or for no terminal; times in `zone`.
     pub const fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
-        Self { width, colour, zone, heading: None }
+        Self { width, colour, zone, transitions_headed: false, stuck_headed: false }
     }
 
-    /// Appends a record's line, with a heading where the columns change. `start` and `summary` have none: see
+    /// Appends a record's line, with a heading before the first one of its columns. `start` and `summary` have none: see
     /// [`welcome`] and [`farewell`].
     pub fn line(&mut self, record: &Record, out: &mut Vec<u8>) {
         let line = match &record.event {
@@ -74,7 +75,11 @@ impl Text {
     }
 
     fn head(&mut self, layout: Layout, out: &mut Vec<u8>) {
-        if self.heading.replace(layout) == Some(layout) {
+        let shown = match layout {
+            Layout::Transitions => &mut self.transitions_headed,
+            Layout::Stuck => &mut self.stuck_headed,
+        };
+        if std::mem::replace(shown, true) {
             return;
         }
         let local = self.local_heading();
@@ -127,13 +132,12 @@ impl Text {
             let _infallible = write!(line, "{state}: ");
         }
         line.push_str(cause.words());
-        if owners.len() > 1 {
-            let _infallible = write!(line, " (+{} holders)", owners.len() - 1);
+        if let [_, more @ ..] = &owners[..]
+            && !more.is_empty()
+        {
+            let _infallible = write!(line, " (+{})", plural(more.len(), "fd"));
         }
-        let more = detail(record);
-        if self.width.is_none_or(|width| visible(&line) + more.len() <= width.into()) {
-            line.push_str(&more);
-        }
+        self.add_if_it_fits(&mut line, &detail(record));
         line
     }
 
@@ -141,15 +145,23 @@ impl Text {
         let Cleared { socket, new_state, in_state_ms, by, .. } = record;
         let width = self.process_width();
         let who = by.as_ref().map_or_else(|| "-".to_owned(), |owner| process(owner, width));
-        format!(
-            "{:8} {} {who:width$} {:>4} {} {:21} after {}, now {new_state}",
+        let mut line = format!(
+            "{:8} {} {who:width$} {:>4} {} {:21} after {}",
             self.time(at, "%H:%M:%S"),
             self.paint(GREEN, "cleared "),
             "-",
             self.local(socket),
             remote(socket),
             span(in_state_ms),
-        )
+        );
+        self.add_if_it_fits(&mut line, &format!(", now {new_state}"));
+        line
+    }
+
+    fn add_if_it_fits(&self, line: &mut String, more: &str) {
+        if self.width.is_none_or(|width| visible(line) + more.len() <= width.into()) {
+            line.push_str(more);
+        }
     }
 
     fn notice(&self, at: Instant, words: &str) -> String {
@@ -224,7 +236,7 @@ pub fn span(ms: impl std::borrow::Borrow<f64>) -> String {
     let seconds = (ms / 1000.0) as u64;
     match seconds {
         _ if ms < 10.0 => format!("{ms:.1}ms"),
-        0 => format!("{ms:.0}ms"),
+        0 => format!("{}ms", ms as u64),
         1..60 => format!("{:.1}s", (ms / 100.0).floor() / 10.0),
         60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),

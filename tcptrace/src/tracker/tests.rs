@@ -1,0 +1,357 @@
+//! The tracker driven by records, rows and time alone.
+
+use bytemuck::Zeroable as _;
+use tcptrace_common::{
+    AF_INET,
+    state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
+};
+
+use super::*;
+
+const NETNS: u32 = 4_026_531_840;
+const THRESHOLD: u64 = 30_000;
+
+fn tracker(remind_ns: Option<u64>) -> Tracker {
+    Tracker::new(Policy {
+        followed: state::ALL,
+        watched: state::bit(CLOSE_WAIT),
+        threshold_ns: THRESHOLD,
+        remind_ns,
+    })
+}
+
+fn tuple() -> Tuple {
+    Tuple { local_port: 9666, remote_port: 40112, family: AF_INET, ..Tuple::zeroed() }
+}
+
+fn transition(cookie: u64, ktime_ns: u64, old_state: u8, new_state: u8) -> Transition {
+    Transition {
+        ktime_ns,
+        cookie,
+        netns: NETNS,
+        tuple: tuple(),
+        old_state,
+        new_state,
+        ..Transition::zeroed()
+    }
+}
+
+fn row(cookie: u64, ktime_ns: u64, state: u8) -> SocketRow {
+    SocketRow { ktime_ns, cookie, netns: NETNS, state, tuple: tuple(), ..SocketRow::zeroed() }
+}
+
+fn walk(started_ns: u64, sockets: &[SocketRow]) -> Walk {
+    Walk {
+        started_ns,
+        namespaces: [NETNS].into_iter().collect(),
+        sockets: sockets.to_vec(),
+        ..Walk::default()
+    }
+}
+
+/// A tracker and what it found, transitions left out.
+struct Driven {
+    tracker: Tracker,
+    found: Vec<Finding>,
+}
+
+impl Driven {
+    fn new(remind_ns: Option<u64>) -> Self {
+        Self { tracker: tracker(remind_ns), found: Vec::new() }
+    }
+
+    fn transition(&mut self, record: Transition) {
+        let Self { tracker, found } = self;
+        tracker.transition(&record, &mut |finding| {
+            if !matches!(finding, Finding::Transition { .. }) {
+                found.push(finding);
+            }
+        });
+    }
+
+    /// Takes in a walk of rows whose age is known only from having been seen, then judges.
+    fn walk(&mut self, walk: &Walk) -> usize {
+        let Self { tracker, found } = self;
+        let mut repaired = 0;
+        for row in &walk.sockets {
+            let since = Since::between(None, row.ktime_ns);
+            repaired += usize::from(tracker.row(row, since, &mut |finding| found.push(finding)));
+        }
+        tracker.judge(walk, &mut |finding| found.push(finding));
+        repaired
+    }
+
+    fn stuck(&self) -> Vec<u64> {
+        let stuck = |finding: &Finding| match finding {
+            Finding::Stuck { cookie, .. } => Some(*cookie),
+            _ => None,
+        };
+        self.found.iter().filter_map(stuck).collect()
+    }
+
+    fn cleared(&self) -> Vec<(u64, u8, u64)> {
+        let cleared = |finding: &Finding| match finding {
+            Finding::Cleared { cookie, socket, new_state, at_ns, .. } => {
+                Some((*cookie, *new_state, at_ns - socket.since.latest_ns()))
+            }
+            _ => None,
+        };
+        self.found.iter().filter_map(cleared).collect()
+    }
+}
+
+#[test]
+fn stuck_is_found_once_when_the_threshold_has_passed_and_a_walk_confirms() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    assert_eq!(driven.tracker.next_due_ns(), Some(31_000));
+
+    driven.walk(&walk(30_999, &[row(1, 31_005, CLOSE_WAIT)]));
+    assert_eq!(driven.stuck(), [0; 0], "the walk began before the threshold had passed");
+
+    driven.walk(&walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]));
+    driven.walk(&walk(90_000, &[row(1, 90_001, CLOSE_WAIT)]));
+    assert_eq!(driven.stuck(), [1]);
+    let Finding::Stuck { socket, seen_ns, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    assert_eq!((socket.since.exact_ns(), seen_ns), (Some(1_000), 31_010));
+    assert_eq!(driven.tracker.next_due_ns(), None);
+}
+
+#[test]
+fn a_socket_that_clears_before_its_threshold_is_not_found() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.transition(transition(1, 30_999, CLOSE_WAIT, LAST_ACK));
+    assert_eq!(driven.tracker.next_due_ns(), None);
+    driven.walk(&walk(40_000, &[row(1, 40_001, LAST_ACK)]));
+    assert!(driven.found.is_empty(), "{:?}", driven.found);
+}
+
+#[test]
+fn a_socket_that_clears_while_the_walk_runs_is_not_found() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    let confirming = walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]);
+    let Driven { tracker, found } = &mut driven;
+    let since = Since::between(None, 31_010);
+    assert!(!tracker.row(&confirming.sockets[0], since, &mut |finding| found.push(finding)));
+    driven.transition(transition(1, 31_020, CLOSE_WAIT, LAST_ACK));
+    driven.walk(&confirming);
+    assert!(driven.found.is_empty(), "{:?}", driven.found);
+}
+
+#[test]
+fn a_socket_that_the_walk_does_not_see_is_not_found_and_forgotten() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.walk(&walk(31_000, &[]));
+    assert!(driven.found.is_empty(), "{:?}", driven.found);
+    assert!(driven.tracker.is_empty());
+    assert_eq!(driven.tracker.next_due_ns(), None);
+}
+
+#[test]
+fn clearing_tells_where_to_how_long_it_took_and_who() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.walk(&walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]));
+    driven.transition(Transition {
+        flags: ACTOR_KNOWN,
+        pid: 4242,
+        tid: 4310,
+        ..transition(1, 61_000, CLOSE_WAIT, LAST_ACK)
+    });
+    assert_eq!(driven.cleared(), [(1, LAST_ACK, 60_000)]);
+    let Some(Finding::Cleared { actor: Some(actor), .. }) = driven.found.last() else {
+        panic!("{:?}", driven.found)
+    };
+    assert_eq!((actor.pid, actor.tid), (4242, 4310));
+    driven.transition(transition(1, 62_000, LAST_ACK, CLOSE));
+    assert_eq!(driven.cleared().len(), 1, "cleared once");
+    assert!(driven.tracker.is_empty());
+}
+
+#[test]
+fn reminders_come_at_their_distance_and_never_in_a_heap() {
+    let mut driven = Driven::new(Some(10_000));
+    driven.walk(&walk(1_000, &[row(1, 1_001, CLOSE_WAIT)]));
+    assert_eq!(driven.tracker.next_due_ns(), Some(31_001));
+    // Everything was late: the threshold had passed long before the next walk.
+    driven.walk(&walk(500_000, &[row(1, 500_005, CLOSE_WAIT)]));
+    assert_eq!(driven.tracker.next_due_ns(), Some(510_005));
+    driven.walk(&walk(505_000, &[row(1, 505_001, CLOSE_WAIT)]));
+    assert_eq!(driven.stuck(), [1]);
+    driven.walk(&walk(510_005, &[row(1, 510_006, CLOSE_WAIT)]));
+    assert_eq!(driven.stuck(), [1, 1]);
+}
+
+#[test]
+fn the_time_in_the_old_state_is_told_only_where_both_ends_were_seen() {
+    let mut driven = tracker(None);
+    let mut told = Vec::new();
+    let mut take = |tracker: &mut Tracker, record| {
+        tracker.transition(&record, &mut |finding| {
+            if let Finding::Transition { in_old_state_ns, .. } = finding {
+                told.push(in_old_state_ns);
+            }
+        });
+    };
+    take(&mut driven, transition(1, 1_000, SYN_SENT, ESTABLISHED));
+    take(&mut driven, transition(1, 5_000, ESTABLISHED, CLOSE_WAIT));
+    // A transition is missing here.
+    take(&mut driven, transition(1, 9_000, LAST_ACK, CLOSE));
+    assert_eq!(told, [None, Some(4_000), None]);
+}
+
+#[test]
+fn an_identity_used_once_is_never_taken_for_another() {
+    let mut driven = Driven::new(None);
+    for cookie in 1..=100 {
+        let born = cookie * 1_000;
+        driven.transition(transition(cookie, born, LISTEN, SYN_RECV));
+        driven.transition(transition(cookie, born + 1, SYN_RECV, ESTABLISHED));
+        driven.transition(transition(cookie, born + 2, ESTABLISHED, CLOSE_WAIT));
+        driven.transition(transition(cookie, born + 3, CLOSE_WAIT, LAST_ACK));
+        driven.transition(transition(cookie, born + 4, LAST_ACK, CLOSE));
+        assert_eq!(driven.tracker.len(), 0);
+    }
+    assert_eq!(driven.tracker.next_due_ns(), None);
+    assert!(driven.found.is_empty());
+}
+
+#[test]
+fn the_tuple_is_completed_from_what_was_seen_before() {
+    let mut driven = tracker(None);
+    let unchosen = Tuple { local_port: 0, ..tuple() };
+    let released = Tuple { local_port: 0, remote_port: 0, ..tuple() };
+    let mut tuples = Vec::new();
+    for record in [
+        Transition { tuple: unchosen, ..transition(1, 1, CLOSE, SYN_SENT) },
+        transition(1, 2, SYN_SENT, ESTABLISHED),
+        Transition { tuple: released, ..transition(1, 3, ESTABLISHED, CLOSE) },
+    ] {
+        driven.transition(&record, &mut |finding| {
+            if let Finding::Transition { transition, .. } = finding {
+                tuples.push(transition.tuple);
+            }
+        });
+    }
+    assert_eq!(tuples, [unchosen, tuple(), tuple()]);
+}
+
+#[test]
+fn the_origin_stays_with_the_socket() {
+    let mut driven = Driven::new(None);
+    driven.transition(Transition { flags: ACTOR_KNOWN, pid: 7, ..transition(1, 1_000, CLOSE, SYN_SENT) });
+    driven.transition(transition(1, 2_000, SYN_SENT, ESTABLISHED));
+    driven.transition(transition(1, 3_000, ESTABLISHED, CLOSE_WAIT));
+    driven.walk(&walk(33_000, &[row(1, 33_001, CLOSE_WAIT)]));
+    let Finding::Stuck { socket, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    assert_eq!(socket.origin.map(|origin| (origin.actor.pid, origin.at_ns)), Some((7, 1_000)));
+}
+
+#[test]
+fn sockets_open_before_the_start_are_stuck_after_our_own_watching() {
+    let mut driven = Driven::new(None);
+    driven.walk(&walk(5_000, &[row(1, 5_001, CLOSE_WAIT), row(2, 5_002, ESTABLISHED)]));
+    assert_eq!(driven.tracker.next_due_ns(), Some(35_001));
+    driven.walk(&walk(35_001, &[row(1, 35_002, CLOSE_WAIT)]));
+    let Finding::Stuck { cookie: 1, socket, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    assert_eq!((socket.since.exact_ns(), socket.since.latest_ns()), (None, 5_001));
+}
+
+#[test]
+fn a_proven_age_over_the_threshold_is_stuck_at_once() {
+    let mut driven = Driven::new(None);
+    let seen = row(1, 100_001, CLOSE_WAIT);
+    let found = &mut driven.found;
+    driven.tracker.row(&seen, Since::between(Some(20_000), 60_000), &mut |finding| found.push(finding));
+    driven.walk(&walk(100_000, &[seen]));
+    let Finding::Stuck { socket, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    assert_eq!((socket.since.earliest_ns(), socket.since.latest_ns()), (Some(20_000), 60_000));
+}
+
+/// The whole life of a passive socket, with one walk at any moment of it: whatever of the transitions before
+/// the walk reaches the tracker late, after the walk's row, the state and the times come out right.
+#[test]
+fn a_walk_at_any_moment_and_transitions_in_any_lateness_agree() {
+    let life = [
+        transition(1, 1_000, LISTEN, SYN_RECV),
+        transition(1, 2_000, SYN_RECV, ESTABLISHED),
+        transition(1, 3_000, ESTABLISHED, CLOSE_WAIT),
+        transition(1, 4_000, CLOSE_WAIT, LAST_ACK),
+        transition(1, 5_000, LAST_ACK, CLOSE),
+    ];
+    for seen_after in 1..life.len() {
+        let happened = &life[..seen_after];
+        let last = happened.last().expect("at least one");
+        let seen = row(1, last.ktime_ns + 500, last.new_state);
+        for early in 0..=seen_after {
+            let mut driven = Driven::new(None);
+            happened[..early].iter().for_each(|record| driven.transition(*record));
+            let repaired = driven.walk(&walk(0, &[seen]));
+            assert_eq!(repaired, usize::from(early > 0 && early < seen_after));
+            happened[early..].iter().for_each(|record| driven.transition(*record));
+            let socket = driven.tracker.sockets.get(&1).expect("it is open");
+            assert_eq!(socket.state, last.new_state, "after {seen_after}, {early} early");
+            assert_eq!(socket.since.exact_ns(), Some(last.ktime_ns), "after {seen_after}, {early} early");
+            life[seen_after..].iter().for_each(|record| driven.transition(*record));
+            assert!(driven.tracker.is_empty());
+            assert!(driven.found.is_empty(), "{:?}", driven.found);
+        }
+    }
+}
+
+#[test]
+fn a_row_older_than_what_is_known_changes_nothing() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 3_000, ESTABLISHED, CLOSE_WAIT));
+    assert_eq!(driven.walk(&walk(1_000, &[row(1, 2_000, ESTABLISHED)])), 0);
+    assert_eq!(driven.tracker.next_due_ns(), Some(33_000));
+}
+
+#[test]
+fn what_was_lost_is_repaired_by_the_next_walk() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.transition(transition(2, 1_000, SYN_SENT, ESTABLISHED));
+    driven.transition(transition(3, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.walk(&walk(31_000, &[row(1, 31_001, CLOSE_WAIT), row(3, 31_002, CLOSE_WAIT)]));
+    assert_eq!(driven.stuck(), [1, 3]);
+
+    // Lost: 1 went to LAST_ACK, 2 to CLOSE_WAIT, 3 was closed for good, 4 was born.
+    let truth =
+        walk(50_000, &[row(1, 50_001, LAST_ACK), row(2, 50_002, CLOSE_WAIT), row(4, 50_003, FIN_WAIT2)]);
+    assert_eq!(driven.walk(&truth), 2);
+    let found = &mut driven.found;
+    assert_eq!(driven.tracker.walked(&truth, &mut |finding| found.push(finding)), 1);
+    assert_eq!(driven.cleared(), [(1, LAST_ACK, 49_001), (3, CLOSE, 49_000)]);
+    assert_eq!(driven.tracker.len(), 3);
+    // 2 came there after it was last heard of, and before it was seen: the bracket.
+    let socket = driven.tracker.sockets.get(&2).expect("it is open");
+    assert_eq!((socket.since.earliest_ns(), socket.since.latest_ns()), (Some(1_000), 50_002));
+}
+
+#[test]
+fn sockets_of_a_namespace_that_was_not_walked_are_kept() {
+    let mut driven = Driven::new(None);
+    driven.transition(Transition { netns: 99, ..transition(1, 1_000, SYN_SENT, ESTABLISHED) });
+    let found = &mut driven.found;
+    assert_eq!(driven.tracker.walked(&walk(2_000, &[]), &mut |finding| found.push(finding)), 0);
+    assert_eq!(driven.tracker.len(), 1);
+}
+
+#[test]
+fn only_followed_states_are_kept() {
+    let watched = state::bit(CLOSE_WAIT);
+    let policy = Policy { followed: watched, watched, threshold_ns: THRESHOLD, remind_ns: None };
+    let mut driven = Driven { tracker: Tracker::new(policy), found: Vec::new() };
+    driven.walk(&walk(1, &[row(1, 2, ESTABLISHED), row(2, 3, CLOSE_WAIT), row(3, 4, FIN_WAIT1)]));
+    assert_eq!(driven.tracker.len(), 1);
+    driven.transition(transition(1, 10, ESTABLISHED, CLOSE_WAIT));
+    assert_eq!(driven.tracker.len(), 2);
+    driven.transition(transition(1, 11, CLOSE_WAIT, LAST_ACK));
+    driven.transition(transition(2, 12, CLOSE_WAIT, LAST_ACK));
+    assert!(driven.tracker.is_empty());
+    assert_eq!(driven.tracker.next_due_ns(), None);
+}
