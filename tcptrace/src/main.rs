@@ -17,12 +17,16 @@ const REFUSED: u8 = 3;
 /// Failed while running.
 const FAILED: u8 = 4;
 
+/// Live sockets that can be told apart on kernels without cookies; 16 MB of kernel memory there.
+const IDENTITIES: u32 = 262_144;
+
 fn main() -> ExitCode {
     // clap ends the program with 2 for wrong usage, with 0 after --help.
     let plan = Cli::parse().plan();
     let options = Options {
         watched_states: plan.policy.followed,
         ring_bytes: plan.ring_bytes,
+        identities: IDENTITIES,
         without: plan.without.clone(),
     };
     let kernel = match Kernel::attach(&options) {

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
 
 /// Bytes that may wait before records are dropped.
-const LIMIT: usize = 8 << 20;
+const LIMIT: usize = 32 << 20;
 
 /// How long a reader that takes nothing is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ mod namespaces;
 mod procfs;
 mod refusal;
 mod sources;
+mod targets;
 mod walk;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -45,6 +46,8 @@ pub struct Options {
     pub watched_states: u32,
     /// Size of the ring, bytes: a power of two of pages.
     pub ring_bytes: u32,
+    /// For how many live sockets identities are kept where the kernel gives no cookies.
+    pub identities: u32,
     /// Features not to use although the kernel has them.
     pub without: Vec<Feature>,
 }
@@ -68,13 +71,14 @@ impl Kernel {
     /// This host cannot be traced.
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
         refusal::check_privilege()?;
-        let raw = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
-        let layout = layout::parse(&raw)
-            .map_err(|error| Refusal::BadBtf(error.to_string()))
-            .and_then(|btf| layout::find(&btf).map_err(Refusal::UnknownKernel))?;
-        let btf =
-            Btf::parse(&raw, object_endianness()).map_err(|error| Refusal::BadBtf(error.to_string()))?;
-        drop(raw);
+        // Making a loader parses all of the kernel's BTF, wanted or not: meanwhile, find what is wanted.
+        let loader = std::thread::spawn(EbpfLoader::new);
+        let kernel_btf = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
+        let kernel_btf = layout::parse(&kernel_btf).map_err(|error| Refusal::BadBtf(format!("{error:#}")))?;
+        let layout = layout::find(&kernel_btf).map_err(Refusal::UnknownKernel)?;
+        let btf = targets::find(&kernel_btf).map_err(|error| Refusal::BadBtf(error.to_string()))?;
+        drop(kernel_btf);
+        let mut loader = loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Before Linux 5.11 a map's memory counts as locked memory. If this is not allowed, creating the map
         // says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
@@ -82,17 +86,17 @@ impl Kernel {
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 
         let loaded = if options.without.contains(&Feature::Cookie) {
-            load(options, layout, &btf, false)
+            load(&mut loader, options, layout, &btf, false)
                 .map(|ebpf| (ebpf, Source::unused(Feature::Cookie, sources::TURNED_OFF)))
         } else {
-            load(options, layout, &btf, true).map(|ebpf| (ebpf, Source::used(Feature::Cookie))).or_else(
-                |refusal| {
+            load(&mut loader, options, layout, &btf, true)
+                .map(|ebpf| (ebpf, Source::used(Feature::Cookie)))
+                .or_else(|refusal| {
                     // Whether the helper may be called here is known only by trying.
                     let Refusal::Program { said, .. } = refusal else { return Err(refusal) };
-                    load(options, layout, &btf, false)
+                    load(&mut loader, options, layout, &btf, false)
                         .map(|ebpf| (ebpf, Source::unused(Feature::Cookie, said)))
-                },
-            )
+                })
         };
         let (mut ebpf, cookie) = loaded?;
         let holders = if options.without.contains(&Feature::TaskFile) {
@@ -170,16 +174,25 @@ impl Kernel {
 }
 
 /// Creates the maps and loads the one program without which there is nothing to trace.
-fn load(options: &Options, layout: KernelLayout, btf: &Btf, has_cookie: bool) -> Result<Ebpf, Refusal> {
-    let config = Config { layout, watched_states: options.watched_states, has_cookie: has_cookie.into() };
-    let mut loader = EbpfLoader::new();
+fn load(
+    loader: &mut EbpfLoader<'static>,
+    options: &Options,
+    layout: KernelLayout,
+    btf: &Btf,
+    has_cookie: bool,
+) -> Result<Ebpf, Refusal> {
+    // For as long as the process: a loader keeps what it was told, and there may be a second try.
+    let config: &'static Config = Box::leak(Box::new(Config {
+        layout,
+        watched_states: options.watched_states,
+        has_cookie: has_cookie.into(),
+    }));
     loader
-        .btf(Some(btf))
-        .override_global("CONFIG", bytemuck::bytes_of(&config), true)
-        .map_max_entries("TRANSITIONS", options.ring_bytes);
-    if has_cookie {
-        loader.map_max_entries("IDENTITIES", 1);
-    }
+        // Relocations of C programs: we have none.
+        .btf(None)
+        .override_global("CONFIG", bytemuck::bytes_of(config), true)
+        .map_max_entries("TRANSITIONS", options.ring_bytes)
+        .map_max_entries("IDENTITIES", if has_cookie { 1 } else { options.identities });
     let mut ebpf = loader.load(OBJECT).map_err(|error| Refusal::from_aya(TRANSITION, error))?;
     transition_program(&mut ebpf)?
         .load("inet_sock_set_state", btf)
@@ -214,8 +227,4 @@ fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
 
 fn absent(name: &str) -> Refusal {
     Refusal::Setup(format!("`{name}` is missing from the BPF object: this build is broken"))
-}
-
-fn object_endianness() -> aya::Endianness {
-    aya::Endianness::default()
 }
