@@ -175,3 +175,78 @@ fn write_chunk(shared: &Shared, sink: &mut (impl Write + AsFd), mut chunk: &[u8]
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read as _, os::fd::OwnedFd};
+
+    use super::*;
+
+    fn pipe() -> (File, File) {
+        let (read, write): (OwnedFd, OwnedFd) = {
+            let (read, write) = io::pipe().expect("a pipe");
+            (read.into(), write.into())
+        };
+        (read.into(), write.into())
+    }
+
+    #[test]
+    fn lines_come_out_whole_in_order_and_at_once() {
+        let (mut read, write) = pipe();
+        let output = Output::start(write).expect("a thread");
+        for line in ["one\n", "two\n"] {
+            output.write(Bytes::from_static(line.as_bytes()));
+            let mut buffer = [0; 4];
+            read.read_exact(&mut buffer).expect("it comes before the next is written");
+            assert_eq!(&buffer, line.as_bytes());
+        }
+        assert!(matches!(output.finish(), (None, 0)));
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_told_apart_from_a_failure() {
+        let (read, write) = pipe();
+        drop(read);
+        let output = Output::start(write).expect("a thread");
+        output.write(Bytes::from_static(b"x\n"));
+        assert!(matches!(output.finish(), (Some(Ended::Closed), 0)));
+
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let output = Output::start(full).expect("a thread");
+        output.write(Bytes::from_static(b"x\n"));
+        assert!(matches!(output.finish(), (Some(Ended::Failed(_)), 0)));
+    }
+
+    #[test]
+    fn a_reader_that_stops_fills_the_queue_and_one_that_goes_on_gets_everything() {
+        let (mut read, write) = pipe();
+        let output = Output::start(write).expect("a thread");
+        let chunk = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut handed_over = 0;
+        while !output.is_full() {
+            output.write(chunk.clone());
+            handed_over += chunk.len();
+        }
+        let reader = std::thread::spawn(move || {
+            let mut everything = Vec::new();
+            read.read_to_end(&mut everything).map(|_| everything.len())
+        });
+        assert!(matches!(output.finish(), (None, 0)));
+        assert_eq!(reader.join().expect("it does not panic").expect("it reads"), handed_over);
+    }
+
+    #[test]
+    fn a_non_blocking_stdout_loses_nothing() {
+        let (mut read, write) = pipe();
+        rustix::io::ioctl_fionbio(&write, true).expect("a pipe can be non-blocking");
+        let output = Output::start(write).expect("a thread");
+        let bytes = vec![b'y'; 1 << 20];
+        output.write(Bytes::from(bytes.clone()));
+        let reader = std::thread::spawn(move || {
+            let mut everything = Vec::new();
+            read.read_to_end(&mut everything).map(|_| everything)
+        });
+        assert!(matches!(output.finish(), (None, 0)));
+        assert_eq!(reader.join().expect("it does not panic").expect("it reads"), bytes);
+    }
+}
