@@ -1,11 +1,13 @@
 //! The one way to stderr: what is said beside the records.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 /// Says something on stderr, as one write. A stderr that cannot be written to is nothing to fail for.
 pub fn say(message: impl std::fmt::Display) {
-    let text = format!("tcptrace: {message}\n");
-    let _nobody_listens = std::io::stderr().lock().write_all(text.as_bytes());
+    let mut stderr = std::io::stderr().lock();
+    // Over the `^C` that a terminal shows.
+    let start = if stderr.is_terminal() { "\r" } else { "" };
+    let _nobody_listens = stderr.write_all(format!("{start}tcptrace: {message}\n").as_bytes());
 }
 
 /// What the BPF programs log, passed on.

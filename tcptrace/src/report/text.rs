@@ -86,11 +86,16 @@ impl Text {
         let process = self.process_width();
         let line = match layout {
             Layout::Transitions => format!(
-                "{:12} {local} {:21} {:10} {:10} {:>7} PROCESS/PID",
-                "TIME", "REMOTE", "OLD", "NEW", "AFTER"
+                "{:time$} {local} {:21} {:10} {:10} {:>6} PROCESS/PID",
+                "TIME",
+                "REMOTE",
+                "OLD",
+                "NEW",
+                "AFTER",
+                time = if self.is_wide() { 12 } else { 8 }
             ),
             Layout::Stuck => format!(
-                "{:8} {:8} {:process$} {:>4} {local} {:21} WHY",
+                "{:8} {:8} {:process$} {:>5} {local} {:21} WHY",
                 "TIME", "AGE", "PROCESS/PID", "FD", "REMOTE"
             ),
         };
@@ -102,12 +107,14 @@ impl Text {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, .. } = record;
         let after = in_old_state_ms.map_or_else(|| "-".to_owned(), span);
         let state = self.paint(state_colour(*new_state), &format!("{new_state:10}"));
+        // Milliseconds and the whole name are for those who have room.
+        let (time, room) = if self.is_wide() { ("%H:%M:%S%.3f", usize::MAX) } else { ("%H:%M:%S", 14) };
         format!(
-            "{:12} {} {:21} {old_state:10} {state} {after:>7} {}",
-            self.time(at, "%H:%M:%S%.3f"),
+            "{} {} {:21} {old_state:10} {state} {after:>6} {}",
+            self.time(at, time),
             self.local(socket),
             remote(socket),
-            owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(owner, usize::MAX)),
+            owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(owner, room)),
         )
     }
 
@@ -115,14 +122,12 @@ impl Text {
         let Stuck { socket, state, age_ms, age_max_ms, exact, cause, owners, .. } = record;
         let width = self.process_width();
         let (who, fd) = match owners.first() {
-            Some(owner) => {
-                (process(owner, width), owner.fd.map_or_else(|| "-".to_owned(), |fd| fd.to_string()))
-            }
+            Some(owner) => (process(owner, width), descriptors(owner, owners.len())),
             None => ("-".to_owned(), "-".to_owned()),
         };
         let age = age(*age_ms, *age_max_ms, *exact);
         let mut line = format!(
-            "{:8} {} {who:width$} {fd:>4} {} {:21} ",
+            "{:8} {} {who:width$} {fd:>5} {} {:21} ",
             self.time(at, "%H:%M:%S"),
             self.paint(RED, &format!("{age:8}")),
             self.local(socket),
@@ -132,11 +137,6 @@ impl Text {
             let _infallible = write!(line, "{state}: ");
         }
         line.push_str(cause.words());
-        if let [_, more @ ..] = &owners[..]
-            && !more.is_empty()
-        {
-            let _infallible = write!(line, " (+{})", plural(more.len(), "fd"));
-        }
         self.add_if_it_fits(&mut line, &detail(record));
         line
     }
@@ -146,7 +146,7 @@ impl Text {
         let width = self.process_width();
         let who = by.as_ref().map_or_else(|| "-".to_owned(), |owner| process(owner, width));
         let mut line = format!(
-            "{:8} {} {who:width$} {:>4} {} {:21} after {}",
+            "{:8} {} {who:width$} {:>5} {} {:21} after {}",
             self.time(at, "%H:%M:%S"),
             self.paint(GREEN, "cleared "),
             "-",
@@ -181,7 +181,7 @@ impl Text {
     }
 
     fn process_width(&self) -> usize {
-        if self.is_wide() { 20 } else { 16 }
+        if self.is_wide() { 20 } else { 15 }
     }
 
     fn local_heading(&self) -> String {
@@ -197,19 +197,15 @@ impl Text {
     }
 }
 
-/// What to say on stderr when starting: that it watches, what, and how much of it there is.
+/// What to say on stderr when starting: that it watches, how much, and for what.
 pub fn welcome(start: &Start, namespaces: usize, watched: Option<(&[State], &str)>) -> String {
     let sockets = plural(start.sockets, "TCP socket");
-    let namespaces = plural(namespaces, "network namespace");
-    let mut text = format!("{sockets} open in {namespaces}; ");
-    match watched {
-        Some((states, threshold)) => {
-            let states: Vec<_> = states.iter().map(|state| state.ss_name()).collect();
-            let _infallible = write!(text, "reporting {} for {threshold} and more", states.join(", "));
-        }
-        None => text.push_str("reporting their transitions"),
+    let namespaces = plural(namespaces, "namespace");
+    let mut text = format!("watching {sockets} in {namespaces}");
+    if let Some((states, threshold)) = watched {
+        let states: Vec<_> = states.iter().map(|state| state.ss_name()).collect();
+        let _infallible = write!(text, " for {threshold} in {}", states.join(", "));
     }
-    text.push_str("; Ctrl-C ends");
     text
 }
 
@@ -230,7 +226,7 @@ pub fn farewell(summary: &Summary) -> String {
     text
 }
 
-/// A length of time in at most seven columns: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`.
+/// A length of time in six columns, or seven from a hundred days on: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`.
 pub fn span(ms: impl std::borrow::Borrow<f64>) -> String {
     let ms = *ms.borrow();
     let seconds = (ms / 1000.0) as u64;
@@ -265,6 +261,15 @@ fn detail(record: &Stuck) -> String {
         Cause::NotAccepted => ": waits in the accept queue".to_owned(),
         Cause::Peer | Cause::Unknown => String::new(),
     }
+}
+
+/// `57`, or `57+2` where two more descriptors hold the socket, in this process or in others.
+fn descriptors(first: &Owner, count: usize) -> String {
+    let mut text = first.fd.map_or_else(|| "-".to_owned(), |fd| fd.to_string());
+    if count > 1 {
+        let _infallible = write!(text, "+{}", count - 1);
+    }
+    text
 }
 
 fn lost_words(lost: &Lost) -> String {
