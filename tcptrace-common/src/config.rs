@@ -70,12 +70,43 @@ pub struct KernelLayout {
     pub task_comm: u32,
 }
 
+/// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in tracefs: all that
+/// there is to read in a kernel without BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct EventLayout {
+    /// `skaddr` (pointer to `sock`)
+    pub socket: u32,
+    /// `oldstate` (`int`)
+    pub old_state: u32,
+    /// `newstate` (`int`)
+    pub new_state: u32,
+    /// `sport` (`u16`, host order)
+    pub local_port: u32,
+    /// `dport` (`u16`, host order)
+    pub remote_port: u32,
+    /// `family` (`u16`)
+    pub family: u32,
+    /// `protocol` (`u16`, `u8` before Linux 5.6)
+    pub protocol: u32,
+    /// `saddr` (4 bytes)
+    pub local_v4: u32,
+    /// `daddr` (4 bytes)
+    pub remote_v4: u32,
+    /// `saddr_v6` (16 bytes)
+    pub local_v6: u32,
+    /// `daddr_v6` (16 bytes)
+    pub remote_v6: u32,
+}
+
 /// The read-only global `CONFIG` of the BPF object.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Config {
-    /// Where the kernel keeps what is read.
+    /// Where the kernel keeps what is read; all [`ABSENT`] in a kernel without BTF.
     pub layout: KernelLayout,
+    /// Where the event has what is read; all [`ABSENT`] where the kernel has BTF.
+    pub event: EventLayout,
     /// A transition is written to the ring when its old or its new state is in this mask
     /// ([`crate::state::bit`]).
     pub watched_states: u32,
@@ -83,10 +114,24 @@ pub struct Config {
     pub has_cookie: u32,
 }
 
-impl Config {
-    /// What stands in the object file until the loader fills it in.
-    // SAFETY: the derive of `Zeroable` proves that all zeros are a value.
-    pub const UNSET: Self = unsafe { core::mem::zeroed() };
+impl KernelLayout {
+    /// That of a kernel which does not tell.
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 28]);
 }
 
-const _: () = assert!(size_of::<Config>() == 30 * 4);
+impl EventLayout {
+    /// That of an event which is not read.
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 11]);
+}
+
+impl Config {
+    /// What stands in the object file until the loader fills it in.
+    pub const UNSET: Self = Self {
+        layout: bytemuck::must_cast([0_u32; 28]),
+        event: bytemuck::must_cast([0_u32; 11]),
+        watched_states: 0,
+        has_cookie: 0,
+    };
+}
+
+const _: () = assert!(size_of::<Config>() == 41 * 4);

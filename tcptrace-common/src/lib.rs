@@ -10,8 +10,8 @@ mod config;
 mod records;
 pub mod state;
 
-pub use config::{ABSENT, Config, KernelLayout};
-pub use records::{ACTOR_KNOWN, HolderRow, IN_ACCEPT_QUEUE, SocketRow, Transition, Tuple};
+pub use config::{ABSENT, Config, EventLayout, KernelLayout};
+pub use records::{ACTOR_KNOWN, HolderRow, IN_ACCEPT_QUEUE, PROCESS_NAMED, SocketRow, Transition, Tuple};
 
 /// Address families as the kernel numbers them (`include/linux/socket.h`).
 pub const AF_INET: u16 = 2;

@@ -8,12 +8,15 @@ use crate::COMM_LEN;
 /// In [`Transition::flags`]: the current task is the one that acted, so `pid` … `thread_comm` mean something.
 pub const ACTOR_KNOWN: u8 = 1;
 
+/// In [`Transition::flags`]: `comm` is the process's name. Without kernel BTF only the thread's can be read.
+pub const PROCESS_NAMED: u8 = 2;
+
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
 
 /// A connection's two ends.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Tuple {
     /// Network order; IPv4 as [`crate::v4_mapped`].
     pub local_addr: [u8; 16],
@@ -37,7 +40,7 @@ pub struct Transition {
     pub ktime_ns: u64,
     /// The socket's identity: its cookie, or what stands for it on kernels without.
     pub cookie: u64,
-    /// Inode number of the network namespace; 0 where the kernel has none.
+    /// Inode number of the network namespace; 0 where the kernel has none or it cannot be read.
     pub netns: u32,
     /// `sk->sk_err`: an errno, or 0.
     pub sk_err: i32,
@@ -47,7 +50,7 @@ pub struct Transition {
     pub old_state: u8,
     /// See [`crate::state`].
     pub new_state: u8,
-    /// [`ACTOR_KNOWN`] or 0.
+    /// [`ACTOR_KNOWN`] and [`PROCESS_NAMED`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u8,

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_ktime_get_ns, generated::bpf_get_socket_cookie},
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel, generated::bpf_get_socket_cookie},
     macros::map,
     maps::HashMap,
 };
@@ -33,7 +33,7 @@ pub(crate) unsafe fn of<C: EbpfContext>(ctx: &C, sk: *const c_void) -> u64 {
         // SAFETY: as promised by the caller.
         return unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
     }
-    let address = sk as u64;
+    let address = number(sk);
     // SAFETY: the value is copied at once; another CPU can only have written the same socket's.
     if let Some(identity) = unsafe { IDENTITIES.get(address) } {
         return *identity;
@@ -51,8 +51,16 @@ pub(crate) unsafe fn of<C: EbpfContext>(ctx: &C, sk: *const c_void) -> u64 {
 #[inline(always)]
 pub(crate) fn forget(sk: *const c_void) {
     if config!(has_cookie) != 1 {
-        let _gone = IDENTITIES.remove(sk as u64);
+        let _gone = IDENTITIES.remove(number(sk));
     }
+}
+
+/// A pointer as a number. The verifier follows pointers even through a cast, and lets nobody calculate with them;
+/// what a helper has copied is a number.
+#[inline(always)]
+fn number(sk: *const c_void) -> u64 {
+    // SAFETY: it reads this program's own stack.
+    unsafe { bpf_probe_read_kernel(&raw const sk) }.map_or(0, |sk| sk as u64)
 }
 
 /// Spreads the bits (the finaliser of SplitMix64), so that a kernel address is not shown to users and two

@@ -1,6 +1,7 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
-//! `transition` runs at every TCP state change and writes one record into the ring. `tcp_sockets` and
+//! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
+//! record into the ring. `tcp_sockets` and
 //! `socket_holders` run only when user space walks the kernel's sockets or file descriptors. Nothing here
 //! decides what is stuck, or formats anything.
 
@@ -20,7 +21,9 @@ mod transition;
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::generated::bpf_sock_from_file, macros::btf_tracepoint, programs::BtfTracePointContext,
+    helpers::generated::bpf_sock_from_file,
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
 };
 
 /// `sock:inet_sock_set_state`: `(const struct sock *sk, const int oldstate, const int newstate)`.
@@ -30,6 +33,14 @@ pub fn transition(ctx: BtfTracePointContext) -> i32 {
     let old_state: u32 = ctx.arg(1);
     let new_state: u32 = ctx.arg(2);
     transition::record(&ctx, sk, old_state as u8, new_state as u8);
+    0
+}
+
+/// The same as an event of tracefs, for kernels without BTF. Only one of the two is ever loaded.
+#[tracepoint(category = "sock", name = "inet_sock_set_state")]
+pub fn transition_event(ctx: TracePointContext) -> i32 {
+    // What cannot be read cannot be recorded; the kernel has no page of an event that it cannot read.
+    let _unreadable = transition::record_event(&ctx);
     0
 }
 

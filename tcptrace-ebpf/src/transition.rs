@@ -10,13 +10,26 @@ use aya_ebpf::{
     },
     macros::map,
     maps::{PerCpuArray, RingBuf},
+    programs::TracePointContext,
 };
-use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, Transition, state};
+use tcptrace_common::{
+    ABSENT, ACTOR_KNOWN, AF_INET6, COMM_LEN, PROCESS_NAMED, Transition, Tuple, state, v4_mapped,
+};
 
 use crate::{
     identity,
     kernel::{self, config, layout},
 };
+
+/// `include/uapi/linux/in.h`
+const IPPROTO_TCP: u16 = 6;
+
+/// The offset of one field of the event.
+macro_rules! event {
+    ($field:ident) => {
+        config!(event.$field) as usize
+    };
+}
 
 /// The loader sets the size.
 #[map]
@@ -29,7 +42,7 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Writes the record of one transition, where it is one of TCP that is watched.
 #[inline(always)]
 pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
-    if config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) == 0 {
+    if is_unwatched(sk, old_state, new_state) {
         return;
     }
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP
@@ -38,9 +51,64 @@ pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, 
     if tcp.is_null() {
         return;
     }
+    // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
+    submit(ctx, sk, old_state, new_state, || unsafe {
+        (kernel::tuple(tcp), kernel::netns(tcp), kernel::load(tcp, layout!(err)))
+    });
+}
+
+/// The same from what the event itself tells: no namespace, no error, and an identity made of the address.
+#[inline(always)]
+pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
+    // SAFETY: probe reads check the addresses themselves; the offsets are those of the event's fields.
+    unsafe {
+        let old_state = ctx.read_at::<u32>(event!(old_state))? as u8;
+        let new_state = ctx.read_at::<u32>(event!(new_state))? as u8;
+        let sk: *const c_void = ctx.read_at(event!(socket))?;
+        if is_unwatched(sk, old_state, new_state) || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP {
+            return Ok(());
+        }
+        let family: u16 = ctx.read_at(event!(family))?;
+        let (local_addr, remote_addr) = if family == AF_INET6 {
+            (ctx.read_at(event!(local_v6))?, ctx.read_at(event!(remote_v6))?)
+        } else {
+            (v4_mapped(ctx.read_at(event!(local_v4))?), v4_mapped(ctx.read_at(event!(remote_v4))?))
+        };
+        let tuple = Tuple {
+            local_addr,
+            remote_addr,
+            local_port: ctx.read_at(event!(local_port))?,
+            remote_port: ctx.read_at(event!(remote_port))?,
+            family,
+            pad: 0,
+        };
+        submit(ctx, sk, old_state, new_state, || (tuple, 0, 0));
+    }
+    Ok(())
+}
+
+/// Whether nobody wants this transition. A closed socket's identity is forgotten all the same.
+#[inline(always)]
+fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
+    let unwatched = config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) == 0;
+    if unwatched && new_state == state::CLOSE {
+        identity::forget(sk);
+    }
+    unwatched
+}
+
+/// Writes one record; `fields` gives tuple, namespace and `sk_err`.
+#[inline(always)]
+fn submit<C: EbpfContext>(
+    ctx: &C,
+    sk: *const c_void,
+    old_state: u8,
+    new_state: u8,
+    fields: impl FnOnce() -> (Tuple, u32, i32),
+) {
     // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
     // be read meanwhile.
-    // SAFETY: `sk` is a live `struct sock`.
+    // SAFETY: `sk` is the live socket that changes its state.
     let cookie = unsafe { identity::of(ctx, sk) };
     if new_state == state::CLOSE {
         identity::forget(sk);
@@ -52,26 +120,24 @@ pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, 
         }
         return;
     };
-    // SAFETY: `tcp` is not null; the offsets are those of `struct tcp_sock`.
-    let transition = unsafe {
-        Transition {
-            ktime_ns: bpf_ktime_get_ns(),
-            cookie,
-            netns: kernel::netns(tcp),
-            sk_err: kernel::load(tcp, layout!(err)),
-            tuple: kernel::tuple(tcp),
-            old_state,
-            new_state,
-            flags: 0,
-            pad: 0,
-            pid: 0,
-            tid: 0,
-            uid: 0,
-            comm: [0; COMM_LEN],
-            thread_comm: [0; COMM_LEN],
-        }
-    };
-    let record = entry.write(transition);
+    let (tuple, netns, sk_err) = fields();
+    let record = entry.write(Transition {
+        // SAFETY: no arguments.
+        ktime_ns: unsafe { bpf_ktime_get_ns() },
+        cookie,
+        netns,
+        sk_err,
+        tuple,
+        old_state,
+        new_state,
+        flags: 0,
+        pad: 0,
+        pid: 0,
+        tid: 0,
+        uid: 0,
+        comm: [0; COMM_LEN],
+        thread_comm: [0; COMM_LEN],
+    });
     if current_task_acts(old_state, new_state) {
         actor(record);
     }
@@ -103,11 +169,17 @@ fn actor(record: &mut Transition) {
     if let Ok(comm) = bpf_get_current_comm() {
         record.thread_comm = comm;
     }
+    if layout!(task_leader) == ABSENT {
+        return;
+    }
     // SAFETY: probe reads check the addresses themselves.
     let comm = unsafe {
         let task = bpf_get_current_task() as *const c_void;
         bpf_probe_read_kernel(task.byte_add(layout!(task_leader) as usize).cast::<*const c_void>())
             .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()))
     };
-    record.comm = comm.unwrap_or(record.thread_comm);
+    if let Ok(comm) = comm {
+        record.comm = comm;
+        record.flags |= PROCESS_NAMED;
+    }
 }

@@ -160,6 +160,11 @@ impl Session {
                 humantime::format_duration(Duration::from_nanos(plan.policy.threshold_ns)).to_string();
             let watched = plan.views.stuck.then_some((&plan.states[..], &threshold[..]));
             say(report::welcome(&start, walk.namespaces.len(), watched));
+            for source in self.kernel.sources() {
+                if let Some(why_not) = &source.why_not {
+                    say(format_args!("without {}: {why_not}", source.feature.name()));
+                }
+            }
         }
         let at = self.sink.at(walk.started_ns);
         self.sink.record(&Record { at, event: Event::Start(start) });

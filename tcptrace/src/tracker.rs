@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, SocketRow, Transition, Tuple, state};
+use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, PROCESS_NAMED, SocketRow, Transition, Tuple, state};
 
 use crate::{age::Since, walk::Walk};
 
@@ -41,8 +41,8 @@ pub struct Actor {
     pub tid: u32,
     /// Real user id.
     pub uid: u32,
-    /// The process's name, NUL-padded.
-    pub comm: [u8; COMM_LEN],
+    /// The process's name, NUL-padded; `None` where only the thread's can be read.
+    pub comm: Option<[u8; COMM_LEN]>,
     /// The thread's name, NUL-padded.
     pub thread_comm: [u8; COMM_LEN],
 }
@@ -50,6 +50,7 @@ pub struct Actor {
 impl Actor {
     fn of(transition: &Transition) -> Option<Self> {
         let Transition { flags, pid, tid, uid, comm, thread_comm, .. } = *transition;
+        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0);
         (flags & ACTOR_KNOWN != 0).then_some(Self { pid, tid, uid, comm, thread_comm })
     }
 }
@@ -68,7 +69,7 @@ pub struct Origin {
 pub struct Socket {
     /// Its two ends, as complete as they have been seen.
     pub tuple: Tuple,
-    /// Its network namespace.
+    /// Its network namespace; 0 where it is not known.
     pub netns: u32,
     /// Its state.
     pub state: u8,
@@ -155,6 +156,7 @@ impl Tracker {
         let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
         let known = self.sockets.get(&cookie).copied();
         let tuple = complete(transition.tuple, known.map(|socket| socket.tuple));
+        let netns = if netns == 0 { known.map_or(0, |socket| socket.netns) } else { netns };
         let opens = old_state == state::CLOSE && matches!(new_state, state::SYN_SENT | state::LISTEN);
         let origin = if opens {
             actor.map(|actor| Origin { actor, at_ns: ktime_ns })
@@ -166,7 +168,7 @@ impl Tracker {
             .and_then(|socket| socket.since.exact_ns())
             .and_then(|since| ktime_ns.checked_sub(since));
         found(Finding::Transition {
-            transition: Transition { tuple, ..*transition },
+            transition: Transition { tuple, netns, ..*transition },
             in_old_state_ns,
             actor,
             origin,
@@ -220,7 +222,7 @@ impl Tracker {
         }
         if known.state == state {
             let since = known.since.narrowed_by(since);
-            self.put(cookie, Socket { tuple, since, heard_ns: ktime_ns, ..known });
+            self.put(cookie, Socket { tuple, netns, since, heard_ns: ktime_ns, ..known });
             return false;
         }
         if known.reported {
@@ -239,7 +241,8 @@ impl Tracker {
             .sockets
             .iter()
             .filter(|(_, socket)| {
-                socket.heard_ns < walk.started_ns && walk.namespaces.contains(&socket.netns)
+                socket.heard_ns < walk.started_ns
+                    && (socket.netns == 0 || walk.namespaces.contains(&socket.netns))
             })
             .map(|(cookie, _)| *cookie)
             .collect();

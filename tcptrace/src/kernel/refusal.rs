@@ -37,13 +37,20 @@ pub enum Refusal {
         /// What the kernel said.
         said: String,
     },
+    /// No type information, and no event to read instead.
+    NoEvent {
+        /// Why there is no type information.
+        why: String,
+        /// Why there is no event.
+        said: String,
+    },
     /// Anything else that failed while setting up.
     Setup(String),
 }
 
 impl Refusal {
     /// What is missing.
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         match self {
             Self::NotPrivileged { missing } => {
                 format!("no permission to trace this kernel: {} missing", missing.join(", "))
@@ -57,6 +64,7 @@ impl Refusal {
                 "bpf(2) is forbidden here although the capabilities for it are there".to_owned()
             }
             Self::Program { name, said } => format!("the kernel refused the BPF program `{name}`: {said}"),
+            Self::NoEvent { why, said } => format!("{why}; nor is there an event to read: {said}"),
             Self::Setup(said) => said.clone(),
         }
     }
@@ -70,6 +78,10 @@ impl Refusal {
             }
             Self::NoBtf(_) | Self::BadBtf(_) | Self::UnknownKernel(_) => {
                 "the BPF program reads sockets at the offsets that the running kernel gives there"
+            }
+            Self::NoEvent { .. } => {
+                "where a kernel does not tell how it is laid out, state changes can only be read as tracefs's event \
+                 sock:inet_sock_set_state"
             }
             Self::NoBpf => "every state change is seen by a BPF program in the kernel",
             Self::NoRingBuffer(_) => "state changes come to user space through one",
@@ -90,6 +102,9 @@ impl Refusal {
             Self::BadBtf(_) | Self::UnknownKernel(_) | Self::Program { .. } => {
                 "report this with the output of `uname -r`; a newer tcptrace may know this kernel"
             }
+            Self::NoEvent { .. } => {
+                "mount tracefs (`mount -t tracefs tracefs /sys/kernel/tracing`), or run a kernel with BTF"
+            }
             Self::NoBpf => "run a kernel built with CONFIG_BPF_SYSCALL=y",
             Self::NoRingBuffer(_) => "run Linux 5.8 or later",
             Self::Forbidden => {
@@ -100,8 +115,13 @@ impl Refusal {
         }
     }
 
+    /// Whether it is only the kernel's structures that cannot be read: its event may still be.
+    pub(super) const fn leaves_the_event(&self) -> bool {
+        matches!(self, Self::NoBtf(_) | Self::BadBtf(_) | Self::UnknownKernel(_) | Self::Program { .. })
+    }
+
     /// What an error of aya's says about the host.
-    pub(super) fn from_aya(name: &'static str, error: EbpfError) -> Self {
+    pub(super) fn from_aya(error: EbpfError) -> Self {
         match error {
             EbpfError::MapError(MapError::CreateError { name: map, io_error }) => {
                 match io_error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
@@ -113,7 +133,6 @@ impl Refusal {
                     _ => Self::Setup(format!("cannot create the BPF map `{map}`: {io_error}")),
                 }
             }
-            EbpfError::ProgramError(error) => Self::from_program(name, &error),
             other => Self::Setup(chain(&other)),
         }
     }
@@ -152,13 +171,18 @@ pub(super) fn check_privilege() -> Result<(), Refusal> {
 pub(super) fn brief(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        let last = log.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+        let last = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_statistics(line));
         return match last {
-            Some(line) => format!("{io_error}: {}", line.trim()),
+            Some(line) => format!("{io_error}: {line}"),
             None => io_error.to_string(),
         };
     }
     chain(error)
+}
+
+/// Whether a line of the verifier's log only says what the verifying cost.
+fn is_statistics(line: &str) -> bool {
+    ["verification time", "stack depth", "processed "].iter().any(|start| line.starts_with(start))
 }
 
 /// An error with its causes.

@@ -8,8 +8,8 @@ pub(super) const TURNED_OFF: &str = "turned off by --without";
 /// A kernel feature that tcptrace builds on where it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Feature {
-    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program.
-    #[value(skip)]
+    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program. Without it, nothing else here can be.
+    #[value(name = "btf")]
     TpBtf,
     /// Walking the sockets of a network namespace.
     #[value(skip)]

@@ -10,7 +10,7 @@ use aya::programs::{Iter, ProgramError, links::LinkError};
 use rustc_hash::FxHashSet;
 use tcptrace_common::{HolderRow, SocketRow};
 
-use super::{namespaces, procfs};
+use super::{namespaces, sock_diag};
 use crate::{
     clock,
     decode::{self, DecodeError},
@@ -37,16 +37,22 @@ pub enum WalkError {
     States(#[from] aya::maps::MapError),
 }
 
-/// Walks all sockets, and who holds them: by the iterator `holders`, or by reading `/proc` where the kernel
-/// cannot resolve a file to its socket. Which states are wanted has been said before.
-pub(super) fn walk(sockets: &mut Iter, holders: Option<&mut Iter>) -> Result<Walk, WalkError> {
+/// How the sockets of a namespace are read.
+pub(super) enum By<'a> {
+    /// By `iter/tcp`; which states are wanted has been said before.
+    Iterator(&'a mut Iter),
+    /// By sock_diag, those in one of these states (a mask).
+    SockDiag(u32),
+}
+
+/// Walks all sockets, and who holds them where there is an iterator for that.
+pub(super) fn walk(sockets: By<'_>, holders: Option<&mut Iter>) -> Result<Walk, WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
     // A thread of its own, because one that has entered a namespace should not do anything else.
     thread::scope(|scope| scope.spawn(|| every_namespace(sockets, &mut walk)).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    match holders {
-        Some(holders) => every_holder(holders, &mut walk)?,
-        None => procfs::add_holders(&mut walk),
+    if let Some(holders) = holders {
+        every_holder(holders, &mut walk)?;
     }
     walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
     Ok(walk)
@@ -54,20 +60,21 @@ pub(super) fn walk(sockets: &mut Iter, holders: Option<&mut Iter>) -> Result<Wal
 
 /// Our own namespace first, since this thread is in it, then the others. One that cannot be entered is left
 /// out: it is gone, or not ours to see.
-fn every_namespace(sockets: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
+fn every_namespace(mut sockets: By<'_>, walk: &mut Walk) -> Result<(), WalkError> {
     let found = namespaces::find();
     let Walk { sockets: rows, namespaces, .. } = walk;
-    let mut this_one = || {
-        read_rows(sockets, size_of::<SocketRow>(), |row| {
+    let mut this_one = |inode: u32| match &mut sockets {
+        By::Iterator(iterator) => read_rows(iterator, size_of::<SocketRow>(), |row| {
             rows.push(decode::socket_row(row)?);
             Ok(())
-        })
+        }),
+        By::SockDiag(states) => Ok(sock_diag::walk(*states, inode, rows)?),
     };
-    this_one()?;
+    this_one(found.own.unwrap_or(0))?;
     namespaces.extend(found.own);
     for namespace in found.others {
         if namespace.enter().is_ok() {
-            this_one()?;
+            this_one(namespace.inode)?;
             namespaces.insert(namespace.inode);
         }
     }

@@ -191,7 +191,7 @@ fn owner(actor: &Actor) -> Owner {
     Owner {
         pid: actor.pid,
         fd: None,
-        comm: Some(Name(actor.comm)),
+        comm: actor.comm.map(Name),
         exe: None,
         uid: Some(actor.uid),
         cgroup: None,

@@ -1,5 +1,4 @@
-//! The records that tcptrace puts out, as data. Their JSON is their serde form; `docs/events.md` explains
-//! each field.
+//! The records that tcptrace puts out, as data. Their JSON is their serde form.
 
 use std::{
     fmt,
@@ -100,8 +99,8 @@ pub struct Start {
 pub struct SocketId {
     /// What `ss -e` prints as `sk:`, or what stands for it.
     pub cookie: u64,
-    /// Inode number of its network namespace.
-    pub netns: u32,
+    /// Inode number of its network namespace; null where the kernel does not tell.
+    pub netns: Option<u32>,
     /// `ipv4` or `ipv6`; an IPv4-mapped address is `ipv4`.
     pub family: Family,
     /// Its own end's address.
@@ -139,6 +138,7 @@ impl SocketId {
             (Family::Ipv6, IpAddr::V6(local), IpAddr::V6(remote))
         };
         let Tuple { local_port, remote_port, .. } = *tuple;
+        let netns = Some(netns).filter(|netns| *netns != 0);
         Self { cookie, netns, family, local_addr, local_port, remote_addr, remote_port }
     }
 }

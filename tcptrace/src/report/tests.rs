@@ -75,7 +75,7 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
     tracker.row(&seen, crate::age::Since::between(None, seen.ktime_ns), &mut take);
     tracker.judge(&walk, &mut take);
     let leave = tcptrace_common::Transition {
-        flags: tcptrace_common::ACTOR_KNOWN,
+        flags: tcptrace_common::ACTOR_KNOWN | tcptrace_common::PROCESS_NAMED,
         pid: 4242,
         tid: 4310,
         uid: 1000,
@@ -259,7 +259,7 @@ fn every_record_says_what_it_is_and_when() {
 
 #[test]
 fn an_actor_that_is_no_utf8_is_still_json() {
-    let actor = Actor { pid: 1, tid: 1, uid: 0, comm: [0xff; 16], thread_comm: [0xff; 16] };
+    let actor = Actor { pid: 1, tid: 1, uid: 0, comm: Some([0xff; 16]), thread_comm: [0xff; 16] };
     let finding = Finding::Transition {
         transition: tcptrace_common::Transition {
             tuple: v4_tuple(),
