@@ -58,7 +58,7 @@ pub(crate) fn forget(sk: *const c_void) {
 /// A pointer as a number. The verifier follows pointers even through a cast, and lets nobody calculate with them;
 /// what a helper has copied is a number.
 #[inline(always)]
-fn number(sk: *const c_void) -> u64 {
+pub(crate) fn number(sk: *const c_void) -> u64 {
     // SAFETY: it reads this program's own stack.
     unsafe { bpf_probe_read_kernel(&raw const sk) }.map_or(0, |sk| sk as u64)
 }

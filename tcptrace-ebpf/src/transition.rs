@@ -97,14 +97,78 @@ fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
     unwatched
 }
 
-/// Writes one record; `fields` gives tuple, namespace and `sk_err`.
+/// Takes one transition, of which `fields` gives tuple, namespace and `sk_err`, and writes its record.
+///
+/// Until Linux 6.12 a listener's child enters SYN_RECV before it is made its own: it has no peer yet, and the
+/// listener's cookie. That record is held back until the child's next transition, which comes on the same CPU
+/// within the same packet (`tcp_check_req`, `net/ipv4/tcp_minisocks.c`).
 #[inline(always)]
 fn submit<C: EbpfContext>(
     ctx: &C,
     sk: *const c_void,
     old_state: u8,
     new_state: u8,
-    fields: impl FnOnce() -> (Tuple, u32, i32),
+    fields: impl Fn() -> (Tuple, u32, i32),
+) {
+    // SAFETY: no arguments.
+    let ktime_ns = unsafe { bpf_ktime_get_ns() };
+    if old_state == state::LISTEN && new_state == state::SYN_RECV {
+        let (tuple, ..) = fields();
+        if tuple.remote_port == 0 {
+            hold_back(sk, ktime_ns);
+            return;
+        }
+    }
+    if old_state == state::SYN_RECV
+        && let Some(entered_ns) = held_back(sk)
+    {
+        write(ctx, sk, state::LISTEN, state::SYN_RECV, entered_ns, &fields);
+    }
+    write(ctx, sk, old_state, new_state, ktime_ns, &fields);
+}
+
+/// A child that has entered SYN_RECV without being its own yet, one per CPU.
+#[repr(C)]
+struct Child {
+    address: u64,
+    entered_ns: u64,
+}
+
+/// See [`submit`].
+#[map]
+static CHILD: PerCpuArray<Child> = PerCpuArray::with_max_entries(1, 0);
+
+#[inline(always)]
+fn hold_back(sk: *const c_void, entered_ns: u64) {
+    if let Some(child) = CHILD.get_ptr_mut(0) {
+        // SAFETY: this CPU's own slot.
+        unsafe { *child = Child { address: identity::number(sk), entered_ns } };
+    }
+}
+
+/// When the socket at `sk` entered SYN_RECV, if that has been held back.
+#[inline(always)]
+fn held_back(sk: *const c_void) -> Option<u64> {
+    let child = CHILD.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own slot.
+    unsafe {
+        if (*child).address == 0 || (*child).address != identity::number(sk) {
+            return None;
+        }
+        (*child).address = 0;
+        Some((*child).entered_ns)
+    }
+}
+
+/// Writes one record, or counts that there was no room for it.
+#[inline(always)]
+fn write<C: EbpfContext>(
+    ctx: &C,
+    sk: *const c_void,
+    old_state: u8,
+    new_state: u8,
+    ktime_ns: u64,
+    fields: &impl Fn() -> (Tuple, u32, i32),
 ) {
     // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
     // be read meanwhile.
@@ -122,8 +186,7 @@ fn submit<C: EbpfContext>(
     };
     let (tuple, netns, sk_err) = fields();
     let record = entry.write(Transition {
-        // SAFETY: no arguments.
-        ktime_ns: unsafe { bpf_ktime_get_ns() },
+        ktime_ns,
         cookie,
         netns,
         sk_err,
