@@ -1,7 +1,8 @@
 //! `cargo xtask ci`: all that has to be right before a change is accepted.
 //!
 //! The checks run one after the other, also when one fails, so that one run shows everything. The tests at the end
-//! are those of `cargo xtask test`.
+//! are those of `cargo xtask test`, and after
+//! them those of `cargo xtask test --kernels`.
 
 use std::{
     process::ExitCode,
@@ -11,8 +12,11 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    matrix,
+    results::Totals,
     setup::{self, Scope, Tools},
-    shell, test,
+    shell,
+    test::{self, Outcome},
 };
 
 /// The crate that is compiled for BPF, which the checks for the host leave out.
@@ -58,18 +62,28 @@ const CHECKS: [Check; 4] = [
 /// Runs everything.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut steps = Steps::default();
-    let tools = steps.step("setup", || setup::run(Scope::Test))?;
+    let tools = steps.step("setup", || setup::run(Scope::Guests))?;
     for check in &CHECKS {
         // A check that fails is noted, and doesn't keep the others from running.
         let _noted = steps.step(check.name, || run_check(check, &tools));
     }
-    let outcome = steps.step("tests", || test::run_with(&tools, &test::Options::default()));
-    let good = outcome.as_ref().is_ok_and(|outcome| outcome.good);
-    if !good {
-        steps.mark_failed();
-    }
+    let here = steps.tests("tests", || test::run_with(&tools, &test::Options::default()));
+    let kernels = steps.tests("kernels", || matrix::run(&tools, &[], &[]));
     steps.summarise();
-    println!("{}", outcome?.totals);
+    let mut totals = Totals::default();
+    let mut places = Vec::new();
+    for outcome in [here, kernels] {
+        match outcome {
+            Some(outcome) => {
+                totals += outcome.totals;
+                places.extend(outcome.places);
+            }
+            // Tests that couldn't even be started are not none at all.
+            None => totals.failed += 1,
+        }
+    }
+    test::show_nowhere(&places);
+    println!("{totals}");
     Ok(if steps.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -97,6 +111,15 @@ impl Steps {
         eprintln!("==== {name}: {:.1} s ====", time.as_secs_f64());
         self.0.push((name, time, result.is_ok()));
         result
+    }
+
+    /// Runs tests under a heading.
+    fn tests(&mut self, name: &'static str, tests: impl FnOnce() -> Result<Outcome>) -> Option<Outcome> {
+        let outcome = self.step(name, tests).ok();
+        if !outcome.as_ref().is_some_and(|outcome| outcome.good) {
+            self.mark_failed();
+        }
+        outcome
     }
 
     fn mark_failed(&mut self) {

@@ -37,11 +37,23 @@ pub(crate) fn tcptrace(tools: &Tools, profile: Profile) -> Result<PathBuf> {
     Ok(tcptrace.context("cargo built the package tcptrace, but no program of that name")?.path)
 }
 
+/// The kernel tests, compiled.
+#[derive(Debug)]
+pub(crate) struct KernelTests {
+    /// The test programs: there is at least one.
+    pub(crate) programs: Vec<Executable>,
+    /// The programs that they run.
+    pub(crate) helpers: Vec<Executable>,
+}
+
 /// Builds the kernel tests, and the programs they run.
-pub(crate) fn kernel_tests(tools: &Tools) -> Result<Vec<Executable>> {
-    let mut programs = programs(tools, &["test", "--package", "tests", "--lib", "--test", "*", "--no-run"])?;
-    programs.retain(|program| program.is_test);
-    Ok(programs)
+pub(crate) fn kernel_tests(tools: &Tools) -> Result<KernelTests> {
+    let all = programs(tools, &["test", "--package", "tests", "--lib", "--test", "*", "--no-run"])?;
+    let (programs, helpers): (Vec<_>, _) = all.into_iter().partition(|program| program.is_test);
+    if programs.is_empty() {
+        bail!("the package tests has no tests; kernel tests belong in tests/tests/*.rs");
+    }
+    Ok(KernelTests { programs, helpers })
 }
 
 /// Has cargo build something and tell which programs that made. What is wrong with the code goes to stderr.

@@ -40,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) cc: bool,
     /// Whether `ss` and `ip` are there.
     pub(crate) test_tools: bool,
+    /// Whether QEMU and what unpacks kernels are there.
+    pub(crate) guest_tools: bool,
 }
 
 impl Facts {
@@ -135,6 +137,9 @@ pub(crate) fn gather() -> Facts {
         apt: shell::find("apt-get").map(|_| Apt { installed: installed_packages(), offers_compiler: false }),
         cc: shell::find("cc").is_some(),
         test_tools: shell::find("ss").is_some() && shell::find("ip").is_some(),
+        guest_tools: ["qemu-system-x86_64", "lz4", "zstd", "xz"]
+            .into_iter()
+            .all(|tool| shell::find(tool).is_some()),
     };
     // apt takes a second to answer this, so it is asked only where that matters.
     let lacks_compiler = facts.lacks_compiler();

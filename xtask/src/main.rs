@@ -13,7 +13,9 @@ mod ci;
 mod compile;
 mod facts;
 mod install;
+mod matrix;
 mod packages;
+mod places;
 mod plan;
 mod results;
 mod setup;
@@ -71,9 +73,16 @@ enum Task {
     ///
     /// The last line says how many tests passed and failed. The exit status is 1 if one failed, or if no kernel
     /// test ran though kernel tests were asked for.
+    ///
+    /// With --kernels the kernel tests run in virtual machines instead, under kernels from Debian's archives. They
+    /// are kept in ~/.cache/tcptrace/kernels ($TCPTRACE_KERNEL_CACHE). One that cannot be had is a failure unless
+    /// $TCPTRACE_KERNELS_MAY_MISS names it.
     Test(test::Options),
-    /// Check the format, the lints and the documentation, then run all the tests
+    /// Check the format, the lints and the documentation, then run all the tests, here and under all the kernels
     Ci,
+    /// What a guest runs as its first process
+    #[command(hide = true)]
+    Guest,
     /// Build tcptrace and install it for all users, so that `sudo tcptrace` finds it
     Install {
         /// Install to PREFIX/bin
@@ -110,6 +119,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Test(options) => return test::run(&options),
         Task::Ci => return ci::run(),
+        Task::Guest => return matrix::guest::main(),
         Task::Install { prefix } => install::run(&prefix)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,8 @@ pub(crate) enum Need {
     Host,
     /// What the kernel tests compare tcptrace with, and set the scene with.
     Tests,
+    /// The guests of the kernel matrix, and unpacking their kernels.
+    Guests,
 }
 
 /// A Debian package.
@@ -30,7 +32,7 @@ pub(crate) struct Package {
 pub(crate) const EXPECTED_LLVM: u32 = 22;
 
 /// All packages, in the order in which they are reported.
-pub(crate) const PACKAGES: [Package; 9] = [
+pub(crate) const PACKAGES: [Package; 13] = [
     Package { name: "gcc", need: Need::Host, why: "`cc`, with which cargo links every program" },
     Package {
         name: "rustc-web",
@@ -52,6 +54,14 @@ pub(crate) const PACKAGES: [Package; 9] = [
         need: Need::Tests,
         why: "`ss` and `ip`: the kernel tests check tcptrace against ss",
     },
+    Package {
+        name: "qemu-system-x86",
+        need: Need::Guests,
+        why: "boots other kernels, to run the kernel tests there",
+    },
+    Package { name: "lz4", need: Need::Guests, why: "unpacks some of those kernels" },
+    Package { name: "zstd", need: Need::Guests, why: "unpacks some of those kernels" },
+    Package { name: "xz-utils", need: Need::Guests, why: "unpacks some of those kernels, and modules" },
 ];
 
 impl Package {

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use crate::{
     facts::{Compiler, Facts, LINKED_TOOLCHAIN, Llvm, Rustup, TOOLCHAIN_OVERRIDE},
     packages::{EXPECTED_LLVM, Need, PACKAGES, Package},
+    setup::Scope,
 };
 
 /// The version of bpf-linker that is installed where there is none.
@@ -103,8 +104,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
 }
 
-/// Decides; `failed` are the attempts that came to nothing, `for_tests` asks for the tools of the tests, too.
-pub(crate) fn plan(facts: &Facts, failed: &[Step], for_tests: bool) -> Result<Plan> {
+/// Decides; `failed` are the attempts that came to nothing, `scope` is what they are for.
+pub(crate) fn plan(facts: &Facts, failed: &[Step], scope: Scope) -> Result<Plan> {
     let (way, rustc, mut steps) = compiler(facts, failed)?;
     let mut needs = Vec::new();
     if !facts.cc {
@@ -122,8 +123,11 @@ pub(crate) fn plan(facts: &Facts, failed: &[Step], for_tests: bool) -> Result<Pl
     if facts.apt.is_some() && llvm.as_ref().is_some_and(|llvm| *llvm == debian_llvm(llvm.major)) {
         needs.push(Need::Linker);
     }
-    if for_tests && !facts.test_tools {
+    if scope >= Scope::Test && !facts.test_tools {
         needs.push(Need::Tests);
+    }
+    if scope >= Scope::Guests && !facts.guest_tools {
+        needs.push(Need::Guests);
     }
     let packages = packages(facts, &needs, llvm.as_ref().map_or(EXPECTED_LLVM, |llvm| llvm.major))?;
     if !packages.is_empty() {

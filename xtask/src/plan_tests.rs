@@ -33,6 +33,7 @@ fn complete(compiler: Compiler) -> Facts {
         linker: linker(Some(compiler.llvm)),
         cc: true,
         test_tools: true,
+        guest_tools: true,
         ..Facts::default()
     }
 }
@@ -45,12 +46,12 @@ fn names(step: &Step) -> Vec<&str> {
 }
 
 fn advice(facts: &Facts, failed: &[Step]) -> String {
-    plan(facts, failed, true).map_or_else(|error| format!("{error:#}"), |plan| format!("{plan:?}"))
+    plan(facts, failed, Scope::Test).map_or_else(|error| format!("{error:#}"), |plan| format!("{plan:?}"))
 }
 
 #[test]
 fn a_fresh_debian_gets_its_own_compiler() -> Result<()> {
-    let plan = plan(&fresh_debian(), &[], true)?;
+    let plan = plan(&fresh_debian(), &[], Scope::Test)?;
     assert_eq!(plan.way, Way::Linked);
     let expected =
         ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "iproute2"];
@@ -63,19 +64,31 @@ fn a_fresh_debian_gets_its_own_compiler() -> Result<()> {
 fn a_toolchain_rustup_cannot_lend_from_needs_a_cargo() -> Result<()> {
     let mut facts = fresh_debian();
     facts.rustup = Some(Rustup::default());
-    assert!(names(&plan(&facts, &[], true)?.steps[0]).contains(&"cargo-web"));
+    assert!(names(&plan(&facts, &[], Scope::Test)?.steps[0]).contains(&"cargo-web"));
     Ok(())
 }
 
 #[test]
 fn building_needs_no_test_tools() -> Result<()> {
-    assert!(!names(&plan(&fresh_debian(), &[], false)?.steps[0]).contains(&"iproute2"));
+    assert!(!names(&plan(&fresh_debian(), &[], Scope::Build)?.steps[0]).contains(&"iproute2"));
+    Ok(())
+}
+
+#[test]
+fn only_guests_need_what_boots_them() -> Result<()> {
+    let has_qemu = |scope| -> Result<bool> {
+        let plan = plan(&fresh_debian(), &[], scope)?;
+        Ok(names(&plan.steps[0]).contains(&"qemu-system-x86"))
+    };
+    assert!(!has_qemu(Scope::Test)?);
+    assert!(has_qemu(Scope::Guests)?);
+    assert!(plan(&complete(nightly(22)), &[], Scope::Guests)?.steps.is_empty());
     Ok(())
 }
 
 #[test]
 fn a_complete_machine_needs_nothing() -> Result<()> {
-    let plan_of = |facts: &Facts| plan(facts, &[], true).map(|plan| (plan.way, plan.steps));
+    let plan_of = |facts: &Facts| plan(facts, &[], Scope::Test).map(|plan| (plan.way, plan.steps));
     assert_eq!(plan_of(&complete(nightly(22)))?, (Way::Nightly, Vec::new()));
 
     let mut linked = complete(BARE_RUSTC);
@@ -94,7 +107,7 @@ fn nightly_with_sources_comes_first() -> Result<()> {
     let mut facts = complete(nightly(22));
     facts.rustup =
         Some(Rustup { nightly: Some(nightly(22)), linked: Some(DEBIAN_RUSTC), cargo_for_linked: true });
-    assert_eq!(plan(&facts, &[], true)?.way, Way::Nightly);
+    assert_eq!(plan(&facts, &[], Scope::Test)?.way, Way::Nightly);
     Ok(())
 }
 
@@ -102,7 +115,7 @@ fn nightly_with_sources_comes_first() -> Result<()> {
 fn a_nightly_without_sources_is_left_for_what_debian_has() -> Result<()> {
     let mut facts = fresh_debian();
     facts.rustup = Some(Rustup { nightly: Some(BARE_RUSTC), linked: None, cargo_for_linked: true });
-    let plan = plan(&facts, &[], true)?;
+    let plan = plan(&facts, &[], Scope::Test)?;
     assert_eq!(plan.way, Way::Linked);
     assert!(plan.steps.contains(&Step::Link));
     Ok(())
@@ -112,7 +125,7 @@ fn a_nightly_without_sources_is_left_for_what_debian_has() -> Result<()> {
 fn without_an_offer_of_apt_a_nightly_is_completed_or_given_up() -> Result<()> {
     let mut facts = complete(BARE_RUSTC);
     facts.rustup = Some(Rustup { nightly: Some(BARE_RUSTC), ..Rustup::default() });
-    let first = plan(&facts, &[], true)?;
+    let first = plan(&facts, &[], Scope::Test)?;
     assert_eq!((first.way, &first.steps[..]), (Way::Nightly, &[Step::RustSource][..]));
     let advice = advice(&facts, &[Step::RustSource]);
     assert!(advice.contains("rustup toolchain install nightly --component rust-src"), "{advice}");
@@ -123,7 +136,7 @@ fn without_an_offer_of_apt_a_nightly_is_completed_or_given_up() -> Result<()> {
 fn without_an_offer_of_apt_nightly_is_installed() -> Result<()> {
     let mut facts = complete(BARE_RUSTC);
     facts.rustup = Some(Rustup::default());
-    assert_eq!(plan(&facts, &[], true)?.steps, [Step::Nightly]);
+    assert_eq!(plan(&facts, &[], Scope::Test)?.steps, [Step::Nightly]);
     let advice = advice(&facts, &[Step::Nightly]);
     assert!(advice.contains("rustup toolchain install nightly --component rust-src"), "{advice}");
     Ok(())
@@ -139,7 +152,7 @@ fn nothing_to_install_from_is_an_error_that_helps() {
 fn a_toolchain_that_is_named_is_used_or_refused() -> Result<()> {
     let mut facts = complete(nightly(22));
     facts.named = Some(Named { name: "mine".into(), rustc: Some(DEBIAN_RUSTC) });
-    assert_eq!(plan(&facts, &[], true)?.way, Way::Named);
+    assert_eq!(plan(&facts, &[], Scope::Test)?.way, Way::Named);
     facts.named = Some(Named { name: "mine".into(), rustc: Some(BARE_RUSTC) });
     assert!(advice(&facts, &[]).contains("names the toolchain `mine`"));
     Ok(())
@@ -150,7 +163,7 @@ fn a_linker_with_an_older_llvm_is_replaced() -> Result<()> {
     let mut facts = complete(nightly(23));
     facts.linker = linker(Some(22));
     facts.llvms = [21, 22, 23].map(debian_llvm).to_vec();
-    assert_eq!(plan(&facts, &[], true)?.steps, [Step::Linker(debian_llvm(23))]);
+    assert_eq!(plan(&facts, &[], Scope::Test)?.steps, [Step::Linker(debian_llvm(23))]);
 
     facts.llvms.pop();
     assert!(advice(&facts, &[]).contains("is built with an LLVM older than 23"));
@@ -162,7 +175,7 @@ fn a_linker_with_a_newer_or_built_in_llvm_stays() -> Result<()> {
     let mut facts = complete(nightly(22));
     for llvm in [Some(23), None] {
         facts.linker = linker(llvm);
-        assert_eq!(plan(&facts, &[], true)?.steps, []);
+        assert_eq!(plan(&facts, &[], Scope::Test)?.steps, []);
     }
     Ok(())
 }
@@ -174,7 +187,7 @@ fn the_users_llvm_needs_no_packages() -> Result<()> {
     facts.rustup = Some(Rustup { linked: Some(DEBIAN_RUSTC), nightly: None, cargo_for_linked: true });
     let own = Llvm { major: 22, prefix: "/opt/llvm".into() };
     facts.llvms = vec![own.clone()];
-    assert_eq!(plan(&facts, &[], true)?.steps, [Step::Linker(own)]);
+    assert_eq!(plan(&facts, &[], Scope::Test)?.steps, [Step::Linker(own)]);
     Ok(())
 }
 

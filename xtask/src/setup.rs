@@ -18,12 +18,14 @@ use crate::{
 };
 
 /// What one is about to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     /// Build tcptrace.
     Build,
     /// Build and test it.
     Test,
+    /// Build and test it, under other kernels too.
+    Guests,
 }
 
 /// What building needs, all there.
@@ -37,7 +39,7 @@ pub(crate) struct Tools {
 
 /// Reports what is missing; the exit status says whether anything is.
 pub(crate) fn check() -> Result<ExitCode> {
-    let plan = plan(&gather(), &[], true)?;
+    let plan = plan(&gather(), &[], Scope::Test)?;
     if plan.steps.is_empty() {
         say(format_args!("nothing is missing: {}", plan.way));
         return Ok(ExitCode::SUCCESS);
@@ -56,7 +58,7 @@ pub(crate) fn run(scope: Scope) -> Result<Tools> {
     let mut updated = false;
     loop {
         let facts = gather();
-        let decision = plan(&facts, &failed, scope == Scope::Test);
+        let decision = plan(&facts, &failed, scope);
         // Stale package lists may be all that keeps apt from offering a compiler.
         let would_use_rustup = decision.as_ref().map_or(true, |plan| plan.steps.iter().any(Step::is_attempt));
         let wants_apt = facts.lacks_compiler() && would_use_rustup;

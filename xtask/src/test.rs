@@ -1,7 +1,7 @@
 //! `cargo xtask test`: runs the unit tests as the user and the kernel tests as root, and adds up.
 //!
-//! A test program is turned into a command by [`here`] and counted by [`count`]; another place to run the same
-//! programs in, such as a guest with another kernel, is another function like `here`.
+//! A kernel test program is turned into a command by [`here`] and counted by [`count`]. The other places to run the
+//! same programs in are guests with other kernels: `matrix.rs`.
 
 use std::{
     env,
@@ -9,13 +9,17 @@ use std::{
     io,
     path::Path,
     process::{Command, ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::{
     compile::{self, Profile},
-    results::{Totals, forward},
+    matrix,
+    places::{self, Place},
+    results::{Results, Tally, Totals, forward},
     setup::{self, Scope, Tools},
     shell::{self, say},
 };
@@ -29,11 +33,17 @@ const BINARY_VARIABLE: &str = "TCPTRACE_BIN";
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
     /// Only the unit tests and doctests, which need no root
-    #[arg(long, conflicts_with = "kernel")]
+    #[arg(long, conflicts_with_all = ["here", "kernels", "kernel"])]
     unit: bool,
-    /// Only the kernel tests
+    /// Only the kernel tests, under the kernel that is running
+    #[arg(long, conflicts_with_all = ["kernels", "kernel"])]
+    here: bool,
+    /// Only the kernel tests, under all the kernels there are guests for
     #[arg(long)]
-    kernel: bool,
+    kernels: bool,
+    /// Only the kernel tests, under this kernel, such as 6.1; may be repeated
+    #[arg(long, value_name = "VERSION", conflicts_with = "kernels")]
+    kernel: Vec<String>,
     /// Only tests whose name contains this
     filter: Option<String>,
     /// Arguments for libtest, such as --nocapture or --test-threads=1
@@ -49,8 +59,15 @@ impl Options {
 
 /// Runs the tests that the options select; the line with the totals is the last thing printed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let tools = setup::run(if options.unit { Scope::Build } else { Scope::Test })?;
-    let outcome = run_with(&tools, options)?;
+    let outcome = if options.kernels || !options.kernel.is_empty() {
+        let tools = setup::run(Scope::Guests)?;
+        let arguments: Vec<_> = options.arguments().cloned().collect();
+        matrix::run(&tools, &options.kernel, &arguments)?
+    } else {
+        let tools = setup::run(if options.unit { Scope::Build } else { Scope::Test })?;
+        run_with(&tools, options)?
+    };
+    show_nowhere(&outcome.places);
     println!("{}", outcome.totals);
     Ok(if outcome.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -62,18 +79,33 @@ pub(crate) struct Outcome {
     pub(crate) totals: Totals,
     /// Whether all is well: no test failed, and those that were asked for did run.
     pub(crate) good: bool,
+    /// Where the kernel tests ran.
+    pub(crate) places: Vec<Place>,
+}
+
+/// Prints the tests that ran under none of the kernels.
+pub(crate) fn show_nowhere(places: &[Place]) {
+    let nowhere = places::ran_nowhere(places);
+    if !nowhere.is_empty() {
+        println!("\nran under no kernel at all:");
+        nowhere.iter().for_each(|test| println!("  {test}"));
+    }
 }
 
 /// [`run`] without printing the totals, and with what it needs already there.
 pub(crate) fn run_with(tools: &Tools, options: &Options) -> Result<Outcome> {
     let mut totals = Totals::default();
-    if !options.kernel {
+    if !options.here {
         totals += unit_tests(tools, options)?;
     }
     let mut kernel = Totals::default();
+    let mut places = Vec::new();
     if !options.unit {
-        kernel = kernel_tests(tools, options)?;
+        let programs = kernel_tests(tools, options)?;
+        programs.iter().for_each(|(_, results)| kernel += results.totals);
         totals += kernel;
+        places
+            .push(Place::new("here", programs.iter().map(|(name, results)| (name.as_str(), &results.tests))));
     }
     // A filter may well select unit tests only; that no test at all has its name is a mistake.
     let ran = if options.unit || options.filter.is_some() { totals } else { kernel };
@@ -84,7 +116,7 @@ pub(crate) fn run_with(tools: &Tools, options: &Options) -> Result<Outcome> {
             if options.unit || options.filter.is_some() { "" } else { "kernel " }
         ));
     }
-    Ok(Outcome { totals, good: some_ran && totals.failed == 0 })
+    Ok(Outcome { totals, good: some_ran && totals.failed == 0, places })
 }
 
 fn unit_tests(tools: &Tools, options: &Options) -> Result<Totals> {
@@ -94,22 +126,21 @@ fn unit_tests(tools: &Tools, options: &Options) -> Result<Totals> {
     cargo.args(["test", "--no-fail-fast"]);
     cargo.args(UNIT_TESTED.iter().flat_map(|package| ["--package", package]));
     cargo.arg("--").args(options.arguments());
-    count(&mut cargo)
+    Ok(count(&mut cargo)?.totals)
 }
 
-fn kernel_tests(tools: &Tools, options: &Options) -> Result<Totals> {
+fn kernel_tests(tools: &Tools, options: &Options) -> Result<Vec<(String, Results)>> {
     let tcptrace = compile::tcptrace(tools, Profile::Release)?;
-    let programs = compile::kernel_tests(tools)?;
-    if programs.is_empty() {
-        bail!("the package tests has no tests; kernel tests belong in tests/tests/*.rs");
-    }
-    let mut totals = Totals::default();
-    for program in programs {
-        say(format_args!("kernel tests as root: {}", program.name));
-        let mut command = here(&program.path, &tcptrace)?;
-        totals += count(command.args(options.arguments()))?;
-    }
-    Ok(totals)
+    let programs = compile::kernel_tests(tools)?.programs.into_iter();
+    programs
+        .map(|program| {
+            say(format_args!("kernel tests as root: {}", program.name));
+            let mut command = here(&program.path, &tcptrace)?;
+            // There they say what they cannot run.
+            command.stderr(Stdio::piped());
+            Ok((program.name, count(command.args(options.arguments()))?))
+        })
+        .collect()
 }
 
 /// The command that runs a test program as root on this machine's kernel.
@@ -121,7 +152,7 @@ fn here(program: &Path, tcptrace: &Path) -> Result<Command> {
 }
 
 /// What the tests get from our environment; sudo passes nothing on by itself.
-fn environment(
+pub(crate) fn environment(
     tcptrace: &Path,
     ours: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
@@ -135,19 +166,29 @@ fn environment(
     environment
 }
 
-/// Runs a command that runs tests, lets the user see what they print, and counts.
-fn count(command: &mut Command) -> Result<Totals> {
+/// Runs a command that runs tests, lets the user see what they print, and counts. Its stderr is read if it is a pipe.
+fn count(command: &mut Command) -> Result<Results> {
     let context = format!("cannot run {}", command.get_program().display());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context(context)?;
     let stdout = child.stdout.take().context("the tests have no stdout")?;
-    let mut totals = forward(stdout, io::stdout()).context("cannot pass on what the tests print")?;
+    let stderr = child.stderr.take();
+    let tally = Mutex::new(Tally::default());
+    let take = |line: &str| tally.lock().unwrap_or_else(PoisonError::into_inner).line(line);
+    let passed_on = thread::scope(|scope| {
+        let stderr = stderr.map(|stderr| scope.spawn(|| forward(stderr, io::stderr(), take)));
+        let stdout = forward(stdout, io::stdout(), take);
+        let stderr = stderr.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
+        stdout.and(stderr.unwrap_or_else(|_| Err(io::Error::other("the thread that reads stderr died"))))
+    });
+    passed_on.context("cannot pass on what the tests print")?;
+    let mut results = tally.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let status = child.wait().context("cannot wait for the tests")?;
-    if !status.success() && totals.failed == 0 {
+    if !status.success() && results.totals.failed == 0 {
         // It doesn't compile, or died halfway: one failure, that no result line tells of.
         say(format_args!("`{}` failed ({status}) without reporting a failed test", shell::show(command)));
-        totals.failed += 1;
+        results.totals.failed += 1;
     }
-    Ok(totals)
+    Ok(results)
 }
 
 #[cfg(test)]
@@ -155,7 +196,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> Result<Totals> {
-        count(Command::new("sh").args(["-c", script]))
+        Ok(count(Command::new("sh").args(["-c", script]).stderr(Stdio::piped()))?.totals)
     }
 
     #[test]
@@ -163,6 +204,13 @@ mod tests {
         assert_eq!(sh("kill -9 $$")?, Totals { failed: 1, ..Totals::default() });
         assert_eq!(sh("exit 101")?, Totals { failed: 1, ..Totals::default() });
         assert_eq!(sh("true")?, Totals::default());
+        Ok(())
+    }
+
+    #[test]
+    fn what_tests_say_on_stderr_is_read() -> Result<()> {
+        // Without a line of results: it would reach our own stdout, and be counted there.
+        assert_eq!(sh("echo '@@NOTRUN a needs b' >&2")?, Totals { not_run: 1, ..Totals::default() });
         Ok(())
     }
 

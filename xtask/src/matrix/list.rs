@@ -1,0 +1,223 @@
+//! Which kernels the tests run under, and which of an archive's packages such a kernel is. Data and choice only;
+//! `archive.rs` asks the archives, `cache.rs` keeps what was chosen.
+
+use std::{cmp::Ordering, collections::BTreeSet};
+
+use anyhow::{Result, bail};
+
+/// Which of Debian's archives a suite is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Archive {
+    /// Releases and backports.
+    Main,
+    /// Security updates.
+    Security,
+}
+
+/// A kernel of the matrix: the newest of its line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    /// What it is called here, on the command line and in the summary.
+    pub(crate) label: &'static str,
+    /// How its versions begin, as the packages' names have them.
+    pub(crate) line: &'static str,
+    /// Where its packages are.
+    pub(crate) archive: Archive,
+    /// The suite of that archive.
+    pub(crate) suite: &'static str,
+    /// Debian no longer supports the suite: nothing renews the date up to which its index is valid.
+    pub(crate) past_support: bool,
+    /// That it cannot be had fails no run. Never so by default: a matrix that shrinks unseen tests nothing.
+    pub(crate) may_miss: bool,
+}
+
+/// All of them.
+pub(crate) const KERNELS: [Kernel; 5] = [
+    Kernel { past_support: true, ..supported("5.10", "5.10.0-", Archive::Security, "bullseye-security") },
+    supported("6.1", "6.1.0-", Archive::Security, "bookworm-security"),
+    supported("6.12", "6.12.", Archive::Security, "bookworm-security"),
+    supported("6.18", "6.18.", Archive::Main, "trixie-backports"),
+    supported("7.x", "7.", Archive::Main, "trixie-backports"),
+];
+
+/// The flavour for virtual machines: small, and all that BPF needs is in it.
+const FLAVOUR: &str = "-cloud-amd64";
+/// The variable that names the kernels that may be missing, separated by commas.
+pub(crate) const MAY_MISS_VARIABLE: &str = "TCPTRACE_KERNELS_MAY_MISS";
+
+const fn supported(label: &'static str, line: &'static str, archive: Archive, suite: &'static str) -> Kernel {
+    Kernel { label, line, archive, suite, past_support: false, may_miss: false }
+}
+
+/// The kernels of these labels, in the order of the list; all of them if there is no label.
+///
+/// `may_miss` is the value of [`MAY_MISS_VARIABLE`].
+pub(crate) fn select(labels: &[String], may_miss: &str) -> Result<Vec<Kernel>> {
+    let may_miss: Vec<_> =
+        may_miss.split(',').map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect();
+    let known = KERNELS.map(|kernel| kernel.label);
+    for label in labels.iter().chain(&may_miss) {
+        if !known.contains(&label.as_str()) {
+            bail!("no kernel {label} in the matrix; there are {}", known.join(", "));
+        }
+    }
+    let is_named = |list: &[String], kernel: &Kernel| list.iter().any(|label| label == kernel.label);
+    let selected = KERNELS.into_iter().filter(|kernel| labels.is_empty() || is_named(labels, kernel));
+    Ok(selected
+        .map(|kernel| Kernel { may_miss: kernel.may_miss || is_named(&may_miss, &kernel), ..kernel })
+        .collect())
+}
+
+/// A kernel that an archive has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// Its version, as its packages' names have it: `uname -r` without the flavour.
+    pub(crate) version: String,
+    /// The packages that hold kernel and modules.
+    pub(crate) packages: Vec<String>,
+}
+
+/// The kernels among an archive's packages.
+pub(crate) fn candidates(names: &BTreeSet<String>) -> Vec<Candidate> {
+    let version = |name: &str, prefix| {
+        let version = name.strip_prefix(prefix)?.strip_suffix(FLAVOUR)?;
+        version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
+    };
+    let mut found = Vec::new();
+    for name in names {
+        // From 7.2 on the modules have a package of their own. Of some kernels Debian publishes no modules.
+        if let Some(version) = version(name, "linux-binary-") {
+            let modules = format!("linux-modules-{version}{FLAVOUR}");
+            if names.contains(&modules) {
+                found.push(Candidate { version, packages: vec![name.clone(), modules] });
+            }
+        } else if let Some(version) = version(name, "linux-image-")
+            && !names.contains(&format!("linux-binary-{version}{FLAVOUR}"))
+        {
+            found.push(Candidate { version, packages: vec![name.clone()] });
+        }
+    }
+    found
+}
+
+/// The newest candidate of a kernel's line.
+pub(crate) fn choose(kernel: &Kernel, mut candidates: Vec<Candidate>) -> Result<Candidate> {
+    candidates.sort_by(|one, other| compare(&one.version, &other.version));
+    if let Some(at) = candidates.iter().rposition(|candidate| candidate.version.starts_with(kernel.line)) {
+        return Ok(candidates.swap_remove(at));
+    }
+    let above =
+        candidates.iter().position(|candidate| compare(&candidate.version, kernel.line) == Ordering::Greater);
+    let nearest = match above {
+        Some(above) => candidates.get(above.saturating_sub(1)),
+        None => candidates.last(),
+    };
+    let nearest = nearest.map_or_else(
+        || "it has no kernels at all".to_owned(),
+        |nearest| format!("the nearest it has is {}", nearest.version),
+    );
+    bail!(
+        "the suite {} no longer has a kernel {}*{FLAVOUR}; {nearest}. Change its entry in xtask/src/matrix/list.rs",
+        kernel.suite,
+        kernel.line
+    )
+}
+
+/// Compares versions: runs of digits as numbers, the rest as text.
+pub(crate) fn compare(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (one, other);
+    while !one.is_empty() && !other.is_empty() {
+        let (text, one_rest) = split(one, |character| !character.is_ascii_digit());
+        let (other_text, other_rest) = split(other, |character| !character.is_ascii_digit());
+        let (number, one_rest) = split(one_rest, |character| character.is_ascii_digit());
+        let (other_number, other_rest) = split(other_rest, |character| character.is_ascii_digit());
+        let value = |digits: &str| digits.parse::<u64>().unwrap_or(0);
+        let order = text.cmp(other_text).then(value(number).cmp(&value(other_number)));
+        if order != Ordering::Equal {
+            return order;
+        }
+        (one, other) = (one_rest, other_rest);
+    }
+    one.len().cmp(&other.len())
+}
+
+fn split(text: &str, is_in: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|character| !is_in(character)).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn versions(list: &[&str]) -> Vec<Candidate> {
+        list.iter().map(|&version| Candidate { version: version.into(), packages: Vec::new() }).collect()
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let sorted = ["5.10.0-9", "5.10.0-46", "6.1.0-56", "6.12.95+deb12", "6.12.117+deb12", "7.3.4+deb13"];
+        assert!(sorted.is_sorted_by(|one, other| compare(one, other) == Ordering::Less));
+        assert_eq!(compare("6.1.0-56", "6.1.0-56"), Ordering::Equal);
+        assert_eq!(compare("6.1", "6.1.0"), Ordering::Less);
+    }
+
+    #[test]
+    fn both_layouts_of_packages_are_understood() {
+        let list = names(&[
+            "linux-binary-7.1.3+deb13-cloud-amd64",
+            "linux-binary-7.3.4+deb13-cloud-amd64",
+            "linux-image-6.18.15+deb13-amd64",
+            "linux-image-6.18.15+deb13-cloud-amd64",
+            "linux-image-6.18.15+deb13-cloud-amd64-unsigned",
+            "linux-image-7.3.4+deb13-cloud-amd64",
+            "linux-image-cloud-amd64",
+            "linux-modules-7.3.4+deb13-cloud-amd64",
+        ]);
+        let found: Vec<_> =
+            candidates(&list).into_iter().map(|found| (found.version, found.packages.len())).collect();
+        assert_eq!(found, [("7.3.4+deb13".to_owned(), 2), ("6.18.15+deb13".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn the_newest_of_the_line_is_chosen() -> Result<()> {
+        let list = versions(&["6.1.0-56", "6.12.95+deb12", "6.12.117+deb12", "6.1.0-9"]);
+        assert_eq!(choose(&KERNELS[2], list)?.version, "6.12.117+deb12");
+        let list = versions(&["6.1.0-56", "6.12.95+deb12", "6.1.0-9"]);
+        assert_eq!(choose(&KERNELS[1], list)?.version, "6.1.0-56");
+        Ok(())
+    }
+
+    #[test]
+    fn of_a_line_that_is_gone_the_nearest_is_named() {
+        let message = |list: &[&str]| {
+            choose(&KERNELS[3], versions(list)).map_or_else(|error| error.to_string(), |found| found.version)
+        };
+        let expected = "no longer has a kernel 6.18.*-cloud-amd64; the nearest it has is 6.17.13";
+        assert!(message(&["7.2.6", "6.17.13", "6.16.3"]).contains(expected));
+        assert!(message(&["7.2.6"]).contains("the nearest it has is 7.2.6"));
+        assert!(message(&["6.1"]).contains("the nearest it has is 6.1"));
+        assert!(message(&[]).contains("no kernels at all"));
+    }
+
+    #[test]
+    fn kernels_are_selected_by_label() -> Result<()> {
+        let labels = |selected: Vec<Kernel>| selected.iter().map(|kernel| kernel.label).collect::<Vec<_>>();
+        assert_eq!(labels(select(&[], "")?).len(), KERNELS.len());
+        assert_eq!(labels(select(&["6.12".into(), "5.10".into()], "")?), ["5.10", "6.12"]);
+        assert!(select(&["4.19".into()], "").is_err_and(|error| error.to_string().contains("5.10, 6.1,")));
+        Ok(())
+    }
+
+    #[test]
+    fn only_what_is_named_may_be_missing() -> Result<()> {
+        assert!(select(&[], "")?.iter().all(|kernel| !kernel.may_miss));
+        let may_miss: Vec<_> = select(&[], "5.10, 7.x")?.iter().map(|kernel| kernel.may_miss).collect();
+        assert_eq!(may_miss, [true, false, false, false, true]);
+        assert!(select(&[], "5.9").is_err());
+        Ok(())
+    }
+}
