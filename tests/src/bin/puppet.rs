@@ -1,0 +1,224 @@
+//! Does to sockets what it is told: a command a line on stdin, an answer a line on stdout, as JSON.
+//!
+//! It knows nothing of the tracer. What it says about its sockets comes from getsockname(2) and getpeername(2).
+
+#![expect(clippy::print_stdout, reason = "its answers")]
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead as _},
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::unix::fs::MetadataExt as _,
+};
+
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, RecvFlags, SendFlags, SocketType, sockopt},
+    process::{Signal, getpid, getppid, set_parent_process_death_signal},
+};
+use serde_json::{Value, json};
+
+type Outcome<T> = Result<T, String>;
+
+fn main() {
+    let mut puppet = Puppet::default();
+    for command in io::stdin().lock().lines().map_while(Result::ok) {
+        match puppet.obey(&command) {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => println!("{}", json!({"error": error})),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Puppet {
+    open: BTreeMap<RawFd, OwnedFd>,
+}
+
+impl Puppet {
+    fn obey(&mut self, command: &str) -> Outcome<Value> {
+        let words: Vec<&str> = command.split_ascii_whitespace().collect();
+        match words[..] {
+            ["listen", address] => self.listen(address, 128),
+            ["listen", address, backlog] => self.listen(address, number(backlog)?),
+            ["connect", address] => {
+                let client = connect(address.parse().map_err(text)?)?;
+                self.keep(client)
+            }
+            ["accept", fd] => {
+                let server = net::accept(self.socket(fd)?).map_err(text)?;
+                self.keep(server)
+            }
+            ["dup", fd] => {
+                let copy = rustix::io::dup(self.socket(fd)?).map_err(text)?;
+                self.keep(copy)
+            }
+            ["close", fd] => {
+                self.open.remove(&number(fd)?).map(drop).ok_or("not open").map_err(text)?;
+                Ok(json!({}))
+            }
+            ["shutdown", fd] => {
+                net::shutdown(self.socket(fd)?, net::Shutdown::Write).map_err(text)?;
+                Ok(json!({}))
+            }
+            ["write", fd, bytes] => write(self.socket(fd)?, number(bytes)?),
+            ["read", fd, bytes] => read(self.socket(fd)?, number(bytes)?),
+            ["name", hex] => rename(hex),
+            ["unshare"] => {
+                tests::namespace::leave_for_a_new_one().map_err(text)?;
+                Ok(json!({"netns": netns()?}))
+            }
+            ["fork"] => fork(),
+            ["pairs", fd, count] => {
+                let mut pairs = Vec::new();
+                for _ in 0..number(count)? {
+                    let (client, server) = pair(self.socket(fd)?)?;
+                    pairs.push([self.keep(client)?, self.keep(server)?]);
+                }
+                Ok(json!({"pairs": pairs}))
+            }
+            ["churn", fd, count] => {
+                let mut pairs = Vec::new();
+                for _ in 0..number(count)? {
+                    let (client, server) = pair(self.socket(fd)?)?;
+                    pairs.push([describe(client.as_fd())?, describe(server.as_fd())?]);
+                    drop(client);
+                    read(server.as_fd(), 1)?;
+                }
+                Ok(json!({"pairs": pairs}))
+            }
+            _ => Err(format!("no such command: {command}")),
+        }
+    }
+
+    fn listen(&mut self, address: &str, backlog: i32) -> Outcome<Value> {
+        let address: SocketAddr = address.parse().map_err(text)?;
+        let listener = socket(&address)?;
+        sockopt::set_socket_reuseaddr(&listener, true).map_err(text)?;
+        net::bind(&listener, &address).map_err(text)?;
+        net::listen(&listener, backlog).map_err(text)?;
+        self.keep(listener)
+    }
+
+    fn keep(&mut self, socket: OwnedFd) -> Outcome<Value> {
+        let answer = describe(socket.as_fd())?;
+        self.open.insert(socket.as_raw_fd(), socket);
+        Ok(answer)
+    }
+
+    fn socket(&self, fd: &str) -> Outcome<BorrowedFd<'_>> {
+        Ok(self.open.get(&number(fd)?).ok_or("not open")?.as_fd())
+    }
+}
+
+/// A socket of the address's own family: an IPv4-mapped one takes an AF_INET6 socket.
+fn socket(address: &SocketAddr) -> Outcome<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket(family, SocketType::STREAM, None).map_err(text)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false).map_err(text)?;
+    }
+    Ok(socket)
+}
+
+fn connect(to: SocketAddr) -> Outcome<OwnedFd> {
+    let client = socket(&to)?;
+    net::connect(&client, &to).map_err(text)?;
+    Ok(client)
+}
+
+/// A connection to our own listener: (client, server).
+fn pair(listener: BorrowedFd<'_>) -> Outcome<(OwnedFd, OwnedFd)> {
+    let to = net::getsockname(listener).map_err(text)?.try_into().map_err(text)?;
+    let client = connect(to)?;
+    Ok((client, net::accept(listener).map_err(text)?))
+}
+
+fn describe(socket: BorrowedFd<'_>) -> Outcome<Value> {
+    let local = SocketAddr::try_from(net::getsockname(socket).map_err(text)?).map_err(text)?;
+    let remote = match net::getpeername(socket) {
+        Ok(Some(remote)) => Some(SocketAddr::try_from(remote).map_err(text)?.to_string()),
+        Ok(None) | Err(Errno::NOTCONN) => None,
+        Err(error) => return Err(text(error)),
+    };
+    Ok(json!({
+        "pid": std::process::id(),
+        "fd": socket.as_raw_fd(),
+        "netns": netns()?,
+        "local": local.to_string(),
+        "remote": remote,
+    }))
+}
+
+fn netns() -> Outcome<u64> {
+    Ok(std::fs::metadata("/proc/self/ns/net").map_err(text)?.ino())
+}
+
+/// Writes without waiting for room.
+fn write(to: BorrowedFd<'_>, bytes: usize) -> Outcome<Value> {
+    let chunk = vec![b'x'; bytes.min(64 << 10)];
+    let mut written = 0;
+    while written < bytes {
+        match net::send(
+            to,
+            &chunk[..chunk.len().min(bytes - written)],
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        ) {
+            Ok(count) => written += count,
+            Err(Errno::AGAIN) => break,
+            Err(error) => return Err(text(error)),
+        }
+    }
+    Ok(json!({"bytes": written}))
+}
+
+/// Reads so many bytes, or up to the end.
+fn read(from: BorrowedFd<'_>, bytes: usize) -> Outcome<Value> {
+    let mut chunk = vec![0; bytes.min(64 << 10)];
+    let (mut read, mut end) = (0, false);
+    while read < bytes && !end {
+        let room = chunk.len().min(bytes - read);
+        let (count, _) = net::recv(from, &mut chunk[..room], RecvFlags::empty()).map_err(text)?;
+        read += count;
+        end = count == 0;
+    }
+    Ok(json!({"bytes": read, "end": end}))
+}
+
+fn rename(hex: &str) -> Outcome<Value> {
+    let byte = |at| u8::from_str_radix(hex.get(at..at + 2).unwrap_or(""), 16).map_err(text);
+    let name: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect::<Result<_, _>>()?;
+    let name = std::ffi::CString::new(name).map_err(text)?;
+    rustix::thread::set_name(&name).map_err(text)?;
+    Ok(json!({}))
+}
+
+/// A child that does nothing but hold what we hold.
+fn fork() -> Outcome<Value> {
+    let parent = getpid();
+    // SAFETY: this process has one thread, so its copy may do whatever it could; it only waits to be killed.
+    match unsafe { libc::fork() } {
+        -1 => Err(text(io::Error::last_os_error())),
+        0 => {
+            let signalled = set_parent_process_death_signal(Some(Signal::KILL));
+            // A parent that had ended before that will never be heard of.
+            if signalled.is_err() || getppid() != Some(parent) {
+                std::process::exit(1);
+            }
+            loop {
+                // SAFETY: pause(2) has no arguments and touches no memory.
+                unsafe { libc::pause() };
+            }
+        }
+        child => Ok(json!({"child": child})),
+    }
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Outcome<T> {
+    word.parse().map_err(|_| format!("no number: {word}"))
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}

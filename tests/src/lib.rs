@@ -1,0 +1,22 @@
+//! What the kernel tests are made of: the tracer under test, processes that do to sockets what they are told,
+//! network namespaces of their own, and witnesses that know the truth independently of the tracer.
+//!
+//! The tests run as root. They need two kinds of programs beside themselves: the tracer (`TCPTRACE_BIN`) and
+//! this crate's own (`TCPTRACE_TEST_BINS`); see [`process`].
+
+pub mod namespace;
+pub mod process;
+pub mod puppet;
+pub mod record;
+pub mod scene;
+pub mod schema;
+pub mod terminal;
+pub mod tracer;
+pub mod witness;
+
+pub use namespace::Namespace;
+pub use process::{Process, monotonic_ns, patience};
+pub use puppet::{Puppet, Sock};
+pub use record::Record;
+pub use rustix::process::Signal;
+pub use tracer::{Tracer, TracerCommand};

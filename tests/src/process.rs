@@ -1,0 +1,138 @@
+//! Child processes that never outlive the test, and where the programs are that the tests run.
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    process::{Pid, Signal, kill_process, set_parent_process_death_signal},
+    time::{ClockId, clock_gettime},
+};
+
+/// How long anything is awaited before a test fails: long, for a machine that is busy with other things. For one
+/// that is slower still: `TCPTRACE_PATIENCE`, seconds.
+///
+/// # Panics
+/// The variable holds no number.
+pub fn patience() -> Duration {
+    let seconds =
+        env::var("TCPTRACE_PATIENCE").map(|text| text.parse().expect("TCPTRACE_PATIENCE is in seconds"));
+    Duration::from_secs(seconds.unwrap_or(60))
+}
+
+/// Between two looks, where nothing can be awaited.
+pub const PAUSE: Duration = Duration::from_millis(5);
+
+/// Now, nanoseconds on `CLOCK_MONOTONIC`.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).expect("the clock began at 0")
+}
+
+/// Calls `look` until it has an answer.
+///
+/// # Panics
+/// After [`patience`], with `what` was awaited.
+pub fn poll_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience();
+    loop {
+        if let Some(answer) = look() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The tracer under test: `TCPTRACE_BIN`, or the one built beside the tests.
+///
+/// # Panics
+/// There is none.
+pub fn tracer_program() -> PathBuf {
+    let path = env::var_os("TCPTRACE_BIN").map_or_else(|| beside_the_tests("tcptrace"), PathBuf::from);
+    assert!(path.is_file(), "no tracer at {}: build it, or name it in TCPTRACE_BIN", path.display());
+    path
+}
+
+/// One of this crate's own programs: in the folder `TCPTRACE_TEST_BINS`, or beside the tests.
+///
+/// # Panics
+/// It is not there.
+pub fn own_program(name: &str) -> PathBuf {
+    let path = env::var_os("TCPTRACE_TEST_BINS")
+        .map_or_else(|| beside_the_tests(name), |folder| PathBuf::from(folder).join(name));
+    assert!(path.is_file(), "no {name} at {}: name its folder in TCPTRACE_TEST_BINS", path.display());
+    path
+}
+
+/// Cargo puts a test into `target/PROFILE/deps` and programs into `target/PROFILE`.
+fn beside_the_tests(name: &str) -> PathBuf {
+    let mut path = env::current_exe().expect("/proc is mounted");
+    path.pop();
+    path.set_file_name(name);
+    path
+}
+
+/// A child process. Dropping it kills it; it also dies with the thread that started it.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn spawn(command: &mut Command) -> Self {
+        // SAFETY: prctl(2) is async-signal-safe and touches no memory of the parent.
+        unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+        let name = command.get_program().display().to_string();
+        Self(command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}")))
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Takes what it was given as `Stdio::piped()`.
+    pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        (self.0.stdin.take(), self.0.stdout.take(), self.0.stderr.take())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// It has been waited for already.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        kill_process(pid, signal).expect("a child may be signalled");
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// The system would not tell.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// After [`patience`].
+    pub fn wait(&mut self) -> ExitStatus {
+        poll_until("a process to end", || self.ended())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already, and been waited for, is not signalled: std sees to that.
+        let _gone_already = self.0.kill();
+        let _gone_already = self.0.wait();
+    }
+}

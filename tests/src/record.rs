@@ -1,0 +1,127 @@
+//! A record of the stream, read with the names of the contract.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde_json::{Map, Value};
+
+use crate::{puppet::Sock, schema};
+
+/// One record, as it was received.
+#[derive(Clone, PartialEq)]
+pub struct Record(Map<String, Value>);
+
+impl Record {
+    /// From one line, held against the contract.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        schema::parse(line).map(Self)
+    }
+
+    /// A field.
+    ///
+    /// # Panics
+    /// A record of this event has none by that name.
+    pub fn get(&self, field: &str) -> &Value {
+        self.0.get(field).unwrap_or_else(|| panic!("no {field} in {self:?}"))
+    }
+
+    /// An integer field.
+    ///
+    /// # Panics
+    /// It is no integer.
+    pub fn int(&self, field: &str) -> u64 {
+        self.get(field).as_u64().unwrap_or_else(|| panic!("{field} is no integer in {self:?}"))
+    }
+
+    /// A field that is a number.
+    ///
+    /// # Panics
+    /// It is no number.
+    pub fn number(&self, field: &str) -> f64 {
+        self.get(field).as_f64().unwrap_or_else(|| panic!("{field} is no number in {self:?}"))
+    }
+
+    /// A text field.
+    ///
+    /// # Panics
+    /// It is no text.
+    pub fn text(&self, field: &str) -> &str {
+        self.get(field).as_str().unwrap_or_else(|| panic!("{field} is no text in {self:?}"))
+    }
+
+    /// Its event.
+    pub fn event(&self) -> &str {
+        self.text("event")
+    }
+
+    /// Whether it is of that event.
+    pub fn is(&self, event: &str) -> bool {
+        self.event() == event
+    }
+
+    /// When it happened, `CLOCK_MONOTONIC`.
+    pub fn mono_ns(&self) -> u64 {
+        self.int("mono_ns")
+    }
+
+    /// Which socket it is about.
+    pub fn cookie(&self) -> u64 {
+        self.int("cookie")
+    }
+
+    /// Whether it is about a socket of that network namespace.
+    pub fn is_in(&self, netns: u64) -> bool {
+        self.0.get("netns").is_some_and(|value| *value == netns)
+    }
+
+    /// (old state, new state) of a transition.
+    pub fn states(&self) -> (&str, &str) {
+        (self.text("old_state"), self.text("new_state"))
+    }
+
+    /// Its own end's address and port.
+    pub fn local(&self) -> SocketAddr {
+        self.end("local_addr", "local_port")
+    }
+
+    /// The other end's.
+    pub fn remote(&self) -> SocketAddr {
+        self.end("remote_addr", "remote_port")
+    }
+
+    fn end(&self, address: &str, port: &str) -> SocketAddr {
+        let address: IpAddr = self.text(address).parse().expect("held against the contract");
+        SocketAddr::new(address, u16::try_from(self.int(port)).expect("held against the contract"))
+    }
+
+    /// Whether it is a record of `event` about this socket: by its namespace and both its ends.
+    pub fn is_about(&self, event: &str, socket: &Sock) -> bool {
+        self.is(event)
+            && self.is_in(socket.netns)
+            && self.local() == socket.local
+            && Some(self.remote()) == socket.remote
+    }
+
+    /// (pid, fd) of each of a stuck socket's owners.
+    ///
+    /// # Panics
+    /// It has none by that name.
+    pub fn holders(&self) -> Vec<(u32, u32)> {
+        let owners = self.get("owners").as_array().expect("a list");
+        let number = |owner: &Value, name: &str| {
+            owner[name].as_u64().and_then(|number| u32::try_from(number).ok()).expect("a holder has numbers")
+        };
+        owners.iter().map(|owner| (number(owner, "pid"), number(owner, "fd"))).collect()
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Value::Object(self.0.clone()).to_string())
+    }
+}

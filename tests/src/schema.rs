@@ -1,0 +1,365 @@
+//! The contract's records, as a table: every line of the stream is held against it.
+
+use std::{net::IpAddr, ops::Range};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Integer,
+    Number,
+    NumberOrNull,
+    Flag,
+    Text,
+    TextOrNull,
+    IntegerOrNull,
+    Address,
+    Port,
+    Time,
+    TimeOrNull,
+    State,
+    OneOf(&'static [&'static str]),
+    Owner,
+    OwnerOrNull,
+    Owners,
+    OriginOrNull,
+    Sources,
+    Object,
+    /// The contract does not say more.
+    Any,
+}
+
+use Kind::{
+    Address, Any, Flag, Integer, IntegerOrNull, Number, NumberOrNull, Object, OneOf, OriginOrNull,
+    OwnerOrNull, Owners, Port, Sources, State, Text, TextOrNull, Time, TimeOrNull,
+};
+
+type Fields = &'static [(&'static str, Kind)];
+
+const EVERY_RECORD: Fields = &[("v", Integer), ("event", Text), ("time", Time), ("mono_ns", Integer)];
+
+const OF_A_SOCKET: Fields = &[
+    ("cookie", Integer),
+    ("netns", Integer),
+    ("family", OneOf(&["ipv4", "ipv6"])),
+    ("local_addr", Address),
+    ("local_port", Port),
+    ("remote_addr", Address),
+    ("remote_port", Port),
+];
+
+const OWNER_HOW: Kind = OneOf(&["fd", "listener", "origin", "close", "none"]);
+
+/// (event, whether it is about a socket, its own fields)
+const EVENTS: [(&str, bool, Fields); 9] = [
+    (
+        "start",
+        false,
+        &[
+            ("version", Text),
+            ("kernel", Text),
+            ("host", Text),
+            ("boot_id", Text),
+            ("sockets", Integer),
+            ("sources", Sources),
+        ],
+    ),
+    (
+        "transition",
+        true,
+        &[
+            ("old_state", State),
+            ("new_state", State),
+            ("in_old_state_ms", NumberOrNull),
+            ("owner", OwnerOrNull),
+            ("owner_how", OWNER_HOW),
+        ],
+    ),
+    (
+        "stuck",
+        true,
+        &[
+            ("state", State),
+            ("threshold_ms", Number),
+            ("age_ms", Number),
+            ("age_max_ms", NumberOrNull),
+            ("exact", Flag),
+            ("since", Time),
+            ("recv_queue", Integer),
+            ("send_queue", Integer),
+            (
+                "cause",
+                OneOf(&[
+                    "not_accepted",
+                    "data_unread",
+                    "eof_unread",
+                    "sending",
+                    "not_closed",
+                    "peer",
+                    "unknown",
+                ]),
+            ),
+            ("owners", Owners),
+            ("owner_how", OWNER_HOW),
+            ("origin", OriginOrNull),
+            ("listener", Any),
+            ("peer", Any),
+        ],
+    ),
+    (
+        "cleared",
+        true,
+        &[("state", State), ("new_state", State), ("in_state_ms", Number), ("by", OwnerOrNull)],
+    ),
+    (
+        "life",
+        true,
+        &[
+            ("opened", TimeOrNull),
+            ("duration_ms", NumberOrNull),
+            ("role", OneOf(&["client", "server", "unknown"])),
+            ("states", Object),
+            ("close_reason", Text),
+            ("error", TextOrNull),
+            ("bytes_sent", Integer),
+            ("bytes_received", Integer),
+            ("retransmits", Integer),
+            ("rtt_us", IntegerOrNull),
+            ("owner", OwnerOrNull),
+            ("owner_how", OWNER_HOW),
+        ],
+    ),
+    (
+        "process",
+        false,
+        &[
+            ("pid", Integer),
+            ("comm", TextOrNull),
+            ("stuck", Integer),
+            ("oldest_ms", NumberOrNull),
+            ("growth_per_min", NumberOrNull),
+            ("fds_open", IntegerOrNull),
+            ("fds_limit", IntegerOrNull),
+            ("fds_full_in_s", NumberOrNull),
+        ],
+    ),
+    (
+        "lost",
+        false,
+        &[("lost", Integer), ("lost_total", Integer), ("reason", OneOf(&["ring_full", "reader_slow"]))],
+    ),
+    ("resync", false, &[("sockets", Integer), ("repaired", Integer)]),
+    (
+        "summary",
+        false,
+        &[
+            ("transitions", Integer),
+            ("lost", Integer),
+            ("dropped", Integer),
+            ("stuck", Integer),
+            ("cleared", Integer),
+            ("lives", Integer),
+            ("resyncs", Integer),
+            ("duration_ms", Number),
+        ],
+    ),
+];
+
+const OWNER: Fields = &[
+    ("pid", Integer),
+    ("fd", IntegerOrNull),
+    ("comm", TextOrNull),
+    ("exe", TextOrNull),
+    ("uid", IntegerOrNull),
+    ("cgroup", TextOrNull),
+    ("container", TextOrNull),
+];
+
+const ORIGIN: Fields = &[
+    ("pid", Integer),
+    ("tid", Integer),
+    ("comm", Text),
+    ("how", OneOf(&["connect", "accept", "listen"])),
+    ("time", Time),
+];
+
+const SOURCE: Fields = &[("in_use", Flag), ("why_not", TextOrNull)];
+
+const STATES: [&str; 11] = [
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+];
+
+/// One line of the stream, without its newline, held against the contract.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
+    let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))?;
+    let Unique(record) = serde_json::from_str(text).map_err(|error| format!("not one object: {error}"))?;
+    let event = record.get("event").and_then(Value::as_str).ok_or("no event")?;
+    let (_, of_a_socket, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
+    let socket = if *of_a_socket { OF_A_SOCKET } else { &[] };
+    check(&record, &[EVERY_RECORD, socket, own])?;
+    if record["v"] != 1 {
+        return Err("v is not 1".to_owned());
+    }
+    if *of_a_socket {
+        addresses_match_the_family(&record)?;
+    }
+    if event == "stuck" {
+        ages_agree(&record)?;
+    }
+    Ok(record)
+}
+
+/// Exactly these fields, and each of its kind.
+fn check(object: &Map<String, Value>, fields: &[Fields]) -> Result<(), String> {
+    let fields = || fields.iter().copied().flatten();
+    for (name, kind) in fields() {
+        let value = object.get(*name).ok_or_else(|| format!("field {name} is missing"))?;
+        if !kind.fits(value) {
+            return Err(format!("field {name} is {value}, not {kind:?}"));
+        }
+    }
+    if object.len() == fields().count() {
+        return Ok(());
+    }
+    let unknown = object.keys().find(|key| fields().all(|(name, _)| name != key));
+    Err(format!("field {} is not in the contract", unknown.map_or("", |key| key)))
+}
+
+impl Kind {
+    fn fits(self, value: &Value) -> bool {
+        let object =
+            |fields: Fields| value.as_object().is_some_and(|object| check(object, &[fields]).is_ok());
+        match self {
+            Integer => value.is_u64(),
+            IntegerOrNull => value.is_u64() || value.is_null(),
+            Number => value.as_f64().is_some_and(|number| number >= 0.0),
+            NumberOrNull => value.is_null() || Number.fits(value),
+            Flag => value.is_boolean(),
+            Text => value.is_string(),
+            TextOrNull => value.is_string() || value.is_null(),
+            Address => value.as_str().is_some_and(|text| text.parse::<IpAddr>().is_ok()),
+            Port => value.as_u64().is_some_and(|port| port <= 65_535),
+            Time => value.as_str().is_some_and(is_rfc3339_with_nanoseconds),
+            TimeOrNull => value.is_null() || Time.fits(value),
+            State => value.as_str().is_some_and(|state| STATES.contains(&state)),
+            OneOf(names) => value.as_str().is_some_and(|text| names.contains(&text)),
+            Self::Owner => object(OWNER),
+            OwnerOrNull => value.is_null() || object(OWNER),
+            Owners => {
+                value.as_array().is_some_and(|owners| owners.iter().all(|owner| Self::Owner.fits(owner)))
+            }
+            OriginOrNull => value.is_null() || object(ORIGIN),
+            Sources => value.as_object().is_some_and(|sources| {
+                !sources.is_empty()
+                    && sources.values().all(|source| {
+                        source.as_object().is_some_and(|source| {
+                            check(source, &[SOURCE]).is_ok()
+                                && (source["in_use"] == true) == source["why_not"].is_null()
+                        })
+                    })
+            }),
+            Object => value.is_object(),
+            Any => true,
+        }
+    }
+}
+
+/// `2026-11-22T15:45:32.104233918Z`
+fn is_rfc3339_with_nanoseconds(text: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00:00:00.000000000Z";
+    text.len() == FORM.len()
+        && text.bytes().zip(FORM).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            other => byte == *other,
+        })
+}
+
+/// Nanoseconds since 1970 of a time in the records' form.
+///
+/// # Panics
+/// It is not in that form.
+pub fn unix_ns(time: &str) -> i128 {
+    assert!(is_rfc3339_with_nanoseconds(time), "{time}");
+    let number = |range: Range<usize>| -> i128 { time[range].parse().expect("digits") };
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    // Days from civil, http://howardhinnant.github.io/date_algorithms.html: years begin in March.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = ((days * 24 + number(11..13)) * 60 + number(14..16)) * 60 + number(17..19);
+    seconds * 1_000_000_000 + number(20..29)
+}
+
+fn addresses_match_the_family(record: &Map<String, Value>) -> Result<(), String> {
+    for name in ["local_addr", "remote_addr"] {
+        let address = record[name].as_str().and_then(|text| text.parse::<IpAddr>().ok());
+        let fits = match address {
+            Some(IpAddr::V4(_)) => record["family"] == "ipv4",
+            Some(IpAddr::V6(address)) => record["family"] == "ipv6" && address.to_ipv4_mapped().is_none(),
+            None => false,
+        };
+        if !fits {
+            return Err(format!("{name} is {}, family {}", record[name], record["family"]));
+        }
+    }
+    Ok(())
+}
+
+fn ages_agree(record: &Map<String, Value>) -> Result<(), String> {
+    let number = |name: &str| record[name].as_f64();
+    let (threshold, age, most) = (number("threshold_ms"), number("age_ms"), number("age_max_ms"));
+    if age < threshold {
+        return Err(format!("stuck for {age:?} ms, before the threshold of {threshold:?} ms"));
+    }
+    if most.is_some_and(|most| Some(most) < age) {
+        return Err(format!("at least {age:?} ms and at most {most:?} ms"));
+    }
+    if record["exact"] == true && most != age {
+        return Err(format!("exactly {age:?} ms and at most {most:?} ms"));
+    }
+    Ok(())
+}
+
+/// An object in which no key comes twice.
+struct Unique(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+                let mut map = Map::new();
+                let mut count = 0;
+                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+                    map.insert(key, value);
+                    count += 1;
+                }
+                if map.len() != count {
+                    return Err(A::Error::custom("a field comes twice"));
+                }
+                Ok(Unique(map))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}

@@ -1,0 +1,365 @@
+//! The tracer under test, as a user runs it: arguments in; records, words on stderr and an exit status out.
+//!
+//! Its stdout is read to the last byte. With `--json` each line is held against the contract as it comes in.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read},
+    os::fd::OwnedFd,
+    process::{Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use crate::{
+    process::{Process, patience, poll_until, tracer_program},
+    puppet::Sock,
+    record::Record,
+};
+use rustix::process::Signal;
+
+/// How the tracer is to be started.
+#[derive(Debug)]
+pub struct TracerCommand {
+    /// For what there is no option here.
+    pub command: Command,
+    json: bool,
+    /// Where its stdout comes out, where that is not the pipe.
+    reader: Option<File>,
+    held: bool,
+    skims: bool,
+}
+
+impl TracerCommand {
+    /// With these arguments, its stdout read by nobody but us.
+    pub fn new(arguments: &[&str]) -> Self {
+        let mut command = Command::new(tracer_program());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env_remove("NO_COLOR");
+        Self { command, json: arguments.contains(&"--json"), reader: None, held: false, skims: false }
+    }
+
+    /// With `writer` for its stdout; what comes out at `reader` is read.
+    #[must_use]
+    pub fn stdout(mut self, writer: impl Into<OwnedFd>, reader: impl Into<OwnedFd>) -> Self {
+        self.command.stdout(writer.into());
+        self.reader = Some(File::from(reader.into()));
+        self
+    }
+
+    /// After its first line nobody reads its stdout, until [`Tracer::read_on`].
+    #[must_use]
+    pub const fn held(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
+    /// Of transitions only their number is of interest, and that each is whole: for many thousands of them.
+    #[must_use]
+    pub const fn skim(mut self) -> Self {
+        self.skims = true;
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Tracer {
+        let Self { mut command, json, reader, held, skims } = self;
+        let mut process = Process::spawn(&mut command);
+        let (_, stdout, stderr) = process.pipes();
+        drop(command); // and with it our copy of its stdout
+        let shared =
+            Arc::new(Shared { state: Mutex::new(State { held, ..State::default() }), news: Condvar::new() });
+        let stdout: Option<Box<dyn Read + Send>> = match (reader, stdout) {
+            (Some(reader), _) => Some(Box::new(reader)),
+            (None, Some(stdout)) => Some(Box::new(stdout)),
+            (None, None) => None,
+        };
+        match stdout {
+            Some(stdout) => spawn_reader(&shared, move |shared| read_stdout(shared, json, skims, stdout)),
+            None => shared.state().open -= 1,
+        }
+        let stderr = stderr.expect("piped");
+        spawn_reader(&shared, move |shared| {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                shared.state().stderr.push_str(&(String::from_utf8_lossy(&line).into_owned() + "\n"));
+                shared.news.notify_all();
+            }
+        });
+        Tracer { process, shared }
+    }
+
+    /// Starts it and waits for its end.
+    pub fn run(self) -> Finished {
+        self.start().finish()
+    }
+}
+
+/// The tracer, running. Dropping it kills it.
+#[derive(Debug)]
+pub struct Tracer {
+    process: Process,
+    shared: Arc<Shared>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What stdout carried, line by line.
+    pub lines: Vec<String>,
+    /// The same as records, with `--json`.
+    pub records: Vec<Record>,
+    /// How many transitions were skimmed, and are not among the two above.
+    pub skimmed: u64,
+    /// What stderr carried.
+    pub stderr: String,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    lines: Vec<String>,
+    records: Vec<Record>,
+    skimmed: u64,
+    stderr: String,
+    /// What was wrong with the stream, from the first thing that was.
+    wrong: Option<String>,
+    /// Of stdout and stderr, how many may still bring something.
+    open: u32,
+    held: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            lines: vec![],
+            records: vec![],
+            skimmed: 0,
+            stderr: String::new(),
+            wrong: None,
+            open: 2,
+            held: false,
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for `look` to find something; what comes in is shown to it from the beginning each time.
+    fn wait<T>(&self, what: &str, mut look: impl FnMut(&State) -> Option<T>) -> T {
+        let end = Instant::now() + patience();
+        let mut state = self.state();
+        loop {
+            if let Some(wrong) = &state.wrong {
+                panic!("a line of the stream is wrong: {wrong}; {}", state.tail());
+            }
+            let began = Instant::now();
+            if let Some(found) = look(&state) {
+                return found;
+            }
+            let (left, took) = (end.saturating_duration_since(Instant::now()), began.elapsed());
+            assert!(state.open > 0 && !left.is_zero(), "waited in vain for {what}; {}", state.tail());
+            let (guard, _) = self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            // Looking again at each of many thousand lines would keep the reader from reading them.
+            drop(guard);
+            thread::sleep(4 * took);
+            state = self.state();
+        }
+    }
+}
+
+impl State {
+    /// For a test that failed: what there was.
+    fn tail(&self) -> String {
+        let from = self.lines.len().saturating_sub(20);
+        format!("stdout ended with\n{}\nstderr was\n{}", self.lines[from..].join("\n"), self.stderr)
+    }
+}
+
+impl Tracer {
+    /// Starts it with these arguments and `--json`, and waits until it traces.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn start(arguments: &[&str]) -> Self {
+        let tracer = TracerCommand::new(&[arguments, &["--json"]].concat()).start();
+        tracer.await_record("the start", |record| record.is("start"));
+        tracer
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits for a record, among all that have come and will come.
+    pub fn await_record(&self, what: &str, mut wanted: impl FnMut(&Record) -> bool) -> Record {
+        self.await_records(what, |records| records.iter().find(|record| wanted(record)).cloned())
+    }
+
+    /// Waits until all records so far satisfy something.
+    pub fn await_records<T>(&self, what: &str, mut look: impl FnMut(&[Record]) -> Option<T>) -> T {
+        self.shared.wait(what, |state| look(&state.records))
+    }
+
+    /// Waits for the record that a socket is stuck.
+    pub fn await_stuck(&self, socket: &Sock) -> Record {
+        self.await_record(&format!("{socket:?} stuck"), |record| record.is_about("stuck", socket))
+    }
+
+    /// Waits for the record that it no longer is.
+    pub fn await_cleared(&self, socket: &Sock) -> Record {
+        self.await_record(&format!("{socket:?} cleared"), |record| record.is_about("cleared", socket))
+    }
+
+    /// Waits for a line of text.
+    pub fn await_line(&self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
+        self.shared.wait(what, |state| state.lines.iter().find(|line| wanted(line)).cloned())
+    }
+
+    /// Waits until stderr has said something.
+    pub fn await_stderr(&self, words: &str) {
+        self.shared.wait(words, |state| state.stderr.contains(words).then_some(()));
+    }
+
+    /// All records so far.
+    pub fn records(&self) -> Vec<Record> {
+        self.shared.state().records.clone()
+    }
+
+    /// Waits until it has done all there was to do, and waits itself.
+    pub fn await_idle(&self) {
+        let path = format!("/proc/{0}/task/{0}/stat", self.pid());
+        let (mut before, mut calm) = (String::new(), 0);
+        poll_until("the tracer to be idle", || {
+            let stat = std::fs::read_to_string(&path).expect("it lives");
+            // proc(5): after the name its state, then, ten fields later, the time it has been running.
+            let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+            let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+            let now = fields[11..13].join(" ");
+            calm = if fields[0] == "S" && now == before { calm + 1 } else { 0 };
+            before = now;
+            (calm >= 20).then_some(())
+        });
+    }
+
+    /// Lets the reader go on.
+    pub fn read_on(&self) {
+        self.shared.state().held = false;
+        self.shared.news.notify_all();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end, and for all that it wrote.
+    ///
+    /// # Panics
+    /// It does not end, or what it wrote is not whole.
+    pub fn finish(mut self) -> Finished {
+        let status = self.process.wait();
+        self.shared.wait("the end of its output", |state| (state.open == 0).then_some(()));
+        let state = std::mem::take(&mut *self.shared.state());
+        Finished {
+            status,
+            lines: state.lines,
+            records: state.records,
+            skimmed: state.skimmed,
+            stderr: state.stderr,
+        }
+    }
+
+    /// Ends it as a service manager would.
+    ///
+    /// # Panics
+    /// It does not end well: with 0, and the summary for its last record.
+    pub fn stop(self) -> Finished {
+        self.signal(Signal::TERM);
+        let finished = self.finish();
+        assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+        if let Some(last) = finished.records.last() {
+            assert!(last.is("summary"), "the last record is {last:?}");
+        }
+        finished
+    }
+}
+
+impl Finished {
+    /// The records of a network namespace.
+    pub fn of(&self, netns: u64) -> Vec<Record> {
+        self.records.iter().filter(|record| record.is_in(netns)).cloned().collect()
+    }
+
+    /// The transitions of a socket, in the order in which they came.
+    pub fn life(&self, cookie: u64) -> Vec<Record> {
+        let of_it = |record: &&Record| record.is("transition") && record.cookie() == cookie;
+        self.records.iter().filter(of_it).cloned().collect()
+    }
+
+    /// How many records of `event` there are.
+    pub fn count(&self, event: &str) -> u64 {
+        self.records.iter().filter(|record| record.is(event)).count() as u64
+    }
+
+    /// The last record.
+    ///
+    /// # Panics
+    /// It is no summary.
+    pub fn summary(&self) -> &Record {
+        self.records.last().filter(|record| record.is("summary")).expect("the summary comes last")
+    }
+}
+
+fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'static) {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        read(&shared);
+        shared.state().open -= 1;
+        shared.news.notify_all();
+    });
+}
+
+fn read_stdout(shared: &Shared, json: bool, skims: bool, stdout: impl Read) {
+    let mut stdout = BufReader::new(stdout);
+    loop {
+        let mut line = Vec::new();
+        // A pseudo-terminal whose other side is closed reads as EIO: the end, as for a pipe.
+        let _end = stdout.read_until(b'\n', &mut line);
+        if line.is_empty() {
+            return;
+        }
+        let whole = line.pop_if(|last| *last == b'\n').is_some();
+        let mut state = shared.state();
+        if skims && whole && line.starts_with(br#"{"v":1,"event":"transition","#) && line.ends_with(b"}") {
+            state.skimmed += 1;
+            continue;
+        }
+        if json {
+            match Record::parse(&line) {
+                Ok(record) if whole => state.records.push(record),
+                parsed => {
+                    let why = parsed.err().unwrap_or_else(|| "no newline at its end".to_owned());
+                    let line = String::from_utf8_lossy(&line);
+                    state.wrong.get_or_insert_with(|| format!("{why}: {line}"));
+                }
+            }
+        } else if !whole {
+            state.wrong.get_or_insert_with(|| "the last line has no newline at its end".to_owned());
+        }
+        state.lines.push(String::from_utf8_lossy(&line).into_owned());
+        shared.news.notify_all();
+        drop(shared.news.wait_while(state, |state| state.held).unwrap_or_else(PoisonError::into_inner));
+    }
+}

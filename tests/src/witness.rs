@@ -1,0 +1,126 @@
+//! Who knows the truth independently of the tracer: `ss`, and `/proc/PID/fd`.
+
+use std::{fs, net::SocketAddr, process::Command};
+
+use crate::{process::poll_until, puppet::Sock};
+
+/// How `ss` names the states.
+const STATES: [&str; 12] = [
+    "ESTAB",
+    "SYN-SENT",
+    "SYN-RECV",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "UNCONN",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW-SYN-RECV",
+];
+
+/// A socket as `ss` shows it, in the network namespace of the calling thread.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// `CLOSE-WAIT`.
+    pub state: String,
+    /// Its own end; an IPv4-mapped address as IPv4.
+    pub local: SocketAddr,
+    /// The other end; none of a listener.
+    pub remote: Option<SocketAddr>,
+    /// Bytes not read. The kernel counts the FIN for one.
+    pub recv_queue: u64,
+    /// Bytes not acknowledged.
+    pub send_queue: u64,
+    /// The socket's cookie, `sk:`.
+    pub cookie: u64,
+    /// (pid, fd) of each holder.
+    pub holders: Vec<(u32, u32)>,
+}
+
+/// All TCP sockets of this namespace.
+///
+/// # Panics
+/// There is no `ss`, or it prints what is not understood.
+pub fn all() -> Vec<Seen> {
+    let output =
+        Command::new("ss").args(["-tanpeOH"]).output().expect("ss (iproute2) is needed by these tests");
+    assert!(output.status.success(), "ss: {}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<String> = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        // ss prints the names of processes as they are: one with a newline in it breaks its line.
+        match lines.last_mut() {
+            Some(broken) if !STATES.iter().any(|state| line.starts_with(state)) => broken.push_str(line),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines.iter().map(|line| parse(line)).collect()
+}
+
+/// The one with these ends, if it is there.
+pub fn find(socket: &Sock) -> Option<Seen> {
+    all().into_iter().find(|seen| seen.local == socket.local && seen.remote == socket.remote)
+}
+
+/// Waits until the socket with these ends is in `state` (`CLOSE-WAIT`).
+pub fn await_state(socket: &Sock, state: &str) -> Seen {
+    poll_until(&format!("{socket:?} in {state}"), || find(socket).filter(|seen| seen.state == state))
+}
+
+/// The descriptors of a process that are sockets, by `/proc/PID/fd`.
+///
+/// # Panics
+/// There is no such process.
+pub fn socket_fds(pid: u32) -> Vec<u32> {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+    let mut fds: Vec<u32> = folder
+        .flatten()
+        .filter(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    fds.sort_unstable();
+    fds
+}
+
+fn parse(line: &str) -> Seen {
+    let mut columns = line.split_ascii_whitespace();
+    let mut column = || columns.next().unwrap_or_else(|| panic!("ss printed {line:?}"));
+    let (state, recv_queue, send_queue, local, remote) = (column(), column(), column(), column(), column());
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("ss printed {line:?}"));
+    let cookie = line.split_ascii_whitespace().find_map(|word| word.strip_prefix("sk:"));
+    Seen {
+        state: state.to_owned(),
+        local: end(local).unwrap_or_else(|| panic!("ss printed {line:?}")),
+        remote: end(remote),
+        recv_queue: number(recv_queue),
+        send_queue: number(send_queue),
+        cookie: cookie.and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0),
+        holders: holders(line),
+    }
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `*:80` (dual-stack listener). None where there is no port.
+fn end(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let address = address.split('%').next()?;
+    let address = if address == "*" { "::" } else { address };
+    Some(SocketAddr::new(address.parse::<std::net::IpAddr>().ok()?.to_canonical(), port.parse().ok()?))
+}
+
+/// `users:(("java",pid=4242,fd=57),("java",pid=4243,fd=57))`
+fn holders(line: &str) -> Vec<(u32, u32)> {
+    let mut holders: Vec<_> = line
+        .split(",pid=")
+        .skip(1)
+        .filter_map(|holder| {
+            let (pid, rest) = holder.split_once(",fd=")?;
+            Some((pid.parse().ok()?, rest.split(')').next()?.parse().ok()?))
+        })
+        .collect();
+    holders.sort_unstable();
+    holders
+}

@@ -1,0 +1,269 @@
+//! More than can be taken in, or than anybody reads: the stream says so, and is right again afterwards.
+
+use std::{
+    collections::HashSet,
+    io::{PipeReader, PipeWriter, Read as _, pipe},
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tests::{Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, monotonic_ns, patience};
+
+/// What `pairs` leaves behind where the client closes: (those that leak, those that were closed).
+struct Burst {
+    leaking: Vec<Sock>,
+    closed: Vec<Sock>,
+}
+
+/// Connections of which every other is leaked by its server.
+fn burst(puppet: &mut Puppet, listener: &Sock, count: usize) -> Burst {
+    let mut burst = Burst { leaking: vec![], closed: vec![] };
+    for (at, (client, server)) in puppet.pairs(listener, count).iter().enumerate() {
+        puppet.close(client);
+        puppet.read_to_the_end(server);
+        if at % 2 == 0 {
+            burst.leaking.push(*server);
+        } else {
+            puppet.close(server);
+            burst.closed.push(*server);
+        }
+    }
+    burst
+}
+
+fn stuck_sockets(records: &[Record], netns: u64) -> HashSet<(u64, Vec<(u32, u32)>)> {
+    let ours = records.iter().filter(|record| record.is("stuck") && record.is_in(netns));
+    ours.map(|record| (u64::from(record.remote().port()), record.holders())).collect()
+}
+
+fn expected(burst: &Burst) -> HashSet<(u64, Vec<(u32, u32)>)> {
+    let port = |socket: &Sock| u64::from(socket.remote.expect("connected").port());
+    burst.leaking.iter().map(|socket| (port(socket), vec![(socket.pid, socket.fd)])).collect()
+}
+
+#[test]
+fn after_a_full_ring_everything_stuck_is_reported_and_nothing_else() {
+    const CONNECTIONS: usize = 120;
+    let namespace = Namespace::new();
+    let netns = namespace.inode();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let tracer = Tracer::start(&["--stuck", "300ms", "--ring-size", "4096"]);
+    // Known to the tracer before the loss: it leaves while nobody looks.
+    let (client, server) = puppet.pairs(&listener, 1)[0];
+    puppet.close(&client);
+    let before = tracer.await_stuck(&server);
+    assert_eq!(before.text("cause"), "eof_unread");
+
+    tracer.signal(Signal::STOP);
+    let burst = burst(&mut puppet, &listener, CONNECTIONS);
+    puppet.close(&server);
+    tracer.signal(Signal::CONT);
+
+    tracer.await_cleared(&server);
+    tracer.await_records("all leaks", |records| {
+        (stuck_sockets(records, netns).len() > burst.leaking.len()).then_some(())
+    });
+    // Had any of the closed ones been taken for stuck, it would have been reported before this later one.
+    let marker = puppet.pairs(&listener, 1)[0];
+    puppet.close(&marker.0);
+    tracer.await_stuck(&marker.1);
+    let run = tracer.stop();
+
+    let mut reported = stuck_sockets(&run.records, netns);
+    for known in [&server, &marker.1] {
+        let port = known.remote.expect("connected").port().into();
+        assert!(reported.remove(&(port, vec![(known.pid, known.fd)])), "{known:?}");
+    }
+    assert_eq!(reported, expected(&burst));
+    let closed: Vec<_> = run
+        .records
+        .iter()
+        .filter(|record| burst.closed.iter().any(|socket| record.is_about("stuck", socket)))
+        .collect();
+    assert!(closed.is_empty(), "{closed:?}");
+    let cleared = run.of(netns).iter().filter(|record| record.is("cleared")).count();
+    assert_eq!(cleared, 1, "only the one that was known before");
+
+    let lost: Vec<&Record> = run.records.iter().filter(|record| record.is("lost")).collect();
+    assert!(!lost.is_empty(), "a ring of 4096 bytes cannot have held all this");
+    assert!(lost.iter().all(|record| record.text("reason") == "ring_full"), "{lost:?}");
+    let total: u64 = lost.iter().map(|record| record.int("lost")).sum();
+    assert_eq!(total, lost.last().expect("not empty").int("lost_total"));
+    assert_eq!(total, run.summary().int("lost"));
+    let last_lost = run.records.iter().rposition(|record| record.is("lost")).expect("not empty");
+    assert!(
+        run.records[last_lost..].iter().any(|record| record.is("resync")),
+        "no resync after the last loss"
+    );
+    assert_eq!(run.summary().int("resyncs"), run.count("resync"));
+}
+
+#[test]
+fn transitions_seen_and_lost_add_up_to_what_happened() {
+    let namespace = Namespace::new();
+    let witness = Tracer::start(&["--transitions"]);
+    let tracer = Tracer::start(&["--transitions", "--ring-size", "4096"]);
+    let started_ns = tracer.records()[0].mono_ns();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    puppet.churn(&listener, 20);
+    tracer.signal(Signal::STOP);
+    puppet.churn(&listener, 100);
+    tracer.signal(Signal::CONT);
+    tracer.await_record("the loss", |record| record.is("lost"));
+    puppet.churn(&listener, 20);
+    let ended_ns = monotonic_ns();
+    let run = tracer.stop();
+    let all = witness.stop();
+
+    assert_eq!((all.summary().int("lost"), all.count("lost")), (0, 0), "the witness missed some itself");
+    let summary = run.summary();
+    assert_eq!(summary.int("transitions"), run.count("transition"));
+    // Other processes of this host connect too. It was attached a little before its start, and until a little
+    // after it was told to end.
+    let all: Vec<&Record> = all.records.iter().filter(|record| record.is("transition")).collect();
+    let surely =
+        all.iter().filter(|record| (started_ns..=ended_ns).contains(&record.mono_ns())).count() as u64;
+    let sum = summary.int("transitions") + summary.int("lost");
+    assert!(summary.int("lost") > 0, "{summary:?}");
+    assert!(
+        (surely..=all.len() as u64).contains(&sum),
+        "{sum} is not among {surely}..={}: {summary:?}",
+        all.len()
+    );
+    let ours = all.iter().filter(|record| record.is_in(namespace.inode())).count();
+    assert_eq!(ours, 140 * 10 + 1);
+}
+
+#[test]
+fn a_reader_that_stops_does_not_stop_the_tracing_and_gets_every_stuck_socket_later() {
+    let namespace = Namespace::new();
+    let netns = namespace.inode();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    // Judges the same, later, and is read: when it has reported, the other one must have had the time to.
+    let witness = Tracer::start(&["--stuck", "3s"]);
+    let tracer = TracerCommand::new(&["--transitions", "--stuck", "200ms", "--json"]).held().start();
+    tracer.await_record("the start", |record| record.is("start"));
+    // More than the pipe holds.
+    puppet.churn(&listener, 200);
+    let burst = burst(&mut puppet, &listener, 60);
+    let last = burst.leaking.last().expect("some leak");
+    witness.await_stuck(last);
+    let read_on_ns = monotonic_ns();
+    tracer.read_on();
+    tracer.await_records("all leaks", |records| {
+        (stuck_sockets(records, netns).len() >= burst.leaking.len()).then_some(())
+    });
+    let run = tracer.stop();
+    assert_eq!(stuck_sockets(&run.records, netns), expected(&burst));
+    for record in run.of(netns).iter().filter(|record| record.is("stuck")) {
+        assert!(record.mono_ns() < read_on_ns, "judged only when it was read on: {record:?}");
+    }
+    assert_eq!(run.summary().int("transitions"), run.count("transition") + run.summary().int("dropped"));
+    drop(namespace);
+}
+
+#[test]
+fn what_a_slow_reader_costs_is_counted_and_stuck_is_never_among_it() {
+    // Beyond the pipe and the 32 MiB that may wait: some 330 bytes a record, ten records a connection.
+    const CONNECTIONS: usize = 1_000;
+    const TIMES: usize = 13;
+    let namespace = Namespace::new();
+    let netns = namespace.inode();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let witness = Tracer::start(&["--stuck", "3s"]);
+    let tracer = TracerCommand::new(&["--transitions", "--stuck", "200ms", "--json"]).skim().held().start();
+    tracer.await_record("the start", |record| record.is("start"));
+    for _ in 0..TIMES {
+        puppet.churn(&listener, CONNECTIONS);
+        tracer.await_idle();
+    }
+    let burst = burst(&mut puppet, &listener, 40);
+    witness.await_stuck(burst.leaking.last().expect("some leak"));
+    tracer.read_on();
+    tracer.await_records("all leaks", |records| {
+        (stuck_sockets(records, netns).len() >= burst.leaking.len()).then_some(())
+    });
+    let run = tracer.stop();
+    assert_eq!(stuck_sockets(&run.records, netns), expected(&burst));
+    let summary = run.summary();
+    assert!(summary.int("dropped") > 0, "{summary:?}");
+    assert_eq!(summary.int("transitions"), run.skimmed + summary.int("dropped"), "{summary:?}");
+    let told: Vec<&Record> = run.records.iter().filter(|record| record.get("event") == "lost").collect();
+    assert!(told.iter().all(|record| record.text("reason") == "reader_slow"), "{told:?}");
+    assert_eq!(told.iter().map(|record| record.int("lost")).sum::<u64>(), summary.int("dropped"));
+    drop(namespace);
+}
+
+#[test]
+fn a_reader_that_never_reads_again_does_not_keep_the_tracer_from_ending_nor_gets_half_a_line() {
+    let _namespace = Namespace::new();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let tracer = into_pipe(writer);
+    await_first_line(&reader);
+    puppet.churn(&listener, 300);
+    tracer.signal(Signal::TERM);
+    let run = tracer.finish();
+    assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("not written"), "it said nothing of what it left: {}", run.stderr);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("UTF-8");
+    assert_whole(&text);
+}
+
+#[test]
+fn a_reader_that_is_slow_and_goes_on_reading_gets_everything_also_at_the_end() {
+    const CONNECTIONS: usize = 1_000;
+    let namespace = Namespace::new();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let tracer = into_pipe(writer);
+    await_first_line(&reader);
+    // All of it is there at once when the tracer ends.
+    tracer.signal(Signal::STOP);
+    puppet.churn(&listener, CONNECTIONS);
+    tracer.signal(Signal::TERM);
+    tracer.signal(Signal::CONT);
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match reader.read(&mut chunk).expect("a pipe can be read") {
+            0 => break,
+            count => bytes.extend_from_slice(&chunk[..count]),
+        }
+        std::thread::sleep(Duration::from_millis(80)); // a slow reader is what this is about
+    }
+    let run = tracer.finish();
+    assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""));
+    let records = assert_whole(std::str::from_utf8(&bytes).expect("UTF-8"));
+    assert!(records.last().is_some_and(|record| record.is("summary")));
+    assert_eq!(records.iter().filter(|record| record.is_in(namespace.inode())).count(), CONNECTIONS * 10);
+}
+
+/// `--transitions --json` into a pipe that the test itself reads.
+fn into_pipe(writer: PipeWriter) -> Tracer {
+    let mut command = TracerCommand::new(&["--transitions", "--json"]);
+    command.command.stdout(writer);
+    command.start()
+}
+
+/// Until its first record is there the tracer may not yet be ready for a signal.
+fn await_first_line(reader: &PipeReader) {
+    let limit = Timespec { tv_sec: patience().as_secs().cast_signed(), tv_nsec: 0 };
+    let came = poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&limit)).expect("a pipe can be polled");
+    assert_eq!(came, 1, "no start record");
+}
+
+/// Every line is whole.
+fn assert_whole(text: &str) -> Vec<Record> {
+    let cut = &text[text.rfind('\n').map_or(0, |last| last + 1)..];
+    assert_eq!(cut, "", "the last line is cut");
+    let parse = |line: &str| Record::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(parse).collect()
+}

@@ -1,0 +1,161 @@
+//! Hosts that cannot be traced, and users who may not: exit status 3, and words that say what is missing, why
+//! it is needed and what to do.
+
+use std::{
+    ffi::CStr,
+    fs, io,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::PathBuf,
+};
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use tests::{TracerCommand, process::tracer_program, scene::Scene, tracer::Finished, witness};
+
+const ARGUMENTS: [&str; 4] = ["--stuck", "1h", "--duration", "1ms"];
+
+/// A refusal: status 3, nothing on stdout, and these words among those on stderr.
+fn assert_refused(run: &Finished, words: &[&str]) {
+    assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+    assert_eq!(run.lines, [""; 0]);
+    assert!(run.stderr.starts_with("tcptrace: "), "{}", run.stderr);
+    for word in ["why:", "do:"].iter().chain(words) {
+        assert!(run.stderr.contains(word), "nothing of {word}: {}", run.stderr);
+    }
+    assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+}
+
+/// Runs the tracer after `prepare` was done in its process.
+fn run_after(prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Finished {
+    let mut command = TracerCommand::new(&ARGUMENTS);
+    // SAFETY: all closures given are nothing but system calls: no allocation, no locks.
+    unsafe { command.command.pre_exec(prepare) };
+    command.run()
+}
+
+/// A copy of the tracer where anybody may run it.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("tcptrace-refusals-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder in the temporary one");
+        let path = folder.join("tcptrace");
+        fs::copy(tracer_program(), &path).expect("the tracer can be copied");
+        for path in [&folder, &path] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        }
+        Self(folder)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _left_behind = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_user_who_is_not_root_is_told_which_capabilities_are_missing() {
+    let copied = Copied::new();
+    let mut command = TracerCommand::new(&[]);
+    command.command = std::process::Command::new(copied.0.join("tcptrace"));
+    command.command.args(ARGUMENTS).current_dir("/").uid(65_534).gid(65_534);
+    command.command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    assert_refused(&command.run(), &["CAP_BPF", "CAP_PERFMON", "sudo"]);
+}
+
+#[test]
+fn root_without_the_capabilities_is_told_which_are_missing() {
+    // CAP_SYS_ADMIN 21, CAP_PERFMON 38, CAP_BPF 39 (linux/capability.h): what root in a container lacks.
+    let run = run_after(|| {
+        for capability in [21, 38, 39] {
+            // SAFETY: prctl(2) with integers only.
+            if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    });
+    assert_refused(&run, &["CAP_BPF", "CAP_PERFMON"]);
+}
+
+#[test]
+fn a_kernel_without_type_information_and_without_tracefs_is_told_what_would_do() {
+    let run = run_after(|| {
+        hide(&[c"/sys/kernel/btf", c"/sys/kernel/tracing", c"/sys/kernel/debug"])?;
+        answer(libc::SYS_mount, libc::EPERM) // the tracer would mount it for itself
+    });
+    assert_refused(&run, &["/sys/kernel/btf/vmlinux", "tracefs", "BTF"]);
+}
+
+#[test]
+fn a_kernel_without_type_information_is_traced_by_its_event_and_the_start_says_so() {
+    let mut scene = Scene::new();
+    let mut command = TracerCommand::new(&["--stuck", "300ms", "--json"]);
+    // SAFETY: nothing but system calls.
+    unsafe { command.command.pre_exec(|| hide(&[c"/sys/kernel/btf"])) };
+    let tracer = command.start();
+    let start = tracer.await_record("the start", |record| record.is("start"));
+    let typed = &start.get("sources")["tp_btf/inet_sock_set_state"];
+    assert_eq!(typed["in_use"], false, "{start:?}");
+    assert!(
+        typed["why_not"].as_str().is_some_and(|why| why.contains("/sys/kernel/btf/vmlinux")),
+        "{start:?}"
+    );
+    let leak = scene.leak();
+    let stuck = tracer.await_stuck(&leak.socket);
+    assert_eq!(stuck.holders(), [(leak.socket.pid, leak.socket.fd)], "{stuck:?}");
+    assert_eq!(witness::find(&leak.socket).map(|seen| seen.holders), Some(stuck.holders()));
+    let age_ms = (stuck.mono_ns() - leak.not_before_ns) as f64 / 1e6;
+    assert!(stuck.number("age_ms") <= age_ms, "{stuck:?} is {age_ms} ms old");
+    scene.server.close(&leak.socket);
+    tracer.await_cleared(&leak.socket);
+    tracer.stop();
+}
+
+/// Empty folders in place of these that are there, for this process alone.
+fn hide(folders: &[&CStr]) -> io::Result<()> {
+    // SAFETY: unshare(2) with this flag changes nothing but which mounts this process sees.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    for folder in folders {
+        match mount(c"none", *folder, c"tmpfs", MountFlags::empty(), None) {
+            Err(Errno::NOENT) => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kernel_without_bpf_is_told_what_to_be_built_with() {
+    let run = run_after(|| answer(libc::SYS_bpf, libc::ENOSYS));
+    assert_refused(&run, &["bpf(2)", "CONFIG_BPF_SYSCALL"]);
+}
+
+#[test]
+fn a_container_that_forbids_bpf_is_told_where_to_look() {
+    let run = run_after(|| answer(libc::SYS_bpf, libc::EPERM));
+    assert_refused(&run, &["bpf(2)", "forbidden", "seccomp", "lockdown"]);
+}
+
+/// A seccomp filter as container runtimes have: one system call fails with `errno`, all else is allowed.
+fn answer(call: libc::c_long, errno: i32) -> io::Result<()> {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut filter = [
+        // The number of the system call: the first word of `struct seccomp_data`.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its filter live until prctl(2) has copied them.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

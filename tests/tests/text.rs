@@ -1,0 +1,207 @@
+//! Text for people: a heading, aligned columns, 80 of them where a terminal has no more, colour only there.
+
+use tests::{Namespace, Puppet, Sock, Tracer, TracerCommand, scene::Scene, terminal};
+
+const COLOUR: char = '\x1b';
+
+/// Starts the tracer with text on a terminal of so many columns.
+fn on_a_terminal(columns: u16, arguments: &[&str]) -> TracerCommand {
+    let (theirs, ours) = terminal::open(columns);
+    TracerCommand::new(arguments).stdout(theirs, ours)
+}
+
+fn start(command: TracerCommand) -> Tracer {
+    let tracer = command.start();
+    tracer.await_stderr("watching");
+    tracer
+}
+
+/// The characters of a line without its colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split(COLOUR);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+/// The text of a line from where `column` begins in the heading.
+fn below<'a>(heading: &str, column: &str, line: &'a str) -> &'a str {
+    let at = heading.find(column).unwrap_or_else(|| panic!("no column {column}: {heading}"));
+    line.get(at..).unwrap_or_else(|| panic!("nothing below {column}: {line}"))
+}
+
+/// That line begins with a time of day, as every record's does.
+fn begins_with_a_time(line: &str) -> bool {
+    line.len() > 8
+        && line
+            .bytes()
+            .zip(b"00:00:00")
+            .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form })
+}
+
+#[test]
+fn a_pipe_gets_a_heading_and_aligned_columns_without_colour() {
+    let mut scene = Scene::new();
+    let tracer = start(TracerCommand::new(&["--stuck", "200ms"]));
+    let leak = scene.leak();
+    let Sock { pid, fd, local, remote, .. } = leak.socket;
+    let (local, remote) = (local.to_string(), remote.expect("connected").to_string());
+    let stuck = tracer.await_line("the leak", |line| line.contains(&local) && line.contains("not closed"));
+    scene.server.close(&leak.socket);
+    let cleared = tracer.await_line("its end", |line| line.contains(&local) && line.contains("cleared"));
+    let run = tracer.stop();
+
+    let heading = &run.lines[0];
+    assert!(heading.starts_with("TIME"), "{:?}", run.lines);
+    assert_eq!(run.lines.iter().filter(|line| line.starts_with("TIME")).count(), 1, "{:?}", run.lines);
+    for (column, text) in [
+        ("PROCESS/PID", &format!("puppet/{pid} ")),
+        ("LOCAL", &format!("{local} ")),
+        ("REMOTE", &format!("{remote} ")),
+        ("WHY", &"not closed".to_owned()),
+    ] {
+        assert!(below(heading, column, &stuck).starts_with(text), "{column}:\n{heading}\n{stuck}");
+    }
+    let fd_ends_at = heading.find("FD").expect("a column") + 2;
+    assert!(stuck[..fd_ends_at].ends_with(&format!(" {fd}")), "{heading}\n{stuck}");
+    for (column, text) in [
+        ("AGE", "cleared "),
+        ("PROCESS/PID", &format!("puppet/{pid} ")),
+        ("LOCAL", &format!("{local} ")),
+        ("REMOTE", &format!("{remote} ")),
+    ] {
+        assert!(below(heading, column, &cleared).starts_with(text), "{column}:\n{heading}\n{cleared}");
+    }
+    let with_colour: Vec<_> = run.lines.iter().filter(|line| line.contains(COLOUR)).collect();
+    assert!(with_colour.is_empty(), "{with_colour:?}");
+}
+
+#[test]
+fn transitions_are_aligned_under_their_heading() {
+    let mut scene = Scene::new();
+    let tracer = start(TracerCommand::new(&["--transitions"]));
+    let leak = scene.leak();
+    let (local, remote) = (leak.socket.local.to_string(), leak.socket.remote.expect("connected").to_string());
+    let is_it = |line: &str| line.contains(&format!("{local} ")) && line.contains(" CLOSE-WAIT");
+    let line = tracer.await_line("its transition", is_it);
+    let run = tracer.stop();
+    let heading = &run.lines[0];
+    for (column, text) in [("LOCAL", &local), ("REMOTE", &remote)] {
+        assert!(below(heading, column, &line).starts_with(&format!("{text} ")), "{heading}\n{line}");
+    }
+    for (column, text) in [("OLD", "ESTAB "), ("NEW", "CLOSE-WAIT ")] {
+        assert!(below(heading, column, &line).starts_with(text), "{heading}\n{line}");
+    }
+}
+
+#[test]
+fn an_80_column_terminal_holds_every_ipv4_record_in_a_line() {
+    // The longest addresses that a loopback has, and more than one holder.
+    let tracer = start(on_a_terminal(80, &["--transitions", "--stuck", "200ms"]));
+    let namespace = Namespace::new();
+    let mut puppet = Puppet::new();
+    puppet.rename(b"fifteen-letters");
+    let listener = puppet.listen("127.127.127.127:65535");
+    let (client, server) = puppet.pairs(&listener, 1)[0];
+    puppet.close(&server);
+    puppet.read_to_the_end(&client);
+    puppet.dup(&client);
+    let port = client.local.port().to_string();
+    let stuck = tracer.await_line("the leak", |line| line.contains(&port) && line.contains("not closed"));
+    let unaccepted = puppet.connect(listener.local);
+    let unaccepted_port = unaccepted.local.port().to_string();
+    puppet.close(&unaccepted);
+    tracer.await_line("one not accepted", |line| {
+        line.contains(&unaccepted_port) && line.contains("not accepted")
+    });
+    drop(puppet);
+    tracer.await_line("its end", |line| line.contains(&port) && line.contains("cleared"));
+    let run = tracer.stop();
+    let too_long: Vec<_> = run
+        .lines
+        .iter()
+        .map(|line| plain(line))
+        .filter(|line| line.contains("127.127.127.127") || line.contains("TIME"))
+        .filter(|line| line.chars().count() > 80)
+        .collect();
+    assert!(too_long.is_empty(), "wider than 80 columns:\n{}", too_long.join("\n"));
+    assert!(plain(&stuck).contains("127.127.127.127:65535"), "an address is cut: {stuck}");
+    drop(namespace);
+}
+
+#[test]
+fn colour_is_for_terminals() {
+    for (no_colour, expected) in [(None, true), (Some(""), true), (Some("1"), false)] {
+        let mut scene = Scene::new();
+        let mut command = on_a_terminal(120, &["--stuck", "200ms"]);
+        if let Some(value) = no_colour {
+            command.command.env("NO_COLOR", value);
+        }
+        let tracer = start(command);
+        let leak = scene.leak();
+        let local = leak.socket.local.to_string();
+        tracer.await_line("the leak", |line| line.contains(&local) && line.contains("not closed"));
+        let run = tracer.stop();
+        assert!(run.lines.len() >= 2);
+        let is_coloured = run.lines.iter().any(|line| line.contains(COLOUR));
+        assert_eq!(is_coloured, expected, "NO_COLOR={no_colour:?}: {:?}", run.lines);
+    }
+}
+
+#[test]
+fn hostile_process_names_cannot_forge_a_line_or_move_the_cursor() {
+    const NAMES: [&[u8]; 7] = [
+        b"\x1b[31mred\x1b[0m",
+        b"a\n12:00:00 1s",
+        b"a\rb\tc\x08d",
+        b"\xff\xfe\x80bad",
+        "\u{202e}evil\u{2066}".as_bytes(),
+        b"\x01\x02\x7f\x1f",
+        "\u{9b}31m\u{2028}x".as_bytes(),
+    ];
+    let mut scene = Scene::new();
+    let tracer = start(TracerCommand::new(&["--stuck", "100ms", "--transitions"]));
+    let mut ends = Vec::new();
+    for name in NAMES {
+        scene.server.rename(name);
+        let leak = scene.leak();
+        let remote = leak.socket.remote.expect("connected").to_string();
+        tracer.await_line("the leak", |line| line.contains(&remote) && line.contains("not closed"));
+        scene.server.close(&leak.socket);
+        tracer.await_line("its end", |line| line.contains(&remote) && line.contains("cleared"));
+        tracer.await_line("its close", |line| line.contains(&remote) && line.contains("LAST-ACK   CLOSED"));
+        ends.push(remote);
+    }
+    let run = tracer.stop();
+    for line in &run.lines {
+        let bad = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' | '\u{fffd}')
+        };
+        assert!(!line.chars().any(bad), "{line:?}");
+        assert!(begins_with_a_time(line) || line.starts_with("TIME"), "no record: {line:?}");
+    }
+    for remote in &ends {
+        // The server's end: 5 transitions, stuck, cleared; the client's: 4 with a local port.
+        let server = run.lines.iter().filter(|line| {
+            line.split_ascii_whitespace().any(|word| word == remote)
+                && line.find(remote.as_str()) > line.find(&scene.address().to_string())
+        });
+        assert_eq!(server.count(), 7, "{remote}: {:?}", run.lines);
+    }
+}
+
+#[test]
+fn stderr_says_at_the_start_what_is_watched_and_at_the_end_what_was_seen() {
+    let mut scene = Scene::new();
+    let tracer = start(TracerCommand::new(&["--stuck", "100ms"]));
+    let leak = scene.leak();
+    let local = leak.socket.local.to_string();
+    tracer.await_line("the leak", |line| line.contains(&local));
+    let run = tracer.stop();
+    let said: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    for words in ["CLOSE-WAIT", "100ms", "namespace"] {
+        assert!(said[0].contains(words), "nothing of {words}: {said:?}");
+    }
+    assert!(said[1].contains("stuck"), "{said:?}");
+}
