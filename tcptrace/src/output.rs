@@ -1,5 +1,8 @@
 //! Whole lines to stdout, by a thread of their own: a reader that stops never stops the tracing.
 //!
+//! They are written as many at a time as fit [`PIPE_BUF`], which a pipe takes all or not at all: however it ends,
+//! its reader gets no half line (but for a line that alone is longer).
+//!
 //! What waits to be written is bounded: transitions are dropped, and counted, once [`LIMIT`] bytes wait;
 //! records that say what is stuck are kept, they are bounded by the sockets there are.
 
@@ -18,6 +21,9 @@ use tokio::sync::Notify;
 
 /// Bytes that may wait before records are dropped.
 const LIMIT: usize = 32 << 20;
+
+/// What a pipe takes in one piece, bytes (pipe(7)).
+const PIPE_BUF: usize = 4096;
 
 /// How long a reader that takes nothing is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -154,15 +160,30 @@ fn write_all(shared: &Shared, mut sink: impl Write + AsFd) {
 
 fn write_chunk(shared: &Shared, sink: &mut (impl Write + AsFd), mut chunk: &[u8]) -> io::Result<()> {
     while !chunk.is_empty() {
-        match sink.write(chunk) {
+        let (lines, rest) = chunk.split_at(whole_lines(chunk));
+        write_lines(sink, lines)?;
+        chunk = rest;
+        let mut queue = shared.queue();
+        queue.waiting -= lines.len();
+        queue.written += lines.len() as u64;
+        shared.changed.notify_all();
+    }
+    Ok(())
+}
+
+/// How many bytes the whole lines at the beginning have that fit a pipe; at least one line.
+fn whole_lines(chunk: &[u8]) -> usize {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let head = &chunk[..chunk.len().min(PIPE_BUF)];
+    let end = head.iter().rposition(is_end).or_else(|| chunk.iter().position(is_end));
+    end.map_or(chunk.len(), |end| end + 1)
+}
+
+fn write_lines(sink: &mut (impl Write + AsFd), mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        match sink.write(lines) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                chunk = &chunk[written..];
-                let mut queue = shared.queue();
-                queue.waiting -= written;
-                queue.written += written as u64;
-                shared.changed.notify_all();
-            }
+            Ok(written) => lines = &lines[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Somebody has made this file non-blocking: wait for room.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -233,6 +254,16 @@ mod tests {
         });
         assert!(matches!(output.finish(), (None, 0)));
         assert_eq!(reader.join().expect("it does not panic").expect("it reads"), handed_over);
+    }
+
+    #[test]
+    fn lines_are_written_whole_and_as_many_as_a_pipe_takes_at_once() {
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        assert_eq!(whole_lines(&line.repeat(10)), 4000);
+        assert_eq!(whole_lines(&line.repeat(2)), 2000);
+        let long = [&[b'y'; 9000][..], b"\n", &line].concat();
+        assert_eq!(whole_lines(&long), 9001);
+        assert_eq!(whole_lines(b"no end"), 6);
     }
 
     #[test]

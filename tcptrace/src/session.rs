@@ -31,6 +31,9 @@ use crate::{
 /// at once for people.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// Bytes of records that are handed to the output at the most at a time.
+const BATCH: usize = 64 << 10;
+
 /// Sockets that become due close to each other are judged by one walk: the next begins this much later, and
 /// later still where walks take long, so that they never take more than a fifth of the time.
 const BETWEEN_WALKS: Duration = Duration::from_millis(50);
@@ -84,11 +87,15 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
         resync_wanted: false,
         gather_until_ns: 0,
     };
-    session.begin(plan)?;
-    while !session.sink.is_done() && session.wait(&mut ends, &ring).await? {
-        session.step()?;
+    match session.turn(plan, &mut ends, &ring).await {
+        Ok(()) => session.end(started_ns),
+        Err(failure) => {
+            // What was made before it went wrong is delivered all the same.
+            session.sink.flush();
+            let _the_failure_is_told = session.sink.output.finish();
+            Err(failure)
+        }
     }
-    session.end(started_ns)
 }
 
 /// How records become bytes.
@@ -151,6 +158,15 @@ struct Session {
 }
 
 impl Session {
+    /// From the start to whatever ends it.
+    async fn turn(&mut self, plan: &Plan, ends: &mut Ends, ring: &AsyncFd<OwnedFd>) -> Result<(), Failure> {
+        self.begin(plan)?;
+        while !self.sink.is_done() && self.wait(ends, ring).await? {
+            self.step()?;
+        }
+        Ok(())
+    }
+
     /// Takes in every socket that is open already, and judges those that were stuck before the start.
     fn begin(&mut self, plan: &Plan) -> Result<(), Failure> {
         let walk = self.kernel.walk(state::ALL)?;
@@ -363,6 +379,10 @@ impl Sink {
         match &mut self.format {
             Format::Json => report::json(record, &mut self.lines),
             Format::Text(text) => text.line(record, &mut self.lines),
+        }
+        // One drain of the ring can be long: what waits has to be known while it goes on.
+        if self.lines.len() >= BATCH {
+            self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
         }
     }
 
