@@ -1,6 +1,6 @@
 //! Sockets that were stuck before the tracer started: found, with an age that is proven and never exaggerated.
 
-use tests::{Puppet, Record, Sock, Tracer, monotonic_ns, scene::Scene, witness};
+use tests::{Puppet, Record, Sock, Tracer, feature, monotonic_ns, scene::Scene, witness};
 
 /// The age that a record claims, against the time at which the test knows the socket to have got stuck.
 fn assert_age_is_proven(stuck: &Record, not_before_ns: u64, not_after_ns: u64) {
@@ -55,6 +55,12 @@ fn sockets_stuck_before_the_start_are_reported_at_once_in_every_namespace() {
 
 #[test]
 fn a_cookie_is_that_of_ss_also_for_a_socket_opened_before_the_start() {
+    if feature::is_missing(
+        feature::COOKIE,
+        "a_cookie_is_that_of_ss_also_for_a_socket_opened_before_the_start",
+    ) {
+        return;
+    }
     let mut scene = Scene::new();
     let leak = scene.leak();
     let seen = witness::find(&leak.socket).expect("it leaks");
@@ -96,6 +102,12 @@ fn a_socket_opened_before_the_start_that_gets_stuck_after_it_has_an_exact_age() 
 
 #[test]
 fn a_socket_stuck_before_the_start_in_a_namespace_without_processes_is_found_through_its_holder() {
+    if feature::is_missing(
+        feature::TASK_FILE,
+        "a_socket_stuck_before_the_start_in_a_namespace_without_processes_is_found_through_its_holder",
+    ) {
+        return;
+    }
     let mut scene = Scene::new();
     let leak = scene.leak();
     scene.server.leave_namespace();

@@ -50,7 +50,7 @@ fn every_connection_that_the_client_leaks_is_reported_with_its_descriptor() {
     let mut fds = Vec::new();
     for report in &reports {
         assert_eq!(report.remote().to_string(), address, "it is the client's end that leaks: {report:?}");
-        let seen = leaked.iter().find(|seen| seen.cookie == report.cookie());
+        let seen = leaked.iter().find(|seen| seen.local == report.local());
         let holders = seen.unwrap_or_else(|| panic!("ss does not show {report:?}")).holders.clone();
         assert_eq!(report.holders(), holders);
         assert_eq!(holders[0].0, client.pid());

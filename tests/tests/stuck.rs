@@ -1,6 +1,6 @@
 //! `--stuck`: which sockets are, since when, held by whom, why, and when no longer.
 
-use tests::{Puppet, Record, Sock, Tracer, monotonic_ns, patience, scene::Scene, witness};
+use tests::{Puppet, Record, Sock, Tracer, feature, monotonic_ns, patience, scene::Scene, witness};
 
 const THRESHOLD: &str = "300ms";
 const THRESHOLD_MS: f64 = 300.0;
@@ -27,7 +27,10 @@ fn assert_held(stuck: &Record, socket: &Sock, by: &[(u32, u32)]) {
     assert_eq!((stuck.text("owner_how"), stuck.holders().as_slice()), ("fd", by), "{stuck:?}");
     let seen = witness::find(socket).expect("it is still there");
     assert_eq!(seen.state, "CLOSE-WAIT");
-    assert_eq!((seen.cookie, seen.holders.as_slice()), (stuck.cookie(), by));
+    assert_eq!(seen.holders, by);
+    if feature::why_not(feature::COOKIE).is_none() {
+        assert_eq!(seen.cookie, stuck.cookie());
+    }
     for (pid, fd) in by {
         assert!(witness::socket_fds(*pid).contains(fd), "{pid} has no socket {fd}");
     }
@@ -194,6 +197,12 @@ fn a_leak_is_reported_without_the_cookie_helper() {
 
 #[test]
 fn a_leak_in_a_namespace_that_all_processes_have_left_is_found_with_its_holder() {
+    if feature::is_missing(
+        feature::TASK_FILE,
+        "a_leak_in_a_namespace_that_all_processes_have_left_is_found_with_its_holder",
+    ) {
+        return;
+    }
     let tracer = Tracer::start(&["--stuck", THRESHOLD]);
     let mut scene = Scene::new();
     let leak = scene.leak();

@@ -26,6 +26,8 @@ pub(super) const SOCKET_HOLDERS: &str = "socket_holders";
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) sources: Vec<Source>,
+    /// The name of the program on the tracepoint.
+    pub(super) tracing: &'static str,
     /// Whether it reads the kernel's structures. If not, there are no iterators either.
     pub(super) has_btf: bool,
 }
@@ -80,7 +82,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         .attach()
         .map_err(|error| Refusal::from_program(TRANSITION, &error))?;
     let sources = vec![Source::used(Feature::TpBtf), Source::used(Feature::IterTcp), cookie, holders];
-    Ok(Loaded { ebpf, sources, has_btf: true })
+    Ok(Loaded { ebpf, sources, tracing: TRANSITION, has_btf: true })
 }
 
 /// The way without BTF; `why` it is taken.
@@ -109,7 +111,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Source::unused(Feature::Cookie, instead("using identities of our own")),
         Source::unused(Feature::TaskFile, instead("using /proc/PID/fd")),
     ];
-    Ok(Loaded { ebpf, sources, has_btf: false })
+    Ok(Loaded { ebpf, sources, tracing: TRANSITION_EVENT, has_btf: false })
 }
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {

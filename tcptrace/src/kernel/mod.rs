@@ -10,6 +10,7 @@ mod load;
 mod namespaces;
 mod procfs;
 mod refusal;
+mod skipped;
 mod sock_diag;
 mod sources;
 mod targets;
@@ -33,6 +34,7 @@ use crate::{
 use join::Join;
 pub use procfs::Process;
 pub use refusal::Refusal;
+use skipped::Skipped;
 pub use sources::{Feature, Source};
 pub use walk::WalkError;
 
@@ -54,6 +56,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     transitions: RingBuf<MapData>,
     lost: PerCpuArray<MapData, u64>,
+    skipped: Skipped,
     lost_before: u64,
     row_states: Array<MapData, u32>,
     log: EbpfLogger<KernelLog>,
@@ -74,8 +77,9 @@ impl Kernel {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _where_it_matters_the_map_fails =
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-        let load::Loaded { mut ebpf, sources, has_btf } = load::load(options)?;
+        let load::Loaded { mut ebpf, sources, tracing, has_btf } = load::load(options)?;
         Ok(Self {
+            skipped: Skipped::of(&ebpf, tracing),
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             lost: map(&mut ebpf, "LOST")?,
             lost_before: 0,
@@ -115,12 +119,13 @@ impl Kernel {
         Ok(())
     }
 
-    /// How many transitions the full ring has cost since the last call.
+    /// How many transitions have not reached the ring since the last call: it was full, or the kernel skipped
+    /// the program.
     ///
     /// # Errors
     /// The counters could not be read.
     pub fn newly_lost(&mut self) -> Result<u64, aya::maps::MapError> {
-        let total = self.lost.get(&0, 0)?.iter().sum::<u64>();
+        let total = self.lost.get(&0, 0)?.iter().sum::<u64>() + self.skipped.total();
         Ok(total - std::mem::replace(&mut self.lost_before, total))
     }
 

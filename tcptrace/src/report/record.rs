@@ -307,7 +307,8 @@ pub struct Lost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
-    /// Transitions that found the ring full.
+    /// Transitions that never reached us: the ring was full or, rarely, the kernel skipped the program because a
+    /// packet had interrupted it.
     RingFull,
     /// Records not written because nobody read stdout.
     ReaderSlow,

@@ -217,7 +217,7 @@ pub fn farewell(summary: &Summary) -> String {
         let _infallible = write!(text, ", {stuck} stuck, {cleared} cleared");
     }
     if *lost > 0 {
-        let _infallible = write!(text, ", {lost} lost (ring full)");
+        let _infallible = write!(text, ", {lost} lost");
     }
     if *dropped > 0 {
         let _infallible = write!(text, ", {dropped} not written (reader too slow)");
@@ -275,7 +275,7 @@ fn descriptors(first: &Owner, count: usize) -> String {
 fn lost_words(lost: &Lost) -> String {
     match lost.reason {
         LostReason::RingFull => format!(
-            "lost {}: the ring was full ({} in all)",
+            "lost {}: the kernel could not hand them over ({} in all)",
             plural(lost.lost as usize, "transition"),
             lost.lost_total
         ),
