@@ -1,9 +1,9 @@
 //! Whole lines to stdout, by a thread of their own: a reader that stops never stops the tracing.
 //!
-//! They are written as many at a time as fit [`PIPE_BUF`], which a pipe takes all or not at all: however it ends,
+//! They are written as many at a time as fit `PIPE_BUF`, which a pipe takes all or not at all: however it ends,
 //! its reader gets no half line (but for a line that alone is longer).
 //!
-//! What waits to be written is bounded: transitions are dropped, and counted, once [`LIMIT`] bytes wait;
+//! What waits to be written is bounded: transitions are dropped, and counted, once `LIMIT` bytes wait;
 //! records that say what is stuck are kept, they are bounded by the sockets there are.
 
 use std::{

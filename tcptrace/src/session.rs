@@ -321,10 +321,13 @@ impl Session {
     /// Delivers what was read, and the summary.
     fn end(mut self, started_ns: u64) -> Result<(), Failure> {
         self.sink.wall = WallClock::now();
+        // Before anything that may take its time, such as a slow reader.
+        self.kernel.detach();
         self.drain()?;
-        let Self { kernel, mut sink, .. } = self;
-        // Detach before waiting for a slow reader.
-        drop(kernel);
+        if self.resync_wanted {
+            self.resync()?;
+        }
+        let Self { mut sink, .. } = self;
         sink.tell_dropped();
         let at = sink.at(clock::monotonic_ns());
         let summary = sink.reporter.summary(started_ns, at);

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    io::ErrorKind,
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus},
@@ -90,7 +91,18 @@ impl Process {
         // SAFETY: prctl(2) is async-signal-safe and touches no memory of the parent.
         unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
         let name = command.get_program().display().to_string();
-        Self(command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}")))
+        let end = Instant::now() + patience();
+        loop {
+            match command.spawn() {
+                // A program copied just now, and another test's child that has yet to close what it inherited.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                started => {
+                    return Self(started.unwrap_or_else(|error| panic!("cannot start {name}: {error}")));
+                }
+            }
+        }
     }
 
     /// Its pid.

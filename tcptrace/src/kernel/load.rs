@@ -2,7 +2,7 @@
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, Iter, TracePoint},
+    programs::{BtfTracePoint, Iter, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink},
 };
 use tcptrace_common::{Config, EventLayout, KernelLayout};
 
@@ -25,11 +25,19 @@ pub(super) const SOCKET_HOLDERS: &str = "socket_holders";
 /// The BPF object, loaded and attached.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
+    pub(super) attached: Attached,
     pub(super) sources: Vec<Source>,
     /// The name of the program on the tracepoint.
     pub(super) tracing: &'static str,
     /// Whether it reads the kernel's structures. If not, there are no iterators either.
     pub(super) has_btf: bool,
+}
+
+/// The program on the tracepoint; dropping this takes it off.
+#[expect(dead_code, reason = "held for what dropping it does")]
+pub(super) enum Attached {
+    Typed(BtfTracePointLink),
+    Event(TracePointLink),
 }
 
 /// Loads and attaches what this kernel can do best.
@@ -78,11 +86,14 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
         }
     };
-    program::<&mut BtfTracePoint>(&mut ebpf, TRANSITION)?
+    let program = program::<&mut BtfTracePoint>(&mut ebpf, TRANSITION)?;
+    let attached = program
         .attach()
+        .and_then(|link| program.take_link(link))
         .map_err(|error| Refusal::from_program(TRANSITION, &error))?;
+    let attached = Attached::Typed(attached);
     let sources = vec![Source::used(Feature::TpBtf), Source::used(Feature::IterTcp), cookie, holders];
-    Ok(Loaded { ebpf, sources, tracing: TRANSITION, has_btf: true })
+    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, has_btf: true })
 }
 
 /// The way without BTF; `why` it is taken.
@@ -94,13 +105,14 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         let event = event_format::read().map_err(|error| no_event(&error))?;
         let mut ebpf = object(&mut loader, options, config(options, KernelLayout::UNKNOWN, event))?;
         let program = program::<&mut TracePoint>(&mut ebpf, TRANSITION_EVENT)?;
-        program
+        let attached = program
             .load()
             .and_then(|()| program.attach("sock", "inet_sock_set_state"))
+            .and_then(|link| program.take_link(link))
             .map_err(|error| Refusal::from_program(TRANSITION_EVENT, &error))?;
-        Ok(ebpf)
+        Ok((ebpf, Attached::Event(attached)))
     };
-    let ebpf = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
+    let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
     let instead = |what: &str| format!("{why}; {what}");
     let sources = vec![
         Source::unused(
@@ -111,7 +123,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Source::unused(Feature::Cookie, instead("using identities of our own")),
         Source::unused(Feature::TaskFile, instead("using /proc/PID/fd")),
     ];
-    Ok(Loaded { ebpf, sources, tracing: TRANSITION_EVENT, has_btf: false })
+    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, has_btf: false })
 }
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {

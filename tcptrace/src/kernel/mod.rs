@@ -54,6 +54,7 @@ pub struct Options {
 /// The kernel, being traced. Dropping it detaches everything.
 pub struct Kernel {
     ebpf: Ebpf,
+    attached: Option<load::Attached>,
     transitions: RingBuf<MapData>,
     lost: PerCpuArray<MapData, u64>,
     skipped: Skipped,
@@ -77,8 +78,9 @@ impl Kernel {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _where_it_matters_the_map_fails =
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-        let load::Loaded { mut ebpf, sources, tracing, has_btf } = load::load(options)?;
+        let load::Loaded { mut ebpf, attached, sources, tracing, has_btf } = load::load(options)?;
         Ok(Self {
+            attached: Some(attached),
             skipped: Skipped::of(&ebpf, tracing),
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             lost: map(&mut ebpf, "LOST")?,
@@ -95,6 +97,11 @@ impl Kernel {
     /// Which kernel features are in use, and why the others are not.
     pub fn sources(&self) -> &[Source] {
         &self.sources
+    }
+
+    /// Takes the program off the tracepoint: nothing comes into the ring any more. Sockets can still be walked.
+    pub fn detach(&mut self) {
+        self.attached = None;
     }
 
     /// The descriptor that becomes readable when a transition comes after all had been drained.
