@@ -1,6 +1,6 @@
 //! tcptrace: which TCP sockets are stuck, since when, held by whom, and why.
 //!
-//! A transition flows one way: [`kernel`] (the ring) → [`decode`] → [`tracker`] → [`report`] → [`output`];
+//! A transition flows one way: [`kernel`] (the ring) → [`decode`] → [`tracker`] → [`report`] → [`sink`] → [`output`];
 //! [`session`] turns the crank. What decides — [`age`], [`cause`], [`tracker`], [`report`] — is pure.
 
 pub mod age;
@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod output;
 pub mod report;
 pub mod session;
+pub mod sink;
 pub mod states;
 pub mod tracker;
 pub mod walk;

@@ -9,7 +9,8 @@ use tcptrace::{
     kernel::{Kernel, Options},
     output::Output,
     report::Text,
-    session::{self, Failure, Format},
+    session::{self, Failure},
+    sink::Format,
 };
 
 /// This host cannot be traced.

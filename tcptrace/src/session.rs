@@ -6,7 +6,6 @@
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
-use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use tcptrace_common::state;
 use tokio::{
@@ -22,7 +21,8 @@ use crate::{
     diagnostics::say,
     kernel::{Kernel, Process, WalkError},
     output::{Ended, Output},
-    report::{self, Event, Evidence, Instant, Record, Reporter, Start, Text},
+    report::{self, Event, Evidence, Record, Reporter, Start},
+    sink::{Format, Sink},
     tracker::{Finding, Tracker},
     walk::Walk,
 };
@@ -30,9 +30,6 @@ use crate::{
 /// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
 /// at once for people.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// Bytes of records that are handed to the output at the most at a time.
-const BATCH: usize = 64 << 10;
 
 /// Sockets that become due close to each other are judged by one walk: the next begins this much later, and
 /// later still where walks take long, so that they never take more than a fifth of the time.
@@ -72,15 +69,7 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
     let mut session = Session {
         kernel,
         tracker: Tracker::new(plan.policy),
-        sink: Sink {
-            reporter: Reporter::new(plan.views, plan.policy.threshold_ns),
-            format,
-            output,
-            lines: Vec::new(),
-            wall: WallClock::now(),
-            left: plan.count,
-            dropped: 0,
-        },
+        sink: Sink::new(Reporter::new(plan.views, plan.policy.threshold_ns), format, output, plan.count),
         jiffy_ns: clock::jiffy_ns(),
         followed: plan.policy.followed,
         next_walk_ns: 0,
@@ -96,14 +85,6 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
             Err(failure)
         }
     }
-}
-
-/// How records become bytes.
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// Aligned text.
-    Text(Box<Text>),
 }
 
 /// What ends a run from outside.
@@ -331,7 +312,9 @@ impl Session {
         sink.tell_dropped();
         let at = sink.at(clock::monotonic_ns());
         let summary = sink.reporter.summary(started_ns, at);
-        if let (Event::Summary(totals), Format::Text(_)) = (&summary.event, &sink.format) {
+        if let Event::Summary(totals) = &summary.event
+            && sink.is_text()
+        {
             say(report::farewell(totals));
         }
         sink.record(&summary);
@@ -344,72 +327,6 @@ impl Session {
                 Ok(())
             }
         }
-    }
-}
-
-/// Findings and records in, bytes to the output.
-struct Sink {
-    reporter: Reporter,
-    format: Format,
-    output: Output,
-    lines: Vec<u8>,
-    wall: WallClock,
-    /// How many more records of the views are wanted.
-    left: Option<u64>,
-    /// Records dropped since that was last told.
-    dropped: u64,
-}
-
-impl Sink {
-    fn finding(&mut self, finding: &Finding, evidence: &Evidence) {
-        if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
-            self.record(&record);
-        }
-    }
-
-    fn record(&mut self, record: &Record) {
-        if record.event.is_of_a_view() {
-            match &mut self.left {
-                Some(0) => return,
-                Some(left) => *left -= 1,
-                None => {}
-            }
-        }
-        if record.event.may_be_dropped() && self.output.is_full() {
-            self.dropped += 1;
-            return;
-        }
-        match &mut self.format {
-            Format::Json => report::json(record, &mut self.lines),
-            Format::Text(text) => text.line(record, &mut self.lines),
-        }
-        // One drain of the ring can be long: what waits has to be known while it goes on.
-        if self.lines.len() >= BATCH {
-            self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
-        }
-    }
-
-    fn flush(&mut self) {
-        if self.dropped > 0 && !self.output.is_full() {
-            self.tell_dropped();
-        }
-        self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
-    }
-
-    fn tell_dropped(&mut self) {
-        if self.dropped > 0 {
-            let at = self.at(clock::monotonic_ns());
-            let record = self.reporter.dropped(std::mem::take(&mut self.dropped), at);
-            self.record(&record);
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    fn at(&self, mono_ns: u64) -> Instant {
-        Instant { wall_ns: self.wall.at(mono_ns), mono_ns }
     }
 }
 
