@@ -139,11 +139,18 @@ struct Session {
 }
 
 impl Session {
-    /// From the start to whatever ends it.
+    /// From the start to whatever ends it, and through what the ring holds then.
     async fn turn(&mut self, plan: &Plan, ends: &mut Ends, ring: &AsyncFd<OwnedFd>) -> Result<(), Failure> {
         self.begin(plan)?;
         while !self.sink.is_done() && self.wait(ends, ring).await? {
             self.step()?;
+        }
+        self.sink.wall = WallClock::now();
+        // Before anything that may take its time, such as a slow reader.
+        self.kernel.detach();
+        self.drain()?;
+        if self.resync_wanted {
+            self.resync()?;
         }
         Ok(())
     }
@@ -300,14 +307,7 @@ impl Session {
     }
 
     /// Delivers what was read, and the summary.
-    fn end(mut self, started_ns: u64) -> Result<(), Failure> {
-        self.sink.wall = WallClock::now();
-        // Before anything that may take its time, such as a slow reader.
-        self.kernel.detach();
-        self.drain()?;
-        if self.resync_wanted {
-            self.resync()?;
-        }
+    fn end(self, started_ns: u64) -> Result<(), Failure> {
         let Self { mut sink, .. } = self;
         sink.tell_dropped();
         let at = sink.at(clock::monotonic_ns());

@@ -113,15 +113,14 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Ok((ebpf, Attached::Event(attached)))
     };
     let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
-    let instead = |what: &str| format!("{why}; {what}");
     let sources = vec![
         Source::unused(
             Feature::TpBtf,
-            instead("using the event sock:inet_sock_set_state, without namespaces"),
+            format_args!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"),
         ),
-        Source::unused(Feature::IterTcp, instead("using sock_diag")),
-        Source::unused(Feature::Cookie, instead("using identities of our own")),
-        Source::unused(Feature::TaskFile, instead("using /proc/PID/fd")),
+        Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
+        Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
+        Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
     ];
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, has_btf: false })
 }

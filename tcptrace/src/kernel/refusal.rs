@@ -195,3 +195,43 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn of_map(map: &str, errno: Errno) -> Refusal {
+        let io_error = io::Error::from_raw_os_error(errno.raw_os_error());
+        Refusal::from_aya(EbpfError::MapError(MapError::CreateError { name: map.to_owned(), io_error }))
+    }
+
+    #[test]
+    fn what_a_refused_map_says_of_the_kernel() {
+        assert!(matches!(of_map("TRANSITIONS", Errno::INVAL), Refusal::NoRingBuffer(_)));
+        assert!(matches!(of_map("AYA_LOGS", Errno::INVAL), Refusal::NoRingBuffer(_)));
+        assert!(matches!(of_map("LOST", Errno::INVAL), Refusal::Setup(_)));
+        assert!(matches!(of_map("TRANSITIONS", Errno::NOSYS), Refusal::NoBpf));
+        assert!(matches!(of_map("TRANSITIONS", Errno::PERM), Refusal::Forbidden));
+        assert!(matches!(of_map("TRANSITIONS", Errno::NOMEM), Refusal::Setup(_)));
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_which_is_not() {
+        let text = of_map("TRANSITIONS", Errno::INVAL).to_string();
+        for words in ["no BPF ring buffer", "why:", "do:", "Linux 5.8"] {
+            assert!(text.contains(words), "nothing of {words}: {text}");
+        }
+        assert!(!of_map("TRANSITIONS", Errno::INVAL).leaves_the_event(), "the event needs the ring too");
+    }
+
+    #[test]
+    fn only_what_the_kernel_lays_out_differently_leaves_the_event() {
+        assert!(Refusal::NoBtf(io::ErrorKind::NotFound.into()).leaves_the_event());
+        assert!(Refusal::Program { name: "transition", said: String::new() }.leaves_the_event());
+        assert!(!Refusal::NoBpf.leaves_the_event());
+        assert!(!Refusal::Forbidden.leaves_the_event());
+        assert!(!Refusal::NotPrivileged { missing: vec!["CAP_BPF"] }.leaves_the_event());
+    }
+}
