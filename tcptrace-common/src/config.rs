@@ -68,6 +68,14 @@ pub struct KernelLayout {
     pub task_leader: u32,
     /// `task_struct.comm` (16 bytes)
     pub task_comm: u32,
+    /// `task_struct.flags` (`unsigned int`)
+    pub task_flags: u32,
+    /// `task_struct.start_boottime` (`u64`)
+    pub task_start: u32,
+    /// `task_struct.real_cred` (pointer to `cred`)
+    pub task_cred: u32,
+    /// `cred.uid` (`kuid_t`, a `u32`)
+    pub cred_uid: u32,
 }
 
 /// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in tracefs: all that
@@ -112,11 +120,13 @@ pub struct Config {
     pub watched_states: u32,
     /// 1 where `bpf_get_socket_cookie` may be called from tracing programs (Linux 5.12), else 0.
     pub has_cookie: u32,
+    /// 1 where tracing programs may keep something with a socket, `bpf_sk_storage_get` (Linux 5.11), else 0.
+    pub has_storage: u32,
 }
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 28]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 32]);
 }
 
 impl EventLayout {
@@ -127,11 +137,12 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 28]),
+        layout: bytemuck::must_cast([0_u32; 32]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
+        has_storage: 0,
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 41 * 4);
+const _: () = assert!(size_of::<Config>() == 46 * 4);

@@ -1,4 +1,4 @@
-//! What the BPF programs write: one [`Transition`] per state change into the ring, one [`SocketRow`] per
+//! What the BPF programs write: one [`Transition`] per state change into the ring, one [`FoundSocket`] per
 //! socket and one [`HolderRow`] per file descriptor from the iterators.
 
 use bytemuck::{Pod, Zeroable};
@@ -14,6 +14,9 @@ pub const PROCESS_NAMED: u8 = 2;
 /// In [`Transition::flags`]: written by the program that stands in for the first one. Where the kernel moved the
 /// task to another CPU between the two, both have written the same transition.
 pub const TAKEN_OVER: u8 = 4;
+
+/// In [`Transition::flags`]: the task that acted was exiting, so that this is the kernel closing its descriptors.
+pub const EXITING: u8 = 8;
 
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
@@ -54,7 +57,7 @@ pub struct Transition {
     pub old_state: u8,
     /// See [`crate::state`].
     pub new_state: u8,
-    /// [`ACTOR_KNOWN`], [`PROCESS_NAMED`] and [`TAKEN_OVER`], or 0.
+    /// [`ACTOR_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`] and [`EXITING`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u8,
@@ -67,6 +70,33 @@ pub struct Transition {
     /// The process's name (its thread group leader's), NUL-padded, any bytes.
     pub comm: [u8; COMM_LEN],
     /// The name of the thread that acted, likewise.
+    pub thread_comm: [u8; COMM_LEN],
+}
+
+/// [`Origin::how`]: nothing is known of where the socket came from.
+pub const UNKNOWN_ORIGIN: u32 = 0;
+/// [`Origin::how`]: the task called connect(2).
+pub const CONNECTED: u32 = 1;
+/// [`Origin::how`]: the task called accept(2).
+pub const ACCEPTED: u32 = 2;
+/// [`Origin::how`]: the task called listen(2).
+pub const LISTENED: u32 = 3;
+
+/// Who brought a socket into a process: the kernel keeps it with the socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Origin {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub ktime_ns: u64,
+    /// Thread group id, in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id, likewise.
+    pub tid: u32,
+    /// [`CONNECTED`], [`ACCEPTED`], [`LISTENED`] or [`UNKNOWN_ORIGIN`].
+    pub how: u32,
+    /// Always 0.
+    pub pad: u32,
+    /// The thread's name, NUL-padded, any bytes.
     pub thread_comm: [u8; COMM_LEN],
 }
 
@@ -107,23 +137,47 @@ pub struct SocketRow {
     pub pad2: u32,
 }
 
-/// One file descriptor that holds a TCP socket.
+/// What `iter/tcp` gives for each socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct HolderRow {
-    /// The socket, as [`SocketRow`] from the walk of the sockets gives it.
-    pub socket: SocketRow,
-    /// Thread group id of the holder, in the initial pid namespace.
+pub struct FoundSocket {
+    /// The socket.
+    pub row: SocketRow,
+    /// Who connected or accepted it, or made it listen; all 0 where the kernel does not tell.
+    pub origin: Origin,
+}
+
+/// One file descriptor of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Descriptor {
+    /// Thread group id of the process, in the initial pid namespace.
     pub pid: u32,
     /// Thread id: differs from `pid` only for a thread with a descriptor table of its own.
     pub tid: u32,
     /// The file descriptor.
     pub fd: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Real user id of the process, in the initial user namespace.
+    pub uid: u32,
+    /// When the process started, nanoseconds since boot: what `/proc/PID/stat` gives in clock ticks.
+    pub start_ns: u64,
+    /// The process's name (its thread group leader's), NUL-padded, any bytes.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// One file descriptor that holds a TCP socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HolderRow {
+    /// The socket, as the walk of the sockets gives it.
+    pub socket: FoundSocket,
+    /// The descriptor.
+    pub descriptor: Descriptor,
 }
 
 const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
 const _: () = assert!(size_of::<Transition>() == 112 && align_of::<Transition>() == 8);
+const _: () = assert!(size_of::<Origin>() == 40 && align_of::<Origin>() == 8);
 const _: () = assert!(size_of::<SocketRow>() == 96 && align_of::<SocketRow>() == 8);
-const _: () = assert!(size_of::<HolderRow>() == 112 && align_of::<HolderRow>() == 8);
+const _: () = assert!(size_of::<FoundSocket>() == 136 && align_of::<FoundSocket>() == 8);
+const _: () = assert!(size_of::<HolderRow>() == 176 && align_of::<HolderRow>() == 8);

@@ -55,7 +55,7 @@ pub(crate) unsafe fn tuple(tcp: *const c_void) -> Tuple {
     unsafe {
         let family: u16 = load(tcp, layout!(family));
         let (local_addr, remote_addr) = if family == AF_INET6 && layout!(local_v6) != ABSENT {
-            (address(tcp, layout!(local_v6)), address(tcp, layout!(remote_v6)))
+            (sixteen_bytes(tcp, layout!(local_v6)), sixteen_bytes(tcp, layout!(remote_v6)))
         } else {
             (v4_mapped(load(tcp, layout!(local_v4))), v4_mapped(load(tcp, layout!(remote_v4))))
         };
@@ -75,9 +75,9 @@ pub(crate) unsafe fn tuple(tcp: *const c_void) -> Tuple {
 /// # Safety
 /// As [`load`].
 #[inline(always)]
-unsafe fn address(tcp: *const c_void, offset: u32) -> [u8; 16] {
+pub(crate) unsafe fn sixteen_bytes(base: *const c_void, offset: u32) -> [u8; 16] {
     // SAFETY: as promised by the caller.
-    let halves: [u64; 2] = unsafe { [load(tcp, offset), load(tcp, offset + 8)] };
+    let halves: [u64; 2] = unsafe { [load(base, offset), load(base, offset + 8)] };
     bytemuck::cast(halves)
 }
 

@@ -1,7 +1,8 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring; `skipped_transition` does so where the kernel could not run the first. `tcp_sockets` and
+//! record into the ring; `skipped_transition` does so where the kernel could not run the first. `accepted` runs at
+//! every accept(2) and notes who called it. `tcp_sockets` and
 //! `socket_holders` run only when user space walks the kernel's sockets or file descriptors. Nothing here
 //! decides what is stuck, or formats anything.
 
@@ -15,6 +16,7 @@
 
 mod identity;
 mod kernel;
+mod origin;
 mod row;
 mod transition;
 
@@ -22,8 +24,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     helpers::generated::bpf_sock_from_file,
-    macros::{btf_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, fentry, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, TracePointContext},
 };
 
 /// `sock:inet_sock_set_state`: `(const struct sock *sk, const int oldstate, const int newstate)`.
@@ -46,6 +48,14 @@ pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `security_sock_graft(struct sock *sk, struct socket *parent)` (`security/security.c`): accept(2) gives a socket
+/// to the task that called it.
+#[fentry(function = "security_sock_graft")]
+pub fn accepted(ctx: FEntryContext) -> i32 {
+    origin::remember(ctx.arg(0), tcptrace_common::ACCEPTED);
+    0
+}
+
 /// The same as an event of tracefs, for kernels without BTF. Only one of the two is ever loaded.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn transition_event(ctx: TracePointContext) -> i32 {
@@ -61,9 +71,7 @@ pub fn transition_event(ctx: TracePointContext) -> i32 {
 pub extern "C" fn tcp_sockets(ctx: *mut c_void) -> i32 {
     let ctx = IterContext(ctx);
     let sk = ctx.pointer(1);
-    if let Some(row) = row::of_socket(&ctx, sk) {
-        ctx.write(&row);
-    }
+    row::write_socket(&ctx, sk);
     0
 }
 
@@ -84,8 +92,8 @@ pub extern "C" fn socket_holders(ctx: *mut c_void) -> i32 {
     }
     // SAFETY: `socket` is a live `struct socket` for the length of this call.
     let sk = unsafe { kernel::load::<*const c_void>(socket.cast(), kernel::layout!(socket_sk)) };
-    if let Some(socket) = row::of_socket(&ctx, sk) {
-        ctx.write(&row::of_holder(socket, task, ctx.word(2)));
+    if row::write_socket(&ctx, sk) {
+        ctx.write(&row::descriptor(task, ctx.word(2)));
     }
     0
 }

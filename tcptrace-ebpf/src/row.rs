@@ -11,20 +11,31 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use tcptrace_common::{HolderRow, IN_ACCEPT_QUEUE, SocketRow, state};
+use tcptrace_common::{Descriptor, IN_ACCEPT_QUEUE, SocketRow, state};
 
 use crate::{
-    identity,
+    IterContext, identity,
     kernel::{self, layout, load},
+    origin,
 };
 
 /// The states wanted from the walk under way, as a mask. User space sets it before each walk.
 #[map]
 static ROW_STATES: Array<u32> = Array::with_max_entries(1, 0);
 
-/// The row of the socket at `sk`, where it is a full TCP socket in a wanted state.
+/// Writes the row of the socket at `sk` and where it came from, where it is a full TCP socket in a wanted state.
+/// Says whether it is.
 #[inline(always)]
-pub(crate) fn of_socket<C: EbpfContext>(ctx: &C, sk: *const c_void) -> Option<SocketRow> {
+pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) -> bool {
+    let Some(row) = of_socket(ctx, sk) else { return false };
+    // One after the other, for the sake of the stack. A row of which only a part fits the kernel takes back.
+    ctx.write(&row);
+    ctx.write(origin::of(sk));
+    true
+}
+
+#[inline(always)]
+fn of_socket<C: EbpfContext>(ctx: &C, sk: *const c_void) -> Option<SocketRow> {
     if sk.is_null() {
         return None;
     }
@@ -70,17 +81,20 @@ pub(crate) fn of_socket<C: EbpfContext>(ctx: &C, sk: *const c_void) -> Option<So
     }
 }
 
-/// The row of a descriptor `fd` of `task` that holds `socket`.
+/// The descriptor `fd` of `task`.
 #[inline(always)]
-pub(crate) fn of_holder(socket: SocketRow, task: *const c_void, fd: u32) -> HolderRow {
+pub(crate) fn descriptor(task: *const c_void, fd: u32) -> Descriptor {
     // SAFETY: `task` is the iterator's own pointer, checked for null by the caller.
     unsafe {
-        HolderRow {
-            socket,
+        let leader: *const c_void = load(task, layout!(task_leader));
+        let cred: *const c_void = load(task, layout!(task_cred));
+        Descriptor {
             pid: load(task, layout!(task_tgid)),
             tid: load(task, layout!(task_pid)),
             fd,
-            pad: 0,
+            uid: load(cred, layout!(cred_uid)),
+            start_ns: load(leader, layout!(task_start)),
+            comm: kernel::sixteen_bytes(leader, layout!(task_comm)),
         }
     }
 }

@@ -13,16 +13,19 @@ use aya_ebpf::{
     programs::TracePointContext,
 };
 use tcptrace_common::{
-    ABSENT, ACTOR_KNOWN, AF_INET6, COMM_LEN, PROCESS_NAMED, Transition, Tuple, state, v4_mapped,
+    ABSENT, ACTOR_KNOWN, AF_INET6, COMM_LEN, EXITING, PROCESS_NAMED, Transition, Tuple, state, v4_mapped,
 };
 
 use crate::{
     identity,
     kernel::{self, config, layout},
+    origin,
 };
 
 /// `include/uapi/linux/in.h`
 const IPPROTO_TCP: u16 = 6;
+/// `include/linux/sched.h`
+const PF_EXITING: u32 = 4;
 
 /// The offset of one field of the event.
 macro_rules! event {
@@ -50,6 +53,7 @@ static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Writes the record of one transition, where it is one of TCP that is watched.
 #[inline(always)]
 pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
+    origin::remember_opening(sk, old_state, new_state);
     if is_unwatched(sk, old_state, new_state) {
         return;
     }
@@ -84,7 +88,7 @@ fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new
     }
     // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
     submit(ctx, sk, old_state, new_state, flags, || unsafe {
-        (kernel::tuple(tcp), kernel::netns(tcp), kernel::load(tcp, layout!(err)))
+        (kernel::tuple(tcp), kernel::netns(tcp), Some(kernel::load(tcp, layout!(err))))
     });
 }
 
@@ -113,7 +117,7 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
             family,
             pad: 0,
         };
-        submit(ctx, sk, old_state, new_state, 0, || (tuple, 0, 0));
+        submit(ctx, sk, old_state, new_state, 0, || (tuple, 0, None));
     }
     Ok(())
 }
@@ -140,7 +144,7 @@ fn submit<C: EbpfContext>(
     old_state: u8,
     new_state: u8,
     flags: u8,
-    fields: impl Fn() -> (Tuple, u32, i32),
+    fields: impl Fn() -> (Tuple, u32, Option<i32>),
 ) {
     // SAFETY: no arguments.
     let ktime_ns = unsafe { bpf_ktime_get_ns() };
@@ -200,7 +204,7 @@ fn write<C: EbpfContext>(
     (old_state, new_state): (u8, u8),
     ktime_ns: u64,
     flags: u8,
-    fields: &impl Fn() -> (Tuple, u32, i32),
+    fields: &impl Fn() -> (Tuple, u32, Option<i32>),
 ) {
     // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
     // be read meanwhile.
@@ -218,7 +222,7 @@ fn write<C: EbpfContext>(
         ktime_ns,
         cookie,
         netns,
-        sk_err,
+        sk_err: sk_err.unwrap_or(0),
         tuple,
         old_state,
         new_state,
@@ -230,7 +234,7 @@ fn write<C: EbpfContext>(
         comm: [0; COMM_LEN],
         thread_comm: [0; COMM_LEN],
     });
-    if current_task_acts(old_state, new_state) {
+    if current_task_acts(old_state, new_state, sk_err) {
         actor(record);
     }
     // No flags: user space is woken only when it had read everything before this record.
@@ -249,15 +253,19 @@ fn count(counters: &PerCpuArray<u64>, index: u32) {
 
 /// Whether the task on this CPU is the one that caused the change. All others run in softirq, on whatever
 /// task the CPU was busy with.
+///
+/// A socket goes straight to CLOSE without an error where its process closes it with data unread, or aborts it
+/// (`__tcp_close`, `tcp_disconnect`, `net/ipv4/tcp.c`). With one it was a reset, or a timeout.
 #[inline(always)]
-const fn current_task_acts(old_state: u8, new_state: u8) -> bool {
-    matches!(
-        (old_state, new_state),
+fn current_task_acts(old_state: u8, new_state: u8, sk_err: Option<i32>) -> bool {
+    match (old_state, new_state) {
         (state::CLOSE, state::SYN_SENT | state::LISTEN)
-            | (state::ESTABLISHED, state::FIN_WAIT1)
-            | (state::CLOSE_WAIT, state::LAST_ACK)
-            | (state::LISTEN, state::CLOSE)
-    )
+        | (state::ESTABLISHED, state::FIN_WAIT1)
+        | (state::CLOSE_WAIT, state::LAST_ACK)
+        | (state::LISTEN, state::CLOSE) => true,
+        (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => sk_err == Some(0),
+        _ => false,
+    }
 }
 
 /// Fills in the current task: the process by its leader's name, and the thread by its own.
@@ -275,13 +283,19 @@ fn actor(record: &mut Transition) {
         return;
     }
     // SAFETY: probe reads check the addresses themselves.
-    let comm = unsafe {
+    unsafe {
         let task = bpf_get_current_task() as *const c_void;
-        bpf_probe_read_kernel(task.byte_add(layout!(task_leader) as usize).cast::<*const c_void>())
-            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()))
-    };
-    if let Ok(comm) = comm {
-        record.comm = comm;
-        record.flags |= PROCESS_NAMED;
+        let member = |offset: u32| task.byte_add(offset as usize);
+        if bpf_probe_read_kernel(member(layout!(task_flags)).cast::<u32>())
+            .is_ok_and(|flags| flags & PF_EXITING != 0)
+        {
+            record.flags |= EXITING;
+        }
+        let comm = bpf_probe_read_kernel(member(layout!(task_leader)).cast::<*const c_void>())
+            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()));
+        if let Ok(comm) = comm {
+            record.comm = comm;
+            record.flags |= PROCESS_NAMED;
+        }
     }
 }

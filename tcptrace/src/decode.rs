@@ -1,7 +1,7 @@
 //! Bytes from the kernel → records, each checked for what user space goes on to rely on.
 
 use bytemuck::AnyBitPattern;
-use tcptrace_common::{AF_INET, AF_INET6, HolderRow, SocketRow, Transition, Tuple, state};
+use tcptrace_common::{AF_INET, AF_INET6, FoundSocket, HolderRow, SocketRow, Transition, Tuple, state};
 
 /// Bytes that are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +40,10 @@ pub fn transition(bytes: &[u8]) -> Result<Transition, DecodeError> {
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn socket_row(bytes: &[u8]) -> Result<SocketRow, DecodeError> {
-    let row = fixed(bytes, "socket row")?;
-    check_row(&row)?;
-    Ok(row)
+pub fn found_socket(bytes: &[u8]) -> Result<FoundSocket, DecodeError> {
+    let found: FoundSocket = fixed(bytes, "socket row")?;
+    check_row(&found.row)?;
+    Ok(found)
 }
 
 /// One row of the walk of the descriptors.
@@ -52,7 +52,7 @@ pub fn socket_row(bytes: &[u8]) -> Result<SocketRow, DecodeError> {
 /// See [`DecodeError`].
 pub fn holder_row(bytes: &[u8]) -> Result<HolderRow, DecodeError> {
     let row: HolderRow = fixed(bytes, "holder row")?;
-    check_row(&row.socket)?;
+    check_row(&row.socket.row)?;
     Ok(row)
 }
 
@@ -133,19 +133,22 @@ mod tests {
 
     #[test]
     fn rows_are_checked_like_records() {
-        let good = SocketRow {
+        let row = SocketRow {
             state: state::LISTEN,
             tuple: Tuple { family: AF_INET6, ..Tuple::zeroed() },
             ..SocketRow::zeroed()
         };
-        assert_eq!(socket_row(bytes_of(&good)), Ok(good));
+        let good = FoundSocket { row, ..FoundSocket::zeroed() };
+        assert_eq!(found_socket(bytes_of(&good)), Ok(good));
         assert_eq!(
-            socket_row(&[]),
-            Err(DecodeError::Length { record: "socket row", expected: 96, length: 0 })
+            found_socket(&[]),
+            Err(DecodeError::Length { record: "socket row", expected: 136, length: 0 })
         );
-        let holder = HolderRow { socket: good, pid: 1, ..HolderRow::zeroed() };
+        let holder = HolderRow { socket: good, ..HolderRow::zeroed() };
         assert_eq!(holder_row(bytes_of(&holder)), Ok(holder));
-        let bad = HolderRow { socket: SocketRow { state: 99, ..good }, ..holder };
+        let bad = FoundSocket { row: SocketRow { state: 99, ..row }, ..good };
+        assert_eq!(found_socket(bytes_of(&bad)), Err(DecodeError::State(99)));
+        let bad = HolderRow { socket: bad, ..holder };
         assert_eq!(holder_row(bytes_of(&bad)), Err(DecodeError::State(99)));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     report::{self, Event, Evidence, Record, Reporter, Start},
     sink::{Format, Sink},
     tracker::{Finding, Tracker},
-    walk::Walk,
+    walk::{self, Walk},
 };
 
 /// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
@@ -72,6 +72,7 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
         sink: Sink::new(Reporter::new(plan.views, plan.policy.threshold_ns), format, output, plan.count),
         jiffy_ns: clock::jiffy_ns(),
         followed: plan.policy.followed,
+        beside: walk::beside(plan.policy.watched),
         next_walk_ns: 0,
         resync_wanted: false,
         gather_until_ns: 0,
@@ -130,6 +131,8 @@ struct Session {
     sink: Sink,
     jiffy_ns: u64,
     followed: u32,
+    /// The states of the sockets that tell more about those that may be stuck.
+    beside: u32,
     /// No walk before this.
     next_walk_ns: u64,
     /// Transitions were lost: all sockets have to be looked at again.
@@ -288,7 +291,7 @@ impl Session {
     }
 
     fn walk(&mut self, states: u32) -> Result<Walk, Failure> {
-        let walk = self.kernel.walk(states)?;
+        let walk = self.kernel.walk(states | self.beside)?;
         let ended_ns = clock::monotonic_ns();
         let took_ns = ended_ns - walk.started_ns;
         self.next_walk_ns = ended_ns + (4 * took_ns).max(BETWEEN_WALKS.as_nanos() as u64);

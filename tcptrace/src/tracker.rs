@@ -15,8 +15,9 @@
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
+use rustix::io::Errno;
 use tcptrace_common::{
-    ACTOR_KNOWN, COMM_LEN, PROCESS_NAMED, SocketRow, TAKEN_OVER, Transition, Tuple, state,
+    ACTOR_KNOWN, COMM_LEN, EXITING, PROCESS_NAMED, SocketRow, TAKEN_OVER, Transition, Tuple, state,
 };
 
 use crate::{age::Since, walk::Walk};
@@ -124,7 +125,51 @@ pub enum Finding {
         at_ns: u64,
         /// Who caused it.
         actor: Option<Actor>,
+        /// In which way.
+        how: Ending,
     },
+}
+
+/// How a socket left a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Its process closed it, or shut down its side.
+    Closed,
+    /// Its process exited, and the kernel closed it.
+    Exited,
+    /// The peer reset the connection.
+    Reset,
+    /// The kernel gave up waiting for the peer.
+    TimedOut,
+    /// An administrator destroyed it (`ss --kill`).
+    Destroyed,
+    /// The connection went its way, and no process had a part in that.
+    Peer,
+    /// Nobody saw it.
+    Unknown,
+}
+
+impl Ending {
+    fn of(transition: &Transition) -> Self {
+        let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
+        if flags & EXITING != 0 {
+            return Self::Exited;
+        }
+        if flags & ACTOR_KNOWN != 0 {
+            return Self::Closed;
+        }
+        match new_state {
+            state::CLOSE if sk_err == Errno::TIMEDOUT.raw_os_error() => Self::TimedOut,
+            state::CLOSE if sk_err == Errno::CONNABORTED.raw_os_error() => Self::Destroyed,
+            state::CLOSE if sk_err != 0 => Self::Reset,
+            // With no error it is the process's doing, which here was not seen.
+            state::CLOSE if matches!(old_state, state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT) => {
+                Self::Unknown
+            }
+            _ => Self::Peer,
+        }
+    }
 }
 
 /// All sockets that are followed.
@@ -186,7 +231,14 @@ impl Tracker {
             return;
         }
         if let Some(socket) = known.filter(|socket| socket.reported) {
-            found(Finding::Cleared { cookie, socket, new_state, at_ns: ktime_ns, actor });
+            found(Finding::Cleared {
+                cookie,
+                socket,
+                new_state,
+                at_ns: ktime_ns,
+                actor,
+                how: Ending::of(transition),
+            });
         }
         self.put(
             cookie,
@@ -231,7 +283,14 @@ impl Tracker {
             return false;
         }
         if known.reported {
-            found(Finding::Cleared { cookie, socket: known, new_state: state, at_ns: ktime_ns, actor: None });
+            found(Finding::Cleared {
+                cookie,
+                socket: known,
+                new_state: state,
+                at_ns: ktime_ns,
+                actor: None,
+                how: Ending::Unknown,
+            });
         }
         // It came here at some time after it was last heard of.
         let since = since.narrowed_by(Since::between(Some(known.heard_ns), ktime_ns));
@@ -287,7 +346,14 @@ impl Tracker {
         if let Some(socket) = self.sockets.remove(&cookie) {
             self.due.remove(&(socket.due_ns, cookie));
             if socket.reported {
-                found(Finding::Cleared { cookie, socket, new_state: state::CLOSE, at_ns, actor: None });
+                found(Finding::Cleared {
+                    cookie,
+                    socket,
+                    new_state: state::CLOSE,
+                    at_ns,
+                    actor: None,
+                    how: Ending::Unknown,
+                });
             }
         }
     }

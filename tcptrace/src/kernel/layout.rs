@@ -29,7 +29,7 @@ pub(super) fn parse(raw: &[u8]) -> anyhow::Result<Btf> {
 /// # Errors
 /// A required struct or member is not there: a kernel that moved it, or BTF of something else.
 pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
-    let structs = ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct"];
+    let structs = ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred"];
     let structs: Vec<_> =
         structs.into_iter().filter_map(|name| Some((name, composite(btf, name)?))).collect();
     let optional = |path: &str| {
@@ -68,6 +68,10 @@ pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
         task_pid: find("task_struct.pid")?,
         task_leader: find("task_struct.group_leader")?,
         task_comm: find("task_struct.comm")?,
+        task_flags: find("task_struct.flags")?,
+        task_start: find("task_struct.start_boottime")?,
+        task_cred: find("task_struct.real_cred")?,
+        cred_uid: find("cred.uid")?,
     })
 }
 

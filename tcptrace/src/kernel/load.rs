@@ -2,7 +2,10 @@
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, Iter, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink},
+    programs::{
+        BtfTracePoint, FEntry, Iter, TracePoint, fentry::FEntryLink, tp_btf::BtfTracePointLink,
+        trace_point::TracePointLink,
+    },
 };
 use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
@@ -20,13 +23,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc
 const TRANSITION: &str = "transition";
 const SKIPPED_TRANSITION: &str = "skipped_transition";
 const TRANSITION_EVENT: &str = "transition_event";
+const ACCEPTED: &str = "accepted";
 pub(super) const TCP_SOCKETS: &str = "tcp_sockets";
 pub(super) const SOCKET_HOLDERS: &str = "socket_holders";
 
 /// The BPF object, loaded and attached.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
-    pub(super) attached: Attached,
+    pub(super) attached: Vec<Attached>,
     pub(super) sources: Vec<Source>,
     /// The name of the program on the tracepoint.
     pub(super) tracing: &'static str,
@@ -34,11 +38,12 @@ pub(super) struct Loaded {
     pub(super) has_btf: bool,
 }
 
-/// What is on the tracepoint; dropping this takes it off.
+/// A program where the kernel runs it; dropping this takes it off.
 #[expect(dead_code, reason = "held for what dropping it does")]
 pub(super) enum Attached {
-    Typed(Vec<BtfTracePointLink>),
+    Transition(BtfTracePointLink),
     Event(TracePointLink),
+    Accepted(FEntryLink),
 }
 
 /// Loads and attaches what this kernel can do best.
@@ -64,20 +69,12 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     drop((raw, kernel));
     let mut loader = loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let event = EventLayout::UNKNOWN;
-    let config = |has_cookie| Config { has_cookie, ..config(options, layout, event) };
-
-    let (mut ebpf, cookie) = if options.without.contains(&Feature::Cookie) {
-        (traced(&mut loader, options, config(0), &btf)?, Source::unused(Feature::Cookie, TURNED_OFF))
-    } else {
-        match traced(&mut loader, options, config(1), &btf) {
-            Ok(ebpf) => (ebpf, Source::used(Feature::Cookie)),
-            // Whether the helper may be called here is known only by trying.
-            Err(Refusal::Program { said, .. }) => {
-                (traced(&mut loader, options, config(0), &btf)?, Source::unused(Feature::Cookie, said))
-            }
-            Err(refusal) => return Err(refusal),
-        }
+    let config = |helpers: Helpers| Config {
+        has_cookie: helpers.cookie.into(),
+        has_storage: helpers.storage.into(),
+        ..config(options, layout, event)
     };
+    let (mut ebpf, helpers) = with_helpers(&mut loader, options, config, &btf)?;
     iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
     let holders = if options.without.contains(&Feature::TaskFile) {
         Source::unused(Feature::TaskFile, TURNED_OFF)
@@ -87,15 +84,34 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
         }
     };
-    let mut attached = vec![attach(&mut ebpf, TRANSITION)?];
+    let mut attached = vec![Attached::Transition(attach(&mut ebpf, TRANSITION)?)];
     // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
     // would cost as much again. What is skipped all the same is counted, and repaired.
     if options.watched_states == state::ALL && ebpf.program(TRANSITION).is_some_and(lost::is_skipped) {
         tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
-        attached.push(attach(&mut ebpf, SKIPPED_TRANSITION)?);
+        attached.push(Attached::Transition(attach(&mut ebpf, SKIPPED_TRANSITION)?));
     }
-    let attached = Attached::Typed(attached);
-    let sources = vec![Source::used(Feature::TpBtf), Source::used(Feature::IterTcp), cookie, holders];
+    let accept = if options.without.contains(&Feature::Accept) {
+        Source::unused(Feature::Accept, TURNED_OFF)
+    } else if !helpers.storage.in_use() {
+        Source::unused(Feature::Accept, format_args!("needs {}", Feature::Storage.name()))
+    } else {
+        match accepted(&mut ebpf, &btf) {
+            Ok(link) => {
+                attached.push(Attached::Accepted(link));
+                Source::used(Feature::Accept)
+            }
+            Err(refusal) => Source::unused(Feature::Accept, refusal.what()),
+        }
+    };
+    let sources = vec![
+        Source::used(Feature::TpBtf),
+        Source::used(Feature::IterTcp),
+        helpers.cookie,
+        holders,
+        helpers.storage,
+        accept,
+    ];
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, has_btf: true })
 }
 
@@ -113,7 +129,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
             .and_then(|()| program.attach("sock", "inet_sock_set_state"))
             .and_then(|link| program.take_link(link))
             .map_err(|error| Refusal::from_program(TRANSITION_EVENT, &error))?;
-        Ok((ebpf, Attached::Event(attached)))
+        Ok((ebpf, vec![Attached::Event(attached)]))
     };
     let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
     let sources = vec![
@@ -124,24 +140,73 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
         Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
         Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
+        Source::unused(Feature::Storage, "needs BTF"),
+        Source::unused(Feature::Accept, "needs BTF"),
     ];
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, has_btf: false })
 }
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
-    Config { layout, event, watched_states: options.watched_states, has_cookie: 0 }
+    Config { layout, event, watched_states: options.watched_states, has_cookie: 0, has_storage: 0 }
 }
 
-/// Creates the maps and loads the one program without which there is nothing to trace.
-fn traced(
+/// The helpers that tracing programs may call only on newer kernels; whether they may is known only by trying.
+#[derive(Clone, Copy)]
+struct Helpers<T = bool> {
+    cookie: T,
+    storage: T,
+}
+
+/// Creates the maps and loads the one program without which there is nothing to trace, with as many of the helpers
+/// as the kernel lets it call.
+fn with_helpers(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
-    config: Config,
+    config: impl Fn(Helpers) -> Config,
     btf: &Btf,
-) -> Result<Ebpf, Refusal> {
-    let mut ebpf = object(loader, options, config)?;
-    tp_btf(&mut ebpf, TRANSITION, btf)?;
-    Ok(ebpf)
+) -> Result<(Ebpf, Helpers<Source>), Refusal> {
+    let is_off = |feature| options.without.contains(&feature);
+    let off = Helpers { cookie: is_off(Feature::Cookie), storage: is_off(Feature::Storage) };
+    let mut said = Helpers { cookie: TURNED_OFF.to_owned(), storage: TURNED_OFF.to_owned() };
+    let mut last = None;
+    for (cookie, storage) in [(true, true), (true, false), (false, true), (false, false)] {
+        if (cookie && off.cookie) || (storage && off.storage) {
+            continue;
+        }
+        let mut ebpf = object(loader, options, config(Helpers { cookie, storage }))?;
+        match tp_btf(&mut ebpf, TRANSITION, btf) {
+            Ok(()) => {
+                let source = |feature, used: bool, said: String| {
+                    if used { Source::used(feature) } else { Source::unused(feature, said) }
+                };
+                let cookie = source(Feature::Cookie, cookie, said.cookie);
+                let storage = source(Feature::Storage, storage, said.storage);
+                return Ok((ebpf, Helpers { cookie, storage }));
+            }
+            Err(refusal @ Refusal::Program { .. }) => {
+                // The last to be refused with one of them says why that one cannot be.
+                let what = refusal.what();
+                if cookie {
+                    said.cookie.clone_from(&what);
+                }
+                if storage {
+                    said.storage = what;
+                }
+                last = Some(refusal);
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Err(last.unwrap_or_else(|| absent(TRANSITION)))
+}
+
+fn accepted(ebpf: &mut Ebpf, btf: &Btf) -> Result<FEntryLink, Refusal> {
+    let program = program::<&mut FEntry>(ebpf, ACCEPTED)?;
+    let link = program
+        .load("security_sock_graft", btf)
+        .and_then(|()| program.attach())
+        .and_then(|link| program.take_link(link));
+    link.map_err(|error| Refusal::from_program(ACCEPTED, &error))
 }
 
 fn tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Refusal> {

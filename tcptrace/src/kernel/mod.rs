@@ -3,6 +3,7 @@
 //! Nothing here decides anything about sockets. Records leave it decoded; errors leave it as a [`Refusal`]
 //! (this host cannot be traced) or a [`WalkError`] (this one look failed).
 
+mod container;
 mod event_format;
 mod join;
 mod layout;
@@ -54,7 +55,7 @@ pub struct Options {
 /// The kernel, being traced. Dropping it detaches everything.
 pub struct Kernel {
     ebpf: Ebpf,
-    attached: Option<load::Attached>,
+    attached: Vec<load::Attached>,
     transitions: RingBuf<MapData>,
     losses: Losses,
     row_states: Array<MapData, u32>,
@@ -78,7 +79,7 @@ impl Kernel {
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
         let load::Loaded { mut ebpf, attached, sources, tracing, has_btf } = load::load(options)?;
         Ok(Self {
-            attached: Some(attached),
+            attached,
             losses: Losses::of(&mut ebpf, tracing)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             row_states: map(&mut ebpf, "ROW_STATES")?,
@@ -97,7 +98,7 @@ impl Kernel {
 
     /// Takes the program off the tracepoint: nothing comes into the ring any more. Sockets can still be walked.
     pub fn detach(&mut self) {
-        self.attached = None;
+        self.attached.clear();
     }
 
     /// The descriptor that becomes readable when a transition comes after all had been drained.

@@ -5,7 +5,8 @@ use std::fs;
 
 use rustc_hash::FxHashMap;
 
-use crate::walk::{Holder, Walk};
+use super::container::container;
+use crate::walk::{Holder, Named, Walk};
 
 /// What can be said of a process beyond its pid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,24 +19,40 @@ pub struct Process {
     pub uid: Option<u32>,
     /// Its cgroup (`/proc/PID/cgroup`), any bytes: the unified one, or systemd's where that says nothing.
     pub cgroup: Option<Vec<u8>>,
+    /// Its container, as its cgroup's path tells.
+    pub container: Option<String>,
 }
 
 impl Process {
-    /// Looks up a process.
-    pub fn look_up(pid: u32) -> Self {
+    /// Looks up a process; `named` where the kernel has said already which one is meant. If another has the pid by
+    /// now, nothing is known.
+    pub fn look_up(pid: u32, named: Option<Named>) -> Self {
         let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
-        Self {
-            comm: file("comm").map(|mut comm| {
+        let mut process = Self::default();
+        if named.is_none() {
+            process.comm = file("comm").map(|mut comm| {
                 comm.pop_if(|last| *last == b'\n');
                 comm
-            }),
-            exe: fs::read_link(format!("/proc/{pid}/exe"))
-                .ok()
-                .map(|path| path.into_os_string().into_encoded_bytes()),
-            uid: file("status").as_deref().and_then(real_uid),
-            cgroup: file("cgroup").as_deref().and_then(cgroup),
+            });
+            process.uid = file("status").as_deref().and_then(real_uid);
         }
+        let exe = fs::read_link(format!("/proc/{pid}/exe"));
+        process.exe = exe.ok().map(|path| path.into_os_string().into_encoded_bytes());
+        process.cgroup = file("cgroup").as_deref().and_then(cgroup);
+        process.container = process.cgroup.as_deref().and_then(container);
+        let is_meant = named.is_none_or(|named| {
+            let ticks = named.start_ns / (1_000_000_000 / rustix::param::clock_ticks_per_second());
+            file("stat").as_deref().and_then(start_ticks) == Some(ticks)
+        });
+        if is_meant { process } else { Self::default() }
     }
+}
+
+/// When a process started, clock ticks since boot: the 22nd field of its stat. The second is its name in brackets,
+/// which may hold anything.
+fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// The first number of the line `Uid:` in a process's status.
@@ -80,7 +97,7 @@ pub(super) fn add_holders(walk: &mut Walk) {
             if let Some(cookie) =
                 socket_inode(target.as_os_str().as_encoded_bytes()).and_then(|inode| by_inode.get(&inode))
             {
-                walk.holders.push(Holder { cookie: *cookie, pid, fd });
+                walk.holders.push(Holder { cookie: *cookie, pid, fd, process: None });
             }
         }
     }
@@ -124,6 +141,25 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there_is_unknown() {
-        assert_eq!(Process::look_up(0), Process::default());
+        assert_eq!(Process::look_up(0, None), Process::default());
+    }
+
+    #[test]
+    fn the_start_comes_after_a_name_of_any_bytes() {
+        let stat = b"7 (a) R (b) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n";
+        assert_eq!(start_ticks(stat), Some(4711));
+        assert_eq!(start_ticks(b"7 (a S 1"), None);
+        assert_eq!(start_ticks(b"7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn another_process_with_the_same_pid_is_not_meant() {
+        let pid = std::process::id();
+        let start = fs::read(format!("/proc/{pid}/stat")).ok().as_deref().and_then(start_ticks);
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+        let named = |ticks| Some(Named { start_ns: ticks * tick_ns + 1, uid: 0, comm: [0; 16] });
+        let start = start.expect("we run");
+        assert!(Process::look_up(pid, named(start)).exe.is_some());
+        assert_eq!(Process::look_up(pid, named(start + 1)), Process::default());
     }
 }

@@ -18,6 +18,10 @@ pub enum Feature {
     Cookie,
     /// Walking all descriptors with `bpf_sock_from_file`: holders in one pass.
     TaskFile,
+    /// `bpf_sk_storage_get` in tracing programs: who connected a socket, kept with the socket.
+    Storage,
+    /// A program at accept(2), which needs BPF trampolines: who accepted a socket.
+    Accept,
 }
 
 impl Feature {
@@ -28,6 +32,8 @@ impl Feature {
             Self::IterTcp => "iter/tcp",
             Self::Cookie => "socket_cookie",
             Self::TaskFile => "iter/task_file",
+            Self::Storage => "sk_storage",
+            Self::Accept => "fentry/security_sock_graft",
         }
     }
 }

@@ -8,13 +8,13 @@ use std::{
 
 use aya::programs::{Iter, ProgramError, links::LinkError};
 use rustc_hash::FxHashSet;
-use tcptrace_common::{HolderRow, SocketRow};
+use tcptrace_common::{Descriptor, FoundSocket, HolderRow, SocketRow};
 
 use super::{namespaces, sock_diag};
 use crate::{
     clock,
     decode::{self, DecodeError},
-    walk::{Holder, Walk},
+    walk::{Holder, Named, Walk},
 };
 
 /// A walk could not be made, or not to the end.
@@ -62,20 +62,19 @@ pub(super) fn walk(sockets: By<'_>, holders: Option<&mut Iter>) -> Result<Walk, 
 /// out: it is gone, or not ours to see.
 fn every_namespace(mut sockets: By<'_>, walk: &mut Walk) -> Result<(), WalkError> {
     let found = namespaces::find();
-    let Walk { sockets: rows, namespaces, .. } = walk;
-    let mut this_one = |inode: u32| match &mut sockets {
-        By::Iterator(iterator) => read_rows(iterator, size_of::<SocketRow>(), |row| {
-            rows.push(decode::socket_row(row)?);
+    let mut this_one = |inode: u32, walk: &mut Walk| match &mut sockets {
+        By::Iterator(iterator) => read_rows(iterator, size_of::<FoundSocket>(), |row| {
+            walk.add(decode::found_socket(row)?);
             Ok(())
         }),
-        By::SockDiag(states) => Ok(sock_diag::walk(*states, inode, rows)?),
+        By::SockDiag(states) => Ok(sock_diag::walk(*states, inode, &mut walk.sockets)?),
     };
-    this_one(found.own.unwrap_or(0))?;
-    namespaces.extend(found.own);
+    this_one(found.own.unwrap_or(0), walk)?;
+    walk.namespaces.extend(found.own);
     for namespace in found.others {
         if namespace.enter().is_ok() {
-            this_one(namespace.inode)?;
-            namespaces.insert(namespace.inode);
+            this_one(namespace.inode, walk)?;
+            walk.namespaces.insert(namespace.inode);
         }
     }
     Ok(())
@@ -86,10 +85,13 @@ fn every_namespace(mut sockets: By<'_>, walk: &mut Walk) -> Result<(), WalkError
 fn every_holder(holders: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
     let mut elsewhere = FxHashSet::default();
     read_rows(holders, size_of::<HolderRow>(), |row| {
-        let HolderRow { socket, pid, fd, .. } = decode::holder_row(row)?;
-        walk.holders.push(Holder { cookie: socket.cookie, pid, fd });
-        if !walk.namespaces.contains(&socket.netns) && elsewhere.insert(socket.cookie) {
-            walk.sockets.push(socket);
+        let HolderRow { socket, descriptor } = decode::holder_row(row)?;
+        let Descriptor { pid, fd, uid, start_ns, comm, .. } = descriptor;
+        let process = Some(Named { start_ns, uid, comm });
+        let SocketRow { cookie, netns, .. } = socket.row;
+        walk.holders.push(Holder { cookie, pid, fd, process });
+        if !walk.namespaces.contains(&netns) && elsewhere.insert(cookie) {
+            walk.add(socket);
         }
         Ok(())
     })

@@ -1,19 +1,19 @@
 //! Findings → records: names, clocks and counts are added, nothing is judged.
 
-use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::SocketRow;
-
-use super::record::{
-    Cleared, Event, Instant, Lost, LostReason, Name, OriginRecord, Owner, OwnerHow, Record, Resync, SocketId,
-    Stuck, Summary, Transition, milliseconds,
+use super::{
+    evidence::Evidence,
+    record::{
+        Cleared, Event, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow,
+        Peer, Record, Resync, SocketId, Stuck, Summary, Transition, milliseconds,
+    },
 };
 use crate::{
     cause::{self, Cause},
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Finding, Origin, Socket},
-    walk::{Holder, Walk},
+    tracker::{Actor, Finding, Socket},
+    walk::Holder,
 };
 
 /// Which records are wanted.
@@ -23,33 +23,6 @@ pub struct Views {
     pub transitions: bool,
     /// One when a socket gets stuck, one when it clears.
     pub stuck: bool,
-}
-
-/// What was looked up for the sockets about to be reported.
-#[derive(Debug, Default)]
-pub struct Evidence {
-    rows: FxHashMap<u64, SocketRow>,
-    holders: FxHashMap<u64, Vec<Holder>>,
-    processes: FxHashMap<u32, Process>,
-}
-
-impl Evidence {
-    /// Gathers from a walk what concerns `cookies`, and looks up each process once.
-    pub fn gather(walk: &Walk, cookies: &FxHashSet<u64>, look_up: impl Fn(u32) -> Process) -> Self {
-        let mut evidence = Self::default();
-        for row in walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)) {
-            evidence.rows.insert(row.cookie, *row);
-        }
-        for holder in walk.holders.iter().filter(|holder| cookies.contains(&holder.cookie)) {
-            evidence.processes.entry(holder.pid).or_insert_with(|| look_up(holder.pid));
-            evidence.holders.entry(holder.cookie).or_default().push(*holder);
-        }
-        for holders in evidence.holders.values_mut() {
-            holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
-            holders.dedup();
-        }
-        evidence
-    }
 }
 
 /// Makes the records of a run, and counts them.
@@ -97,12 +70,11 @@ impl Reporter {
             }
             Finding::Stuck { cookie, socket, seen_ns } => {
                 self.totals.stuck += 1;
-                let row = evidence.rows.get(cookie);
-                let stuck = Self::stuck(*cookie, socket, *seen_ns, row, evidence, at);
+                let stuck = Self::stuck(*cookie, socket, *seen_ns, evidence, at);
                 let stuck = Stuck { threshold_ms: milliseconds(self.threshold_ns), ..stuck };
                 self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck)) })
             }
-            Finding::Cleared { cookie, socket, new_state, at_ns, actor } => {
+            Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
                 self.totals.cleared += 1;
                 self.views.stuck.then(|| Record {
                     at: at(*at_ns),
@@ -112,6 +84,7 @@ impl Reporter {
                         new_state: State(*new_state),
                         in_state_ms: milliseconds(at_ns.saturating_sub(socket.since.latest_ns())),
                         by: actor.as_ref().map(owner),
+                        how: *how,
                     }),
                 })
             }
@@ -122,17 +95,22 @@ impl Reporter {
         cookie: u64,
         socket: &Socket,
         seen_ns: u64,
-        row: Option<&SocketRow>,
         evidence: &Evidence,
         at: impl Fn(u64) -> Instant,
     ) -> Stuck {
-        let owners: Vec<Owner> = evidence
-            .holders
-            .get(&cookie)
-            .into_iter()
-            .flatten()
-            .map(|holder| held(holder, evidence.processes.get(&holder.pid)))
-            .collect();
+        let row = evidence.row(cookie);
+        let listeners = evidence.listeners(cookie);
+        let mut owners = holders(cookie, evidence);
+        let mut owner_how = OwnerHow::Fd;
+        if owners.is_empty() {
+            owners = listeners.iter().flat_map(|listener| holders(listener.cookie, evidence)).collect();
+            owner_how = OwnerHow::Listener;
+        }
+        let origin = origin(cookie, socket, evidence, &at);
+        if let (true, Some(origin)) = (owners.is_empty(), &origin) {
+            owners.push(Owner::once(origin.pid));
+            owner_how = OwnerHow::Origin;
+        }
         let age_ms = |since_ns: u64| milliseconds(seen_ns.saturating_sub(since_ns));
         Stuck {
             socket: SocketId::new(cookie, socket.netns, &socket.tuple),
@@ -145,17 +123,22 @@ impl Reporter {
             recv_queue: row.map_or(0, cause::recv_queue),
             send_queue: row.map_or(0, cause::send_queue),
             cause: row.map_or(Cause::Unknown, Cause::of),
-            owner_how: if owners.is_empty() { OwnerHow::None } else { OwnerHow::Fd },
+            owner_how: if owners.is_empty() { OwnerHow::None } else { owner_how },
             owners,
-            origin: socket.origin.map(|Origin { actor, at_ns }| OriginRecord {
-                pid: actor.pid,
-                tid: actor.tid,
-                comm: Name(actor.thread_comm),
-                how: if socket.tuple.remote_port == 0 { "listen" } else { "connect" },
-                time: at(at_ns),
+            origin,
+            listener: listeners.first().map(|row| Listener {
+                cookie: row.cookie,
+                local_addr: SocketId::new(row.cookie, row.netns, &row.tuple).local_addr,
+                local_port: row.tuple.local_port,
+                backlog: row.unread,
+                backlog_limit: row.unsent,
             }),
-            listener: None,
-            peer: None,
+            peer: evidence.peer(cookie).map(|row| Peer {
+                cookie: row.cookie,
+                netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
+                state: State(row.state),
+                owners: holders(row.cookie, evidence),
+            }),
         }
     }
 
@@ -199,16 +182,47 @@ fn owner(actor: &Actor) -> Owner {
     }
 }
 
+/// Where a socket came from: what the kernel keeps with it, or else what the tracker saw.
+fn origin(
+    cookie: u64,
+    socket: &Socket,
+    evidence: &Evidence,
+    at: impl Fn(u64) -> Instant,
+) -> Option<OriginRecord> {
+    if let Some(kept) = evidence.origin(cookie) {
+        return Some(OriginRecord {
+            pid: kept.pid,
+            tid: kept.tid,
+            comm: Name(kept.thread_comm),
+            how: OriginHow::of(kept.how)?,
+            time: at(kept.ktime_ns),
+        });
+    }
+    socket.origin.map(|seen| OriginRecord {
+        pid: seen.actor.pid,
+        tid: seen.actor.tid,
+        comm: Name(seen.actor.thread_comm),
+        how: if socket.tuple.remote_port == 0 { OriginHow::Listen } else { OriginHow::Connect },
+        time: at(seen.at_ns),
+    })
+}
+
+/// Every process and descriptor that holds a socket.
+fn holders(cookie: u64, evidence: &Evidence) -> Vec<Owner> {
+    evidence.holders(cookie).map(|(holder, process)| held(holder, process)).collect()
+}
+
 /// The process that holds a socket.
 fn held(holder: &Holder, process: Option<&Process>) -> Owner {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    let comm = process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes);
     Owner {
         pid: holder.pid,
         fd: Some(holder.fd),
-        comm: process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes),
+        comm: holder.process.map(|process| Name(process.comm)).or(comm),
         exe: process.and_then(|process| process.exe.as_ref()).map(text),
-        uid: process.and_then(|process| process.uid),
+        uid: holder.process.map(|process| process.uid).or(process.and_then(|process| process.uid)),
         cgroup: process.and_then(|process| process.cgroup.as_ref()).map(text),
-        container: None,
+        container: process.and_then(|process| process.container.clone()),
     }
 }

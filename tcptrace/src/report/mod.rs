@@ -2,13 +2,16 @@
 //! data.
 
 mod assemble;
+mod evidence;
 mod record;
 mod text;
 
-pub use assemble::{Evidence, Reporter, Views};
+pub use assemble::{Reporter, Views};
+pub use evidence::Evidence;
 pub use record::{
-    Cleared, Event, Family, Instant, Lost, LostReason, Name, OriginRecord, Owner, OwnerHow, Record, Resync,
-    SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition, milliseconds,
+    Cleared, Event, Family, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
+    OwnerHow, Peer, Record, Resync, SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition,
+    milliseconds,
 };
 pub use text::{Text, farewell, span, welcome};
 

@@ -6,9 +6,9 @@ use std::{
 };
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use tcptrace_common::{AF_INET, COMM_LEN, Tuple};
+use tcptrace_common::{ACCEPTED, AF_INET, COMM_LEN, CONNECTED, LISTENED, Tuple};
 
-use crate::{cause::Cause, kernel::Source, states::State};
+use crate::{cause::Cause, kernel::Source, states::State, tracker::Ending};
 
 /// Version of the records' form. Adding a field keeps it.
 pub const SCHEMA_VERSION: u8 = 1;
@@ -191,13 +191,22 @@ pub struct Owner {
     pub container: Option<String>,
 }
 
+impl Owner {
+    /// A process that once had to do with a socket: by now its pid may be another's, so that nothing is looked up.
+    pub const fn once(pid: u32) -> Self {
+        Self { pid, fd: None, comm: None, exe: None, uid: None, cgroup: None, container: None }
+    }
+}
+
 /// How an owner is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnerHow {
     /// A process holds it open now.
     Fd,
-    /// Who connected it.
+    /// No process has accepted it yet: these hold the listener.
+    Listener,
+    /// Who connected or accepted it; nobody holds it now.
     Origin,
     /// Who closed it.
     Close,
@@ -214,11 +223,63 @@ pub struct OriginRecord {
     pub tid: u32,
     /// The thread's name.
     pub comm: Name,
-    /// `connect` or `listen`.
-    pub how: &'static str,
+    /// What it did.
+    pub how: OriginHow,
     /// When.
     #[serde(serialize_with = "rfc3339")]
     pub time: Instant,
+}
+
+/// How a socket comes into a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginHow {
+    /// connect(2)
+    Connect,
+    /// accept(2)
+    Accept,
+    /// listen(2)
+    Listen,
+}
+
+impl OriginHow {
+    /// From the kernel's record.
+    pub const fn of(how: u32) -> Option<Self> {
+        match how {
+            CONNECTED => Some(Self::Connect),
+            ACCEPTED => Some(Self::Accept),
+            LISTENED => Some(Self::Listen),
+            _ => None,
+        }
+    }
+}
+
+/// The listener in whose accept queue a socket waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Its cookie.
+    pub cookie: u64,
+    /// The address it listens at.
+    pub local_addr: IpAddr,
+    /// The port.
+    pub local_port: u16,
+    /// Connections in its queue: `ss` calls it Recv-Q.
+    pub backlog: u32,
+    /// How many the queue takes before it refuses: `ss` calls it Send-Q.
+    pub backlog_limit: u32,
+}
+
+/// The other end of a connection, on the same host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its cookie.
+    pub cookie: u64,
+    /// Its network namespace.
+    pub netns: Option<u32>,
+    /// The state it is in.
+    pub state: State,
+    /// Every (process, descriptor) that holds it.
+    pub owners: Vec<Owner>,
 }
 
 /// See the contract, `transition`.
@@ -271,9 +332,9 @@ pub struct Stuck {
     /// Where it came from.
     pub origin: Option<OriginRecord>,
     /// Of a socket not accepted yet, its listener.
-    pub listener: Option<()>,
+    pub listener: Option<Listener>,
     /// The other end, where it is on this host.
-    pub peer: Option<()>,
+    pub peer: Option<Peer>,
 }
 
 /// See the contract, `cleared`.
@@ -290,6 +351,8 @@ pub struct Cleared {
     pub in_state_ms: f64,
     /// Who caused it.
     pub by: Option<Owner>,
+    /// In which way.
+    pub how: Ending,
 }
 
 /// See the contract, `lost`.

@@ -65,7 +65,7 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
         tuple,
         ..SocketRow::zeroed()
     };
-    let holders = [57, 58].map(|fd| Holder { cookie: 14893, pid: 4242, fd });
+    let holders = [57, 58].map(|fd| Holder { cookie: 14893, pid: 4242, fd, process: None });
     let walk = Walk {
         started_ns: entered + 30 * SECOND,
         sockets: vec![seen],
@@ -84,13 +84,14 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };
     tracker.transition(&leave, &mut take);
-    let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid| {
+    let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
         Process {
             comm: Some(name.to_vec()),
             exe: Some(b"/usr/bin/java".to_vec()),
             uid: Some(1000),
             cgroup: Some(b"/app.slice".to_vec()),
+            container: None,
         }
     });
     findings.iter().filter_map(|finding| reporter.finding(finding, &evidence, WALL)).collect()

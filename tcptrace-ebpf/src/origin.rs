@@ -1,0 +1,82 @@
+//! Where a socket came from: the task that connected or accepted it, or made it listen.
+//!
+//! Kept by the kernel with the socket (`BPF_MAP_TYPE_SK_STORAGE`, `Documentation/bpf/map_sk_storage.rst`): written
+//! once in a socket's life, gone with it, and read only where somebody asks.
+
+use core::{
+    ffi::c_void,
+    ptr::{from_ref, null_mut},
+};
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    btf_maps::SkStorage,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
+    },
+    macros::btf_map,
+};
+use tcptrace_common::{COMM_LEN, CONNECTED, LISTENED, Origin, UNKNOWN_ORIGIN, state};
+
+use crate::kernel::config;
+
+#[btf_map]
+static ORIGINS: SkStorage<Origin> = SkStorage::new();
+
+/// Of a socket that nothing is remembered of.
+static UNKNOWN: Origin =
+    Origin { ktime_ns: 0, pid: 0, tid: 0, how: UNKNOWN_ORIGIN, pad: 0, thread_comm: [0; COMM_LEN] };
+
+/// Remembers the current task where a transition is the beginning of a socket's life.
+#[inline(always)]
+pub(crate) fn remember_opening(sk: *const c_void, old_state: u8, new_state: u8) {
+    match (old_state, new_state) {
+        (state::CLOSE, state::SYN_SENT) => remember(sk, CONNECTED),
+        (state::CLOSE, state::LISTEN) => remember(sk, LISTENED),
+        _ => {}
+    }
+}
+
+/// Remembers the current task as the one that brought the socket at `sk` into its process.
+#[inline(always)]
+pub(crate) fn remember(sk: *const c_void, how: u32) {
+    // SAFETY: `sk` is a live `struct sock`; the helper answers null for whatever is not a full TCP socket.
+    if config!(has_storage) == 0 || unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.is_null() {
+        return;
+    }
+    let Some(origin) = slot(sk, BPF_SK_STORAGE_GET_F_CREATE.into()) else { return };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let thread_comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    // SAFETY: the slot belongs to this socket, which one task at a time opens.
+    unsafe {
+        *origin = Origin {
+            ktime_ns: bpf_ktime_get_ns(),
+            pid: (pid_tgid >> 32) as u32,
+            tid: pid_tgid as u32,
+            how,
+            pad: 0,
+            thread_comm,
+        };
+    }
+}
+
+/// What is remembered of the socket at `sk`.
+#[inline(always)]
+pub(crate) fn of(sk: *const c_void) -> &'static Origin {
+    if config!(has_storage) == 0 {
+        return &UNKNOWN;
+    }
+    // SAFETY: it lives as long as the socket, which is held while this program looks at it, and is written before
+    // the socket is of interest to anybody.
+    slot(sk, 0).map_or(&UNKNOWN, |origin| unsafe { &*origin })
+}
+
+#[inline(always)]
+fn slot(sk: *const c_void, flags: u64) -> Option<*mut Origin> {
+    let map = from_ref(&ORIGINS).cast_mut().cast();
+    // SAFETY: `sk` is a live `struct sock`.
+    let slot: *mut Origin =
+        unsafe { bpf_sk_storage_get(map, sk.cast_mut().cast(), null_mut(), flags) }.cast();
+    (!slot.is_null()).then_some(slot)
+}
