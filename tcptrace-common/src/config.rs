@@ -76,6 +76,10 @@ pub struct KernelLayout {
     pub task_cred: u32,
     /// `cred.uid` (`kuid_t`, a `u32`)
     pub cred_uid: u32,
+    /// `sock.__sk_common.skc_num` (`u16`, host order): the local port as long as it is held
+    pub held_port: u32,
+    /// `inet_timewait_sock.tw_substate` (`unsigned char`)
+    pub substate: u32,
 }
 
 /// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in tracefs: all that
@@ -126,7 +130,7 @@ pub struct Config {
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 32]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 34]);
 }
 
 impl EventLayout {
@@ -137,7 +141,7 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 32]),
+        layout: bytemuck::must_cast([0_u32; 34]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
@@ -145,4 +149,4 @@ impl Config {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 46 * 4);
+const _: () = assert!(size_of::<Config>() == 48 * 4);

@@ -21,6 +21,10 @@ pub const EXITING: u8 = 8;
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
 
+/// In [`SocketRow::flags`]: the socket itself is gone; a small stand-in waits in its state for the peer's FIN
+/// (`struct inet_timewait_sock`). No process holds it.
+pub const STAND_IN: u8 = 2;
+
 /// A connection's two ends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -114,7 +118,7 @@ pub struct SocketRow {
     pub netns: u32,
     /// See [`crate::state`].
     pub state: u8,
-    /// [`IN_ACCEPT_QUEUE`] or 0.
+    /// [`IN_ACCEPT_QUEUE`], [`STAND_IN`] or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u16,

@@ -51,22 +51,26 @@ pub(crate) unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
 /// `tcp` is a `struct tcp_sock`, not null.
 #[inline(always)]
 pub(crate) unsafe fn tuple(tcp: *const c_void) -> Tuple {
-    // SAFETY: every offset is one of `struct tcp_sock` or of what it begins with.
+    // SAFETY: as promised by the caller.
+    unsafe { ends(tcp, u16::from_be(load(tcp, layout!(local_port)))) }
+}
+
+/// The two ends of any socket, with this for the local port.
+///
+/// # Safety
+/// `sk` is not null, and of a type that begins with `struct sock_common`.
+#[inline(always)]
+pub(crate) unsafe fn ends(sk: *const c_void, local_port: u16) -> Tuple {
+    // SAFETY: every offset is one of `struct sock_common`.
     unsafe {
-        let family: u16 = load(tcp, layout!(family));
+        let family: u16 = load(sk, layout!(family));
         let (local_addr, remote_addr) = if family == AF_INET6 && layout!(local_v6) != ABSENT {
-            (sixteen_bytes(tcp, layout!(local_v6)), sixteen_bytes(tcp, layout!(remote_v6)))
+            (sixteen_bytes(sk, layout!(local_v6)), sixteen_bytes(sk, layout!(remote_v6)))
         } else {
-            (v4_mapped(load(tcp, layout!(local_v4))), v4_mapped(load(tcp, layout!(remote_v4))))
+            (v4_mapped(load(sk, layout!(local_v4))), v4_mapped(load(sk, layout!(remote_v4))))
         };
-        Tuple {
-            local_addr,
-            remote_addr,
-            local_port: u16::from_be(load(tcp, layout!(local_port))),
-            remote_port: u16::from_be(load(tcp, layout!(remote_port))),
-            family,
-            pad: 0,
-        }
+        let remote_port = u16::from_be(load(sk, layout!(remote_port)));
+        Tuple { local_addr, remote_addr, local_port, remote_port, family, pad: 0 }
     }
 }
 

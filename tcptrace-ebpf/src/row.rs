@@ -3,15 +3,14 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext,
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
+        generated::{bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock},
     },
     macros::map,
     maps::Array,
 };
-use tcptrace_common::{Descriptor, IN_ACCEPT_QUEUE, SocketRow, state};
+use tcptrace_common::{Descriptor, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, state};
 
 use crate::{
     IterContext, identity,
@@ -23,35 +22,70 @@ use crate::{
 #[map]
 static ROW_STATES: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Writes the row of the socket at `sk` and where it came from, where it is a full TCP socket in a wanted state.
-/// Says whether it is.
+/// Writes the row of the socket at `sk` and where it came from, where it is a TCP socket in a wanted state. Says
+/// whether it is.
 #[inline(always)]
 pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) -> bool {
-    let Some(row) = of_socket(ctx, sk) else { return false };
+    if sk.is_null() {
+        return false;
+    }
+    let wanted = ROW_STATES.get(0).copied().unwrap_or(0);
+    // SAFETY: every socket, mini-sockets included, begins with `struct sock_common`.
+    let found_in: u8 = unsafe { load(sk, layout!(state)) };
+    let is_written = if found_in == state::TIME_WAIT {
+        wanted & state::bit(state::FIN_WAIT2) != 0 && write_stand_in(ctx, sk)
+    } else {
+        wanted & state::bit(found_in) != 0 && write_full_socket(ctx, sk, found_in)
+    };
     // One after the other, for the sake of the stack. A row of which only a part fits the kernel takes back.
+    if is_written {
+        ctx.write(origin::of(sk));
+    }
+    is_written
+}
+
+/// A socket that nobody holds any more is replaced in FIN_WAIT2 already by the stand-in for its TIME_WAIT
+/// (`tcp_time_wait`, `net/ipv4/tcp_minisocks.c`).
+#[inline(always)]
+fn write_stand_in(ctx: &IterContext, sk: *const c_void) -> bool {
+    // SAFETY: `sk` is the iterator's own pointer; null for what is not such a stand-in.
+    let stand_in: *const c_void = unsafe { bpf_skc_to_tcp_timewait_sock(sk.cast_mut()) }.cast();
+    // SAFETY: not null; the offsets are those of what it begins with.
+    if stand_in.is_null() || unsafe { load::<u8>(stand_in, layout!(substate)) } != state::FIN_WAIT2 {
+        return false;
+    }
+    // SAFETY: as above.
+    let row = unsafe {
+        SocketRow {
+            ktime_ns: bpf_ktime_get_ns(),
+            cookie: identity::of(ctx, sk),
+            inode: 0,
+            netns: kernel::netns(stand_in),
+            state: state::FIN_WAIT2,
+            flags: STAND_IN,
+            pad: 0,
+            tuple: kernel::ends(stand_in, load(stand_in, layout!(held_port))),
+            unread: 0,
+            unsent: 0,
+            since_ack_jiffies: 0,
+            since_data_jiffies: 0,
+            sk_err: 0,
+            pad2: 0,
+        }
+    };
     ctx.write(&row);
-    ctx.write(origin::of(sk));
     true
 }
 
 #[inline(always)]
-fn of_socket<C: EbpfContext>(ctx: &C, sk: *const c_void) -> Option<SocketRow> {
-    if sk.is_null() {
-        return None;
-    }
-    // SAFETY: every socket, mini-sockets included, begins with `struct sock_common`.
-    let found_in: u8 = unsafe { load(sk, layout!(state)) };
-    let wanted = ROW_STATES.get(0).copied().unwrap_or(0);
-    if wanted & state::bit(found_in) == 0 {
-        return None;
-    }
+fn write_full_socket(ctx: &IterContext, sk: *const c_void, found_in: u8) -> bool {
     // SAFETY: `sk` is the iterator's own pointer; null for what is not a full TCP socket.
     let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
     if tcp.is_null() {
-        return None;
+        return false;
     }
     // SAFETY: `tcp` is not null; the offsets are those of `struct tcp_sock` and of what its pointers lead to.
-    unsafe {
+    let row = unsafe {
         let jiffies = bpf_jiffies64() as u32;
         let socket: *const c_void = load(tcp, layout!(socket));
         let (unread, unsent) = if found_in == state::LISTEN {
@@ -62,7 +96,7 @@ fn of_socket<C: EbpfContext>(ctx: &C, sk: *const c_void) -> Option<SocketRow> {
                 difference(tcp, layout!(write_seq), layout!(snd_una)),
             )
         };
-        Some(SocketRow {
+        SocketRow {
             ktime_ns: bpf_ktime_get_ns(),
             cookie: identity::of(ctx, sk),
             inode: if socket.is_null() { 0 } else { inode(socket) },
@@ -77,8 +111,10 @@ fn of_socket<C: EbpfContext>(ctx: &C, sk: *const c_void) -> Option<SocketRow> {
             since_data_jiffies: jiffies.wrapping_sub(load(tcp, layout!(last_data))),
             sk_err: load(tcp, layout!(err)),
             pad2: 0,
-        })
-    }
+        }
+    };
+    ctx.write(&row);
+    true
 }
 
 /// The descriptor `fd` of `task`.

@@ -1,7 +1,7 @@
 //! What one look at all the kernel's sockets found: plain data, filled in by [`crate::kernel`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{COMM_LEN, FoundSocket, Origin, SocketRow, UNKNOWN_ORIGIN, state};
+use tcptrace_common::{COMM_LEN, FoundSocket, Origin, STAND_IN, SocketRow, UNKNOWN_ORIGIN, state};
 
 /// What one walk found.
 #[derive(Debug, Default)]
@@ -12,16 +12,23 @@ pub struct Walk {
     pub namespaces: FxHashSet<u32>,
     /// Every socket found in a wanted state, once, in the order of the time it was read.
     pub sockets: Vec<SocketRow>,
-    /// Where each of them came from, by identity, as far as the kernel remembers.
+    /// The stand-ins for sockets that nobody holds any more, in FIN_WAIT2. They are nobody's to be stuck with, but the
+    /// other end of somebody's.
+    pub stand_ins: Vec<SocketRow>,
+    /// Where each socket came from, by identity, as far as the kernel remembers.
     pub origins: FxHashMap<u64, Origin>,
     /// Every descriptor that holds one of them.
     pub holders: Vec<Holder>,
 }
 
 impl Walk {
-    /// Adds a socket.
+    /// Adds a socket, or the stand-in for one.
     pub fn add(&mut self, found: FoundSocket) {
         let FoundSocket { row, origin } = found;
+        if row.flags & STAND_IN != 0 {
+            self.stand_ins.push(row);
+            return;
+        }
         if origin.how != UNKNOWN_ORIGIN {
             self.origins.insert(row.cookie, origin);
         }

@@ -29,7 +29,8 @@ pub(super) fn parse(raw: &[u8]) -> anyhow::Result<Btf> {
 /// # Errors
 /// A required struct or member is not there: a kernel that moved it, or BTF of something else.
 pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
-    let structs = ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred"];
+    let structs =
+        ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred", "inet_timewait_sock"];
     let structs: Vec<_> =
         structs.into_iter().filter_map(|name| Some((name, composite(btf, name)?))).collect();
     let optional = |path: &str| {
@@ -72,6 +73,8 @@ pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
         task_start: find("task_struct.start_boottime")?,
         task_cred: find("task_struct.real_cred")?,
         cred_uid: find("cred.uid")?,
+        held_port: find("sock.__sk_common.skc_num")?,
+        substate: find("inet_timewait_sock.tw_substate")?,
     })
 }
 

@@ -8,7 +8,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
     netlink::{self, SocketAddrNetlink},
 };
-use tcptrace_common::{AF_INET, AF_INET6, IN_ACCEPT_QUEUE, SocketRow, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET, AF_INET6, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, Tuple, state, v4_mapped};
 
 use crate::clock;
 
@@ -150,12 +150,9 @@ fn answers(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow
     Ok(true)
 }
 
-/// One socket; none where it is a mini-socket.
+/// One socket.
 fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
     let answer: Answer = head(body)?;
-    if answer.timer == TIME_WAIT_TIMER {
-        return None;
-    }
     let family = u16::from(answer.family);
     let address = |bytes: [u8; 16]| {
         if family == AF_INET { v4_mapped([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { bytes }
@@ -173,7 +170,11 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
         inode: answer.inode.into(),
         netns,
         state: answer.state,
-        flags: if answer.inode == 0 { IN_ACCEPT_QUEUE } else { 0 },
+        flags: match (answer.timer, answer.inode) {
+            (TIME_WAIT_TIMER, _) => STAND_IN,
+            (_, 0) => IN_ACCEPT_QUEUE,
+            _ => 0,
+        },
         tuple: Tuple {
             local_addr: address(local_addr),
             remote_addr: address(remote_addr),
@@ -258,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn mini_sockets_are_left_out() {
+    fn a_stand_in_is_told_from_a_socket() {
         let mut rows = Vec::new();
         let one = message(SOCK_DIAG_BY_FAMILY, &answer(state::FIN_WAIT2, TIME_WAIT_TIMER));
         assert!(answers(&one, 1, 1, &mut rows).expect("well-formed"));
-        assert!(rows.is_empty());
+        assert_eq!(rows.iter().map(|row| row.flags).collect::<Vec<_>>(), [STAND_IN]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::programs::{Iter, ProgramError, links::LinkError};
+use bytemuck::Zeroable as _;
 use rustc_hash::FxHashSet;
 use tcptrace_common::{Descriptor, FoundSocket, HolderRow, SocketRow};
 
@@ -67,7 +68,12 @@ fn every_namespace(mut sockets: By<'_>, walk: &mut Walk) -> Result<(), WalkError
             walk.add(decode::found_socket(row)?);
             Ok(())
         }),
-        By::SockDiag(states) => Ok(sock_diag::walk(*states, inode, &mut walk.sockets)?),
+        By::SockDiag(states) => {
+            let mut rows = Vec::new();
+            sock_diag::walk(*states, inode, &mut rows)?;
+            rows.into_iter().for_each(|row| walk.add(FoundSocket { row, ..FoundSocket::zeroed() }));
+            Ok(())
+        }
     };
     this_one(found.own.unwrap_or(0), walk)?;
     walk.namespaces.extend(found.own);

@@ -101,7 +101,8 @@ impl Evidence {
                 ours
             });
         let mut candidates: FxHashMap<u64, Vec<&SocketRow>> = FxHashMap::default();
-        for row in walk.sockets.iter().filter(|row| row.state != state::LISTEN) {
+        let others = walk.sockets.iter().filter(|row| row.state != state::LISTEN).chain(&walk.stand_ins);
+        for row in others {
             for our in ours.get(&Ends::of(&row.tuple).seen_from_the_other()).into_iter().flatten() {
                 if our.cookie != row.cookie {
                     candidates.entry(our.cookie).or_default().push(row);
@@ -242,6 +243,15 @@ mod tests {
         assert_eq!(peer(&[ours]), None);
         let also_elsewhere = SocketRow { cookie: 4, netns: HERE + 2, ..theirs };
         assert_eq!(peer(&[ours, elsewhere, also_elsewhere]), None, "which one cannot be told");
+    }
+
+    #[test]
+    fn the_other_end_may_be_a_stand_in() {
+        let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
+        let stand_in = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
+        let walk = Walk { sockets: vec![ours], stand_ins: vec![stand_in], ..Walk::default() };
+        let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([1]), |_, _| Process::default());
+        assert_eq!(evidence.peer(1), Some(&stand_in));
     }
 
     #[test]
