@@ -15,7 +15,7 @@ use std::{
 use crate::{
     process::{Process, patience, poll_until, tracer_program},
     puppet::Sock,
-    record::Record,
+    record::{Record, Stream},
 };
 use rustix::process::Signal;
 
@@ -34,6 +34,15 @@ impl TracerCommand {
     /// With these arguments, and without the features that all tests are to do without; its stdout read by nobody
     /// but us.
     pub fn new(arguments: &[&str]) -> Self {
+        let features = without_features();
+        let forced = if arguments.contains(&"--without") { None } else { features.as_deref() };
+        let forced: Vec<&str> =
+            forced.map(|features| ["--without", features]).into_iter().flatten().collect();
+        Self::exactly(&[&forced, arguments].concat())
+    }
+
+    /// With these arguments and no others: for a test that takes features away by other means.
+    pub fn exactly(arguments: &[&str]) -> Self {
         let mut command = Command::new(tracer_program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("NO_COLOR");
@@ -298,6 +307,12 @@ impl Finished {
     }
 }
 
+/// The kernel features that all tests are to do without (`TCPTRACE_TEST_WITHOUT`, such as `btf`), but for those that
+/// say themselves which.
+pub fn without_features() -> Option<String> {
+    std::env::var("TCPTRACE_TEST_WITHOUT").ok().filter(|features| !features.is_empty())
+}
+
 fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'static) {
     let shared = Arc::clone(shared);
     thread::spawn(move || {
@@ -309,6 +324,7 @@ fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'stati
 
 fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {
     let mut stdout = BufReader::new(stdout);
+    let mut stream = Stream::default();
     loop {
         let mut line = Vec::new();
         // A pseudo-terminal whose other side is closed reads as EIO: the end, as for a pipe.
@@ -319,7 +335,7 @@ fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         let mut state = shared.state();
         if json {
-            match Record::parse(&line) {
+            match stream.record(&line) {
                 Ok(record) if whole => state.records.push(record),
                 parsed => {
                     let why = parsed.err().unwrap_or_else(|| "no newline at its end".to_owned());

@@ -7,7 +7,9 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tests::{Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, monotonic_ns, patience};
+use tests::{
+    Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, monotonic_ns, patience, record::Stream,
+};
 
 /// What `pairs` leaves behind where the client closes: (those that leak, those that were closed).
 struct Burst {
@@ -264,6 +266,7 @@ fn await_first_line(reader: &PipeReader) {
 fn assert_whole(text: &str) -> Vec<Record> {
     let cut = &text[text.rfind('\n').map_or(0, |last| last + 1)..];
     assert_eq!(cut, "", "the last line is cut");
-    let parse = |line: &str| Record::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));
-    text.lines().map(parse).collect()
+    let mut stream = Stream::default();
+    let read = |line: &str| stream.record(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(read).collect()
 }
