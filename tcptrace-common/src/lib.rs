@@ -11,7 +11,9 @@ mod records;
 pub mod state;
 
 pub use config::{ABSENT, Config, EventLayout, KernelLayout};
-pub use records::{ACTOR_KNOWN, HolderRow, IN_ACCEPT_QUEUE, PROCESS_NAMED, SocketRow, Transition, Tuple};
+pub use records::{
+    ACTOR_KNOWN, HolderRow, IN_ACCEPT_QUEUE, PROCESS_NAMED, SocketRow, TAKEN_OVER, Transition, Tuple,
+};
 
 /// Address families as the kernel numbers them (`include/linux/socket.h`).
 pub const AF_INET: u16 = 2;

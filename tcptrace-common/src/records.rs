@@ -11,6 +11,10 @@ pub const ACTOR_KNOWN: u8 = 1;
 /// In [`Transition::flags`]: `comm` is the process's name. Without kernel BTF only the thread's can be read.
 pub const PROCESS_NAMED: u8 = 2;
 
+/// In [`Transition::flags`]: written by the program that stands in for the first one. Where the kernel moved the
+/// task to another CPU between the two, both have written the same transition.
+pub const TAKEN_OVER: u8 = 4;
+
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
 
@@ -50,7 +54,7 @@ pub struct Transition {
     pub old_state: u8,
     /// See [`crate::state`].
     pub new_state: u8,
-    /// [`ACTOR_KNOWN`] and [`PROCESS_NAMED`], or 0.
+    /// [`ACTOR_KNOWN`], [`PROCESS_NAMED`] and [`TAKEN_OVER`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u8,

@@ -1,7 +1,7 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring. `tcp_sockets` and
+//! record into the ring; `skipped_transition` does so where the kernel could not run the first. `tcp_sockets` and
 //! `socket_holders` run only when user space walks the kernel's sockets or file descriptors. Nothing here
 //! decides what is stuck, or formats anything.
 
@@ -33,6 +33,16 @@ pub fn transition(ctx: BtfTracePointContext) -> i32 {
     let old_state: u32 = ctx.arg(1);
     let new_state: u32 = ctx.arg(2);
     transition::record(&ctx, sk, old_state as u8, new_state as u8);
+    0
+}
+
+/// A second program on the same tracepoint, which does nothing but what the first was kept from.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    let old_state: u32 = ctx.arg(1);
+    let new_state: u32 = ctx.arg(2);
+    transition::take_over(&ctx, sk, old_state as u8, new_state as u8);
     0
 }
 

@@ -35,9 +35,17 @@ macro_rules! event {
 #[map]
 static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Transitions that found the ring full, counted per CPU.
+/// Transitions that found the ring full, counted per CPU: for [`record`], and for [`take_over`].
 #[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+
+/// 1 while [`record`] is at work on this CPU.
+#[map]
+static BUSY: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// Transitions that [`take_over`] recorded, counted per CPU.
+#[map]
+static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Writes the record of one transition, where it is one of TCP that is watched.
 #[inline(always)]
@@ -45,6 +53,29 @@ pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, 
     if is_unwatched(sk, old_state, new_state) {
         return;
     }
+    let Some(busy) = BUSY.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own slot. Volatile: whoever looks does so in the midst of what is between the two.
+    unsafe { busy.write_volatile(1) };
+    record_watched(ctx, sk, old_state, new_state, 0);
+    // SAFETY: as above.
+    unsafe { busy.write_volatile(0) };
+}
+
+/// Writes the record of a transition for which the kernel did not run [`record`]'s program, because that was at
+/// work on this CPU already: an interrupt's packet, or from Linux 7 another task, came in between.
+#[inline(always)]
+pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
+    // SAFETY: this CPU's own slot; volatile as where it is written.
+    let was_skipped = BUSY.get_ptr_mut(0).is_some_and(|busy| unsafe { busy.read_volatile() == 1 });
+    if !was_skipped || is_unwatched(sk, old_state, new_state) {
+        return;
+    }
+    count(&TAKEN_OVER, 0);
+    record_watched(ctx, sk, old_state, new_state, tcptrace_common::TAKEN_OVER);
+}
+
+#[inline(always)]
+fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, flags: u8) {
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP
     // socket: the tracepoint fires for SCTP, DCCP and MPTCP too.
     let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
@@ -52,7 +83,7 @@ pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, 
         return;
     }
     // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
-    submit(ctx, sk, old_state, new_state, || unsafe {
+    submit(ctx, sk, old_state, new_state, flags, || unsafe {
         (kernel::tuple(tcp), kernel::netns(tcp), kernel::load(tcp, layout!(err)))
     });
 }
@@ -82,7 +113,7 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
             family,
             pad: 0,
         };
-        submit(ctx, sk, old_state, new_state, || (tuple, 0, 0));
+        submit(ctx, sk, old_state, new_state, 0, || (tuple, 0, 0));
     }
     Ok(())
 }
@@ -108,6 +139,7 @@ fn submit<C: EbpfContext>(
     sk: *const c_void,
     old_state: u8,
     new_state: u8,
+    flags: u8,
     fields: impl Fn() -> (Tuple, u32, i32),
 ) {
     // SAFETY: no arguments.
@@ -122,9 +154,9 @@ fn submit<C: EbpfContext>(
     if old_state == state::SYN_RECV
         && let Some(entered_ns) = held_back(sk)
     {
-        write(ctx, sk, state::LISTEN, state::SYN_RECV, entered_ns, &fields);
+        write(ctx, sk, (state::LISTEN, state::SYN_RECV), entered_ns, flags, &fields);
     }
-    write(ctx, sk, old_state, new_state, ktime_ns, &fields);
+    write(ctx, sk, (old_state, new_state), ktime_ns, flags, &fields);
 }
 
 /// A child that has entered SYN_RECV without being its own yet, one per CPU.
@@ -165,9 +197,9 @@ fn held_back(sk: *const c_void) -> Option<u64> {
 fn write<C: EbpfContext>(
     ctx: &C,
     sk: *const c_void,
-    old_state: u8,
-    new_state: u8,
+    (old_state, new_state): (u8, u8),
     ktime_ns: u64,
+    flags: u8,
     fields: &impl Fn() -> (Tuple, u32, i32),
 ) {
     // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
@@ -178,10 +210,7 @@ fn write<C: EbpfContext>(
         identity::forget(sk);
     }
     let Some(mut entry) = TRANSITIONS.reserve::<Transition>(0) else {
-        if let Some(lost) = LOST.get_ptr_mut(0) {
-            // SAFETY: this CPU's own slot.
-            unsafe { *lost += 1 };
-        }
+        count(&LOST, u32::from(flags & tcptrace_common::TAKEN_OVER != 0));
         return;
     };
     let (tuple, netns, sk_err) = fields();
@@ -193,7 +222,7 @@ fn write<C: EbpfContext>(
         tuple,
         old_state,
         new_state,
-        flags: 0,
+        flags,
         pad: 0,
         pid: 0,
         tid: 0,
@@ -206,6 +235,16 @@ fn write<C: EbpfContext>(
     }
     // No flags: user space is woken only when it had read everything before this record.
     entry.submit(0);
+}
+
+/// Adds one to a counter of this CPU that no other program writes. (Where the kernel lets a program interrupt
+/// itself, until Linux 6.1, one of two losses at once may go uncounted; the other is not.)
+#[inline(always)]
+fn count(counters: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: as said.
+        unsafe { *counter += 1 };
+    }
 }
 
 /// Whether the task on this CPU is the one that caused the change. All others run in softirq, on whatever
@@ -225,7 +264,7 @@ const fn current_task_acts(old_state: u8, new_state: u8) -> bool {
 #[inline(always)]
 fn actor(record: &mut Transition) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    record.flags = ACTOR_KNOWN;
+    record.flags |= ACTOR_KNOWN;
     record.pid = (pid_tgid >> 32) as u32;
     record.tid = pid_tgid as u32;
     record.uid = bpf_get_current_uid_gid() as u32;

@@ -15,7 +15,9 @@
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, PROCESS_NAMED, SocketRow, Transition, Tuple, state};
+use tcptrace_common::{
+    ACTOR_KNOWN, COMM_LEN, PROCESS_NAMED, SocketRow, TAKEN_OVER, Transition, Tuple, state,
+};
 
 use crate::{age::Since, walk::Walk};
 
@@ -155,6 +157,9 @@ impl Tracker {
         let actor = Actor::of(transition);
         let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
         let known = self.sockets.get(&cookie).copied();
+        if is_told_twice(transition, known) {
+            return;
+        }
         let tuple = complete(transition.tuple, known.map(|socket| socket.tuple));
         let netns = if netns == 0 { known.map_or(0, |socket| socket.netns) } else { netns };
         let opens = old_state == state::CLOSE && matches!(new_state, state::SYN_SENT | state::LISTEN);
@@ -314,6 +319,16 @@ impl Tracker {
             }
         }
     }
+}
+
+/// Whether the program that stands in for the first one wrote a transition that the first had written already: the
+/// socket is known to have made it. One cannot make it twice without leaving that state in between.
+fn is_told_twice(transition: &Transition, known: Option<Socket>) -> bool {
+    transition.flags & TAKEN_OVER != 0
+        && match known {
+            Some(socket) => socket.state == transition.new_state && socket.since.exact_ns().is_some(),
+            None => transition.new_state == state::CLOSE,
+        }
 }
 
 /// A tuple with what is missing filled in from an earlier sight of the same socket: the port that the kernel

@@ -173,7 +173,13 @@ impl State {
     /// For a test that failed: what there was.
     fn tail(&self) -> String {
         let from = self.lines.len().saturating_sub(20);
-        format!("stdout ended with\n{}\nstderr was\n{}", self.lines[from..].join("\n"), self.stderr)
+        let lost: Vec<_> = self.records.iter().filter(|record| record.is("lost")).collect();
+        format!(
+            "stdout had {} lines and ended with\n{}\nit told of these losses: {lost:?}\nstderr was\n{}",
+            self.lines.len(),
+            self.lines[from..].join("\n"),
+            self.stderr
+        )
     }
 }
 

@@ -4,10 +4,10 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{BtfTracePoint, Iter, TracePoint, tp_btf::BtfTracePointLink, trace_point::TracePointLink},
 };
-use tcptrace_common::{Config, EventLayout, KernelLayout};
+use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use super::{
-    Options, event_format, layout,
+    Options, event_format, layout, lost,
     refusal::{self, Refusal},
     sources::{Feature, Source, TURNED_OFF},
     targets,
@@ -18,6 +18,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc
 
 /// The names of its programs (`tcptrace-ebpf/src/main.rs`).
 const TRANSITION: &str = "transition";
+const SKIPPED_TRANSITION: &str = "skipped_transition";
 const TRANSITION_EVENT: &str = "transition_event";
 pub(super) const TCP_SOCKETS: &str = "tcp_sockets";
 pub(super) const SOCKET_HOLDERS: &str = "socket_holders";
@@ -33,10 +34,10 @@ pub(super) struct Loaded {
     pub(super) has_btf: bool,
 }
 
-/// The program on the tracepoint; dropping this takes it off.
+/// What is on the tracepoint; dropping this takes it off.
 #[expect(dead_code, reason = "held for what dropping it does")]
 pub(super) enum Attached {
-    Typed(BtfTracePointLink),
+    Typed(Vec<BtfTracePointLink>),
     Event(TracePointLink),
 }
 
@@ -66,13 +67,13 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let config = |has_cookie| Config { has_cookie, ..config(options, layout, event) };
 
     let (mut ebpf, cookie) = if options.without.contains(&Feature::Cookie) {
-        (tp_btf(&mut loader, options, config(0), &btf)?, Source::unused(Feature::Cookie, TURNED_OFF))
+        (traced(&mut loader, options, config(0), &btf)?, Source::unused(Feature::Cookie, TURNED_OFF))
     } else {
-        match tp_btf(&mut loader, options, config(1), &btf) {
+        match traced(&mut loader, options, config(1), &btf) {
             Ok(ebpf) => (ebpf, Source::used(Feature::Cookie)),
             // Whether the helper may be called here is known only by trying.
             Err(Refusal::Program { said, .. }) => {
-                (tp_btf(&mut loader, options, config(0), &btf)?, Source::unused(Feature::Cookie, said))
+                (traced(&mut loader, options, config(0), &btf)?, Source::unused(Feature::Cookie, said))
             }
             Err(refusal) => return Err(refusal),
         }
@@ -86,11 +87,13 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
         }
     };
-    let program = program::<&mut BtfTracePoint>(&mut ebpf, TRANSITION)?;
-    let attached = program
-        .attach()
-        .and_then(|link| program.take_link(link))
-        .map_err(|error| Refusal::from_program(TRANSITION, &error))?;
+    let mut attached = vec![attach(&mut ebpf, TRANSITION)?];
+    // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
+    // would cost as much again. What is skipped all the same is counted, and repaired.
+    if options.watched_states == state::ALL && ebpf.program(TRANSITION).is_some_and(lost::is_skipped) {
+        tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
+        attached.push(attach(&mut ebpf, SKIPPED_TRANSITION)?);
+    }
     let attached = Attached::Typed(attached);
     let sources = vec![Source::used(Feature::TpBtf), Source::used(Feature::IterTcp), cookie, holders];
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, has_btf: true })
@@ -130,17 +133,27 @@ const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> 
 }
 
 /// Creates the maps and loads the one program without which there is nothing to trace.
-fn tp_btf(
+fn traced(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
     config: Config,
     btf: &Btf,
 ) -> Result<Ebpf, Refusal> {
     let mut ebpf = object(loader, options, config)?;
-    program::<&mut BtfTracePoint>(&mut ebpf, TRANSITION)?
-        .load("inet_sock_set_state", btf)
-        .map_err(|error| Refusal::from_program(TRANSITION, &error))?;
+    tp_btf(&mut ebpf, TRANSITION, btf)?;
     Ok(ebpf)
+}
+
+fn tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Refusal> {
+    program::<&mut BtfTracePoint>(ebpf, name)?
+        .load("inet_sock_set_state", btf)
+        .map_err(|error| Refusal::from_program(name, &error))
+}
+
+fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<BtfTracePointLink, Refusal> {
+    let program = program::<&mut BtfTracePoint>(ebpf, name)?;
+    let link = program.attach().and_then(|link| program.take_link(link));
+    link.map_err(|error| Refusal::from_program(name, &error))
 }
 
 /// Creates the maps.

@@ -7,10 +7,10 @@ mod event_format;
 mod join;
 mod layout;
 mod load;
+mod lost;
 mod namespaces;
 mod procfs;
 mod refusal;
-mod skipped;
 mod sock_diag;
 mod sources;
 mod targets;
@@ -20,7 +20,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, MapData, RingBuf},
     programs::Iter,
 };
 use aya_log::EbpfLogger;
@@ -32,9 +32,9 @@ use crate::{
     walk::Walk,
 };
 use join::Join;
+use lost::Losses;
 pub use procfs::Process;
 pub use refusal::Refusal;
-use skipped::Skipped;
 pub use sources::{Feature, Source};
 pub use walk::WalkError;
 
@@ -56,9 +56,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     attached: Option<load::Attached>,
     transitions: RingBuf<MapData>,
-    lost: PerCpuArray<MapData, u64>,
-    skipped: Skipped,
-    lost_before: u64,
+    losses: Losses,
     row_states: Array<MapData, u32>,
     log: EbpfLogger<KernelLog>,
     sources: Vec<Source>,
@@ -81,10 +79,8 @@ impl Kernel {
         let load::Loaded { mut ebpf, attached, sources, tracing, has_btf } = load::load(options)?;
         Ok(Self {
             attached: Some(attached),
-            skipped: Skipped::of(&ebpf, tracing),
+            losses: Losses::of(&mut ebpf, tracing)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
-            lost: map(&mut ebpf, "LOST")?,
-            lost_before: 0,
             row_states: map(&mut ebpf, "ROW_STATES")?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
                 .map_err(|error| Refusal::Setup(format!("cannot read the BPF programs' log: {error}")))?,
@@ -127,13 +123,12 @@ impl Kernel {
     }
 
     /// How many transitions have not reached the ring since the last call: it was full, or the kernel skipped
-    /// the program.
+    /// the program and none took over.
     ///
     /// # Errors
     /// The counters could not be read.
     pub fn newly_lost(&mut self) -> Result<u64, aya::maps::MapError> {
-        let total = self.lost.get(&0, 0)?.iter().sum::<u64>() + self.skipped.total();
-        Ok(total - std::mem::replace(&mut self.lost_before, total))
+        self.losses.newly()
     }
 
     /// Walks every open TCP socket in one of `states` (a mask), and who holds it.

@@ -355,3 +355,30 @@ fn only_followed_states_are_kept() {
     assert!(driven.tracker.is_empty());
     assert_eq!(driven.tracker.next_due_ns(), None);
 }
+
+#[test]
+fn what_both_programs_wrote_is_told_once() {
+    let mut tracker = tracker(None);
+    let life = [(CLOSE, SYN_SENT), (SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, CLOSE)];
+    let mut told = Vec::new();
+    for (at, (old_state, new_state)) in (1_000..).step_by(10).zip(life) {
+        let first = transition(1, at, old_state, new_state);
+        let again = Transition { flags: TAKEN_OVER, ..transition(1, at + 1, old_state, new_state) };
+        for record in [first, again] {
+            tracker.transition(&record, &mut |_| told.push(record.ktime_ns));
+        }
+    }
+    assert_eq!(told, [1_000, 1_010, 1_020, 1_030]);
+}
+
+#[test]
+fn what_only_the_second_program_wrote_is_told() {
+    let mut tracker = tracker(None);
+    let life = [(CLOSE, SYN_SENT), (SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, CLOSE)];
+    let mut told = 0;
+    for (at, (old_state, new_state)) in (1_000..).zip(life) {
+        let record = Transition { flags: TAKEN_OVER, ..transition(1, at, old_state, new_state) };
+        tracker.transition(&record, &mut |_| told += 1);
+    }
+    assert_eq!(told, 4);
+}
