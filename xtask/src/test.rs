@@ -48,7 +48,7 @@ pub(crate) struct Options {
     /// Only the kernel tests, under all the kernels there are guests for
     #[arg(long)]
     kernels: bool,
-    /// Only the kernel tests, under this kernel, such as 6.1; may be repeated
+    /// Only the kernel tests, under this kernel, such as 6.1, or 6.1-nobtf to have BTF turned off; may be repeated
     #[arg(long, value_name = "VERSION", conflicts_with = "kernels")]
     kernel: Vec<String>,
     /// Only tests whose name contains this
