@@ -4,7 +4,7 @@ use std::{io::Write as _, sync::OnceLock};
 
 use serde_json::Value;
 
-use crate::{Record, TracerCommand};
+use crate::{Record, TracerCommand, tracer::Finished};
 
 /// Transitions come with all that the kernel knows: namespace, name of who acts.
 pub const TP_BTF: &str = "tp_btf/inet_sock_set_state";
@@ -44,7 +44,23 @@ pub fn why_not(feature: &str) -> Option<String> {
 /// that runs nowhere is seen.
 pub fn is_missing(feature: &str, test: &str) -> bool {
     let Some(why) = why_not(feature) else { return false };
-    let line = format!("@@NOTRUN {test} needs {feature}: {}\n", why.replace('\n', " "));
-    std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
+    say_not_run(test, &format!("needs {feature}: {}", why.replace('\n', " ")));
     true
+}
+
+/// Whether the kernel kept the program of a plain event from transitions, so that a test which needs all of them has
+/// nothing to say. They are counted. With BTF a second program takes them over: there none may be missing.
+pub fn has_skipped(run: &Finished, test: &str) -> bool {
+    let lost = run.summary().int("lost");
+    let is_plain = run.records[0].get("sources")[TP_BTF]["in_use"] == false;
+    if lost == 0 || !is_plain {
+        return false;
+    }
+    say_not_run(test, &format!("needs every transition: without BTF this kernel skipped {lost}"));
+    true
+}
+
+fn say_not_run(test: &str, reason: &str) {
+    let line = format!("@@NOTRUN {test} {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
 }
