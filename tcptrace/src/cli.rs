@@ -59,6 +59,10 @@ pub struct Cli {
     /// Size of the ring that transitions come through, bytes: a power of two, of 4096 at least
     #[arg(long, value_name = "BYTES", value_parser = ring_size, default_value_t = 4 << 20, hide = true)]
     ring_size: u32,
+
+    /// Bytes of output that may wait for a slow reader before transitions are dropped: 4096 at least
+    #[arg(long, value_name = "BYTES", value_parser = queue_size, default_value_t = 32 << 20, hide = true)]
+    queue_size: usize,
 }
 
 const AFTER_HELP: &str = "\
@@ -90,6 +94,8 @@ pub struct Plan {
     pub without: Vec<Feature>,
     /// Size of the ring, bytes.
     pub ring_bytes: u32,
+    /// How much output may wait for a slow reader, bytes.
+    pub queue_bytes: usize,
 }
 
 impl Cli {
@@ -114,6 +120,7 @@ impl Cli {
             json: self.json,
             without: self.without,
             ring_bytes: self.ring_size,
+            queue_bytes: self.queue_size,
         }
     }
 }
@@ -141,6 +148,13 @@ fn ring_size(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(bytes) if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) => Ok(bytes),
         _ => Err("a ring is a power of two of bytes, from 4096 to 1073741824".to_owned()),
+    }
+}
+
+fn queue_size(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(bytes) if (4096..=1 << 30).contains(&bytes) => Ok(bytes),
+        _ => Err("a queue has from 4096 to 1073741824 bytes".to_owned()),
     }
 }
 
@@ -213,12 +227,25 @@ mod tests {
             "--stuck 101years",
             "--ring-size 5000",
             "--ring-size 2048",
+            "--queue-size 4095",
+            "--queue-size 1073741825",
+            "--queue-size 1k",
             "--nonsense",
             "leftover",
         ] {
             let error = plan(arguments).expect_err(arguments);
             assert_eq!(error.exit_code(), 2, "{arguments}");
         }
+    }
+
+    #[test]
+    fn what_waits_in_memory_is_bounded_as_asked_for() {
+        let bounds = |arguments| {
+            let plan = plan(arguments).expect("valid");
+            (plan.ring_bytes, plan.queue_bytes)
+        };
+        assert_eq!(bounds(""), (4 << 20, 32 << 20));
+        assert_eq!(bounds("--ring-size 8192 --queue-size 5000"), (8192, 5000));
     }
 
     #[test]

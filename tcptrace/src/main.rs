@@ -58,7 +58,7 @@ fn run(plan: &Plan, kernel: Kernel) -> Result<(), Failure> {
         Format::Text(Box::new(Text::new(width, colour, jiff::tz::TimeZone::system())))
     };
     // Not through std's stdout, which cuts lines where its buffer ends.
-    let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?))?;
+    let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?), plan.queue_bytes)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(session::run(plan, kernel, output, format))
 }

@@ -3,7 +3,7 @@
 //! They are written as many at a time as fit `PIPE_BUF`, which a pipe takes all or not at all: however it ends,
 //! its reader gets no half line (but for a line that alone is longer).
 //!
-//! What waits to be written is bounded: transitions are dropped, and counted, once `LIMIT` bytes wait;
+//! What waits to be written is bounded: transitions are dropped, and counted, once so many bytes wait;
 //! records that say what is stuck are kept, they are bounded by the sockets there are.
 
 use std::{
@@ -18,9 +18,6 @@ use std::{
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
-
-/// Bytes that may wait before records are dropped.
-const LIMIT: usize = 32 << 20;
 
 /// What a pipe takes in one piece, bytes (pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -41,6 +38,8 @@ pub enum Ended {
 pub struct Output {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
+    /// Bytes that may wait before records are dropped.
+    limit: usize,
 }
 
 #[derive(Default)]
@@ -70,22 +69,22 @@ impl Shared {
 }
 
 impl Output {
-    /// Starts the writer.
+    /// Starts the writer; `limit` is how many bytes may wait before records are dropped.
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn start(sink: impl Write + AsFd + Send + 'static) -> io::Result<Self> {
+    pub fn start(sink: impl Write + AsFd + Send + 'static, limit: usize) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let writer = std::thread::Builder::new().name("tcptrace-out".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || write_all(&shared, sink)
         })?;
-        Ok(Self { shared, writer: Some(writer) })
+        Ok(Self { shared, writer: Some(writer), limit })
     }
 
     /// Whether so much waits that what may be dropped has to be.
     pub fn is_full(&self) -> bool {
-        self.shared.queue().waiting >= LIMIT
+        self.shared.queue().waiting >= self.limit
     }
 
     /// Hands over whole lines.
@@ -203,6 +202,8 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: usize = 4 << 20;
+
     fn pipe() -> (File, File) {
         let (read, write): (OwnedFd, OwnedFd) = {
             let (read, write) = io::pipe().expect("a pipe");
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn lines_come_out_whole_in_order_and_at_once() {
         let (mut read, write) = pipe();
-        let output = Output::start(write).expect("a thread");
+        let output = Output::start(write, LIMIT).expect("a thread");
         for line in ["one\n", "two\n"] {
             output.write(Bytes::from_static(line.as_bytes()));
             let mut buffer = [0; 4];
@@ -228,12 +229,12 @@ mod tests {
     fn a_reader_that_has_gone_is_told_apart_from_a_failure() {
         let (read, write) = pipe();
         drop(read);
-        let output = Output::start(write).expect("a thread");
+        let output = Output::start(write, LIMIT).expect("a thread");
         output.write(Bytes::from_static(b"x\n"));
         assert!(matches!(output.finish(), (Some(Ended::Closed), 0)));
 
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-        let output = Output::start(full).expect("a thread");
+        let output = Output::start(full, LIMIT).expect("a thread");
         output.write(Bytes::from_static(b"x\n"));
         assert!(matches!(output.finish(), (Some(Ended::Failed(_)), 0)));
     }
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn a_reader_that_stops_fills_the_queue_and_one_that_goes_on_gets_everything() {
         let (mut read, write) = pipe();
-        let output = Output::start(write).expect("a thread");
+        let output = Output::start(write, LIMIT).expect("a thread");
         let chunk = Bytes::from(vec![b'x'; 1 << 20]);
         let mut handed_over = 0;
         while !output.is_full() {
@@ -270,7 +271,7 @@ mod tests {
     fn a_non_blocking_stdout_loses_nothing() {
         let (mut read, write) = pipe();
         rustix::io::ioctl_fionbio(&write, true).expect("a pipe can be non-blocking");
-        let output = Output::start(write).expect("a thread");
+        let output = Output::start(write, LIMIT).expect("a thread");
         let bytes = vec![b'y'; 1 << 20];
         output.write(Bytes::from(bytes.clone()));
         let reader = std::thread::spawn(move || {

@@ -2,27 +2,41 @@
 
 use std::{io::Write as _, sync::OnceLock};
 
-use crate::{Record, TracerCommand};
+use serde_json::Value;
 
+use crate::{Record, TracerCommand, tracer::Finished};
+
+/// Transitions come with all that the kernel knows: namespace, name of who acts.
+pub const TP_BTF: &str = "tp_btf/inet_sock_set_state";
 /// Identities are the kernel's cookies, those that `ss -e` prints.
 pub const COOKIE: &str = "socket_cookie";
 /// Holders are found by walking descriptors, also those of sockets that nothing else leads to.
 pub const TASK_FILE: &str = "iter/task_file";
 
-/// Why the tracer does without a feature on this kernel; `None` where it has it.
-pub fn why_not(feature: &str) -> Option<String> {
+fn sources() -> &'static Value {
     static START: OnceLock<Record> = OnceLock::new();
     let start = START.get_or_init(|| {
         let run = TracerCommand::new(&["--stuck", "1h", "--duration", "1ms", "--json"]).run();
         run.records.first().unwrap_or_else(|| panic!("no start: {}", run.stderr)).clone()
     });
-    let source = &start.get("sources")[feature];
+    start.get("sources")
+}
+
+/// How many features the tracer does without on this kernel.
+pub fn missing() -> usize {
+    let sources = sources().as_object().expect("held against the contract");
+    sources.values().filter(|source| source["in_use"] == false).count()
+}
+
+/// Why the tracer does without a feature on this kernel; `None` where it has it.
+pub fn why_not(feature: &str) -> Option<String> {
+    let source = &sources()[feature];
     match source["in_use"].as_bool() {
         Some(true) => None,
         Some(false) => {
             Some(source["why_not"].as_str().expect("a feature not in use has a reason").to_owned())
         }
-        None => panic!("{feature} is not among {start:?}"),
+        None => panic!("{feature} is not among {}", sources()),
     }
 }
 
@@ -30,7 +44,23 @@ pub fn why_not(feature: &str) -> Option<String> {
 /// that runs nowhere is seen.
 pub fn is_missing(feature: &str, test: &str) -> bool {
     let Some(why) = why_not(feature) else { return false };
-    let line = format!("@@NOTRUN {test} needs {feature}: {}\n", why.replace('\n', " "));
-    std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
+    say_not_run(test, &format!("needs {feature}: {}", why.replace('\n', " ")));
     true
+}
+
+/// Whether the kernel kept the program of a plain event from transitions, so that a test which needs all of them has
+/// nothing to say. They are counted. With BTF a second program takes them over: there none may be missing.
+pub fn has_skipped(run: &Finished, test: &str) -> bool {
+    let lost = run.summary().int("lost");
+    let is_plain = run.records[0].get("sources")[TP_BTF]["in_use"] == false;
+    if lost == 0 || !is_plain {
+        return false;
+    }
+    say_not_run(test, &format!("needs every transition: without BTF this kernel skipped {lost}"));
+    true
+}
+
+fn say_not_run(test: &str, reason: &str) {
+    let line = format!("@@NOTRUN {test} {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
 }

@@ -7,21 +7,38 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::{puppet::Sock, schema};
+use crate::{feature, puppet::Sock, schema};
+
+/// The lines of one run, in their order: what the first one says holds for the others.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// Whether every transition tells its network namespace; the kernel's plain event does not know it.
+    tells_namespaces: bool,
+}
+
+impl Stream {
+    /// The next line, held against the contract.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn record(&mut self, line: &[u8]) -> Result<Record, String> {
+        let record = Record(schema::parse(line)?);
+        if record.is("start") {
+            self.tells_namespaces = record.get("sources")[feature::TP_BTF]["in_use"] == true;
+        }
+        let may_lack_it = record.is("transition") && !self.tells_namespaces;
+        match record.0.get("netns") {
+            Some(Value::Null) if !may_lack_it => Err("field netns is null".to_owned()),
+            _ => Ok(record),
+        }
+    }
+}
 
 /// One record, as it was received.
 #[derive(Clone, PartialEq)]
 pub struct Record(Map<String, Value>);
 
 impl Record {
-    /// From one line, held against the contract.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(line: &[u8]) -> Result<Self, String> {
-        schema::parse(line).map(Self)
-    }
-
     /// A field.
     ///
     /// # Panics
@@ -74,9 +91,9 @@ impl Record {
         self.int("cookie")
     }
 
-    /// Whether it is about a socket of that network namespace.
+    /// Whether it is about a socket of that network namespace, or may be: without BTF transitions do not tell.
     pub fn is_in(&self, netns: u64) -> bool {
-        self.0.get("netns").is_some_and(|value| *value == netns)
+        self.0.get("netns").is_some_and(|value| *value == netns || value.is_null())
     }
 
     /// (old state, new state) of a transition.

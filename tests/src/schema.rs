@@ -42,7 +42,7 @@ const EVERY_RECORD: Fields = &[("v", Integer), ("event", Text), ("time", Time), 
 
 const OF_A_SOCKET: Fields = &[
     ("cookie", Integer),
-    ("netns", Integer),
+    ("netns", IntegerOrNull),
     ("family", OneOf(&["ipv4", "ipv6"])),
     ("local_addr", Address),
     ("local_port", Port),

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     process::{Process, patience, poll_until, tracer_program},
     puppet::Sock,
-    record::Record,
+    record::{Record, Stream},
 };
 use rustix::process::Signal;
 
@@ -28,16 +28,25 @@ pub struct TracerCommand {
     /// Where its stdout comes out, where that is not the pipe.
     reader: Option<File>,
     held: bool,
-    skims: bool,
 }
 
 impl TracerCommand {
-    /// With these arguments, its stdout read by nobody but us.
+    /// With these arguments, and without the features that all tests are to do without; its stdout read by nobody
+    /// but us.
     pub fn new(arguments: &[&str]) -> Self {
+        let features = without_features();
+        let forced = if arguments.contains(&"--without") { None } else { features.as_deref() };
+        let forced: Vec<&str> =
+            forced.map(|features| ["--without", features]).into_iter().flatten().collect();
+        Self::exactly(&[&forced, arguments].concat())
+    }
+
+    /// With these arguments and no others: for a test that takes features away by other means.
+    pub fn exactly(arguments: &[&str]) -> Self {
         let mut command = Command::new(tracer_program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("NO_COLOR");
-        Self { command, json: arguments.contains(&"--json"), reader: None, held: false, skims: false }
+        Self { command, json: arguments.contains(&"--json"), reader: None, held: false }
     }
 
     /// With `writer` for its stdout; what comes out at `reader` is read.
@@ -55,16 +64,9 @@ impl TracerCommand {
         self
     }
 
-    /// Of transitions only their number is of interest, and that each is whole: for many thousands of them.
-    #[must_use]
-    pub const fn skim(mut self) -> Self {
-        self.skims = true;
-        self
-    }
-
     /// Starts it.
     pub fn start(self) -> Tracer {
-        let Self { mut command, json, reader, held, skims } = self;
+        let Self { mut command, json, reader, held } = self;
         let mut process = Process::spawn(&mut command);
         let (_, stdout, stderr) = process.pipes();
         drop(command); // and with it our copy of its stdout
@@ -76,7 +78,7 @@ impl TracerCommand {
             (None, None) => None,
         };
         match stdout {
-            Some(stdout) => spawn_reader(&shared, move |shared| read_stdout(shared, json, skims, stdout)),
+            Some(stdout) => spawn_reader(&shared, move |shared| read_stdout(shared, json, stdout)),
             None => shared.state().open -= 1,
         }
         let stderr = stderr.expect("piped");
@@ -111,8 +113,6 @@ pub struct Finished {
     pub lines: Vec<String>,
     /// The same as records, with `--json`.
     pub records: Vec<Record>,
-    /// How many transitions were skimmed, and are not among the two above.
-    pub skimmed: u64,
     /// What stderr carried.
     pub stderr: String,
 }
@@ -127,7 +127,6 @@ struct Shared {
 struct State {
     lines: Vec<String>,
     records: Vec<Record>,
-    skimmed: u64,
     stderr: String,
     /// What was wrong with the stream, from the first thing that was.
     wrong: Option<String>,
@@ -138,15 +137,7 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self {
-            lines: vec![],
-            records: vec![],
-            skimmed: 0,
-            stderr: String::new(),
-            wrong: None,
-            open: 2,
-            held: false,
-        }
+        Self { lines: vec![], records: vec![], stderr: String::new(), wrong: None, open: 2, held: false }
     }
 }
 
@@ -278,13 +269,7 @@ impl Tracer {
         let status = self.process.wait();
         self.shared.wait("the end of its output", |state| (state.open == 0).then_some(()));
         let state = std::mem::take(&mut *self.shared.state());
-        Finished {
-            status,
-            lines: state.lines,
-            records: state.records,
-            skimmed: state.skimmed,
-            stderr: state.stderr,
-        }
+        Finished { status, lines: state.lines, records: state.records, stderr: state.stderr }
     }
 
     /// Ends it as a service manager would.
@@ -328,6 +313,12 @@ impl Finished {
     }
 }
 
+/// The kernel features that all tests are to do without (`TCPTRACE_TEST_WITHOUT`, such as `btf`), but for those that
+/// say themselves which.
+pub fn without_features() -> Option<String> {
+    std::env::var("TCPTRACE_TEST_WITHOUT").ok().filter(|features| !features.is_empty())
+}
+
 fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'static) {
     let shared = Arc::clone(shared);
     thread::spawn(move || {
@@ -337,8 +328,9 @@ fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'stati
     });
 }
 
-fn read_stdout(shared: &Shared, json: bool, skims: bool, stdout: impl Read) {
+fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {
     let mut stdout = BufReader::new(stdout);
+    let mut stream = Stream::default();
     loop {
         let mut line = Vec::new();
         // A pseudo-terminal whose other side is closed reads as EIO: the end, as for a pipe.
@@ -348,12 +340,8 @@ fn read_stdout(shared: &Shared, json: bool, skims: bool, stdout: impl Read) {
         }
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         let mut state = shared.state();
-        if skims && whole && line.starts_with(br#"{"v":1,"event":"transition","#) && line.ends_with(b"}") {
-            state.skimmed += 1;
-            continue;
-        }
         if json {
-            match Record::parse(&line) {
+            match stream.record(&line) {
                 Ok(record) if whole => state.records.push(record),
                 parsed => {
                     let why = parsed.err().unwrap_or_else(|| "no newline at its end".to_owned());

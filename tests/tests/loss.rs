@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tests::{Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, monotonic_ns, patience};
+use tests::{
+    Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, feature, monotonic_ns, patience,
+    record::Stream,
+};
 
 /// What `pairs` leaves behind where the client closes: (those that leak, those that were closed).
 struct Burst {
@@ -109,7 +112,7 @@ fn transitions_seen_and_lost_add_up_to_what_happened() {
     let listener = puppet.listen("127.0.0.1:0");
     puppet.churn(&listener, 20);
     tracer.signal(Signal::STOP);
-    puppet.churn(&listener, 100);
+    puppet.churn(&listener, 40);
     tracer.signal(Signal::CONT);
     tracer.await_record("the loss", |record| record.is("lost"));
     puppet.churn(&listener, 20);
@@ -117,6 +120,9 @@ fn transitions_seen_and_lost_add_up_to_what_happened() {
     let run = tracer.stop();
     let all = witness.stop();
 
+    if feature::has_skipped(&all, "transitions_seen_and_lost_add_up_to_what_happened") {
+        return;
+    }
     assert_eq!((all.summary().int("lost"), all.count("lost")), (0, 0), "the witness missed some itself");
     let summary = run.summary();
     assert_eq!(summary.int("transitions"), run.count("transition"));
@@ -133,7 +139,7 @@ fn transitions_seen_and_lost_add_up_to_what_happened() {
         all.len()
     );
     let ours = all.iter().filter(|record| record.is_in(namespace.inode())).count();
-    assert_eq!(ours, 140 * 10 + 1);
+    assert_eq!(ours, 80 * 10 + 1);
 }
 
 #[test]
@@ -146,8 +152,8 @@ fn a_reader_that_stops_does_not_stop_the_tracing_and_gets_every_stuck_socket_lat
     let witness = Tracer::start(&["--stuck", "3s"]);
     let tracer = TracerCommand::new(&["--transitions", "--stuck", "200ms", "--json"]).held().start();
     tracer.await_record("the start", |record| record.is("start"));
-    // More than the pipe holds.
-    puppet.churn(&listener, 200);
+    // More than the pipe holds: some 330 bytes a record, ten records a connection.
+    puppet.churn(&listener, 60);
     let burst = burst(&mut puppet, &listener, 60);
     let last = burst.leaking.last().expect("some leak");
     witness.await_stuck(last);
@@ -167,20 +173,19 @@ fn a_reader_that_stops_does_not_stop_the_tracing_and_gets_every_stuck_socket_lat
 
 #[test]
 fn what_a_slow_reader_costs_is_counted_and_stuck_is_never_among_it() {
-    // Beyond the pipe and the 32 MiB that may wait: some 330 bytes a record, ten records a connection.
-    const CONNECTIONS: usize = 1_000;
-    const TIMES: usize = 13;
+    // Beyond the pipe and what may wait: some 330 bytes a record, ten records a connection.
+    const CONNECTIONS: usize = 200;
+    const MAY_WAIT: &str = "100000";
     let namespace = Namespace::new();
     let netns = namespace.inode();
     let mut puppet = Puppet::new();
     let listener = puppet.listen("127.0.0.1:0");
     let witness = Tracer::start(&["--stuck", "3s"]);
-    let tracer = TracerCommand::new(&["--transitions", "--stuck", "200ms", "--json"]).skim().held().start();
+    let arguments = ["--transitions", "--stuck", "200ms", "--queue-size", MAY_WAIT, "--json"];
+    let tracer = TracerCommand::new(&arguments).held().start();
     tracer.await_record("the start", |record| record.is("start"));
-    for _ in 0..TIMES {
-        puppet.churn(&listener, CONNECTIONS);
-        tracer.await_idle();
-    }
+    puppet.churn(&listener, CONNECTIONS);
+    tracer.await_idle();
     let burst = burst(&mut puppet, &listener, 40);
     witness.await_stuck(burst.leaking.last().expect("some leak"));
     tracer.read_on();
@@ -191,10 +196,12 @@ fn what_a_slow_reader_costs_is_counted_and_stuck_is_never_among_it() {
     assert_eq!(stuck_sockets(&run.records, netns), expected(&burst));
     let summary = run.summary();
     assert!(summary.int("dropped") > 0, "{summary:?}");
-    assert_eq!(summary.int("transitions"), run.skimmed + summary.int("dropped"), "{summary:?}");
-    let told: Vec<&Record> = run.records.iter().filter(|record| record.get("event") == "lost").collect();
-    assert!(told.iter().all(|record| record.text("reason") == "reader_slow"), "{told:?}");
-    assert_eq!(told.iter().map(|record| record.int("lost")).sum::<u64>(), summary.int("dropped"));
+    assert_eq!(summary.int("transitions"), run.count("transition") + summary.int("dropped"), "{summary:?}");
+    // What the kernel side loses in such a burst, if it does, is told apart.
+    for (reason, total) in [("reader_slow", "dropped"), ("ring_full", "lost")] {
+        let told = run.records.iter().filter(|record| record.is("lost") && record.text("reason") == reason);
+        assert_eq!(told.map(|record| record.int("lost")).sum::<u64>(), summary.int(total), "{reason}");
+    }
     drop(namespace);
 }
 
@@ -206,7 +213,7 @@ fn a_reader_that_never_reads_again_does_not_keep_the_tracer_from_ending_nor_gets
     let (mut reader, writer) = pipe().expect("a pipe");
     let tracer = into_pipe(writer);
     await_first_line(&reader);
-    puppet.churn(&listener, 300);
+    puppet.churn(&listener, 60);
     tracer.signal(Signal::TERM);
     let run = tracer.finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
@@ -218,7 +225,7 @@ fn a_reader_that_never_reads_again_does_not_keep_the_tracer_from_ending_nor_gets
 
 #[test]
 fn a_reader_that_is_slow_and_goes_on_reading_gets_everything_also_at_the_end() {
-    const CONNECTIONS: usize = 1_000;
+    const CONNECTIONS: usize = 250;
     let namespace = Namespace::new();
     let mut puppet = Puppet::new();
     let listener = puppet.listen("127.0.0.1:0");
@@ -231,7 +238,8 @@ fn a_reader_that_is_slow_and_goes_on_reading_gets_everything_also_at_the_end() {
     tracer.signal(Signal::TERM);
     tracer.signal(Signal::CONT);
     let mut bytes = Vec::new();
-    let mut chunk = vec![0; 64 << 10];
+    // Some 4 s of reading, longer than one who reads nothing is waited for.
+    let mut chunk = vec![0; 16 << 10];
     loop {
         match reader.read(&mut chunk).expect("a pipe can be read") {
             0 => break,
@@ -264,6 +272,7 @@ fn await_first_line(reader: &PipeReader) {
 fn assert_whole(text: &str) -> Vec<Record> {
     let cut = &text[text.rfind('\n').map_or(0, |last| last + 1)..];
     assert_eq!(cut, "", "the last line is cut");
-    let parse = |line: &str| Record::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));
-    text.lines().map(parse).collect()
+    let mut stream = Stream::default();
+    let read = |line: &str| stream.record(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(read).collect()
 }

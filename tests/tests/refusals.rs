@@ -27,7 +27,7 @@ fn assert_refused(run: &Finished, words: &[&str]) {
 
 /// Runs the tracer after `prepare` was done in its process.
 fn run_after(prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Finished {
-    let mut command = TracerCommand::new(&ARGUMENTS);
+    let mut command = TracerCommand::exactly(&ARGUMENTS);
     // SAFETY: all closures given are nothing but system calls: no allocation, no locks.
     unsafe { command.command.pre_exec(prepare) };
     command.run()
@@ -92,7 +92,7 @@ fn a_kernel_without_type_information_and_without_tracefs_is_told_what_would_do()
 #[test]
 fn a_kernel_without_type_information_is_traced_by_its_event_and_the_start_says_so() {
     let mut scene = Scene::new();
-    let mut command = TracerCommand::new(&["--stuck", "300ms", "--json"]);
+    let mut command = TracerCommand::exactly(&["--stuck", "300ms", "--json"]);
     // SAFETY: nothing but system calls.
     unsafe { command.command.pre_exec(|| hide(&[c"/sys/kernel/btf"])) };
     let tracer = command.start();

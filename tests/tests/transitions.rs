@@ -34,7 +34,9 @@ fn identity(tracer: &Tracer, socket: &Sock, seen: &Seen) -> u64 {
     if feature::why_not(feature::COOKIE).is_none() {
         return seen.cookie;
     }
-    let listens = |record: &Record| socket.remote.is_none() && record.get("new_state") == "LISTEN";
+    let listens = |record: &Record| {
+        socket.remote.is_none() && record.get("new_state") == "LISTEN" && record.local() == socket.local
+    };
     let is_its = |record: &Record| {
         record.is_about("transition", socket) || (record.is_in(socket.netns) && listens(record))
     };
@@ -117,7 +119,9 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     ] {
         assert_eq!((record.text("owner_how"), &record.get("owner")["pid"]), (how, &pid.into()), "{record:?}");
         assert_eq!(record.get("owner")["uid"], 0);
-        assert_eq!(record.get("owner")["comm"], "puppet");
+        // The plain event does not know it.
+        let comm = feature::why_not(feature::TP_BTF).is_none().then_some("puppet");
+        assert_eq!(record.get("owner")["comm"].as_str(), comm, "{record:?}");
     }
     for (life, pid) in [(of_client, client.pid), (of_server, server.pid), (of_listener, listener.pid)] {
         for record in life.iter().filter(|record| !record.get("owner").is_null()) {
@@ -142,7 +146,8 @@ fn assert_life(life: &[Record], steps: &[(&str, &str)], socket: &Sock, family: &
         0,
     );
     for record in life {
-        assert_eq!((record.int("netns"), record.text("family")), (socket.netns, family), "{record:?}");
+        assert!(record.is_in(socket.netns), "{record:?}");
+        assert_eq!(record.text("family"), family, "{record:?}");
         match record.states() {
             // The kernel has yet to choose its port, and with it its address.
             ("CLOSE", "SYN_SENT") => assert_eq!(record.local().port(), 0, "{record:?}"),
@@ -166,16 +171,25 @@ fn assert_life(life: &[Record], steps: &[(&str, &str)], socket: &Sock, family: &
 
 #[test]
 fn reused_kernel_addresses_never_mix_two_sockets() {
-    every_socket_is_one_of_its_own(&["--transitions"], feature::why_not(feature::COOKIE).is_none());
+    let has_cookie = feature::why_not(feature::COOKIE).is_none();
+    every_socket_is_one_of_its_own(
+        "reused_kernel_addresses_never_mix_two_sockets",
+        &["--transitions"],
+        has_cookie,
+    );
 }
 
 #[test]
 fn reused_kernel_addresses_never_mix_two_sockets_without_the_cookie_helper() {
-    every_socket_is_one_of_its_own(&["--transitions", "--without", "cookie"], false);
+    every_socket_is_one_of_its_own(
+        "reused_kernel_addresses_never_mix_two_sockets_without_the_cookie_helper",
+        &["--transitions", "--without", "cookie"],
+        false,
+    );
 }
 
 /// Many connections one after the other: the kernel gives a closed socket's memory to the next one.
-fn every_socket_is_one_of_its_own(arguments: &[&str], has_cookie: bool) {
+fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bool) {
     const CONNECTIONS: usize = 300;
     let namespace = Namespace::new();
     let tracer = Tracer::start(arguments);
@@ -186,10 +200,15 @@ fn every_socket_is_one_of_its_own(arguments: &[&str], has_cookie: bool) {
     puppet.close(&listener);
     let netns = namespace.inode();
     let expected = CONNECTIONS * (CLIENT.len() + SERVER.len()) + LISTENER.len();
+    let lost = |record: &Record| if record.is("lost") { record.int("lost") } else { 0 };
     tracer.await_records("all of them", |records| {
-        (records.iter().filter(|record| record.is_in(netns)).count() >= expected).then_some(())
+        let came = records.iter().filter(|record| record.is_in(netns)).count();
+        (came as u64 + records.iter().map(lost).sum::<u64>() >= expected as u64).then_some(())
     });
     let run = tracer.stop();
+    if feature::has_skipped(&run, test) {
+        return;
+    }
     let took_ms = (monotonic_ns() - before_ns) as f64 / 1e6;
 
     assert_eq!(run.records[0].get("sources")["socket_cookie"]["in_use"], has_cookie);

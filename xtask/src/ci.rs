@@ -1,7 +1,8 @@
 //! `cargo xtask ci`: all that has to be right before a change is accepted.
 //!
 //! The checks run one after the other, also when one fails, so that one run shows everything. The tests at the end
-//! are those of `cargo xtask test`; the kernels of `cargo xtask test --kernels` are not among them yet.
+//! are those of `cargo xtask test`, and then the same kernel tests under the kernels of `cargo xtask test --kernels`.
+//! A kernel test that runs neither here nor there tests nothing: that is a failure too.
 
 use std::{
     process::ExitCode,
@@ -11,6 +12,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    matrix, places,
     results::Totals,
     setup::{self, Scope, Tools},
     shell,
@@ -60,15 +62,28 @@ const CHECKS: [Check; 4] = [
 /// Runs everything.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut steps = Steps::default();
-    let tools = steps.step("setup", || setup::run(Scope::Test))?;
+    let tools = steps.step("setup", || setup::run(Scope::Guests))?;
     for check in &CHECKS {
         // A check that fails is noted, and doesn't keep the others from running.
         let _noted = steps.step(check.name, || run_check(check, &tools));
     }
     let here = steps.tests("tests", || test::run_with(&tools, &test::Options::default()));
+    let kernels = steps.tests("tests under other kernels", || matrix::run(&tools, &[], &[]));
+    let mut totals = Totals::default();
+    let mut places = Vec::new();
+    for outcome in [here, kernels] {
+        // Tests that couldn't even be started are not none at all.
+        totals +=
+            outcome.as_ref().map_or(Totals { failed: 1, ..Totals::default() }, |outcome| outcome.totals);
+        places.extend(outcome.into_iter().flat_map(|outcome| outcome.places));
+    }
+    test::show_nowhere(&places);
+    let nowhere = places::ran_nowhere(&places).len();
+    totals.failed += u64::try_from(nowhere).unwrap_or(u64::MAX);
+    if nowhere > 0 {
+        steps.mark_failed();
+    }
     steps.summarise();
-    // Tests that couldn't even be started are not none at all.
-    let totals = here.map_or(Totals { failed: 1, ..Totals::default() }, |here| here.totals);
     println!("{totals}");
     Ok(if steps.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

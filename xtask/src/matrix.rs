@@ -3,10 +3,12 @@
 //! The kernels (`matrix/list.rs`) are fetched (`archive`, `cache`), the very programs that run on this machine are
 //! packed into a file system (`image`), QEMU boots it (`qemu`), xtask itself runs the tests in there (`guest`), and
 //! what it tells over a serial line (`frames`) is judged (`report`). Nothing of the host is in reach of a guest.
+//! What the tracer finds in each is held against docs/requirements.md (`features`).
 
 mod archive;
 mod cache;
 mod cpio;
+mod features;
 mod frames;
 pub(crate) mod guest;
 mod image;
@@ -17,7 +19,7 @@ mod report;
 mod vmlinux;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     env,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -32,12 +34,12 @@ use crate::{
     places::Place,
     results::Totals,
     setup::Tools,
-    shell::say,
+    shell::{self, say},
     test::{self, Outcome},
 };
 use cache::Cached;
 use image::Job;
-use list::{Kernel, MAY_MISS_VARIABLE};
+use list::{Guest, Kernel, MAY_MISS_VARIABLE};
 use report::Report;
 
 /// How many lines of a log are shown.
@@ -45,20 +47,20 @@ const TAIL: usize = 40;
 /// How many lines of what a program with failed tests printed are shown; the failures come last.
 const OUTPUT: usize = 200;
 
-/// What became of a kernel of the matrix.
+/// What became of a guest of the matrix.
 enum Fate {
-    /// It could not be had, for this reason.
+    /// Its kernel could not be had, for this reason.
     Missing(String),
     /// It was booted, or nearly.
     Booted(Report, Option<String>),
 }
 
-/// Runs the kernel tests under the kernels of these labels, or all; prints what each came to.
+/// Runs the kernel tests in the guests of these labels, or all; prints what each came to.
 pub(crate) fn run(tools: &Tools, labels: &[String], arguments: &[String]) -> Result<Outcome> {
     if !cfg!(target_arch = "x86_64") {
         bail!("the guests' kernels are for x86_64, and so would have to be the tests that were built here");
     }
-    let kernels = list::select(labels, &env::var(MAY_MISS_VARIABLE).unwrap_or_default())?;
+    let guests = list::select(labels, &env::var(MAY_MISS_VARIABLE).unwrap_or_default())?;
     let tcptrace = compile::tcptrace(tools, Profile::Release)?;
     let tests = compile::kernel_tests(tools)?;
     let target =
@@ -76,14 +78,28 @@ pub(crate) fn run(tools: &Tools, labels: &[String], arguments: &[String]) -> Res
     };
     let shared = logs.join("shared.cpio");
     image::build(&job, &logs, &shared)?;
+    let kernels: BTreeMap<_, _> = guests.iter().map(|guest| (guest.kernel.label, guest.kernel)).collect();
+    let kernels: Vec<Kernel> = kernels.into_values().collect();
     let cached = cache::provide(&kernels)?;
-    let fates = boot_all(&kernels, cached, &shared, &logs);
-    Ok(sum_up(&kernels, &fates, &logs))
+    let cached: BTreeMap<_, _> = kernels.iter().map(|kernel| kernel.label).zip(cached).collect();
+    let fates = boot_all(&guests, |guest| {
+        let logs = logs.join(guest.label);
+        match &cached[guest.kernel.label] {
+            Ok(cached) => boot(guest, cached, &job, &shared, &logs),
+            Err(why) => Fate::Missing(format!("{why:#}")),
+        }
+    });
+    let mut outcome = sum_up(&guests, &fates, &logs);
+    if !agrees_with_document(&guests, &fates) {
+        outcome.totals.failed += 1;
+        outcome.good = false;
+    }
+    Ok(outcome)
 }
 
 /// Boots as many at a time as there are processors; a guest has one.
-fn boot_all(kernels: &[Kernel], cached: Vec<Result<Cached>>, shared: &Path, logs: &Path) -> Vec<Fate> {
-    let waiting: VecDeque<_> = kernels.iter().zip(cached).enumerate().collect();
+fn boot_all(guests: &[Guest], boot: impl Fn(&Guest) -> Fate + Sync) -> Vec<Fate> {
+    let waiting: VecDeque<_> = guests.iter().enumerate().collect();
     let workers = thread::available_parallelism().map_or(1, usize::from).min(waiting.len());
     let waiting = Mutex::new(waiting);
     let done = Mutex::new(Vec::new());
@@ -91,11 +107,8 @@ fn boot_all(kernels: &[Kernel], cached: Vec<Result<Cached>>, shared: &Path, logs
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some((number, (kernel, cached))) = next() {
-                    let fate = match cached {
-                        Ok(cached) => boot(kernel, cached, shared, &logs.join(kernel.label)),
-                        Err(why) => Fate::Missing(format!("{why:#}")),
-                    };
+                while let Some((number, guest)) = next() {
+                    let fate = boot(guest);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((number, fate));
                 }
             });
@@ -106,17 +119,17 @@ fn boot_all(kernels: &[Kernel], cached: Vec<Result<Cached>>, shared: &Path, logs
     done.into_iter().map(|(_, fate)| fate).collect()
 }
 
-fn boot(kernel: &Kernel, cached: Cached, shared: &Path, logs: &Path) -> Fate {
-    let report = try_to_boot(kernel, &cached, shared, logs).unwrap_or_else(|error| Report {
+fn boot(guest: &Guest, cached: &Cached, job: &Job<'_>, shared: &Path, logs: &Path) -> Fate {
+    let report = try_to_boot(guest, cached, job, shared, logs).unwrap_or_else(|error| Report {
         troubles: vec![format!("it cannot be booted: {error:#}")],
         ..Report::default()
     });
     let totals = report.totals();
-    say(format_args!("kernel {}: {totals} ({:.1} s)", kernel.label, report.time.as_secs_f64()));
-    Fate::Booted(report, cached.warning)
+    say(format_args!("kernel {}: {totals} ({:.1} s)", guest.label, report.time.as_secs_f64()));
+    Fate::Booted(report, cached.warning.clone())
 }
 
-fn try_to_boot(kernel: &Kernel, cached: &Cached, shared: &Path, logs: &Path) -> Result<Report> {
+fn try_to_boot(guest: &Guest, cached: &Cached, job: &Job<'_>, shared: &Path, logs: &Path) -> Result<Report> {
     fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let files = qemu::Files {
         vmlinux: cached.vmlinux(),
@@ -128,8 +141,8 @@ fn try_to_boot(kernel: &Kernel, cached: &Cached, shared: &Path, logs: &Path) -> 
         // What an earlier run left there must not pass for this one's.
         fs::write(log, "").with_context(|| format!("cannot write {}", log.display()))?;
     }
-    image::with_modules(shared, &cached.modules()?, &files.image)?;
-    say(format_args!("kernel {}: booting", kernel.label));
+    image::of_guest(shared, &cached.modules()?, &job.to_json(guest.without), &files.image)?;
+    say(format_args!("kernel {}: booting", guest.label));
     let (end, time) = qemu::run(&files)?;
     let told =
         fs::read(&files.results).with_context(|| format!("cannot read {}", files.results.display()))?;
@@ -145,35 +158,35 @@ fn results(logs: &Path) -> PathBuf {
     logs.join("tests.log")
 }
 
-/// Prints what failed, then a line for each kernel.
-fn sum_up(kernels: &[Kernel], fates: &[Fate], logs: &Path) -> Outcome {
-    let with_fate = || kernels.iter().zip(fates);
-    for (kernel, fate) in with_fate() {
+/// Prints what failed, then a line for each guest.
+fn sum_up(guests: &[Guest], fates: &[Fate], logs: &Path) -> Outcome {
+    let with_fate = || guests.iter().zip(fates);
+    for (guest, fate) in with_fate() {
         if let Fate::Booted(report, _) = fate {
-            show_failures(kernel, report, &logs.join(kernel.label));
+            show_failures(guest, report, &logs.join(guest.label));
         }
     }
     println!("\nkernels (logs are in {}):", logs.display());
     let mut outcome = Outcome { totals: Totals::default(), good: true, places: Vec::new() };
-    for (kernel, fate) in with_fate() {
+    for (guest, fate) in with_fate() {
         match fate {
             Fate::Missing(why) => {
-                let excuse = if kernel.may_miss { "" } else { ", which counts as a failure" };
-                println!("  {:5} NOT AVAILABLE{excuse}: {why}", kernel.label);
-                if !kernel.may_miss {
-                    println!("        (to do without it: {MAY_MISS_VARIABLE}={})", kernel.label);
+                let excuse = if guest.kernel.may_miss { "" } else { ", which counts as a failure" };
+                println!("  {:9} NOT AVAILABLE{excuse}: {why}", guest.label);
+                if !guest.kernel.may_miss {
+                    println!("        (to do without it: {MAY_MISS_VARIABLE}={})", guest.kernel.label);
                     outcome.totals.failed += 1;
                 }
             }
             Fate::Booted(report, warning) => {
-                println!("  {:5} {report}", kernel.label);
+                println!("  {:9} {report}", guest.label);
                 if let Some(warning) = warning {
                     println!("        {warning}");
                 }
                 outcome.totals += report.totals();
                 let programs = report.programs.iter();
                 let tests = programs.map(|program| (program.name.as_str(), &program.results.tests));
-                outcome.places.push(Place::new(kernel.label, tests));
+                outcome.places.push(Place::new(guest.label, tests));
             }
         }
     }
@@ -181,18 +194,36 @@ fn sum_up(kernels: &[Kernel], fates: &[Fate], logs: &Path) -> Outcome {
     outcome
 }
 
+/// Prints what the tracer finds in each guest. Whether docs/requirements.md says the same of them all, where all told.
+fn agrees_with_document(guests: &[Guest], fates: &[Fate]) -> bool {
+    let told = guests.iter().zip(fates).filter_map(|(guest, fate)| match fate {
+        Fate::Booted(report, _) => Some((guest.label, report.features.as_ref()?)),
+        Fate::Missing(_) => None,
+    });
+    let told: Vec<_> = told.collect();
+    let table = features::table(&told);
+    println!("\nkernel features that the tracer uses:\n{table}");
+    if told.len() < list::GUESTS.len() {
+        return true;
+    }
+    let document = fs::read_to_string(shell::workspace_root().join(features::DOCUMENT)).unwrap_or_default();
+    let complaint = features::complain(&document, &table);
+    complaint.iter().for_each(|complaint| println!("\n{complaint}"));
+    complaint.is_none()
+}
+
 /// What the programs with failed tests printed, and of a guest in trouble the end of what its kernel said.
-fn show_failures(kernel: &Kernel, report: &Report, logs: &Path) {
+fn show_failures(guest: &Guest, report: &Report, logs: &Path) {
     for program in report.programs.iter().filter(|program| program.results.totals.failed > 0) {
         let output = tail(&program.output, OUTPUT);
-        println!("\n---- kernel {}: {} ----\n{output}", kernel.label, program.name);
+        println!("\n---- kernel {}: {} ----\n{output}", guest.label, program.name);
     }
     if !report.troubles.is_empty() {
         let paths = [("console", console(logs)), ("tests", results(logs))];
         for (name, path) in paths {
             let log = fs::read(&path).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            println!("\n---- kernel {}: the end of its {name} log ----\n{}", kernel.label, tail(&log, TAIL));
+            println!("\n---- kernel {}: the end of its {name} log ----\n{}", guest.label, tail(&log, TAIL));
         }
     }
 }

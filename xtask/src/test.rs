@@ -29,6 +29,13 @@ const UNIT_TESTED: [&str; 3] = ["tcptrace-common", "tcptrace", "xtask"];
 /// With this the kernel tests find the program they test.
 const BINARY_VARIABLE: &str = "TCPTRACE_BIN";
 
+/// With this they have the tracer do without a kernel feature (`tests/src/tracer.rs`).
+pub(crate) const WITHOUT_VARIABLE: &str = "TCPTRACE_TEST_WITHOUT";
+/// In how many threads libtest runs tests.
+pub(crate) const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
+/// Without BTF transitions tell no network namespace: tests that run at the same time would see each other's.
+pub(crate) const ONE_THREAD: &str = "1";
+
 /// Which tests, and how.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
@@ -41,7 +48,7 @@ pub(crate) struct Options {
     /// Only the kernel tests, under all the kernels there are guests for
     #[arg(long)]
     kernels: bool,
-    /// Only the kernel tests, under this kernel, such as 6.1; may be repeated
+    /// Only the kernel tests, under this kernel, such as 6.1, or 6.1-nobtf to have BTF turned off; may be repeated
     #[arg(long, value_name = "VERSION", conflicts_with = "kernels")]
     kernel: Vec<String>,
     /// Only tests whose name contains this
@@ -163,6 +170,10 @@ pub(crate) fn environment(
     };
     let mut environment: Vec<_> = ours.filter(|(name, _)| is_wanted(name)).collect();
     environment.push((BINARY_VARIABLE.into(), tcptrace.into()));
+    let is_set = |wanted: &str| environment.iter().any(|(name, value)| name == wanted && !value.is_empty());
+    if is_set(WITHOUT_VARIABLE) && !is_set(THREADS_VARIABLE) {
+        environment.push((THREADS_VARIABLE.into(), ONE_THREAD.into()));
+    }
     environment
 }
 
@@ -224,5 +235,8 @@ mod tests {
             .map(|(name, value)| format!("{}={}", name.display(), value.display()))
             .collect();
         assert_eq!(names, ["TCPTRACE_SLOW=1", "RUST_BACKTRACE=1", "TCPTRACE_BIN=/t/tcptrace"]);
+        let ours = [("TCPTRACE_TEST_WITHOUT".into(), "btf".into())];
+        let environment = environment(Path::new("/t/tcptrace"), ours.into_iter());
+        assert!(environment.contains(&("RUST_TEST_THREADS".into(), "1".into())));
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 pub(crate) enum Frame {
     /// The kernel: `uname -r`, `uname -v`.
     Kernel(String, String),
+    /// The kernel features that the tracer finds there: `sources` of its `start` record, JSON.
+    Features(String),
     /// A test program is started.
     Run(String),
     /// A line of its stdout.
@@ -26,6 +28,7 @@ impl fmt::Display for Frame {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(release, version) => write!(formatter, "kernel {release} {version}"),
+            Self::Features(json) => write!(formatter, "features {json}"),
             Self::Run(name) => write!(formatter, "run {name}"),
             Self::Out(line) => write!(formatter, "1 {line}"),
             Self::Err(line) => write!(formatter, "2 {line}"),
@@ -49,6 +52,7 @@ impl Frame {
                 let (release, version) = rest.split_once(' ')?;
                 Self::Kernel(release.to_owned(), version.to_owned())
             }
+            "features" => Self::Features(text),
             "run" => Self::Run(text),
             "1" => Self::Out(text),
             "2" => Self::Err(text),
@@ -67,6 +71,7 @@ mod tests {
     fn what_is_written_is_read() {
         let frames = [
             Frame::Kernel("6.1.0-56".into(), "#1 SMP Debian 6.1.192-2".into()),
+            Frame::Features(r#"{"iter/tcp":{"in_use":true}}"#.into()),
             Frame::Run("stuck".into()),
             Frame::Out("end".into()),
             Frame::Out(String::new()),

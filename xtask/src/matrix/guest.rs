@@ -33,8 +33,8 @@ const RESULTS: &str = "/dev/ttyS1";
 pub(super) const JOB: &str = "/job";
 /// Where the modules are, with names that sort in the order of loading.
 pub(super) const MODULES: &str = "/modules";
-/// After that a test program is killed; the others still run.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(400);
+/// After that a test program is killed; the others still run. Three times what one test waits in vain (`image.rs`).
+const PROGRAM_LIMIT: Duration = Duration::from_secs(500);
 /// How many files a process may be allowed to open; the kernel gives its first process few.
 const FILES: u64 = 1 << 20;
 
@@ -78,6 +78,7 @@ fn serve() -> Result<()> {
     let outcome = prepare().and_then(|()| {
         let job: Value = serde_json::from_slice(&fs::read(JOB).context("there is nothing to do")?)
             .context("what to do is not said in JSON")?;
+        host.tell(&Frame::Features(features(&job)?))?;
         let programs = strings(&job["programs"]);
         programs.iter().try_for_each(|program| run(program, &job, &host))
     });
@@ -132,16 +133,35 @@ impl Host {
     }
 }
 
-/// Runs a test program, to its end or that of its time, and ends what it leaves behind.
-fn run(program: &str, job: &Value, host: &Host) -> Result<()> {
-    host.tell(&Frame::Run(program.to_owned()))?;
-    let mut command = Command::new(format!("/programs/{program}"));
-    command.args(strings(&job["arguments"])).env_clear().env("PATH", "/bin").env("HOME", "/");
+/// Has the tracer tell which kernel features it uses here.
+fn features(job: &Value) -> Result<String> {
+    let mut tracer = command("/bin/tcptrace", job);
+    tracer.args(strings(&job["features"])).args(["--stuck", "1h", "--duration", "1ms", "--json"]);
+    let output = tracer.output().context("cannot run tcptrace")?;
+    let start = output.stdout.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match serde_json::from_slice::<Value>(start) {
+        Ok(start) if start["sources"].is_object() => Ok(start["sources"].to_string()),
+        _ => bail!("the tracer does not start: {}", String::from_utf8_lossy(&output.stderr).trim()),
+    }
+}
+
+/// A command in the environment that the job asks for, and no other.
+fn command(program: &str, job: &Value) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/bin").env("HOME", "/");
     for (name, value) in job["environment"].as_object().into_iter().flatten() {
         command.env(name, value.as_str().unwrap_or_default());
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+    command
+}
+
+/// Runs a test program, to its end or that of its time, and ends what it leaves behind.
+fn run(program: &str, job: &Value, host: &Host) -> Result<()> {
+    host.tell(&Frame::Run(program.to_owned()))?;
+    let mut command = command(&format!("/programs/{program}"), job);
+    let mut child =
+        command.args(strings(&job["arguments"])).spawn().with_context(|| format!("cannot run {program}"))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let timed_out = AtomicBool::new(false);

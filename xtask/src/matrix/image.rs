@@ -1,5 +1,5 @@
 //! Makes a guest's first file system, which is its only one: xtask as the first process, the test programs, tcptrace,
-//! the tools the tests use, and the shared libraries of all of them. All guests share it but for the modules.
+//! the tools the tests use, and the shared libraries of all of them. All guests share it but for the modules and the job.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::{archive::quietly, cpio, guest};
-use crate::{cargo_json::Executable, compile::KernelTests, shell};
+use crate::{cargo_json::Executable, compile::KernelTests, shell, test};
 
 /// Tools of the host that guests have too: for the tests, and `ip` for the guest itself.
 const TOOLS: [&str; 3] = ["ss", "ip", "sh"];
@@ -21,10 +21,12 @@ const TOOLS: [&str; 3] = ["ss", "ip", "sh"];
 const DIRECTORIES: [&str; 8] = ["proc", "sys", "dev", "tmp", "run", "root", "modules", "lib64"];
 /// Where the tests look for their own programs.
 const HELPERS_VARIABLE: &str = "TCPTRACE_TEST_BINS";
-/// In how many threads libtest runs tests.
-const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 /// More than the guest's one processor, because tests wait a lot; few, because they wait for each other's work.
 const THREADS: &str = "2";
+/// How long a test waits before it fails, seconds.
+const PATIENCE_VARIABLE: &str = "TCPTRACE_PATIENCE";
+/// Emulation makes all about ten times slower.
+const PATIENCE: &str = "150";
 /// The file for a program without what only debuggers read.
 const STRIPPED: &str = "stripped";
 
@@ -42,15 +44,31 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn to_json(&self) -> String {
-        let mut environment: BTreeMap<_, _> = [(THREADS_VARIABLE.into(), THREADS.to_owned())].into();
+    /// What a guest reads. `without`: features that the tracer has to do without there, whatever the user says.
+    pub(crate) fn to_json(&self, without: Option<&str>) -> String {
+        let threads = if without.is_some() { test::ONE_THREAD } else { THREADS };
+        let defaults = [(test::THREADS_VARIABLE, threads), (PATIENCE_VARIABLE, PATIENCE)];
+        let mut environment: BTreeMap<_, _> =
+            defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let ours = self.environment.iter().map(|(name, value)| (name.display(), value.display()));
         environment.extend(ours.map(|(name, value)| (name.to_string(), value.to_string())));
         // Where they are in the guest.
         environment.insert("TCPTRACE_BIN".into(), "/bin/tcptrace".into());
         environment.insert(HELPERS_VARIABLE.into(), "/helpers".into());
+        if let Some(without) = without {
+            environment.insert(test::WITHOUT_VARIABLE.into(), without.into());
+        }
+        let features = environment.get(test::WITHOUT_VARIABLE).filter(|features| !features.is_empty());
+        let features = features.map(|features| ["--without", features]).into_iter().flatten();
+        let features: Vec<_> = features.collect();
         let programs: Vec<_> = self.tests.programs.iter().map(|program| &program.name).collect();
-        json!({ "programs": programs, "arguments": self.arguments, "environment": environment }).to_string()
+        json!({
+            "programs": programs,
+            "arguments": self.arguments,
+            "features": features,
+            "environment": environment,
+        })
+        .to_string()
     }
 }
 
@@ -65,7 +83,6 @@ pub(crate) fn build(job: &Job<'_>, scratch: &Path, to: &Path) -> Result<()> {
     for directory in DIRECTORIES {
         image.archive.directory(directory)?;
     }
-    image.archive.file(guest::JOB.trim_start_matches('/'), job.to_json().as_bytes())?;
     // What is running, though cargo may have built xtask anew in the meantime; `self` would be ldd and strip.
     image.program(&PathBuf::from(format!("/proc/{}/exe", std::process::id())), "xtask", true)?;
     image.program(job.tcptrace, "bin/tcptrace", false)?;
@@ -87,11 +104,12 @@ pub(crate) fn build(job: &Job<'_>, scratch: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a guest's own: `shared` with the modules of its kernel.
-pub(crate) fn with_modules(shared: &Path, modules: &[PathBuf], to: &Path) -> Result<()> {
+/// Writes a guest's own: `shared` with the modules of its kernel, and what is to be done there.
+pub(crate) fn of_guest(shared: &Path, modules: &[PathBuf], job: &str, to: &Path) -> Result<()> {
     fs::copy(shared, to).with_context(|| format!("cannot copy {} to {}", shared.display(), to.display()))?;
     let output = File::options().append(true).open(to);
     let mut archive = cpio::Archive::new(output.with_context(|| format!("cannot write {}", to.display()))?);
+    archive.file(guest::JOB.trim_start_matches('/'), job.as_bytes())?;
     for module in modules {
         let content = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
         let name = module.file_name().unwrap_or_default().display();
@@ -167,7 +185,8 @@ mod tests {
         let program = Executable { name: "stuck".into(), path: "/t/stuck-1f".into(), is_test: true };
         let tests = KernelTests { programs: vec![program], helpers: Vec::new() };
         let environment =
-            vec![("TCPTRACE_BIN".into(), "/t/tcptrace".into()), ("RUST_BACKTRACE".into(), "1".into())];
+            [("TCPTRACE_BIN", "/t/tcptrace"), ("RUST_BACKTRACE", "1"), ("TCPTRACE_PATIENCE", "9")];
+        let environment = environment.map(|(name, value)| (name.into(), value.into())).into();
         let job = Job {
             tests: &tests,
             tcptrace: Path::new("/t/tcptrace"),
@@ -177,14 +196,21 @@ mod tests {
         let expected = json!({
             "programs": ["stuck"],
             "arguments": ["leak"],
+            "features": [],
             "environment": {
                 "RUST_BACKTRACE": "1",
                 "RUST_TEST_THREADS": "2",
                 "TCPTRACE_BIN": "/bin/tcptrace",
+                "TCPTRACE_PATIENCE": "9",
                 "TCPTRACE_TEST_BINS": "/helpers",
             },
         });
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&job.to_json())?, expected);
+        let written = |without| serde_json::from_str::<serde_json::Value>(&job.to_json(without));
+        assert_eq!(written(None)?, expected);
+        let without_btf = written(Some("btf"))?;
+        assert_eq!(without_btf["features"], json!(["--without", "btf"]));
+        assert_eq!(without_btf["environment"]["TCPTRACE_TEST_WITHOUT"], "btf");
+        assert_eq!(without_btf["environment"]["RUST_TEST_THREADS"], "1");
         Ok(())
     }
 }

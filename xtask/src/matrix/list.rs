@@ -1,5 +1,5 @@
-//! Which kernels the tests run under, and which of an archive's packages such a kernel is. Data and choice only;
-//! `archive.rs` asks the archives, `cache.rs` keeps what was chosen.
+//! Which kernels the tests run under and in which guests, and which of an archive's packages such a kernel is. Data
+//! and choice only; `archive.rs` asks the archives, `cache.rs` keeps what was chosen.
 
 use std::{cmp::Ordering, collections::BTreeSet};
 
@@ -17,7 +17,7 @@ pub(crate) enum Archive {
 /// A kernel of the matrix: the newest of its line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernel {
-    /// What it is called here, on the command line and in the summary.
+    /// What it is called here.
     pub(crate) label: &'static str,
     /// How its versions begin, as the packages' names have them.
     pub(crate) line: &'static str,
@@ -31,13 +31,35 @@ pub(crate) struct Kernel {
     pub(crate) may_miss: bool,
 }
 
-/// All of them.
+/// A guest of the matrix: a kernel, and the way in which the tracer is tested there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest {
+    /// What it is called on the command line and in the summary.
+    pub(crate) label: &'static str,
+    /// The kernel it boots.
+    pub(crate) kernel: Kernel,
+    /// Features that the tracer has to do without there, as its option `--without` names them.
+    pub(crate) without: Option<&'static str>,
+}
+
+/// All kernels.
 pub(crate) const KERNELS: [Kernel; 5] = [
     Kernel { past_support: true, ..supported("5.10", "5.10.0-", Archive::Security, "bullseye-security") },
     supported("6.1", "6.1.0-", Archive::Security, "bookworm-security"),
     supported("6.12", "6.12.", Archive::Security, "bookworm-security"),
     supported("6.18", "6.18.", Archive::Main, "trixie-backports"),
     supported("7.x", "7.", Archive::Main, "trixie-backports"),
+];
+
+/// All guests. Every kernel as it is, and what a kernel without BTF leaves to the tracer, on an old and a new one.
+pub(crate) const GUESTS: [Guest; 7] = [
+    as_it_is(KERNELS[0]),
+    as_it_is(KERNELS[1]),
+    as_it_is(KERNELS[2]),
+    as_it_is(KERNELS[3]),
+    as_it_is(KERNELS[4]),
+    Guest { label: "6.1-nobtf", without: Some("btf"), ..as_it_is(KERNELS[1]) },
+    Guest { label: "7.x-nobtf", without: Some("btf"), ..as_it_is(KERNELS[4]) },
 ];
 
 /// The flavour for virtual machines: small, and all that BPF needs is in it.
@@ -49,23 +71,33 @@ const fn supported(label: &'static str, line: &'static str, archive: Archive, su
     Kernel { label, line, archive, suite, past_support: false, may_miss: false }
 }
 
-/// The kernels of these labels, in the order of the list; all of them if there is no label.
+const fn as_it_is(kernel: Kernel) -> Guest {
+    Guest { label: kernel.label, kernel, without: None }
+}
+
+/// The guests of these labels, in the order of the list; all of them if there is no label.
 ///
 /// `may_miss` is the value of [`MAY_MISS_VARIABLE`].
-pub(crate) fn select(labels: &[String], may_miss: &str) -> Result<Vec<Kernel>> {
+pub(crate) fn select(labels: &[String], may_miss: &str) -> Result<Vec<Guest>> {
     let may_miss: Vec<_> =
         may_miss.split(',').map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect();
-    let known = KERNELS.map(|kernel| kernel.label);
-    for label in labels.iter().chain(&may_miss) {
-        if !known.contains(&label.as_str()) {
-            bail!("no kernel {label} in the matrix; there are {}", known.join(", "));
-        }
-    }
-    let is_named = |list: &[String], kernel: &Kernel| list.iter().any(|label| label == kernel.label);
-    let selected = KERNELS.into_iter().filter(|kernel| labels.is_empty() || is_named(labels, kernel));
+    check(labels, &GUESTS.map(|guest| guest.label))?;
+    check(&may_miss, &KERNELS.map(|kernel| kernel.label))?;
+    let is_named = |list: &[String], wanted: &str| list.iter().any(|label| label == wanted);
+    let selected = GUESTS.into_iter().filter(|guest| labels.is_empty() || is_named(labels, guest.label));
     Ok(selected
-        .map(|kernel| Kernel { may_miss: kernel.may_miss || is_named(&may_miss, &kernel), ..kernel })
+        .map(|guest| {
+            let may_miss = guest.kernel.may_miss || is_named(&may_miss, guest.kernel.label);
+            Guest { kernel: Kernel { may_miss, ..guest.kernel }, ..guest }
+        })
         .collect())
+}
+
+fn check(labels: &[String], known: &[&str]) -> Result<()> {
+    match labels.iter().find(|label| !known.contains(&label.as_str())) {
+        Some(label) => bail!("no kernel {label} in the matrix; there are {}", known.join(", ")),
+        None => Ok(()),
+    }
 }
 
 /// A kernel that an archive has.
@@ -204,9 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_selected_by_label() -> Result<()> {
-        let labels = |selected: Vec<Kernel>| selected.iter().map(|kernel| kernel.label).collect::<Vec<_>>();
-        assert_eq!(labels(select(&[], "")?).len(), KERNELS.len());
+    fn guests_are_selected_by_label() -> Result<()> {
+        let labels = |selected: Vec<Guest>| selected.iter().map(|guest| guest.label).collect::<Vec<_>>();
+        assert_eq!(labels(select(&[], "")?).len(), GUESTS.len());
+        assert_eq!(labels(select(&["6.1-nobtf".into()], "")?), ["6.1-nobtf"]);
         assert_eq!(labels(select(&["6.12".into(), "5.10".into()], "")?), ["5.10", "6.12"]);
         assert!(select(&["4.19".into()], "").is_err_and(|error| error.to_string().contains("5.10, 6.1,")));
         Ok(())
@@ -214,9 +247,10 @@ mod tests {
 
     #[test]
     fn only_what_is_named_may_be_missing() -> Result<()> {
-        assert!(select(&[], "")?.iter().all(|kernel| !kernel.may_miss));
-        let may_miss: Vec<_> = select(&[], "5.10, 7.x")?.iter().map(|kernel| kernel.may_miss).collect();
-        assert_eq!(may_miss, [true, false, false, false, true]);
+        assert!(select(&[], "")?.iter().all(|guest| !guest.kernel.may_miss));
+        let selected = select(&[], "5.10, 7.x")?;
+        let may_miss = selected.iter().filter(|guest| guest.kernel.may_miss).map(|guest| guest.label);
+        assert_eq!(may_miss.collect::<Vec<_>>(), ["5.10", "7.x", "7.x-nobtf"]);
         assert!(select(&[], "5.9").is_err());
         Ok(())
     }

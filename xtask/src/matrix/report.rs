@@ -3,7 +3,11 @@
 
 use std::{fmt, time::Duration};
 
-use super::{frames::Frame, qemu::End};
+use super::{
+    features::{self, Features},
+    frames::Frame,
+    qemu::End,
+};
 use crate::results::{Results, Tally, Totals};
 
 /// What became of a guest.
@@ -11,6 +15,8 @@ use crate::results::{Results, Tally, Totals};
 pub(crate) struct Report {
     /// `uname -r` and the version of the package, once it has booted.
     pub(crate) kernel: Option<(String, String)>,
+    /// What the tracer finds there, once it has been started.
+    pub(crate) features: Option<Features>,
     /// The programs that were started, in that order.
     pub(crate) programs: Vec<Program>,
     /// What went wrong beside failed tests. Each counts as one.
@@ -41,6 +47,7 @@ impl Report {
                 (Frame::Kernel(release, version), _) => {
                     report.kernel = Some((release, package_version(&version)))
                 }
+                (Frame::Features(json), _) => report.features = features::parse(&json),
                 (Frame::Run(name), _) => {
                     running = Some((Program { name, ..Program::default() }, Tally::default()))
                 }
@@ -66,6 +73,9 @@ impl Report {
             End::Off => report.troubles.push(format!("it crashed or was turned off{during}")),
             End::TimeLimit => report.troubles.push(format!("it had to be killed at its time limit{during}")),
             End::Failed(why) => report.troubles.push(format!("QEMU failed{during}: {why}")),
+        }
+        if report.troubles.is_empty() && report.features.is_none() {
+            report.troubles.push("the tracer did not say which features it uses".to_owned());
         }
         let totals = report.tests();
         if report.troubles.is_empty() && totals.passed + totals.failed + totals.not_run == 0 {
@@ -146,7 +156,10 @@ fn package_version(version: &str) -> String {
 mod tests {
     use super::*;
 
-    const BOOTED: &str = "kernel 6.1.0-56-cloud-amd64 #1 SMP Debian 6.1.192-2 (2026-11-01)\n";
+    const BOOTED: &str = concat!(
+        "kernel 6.1.0-56-cloud-amd64 #1 SMP Debian 6.1.192-2 (2026-11-01)\n",
+        "features {\"iter/tcp\":{\"in_use\":true,\"why_not\":null}}\n",
+    );
     const RESULT: &str = "1 test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
 
     fn report(told: &str, end: &End) -> Report {
@@ -168,6 +181,7 @@ mod tests {
         assert!(lines.starts_with("6.1.0-56-cloud-amd64 (6.1.192-2) "), "{lines}");
         let expected = "  1 run, 1 not run, 0 failed, 11.3 s\n        not run: stuck: two: needs lsm";
         assert!(lines.ends_with(expected), "{lines}");
+        assert_eq!(report.features, Some([("iter/tcp".to_owned(), None)].into()));
         assert!(report.programs[0].output.starts_with("test one ... ok\n@@NOTRUN two needs lsm\n"));
     }
 
@@ -209,6 +223,9 @@ mod tests {
         assert_eq!(troubles(&format!("{BOOTED}end\n"), &End::Off), ["no test ran"]);
         assert_eq!(troubles(&format!("{BOOTED}run stuck\n{none}exit 0\nend\n"), &End::Off), ["no test ran"]);
         assert_eq!(troubles(&format!("{BOOTED}trouble no ip\nend\n"), &End::Off), ["no ip"]);
+        let silent = BOOTED.replace("features {", "features ");
+        let told = format!("{silent}run stuck\n{RESULT}exit 0\nend\n");
+        assert_eq!(troubles(&told, &End::Off), ["the tracer did not say which features it uses"]);
     }
 
     #[test]
