@@ -7,6 +7,7 @@
 #![no_std]
 
 mod config;
+pub mod kfunc;
 mod records;
 pub mod state;
 

@@ -17,6 +17,7 @@
 mod identity;
 mod kernel;
 mod origin;
+mod preemption;
 mod row;
 mod transition;
 

@@ -6,6 +6,7 @@
 mod container;
 mod event_format;
 mod join;
+mod kfuncs;
 mod layout;
 mod load;
 mod lost;
