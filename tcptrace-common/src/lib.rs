@@ -7,7 +7,6 @@
 #![no_std]
 
 mod config;
-pub mod kfunc;
 mod records;
 pub mod state;
 

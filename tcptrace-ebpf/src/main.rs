@@ -17,7 +17,6 @@
 mod identity;
 mod kernel;
 mod origin;
-mod preemption;
 mod row;
 mod transition;
 

@@ -19,7 +19,7 @@ use tcptrace_common::{
 use crate::{
     identity,
     kernel::{self, config, layout},
-    origin, preemption,
+    origin,
 };
 
 /// `include/uapi/linux/in.h`
@@ -50,31 +50,23 @@ static BUSY: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Writes the record of one transition, where it is one of TCP that is watched, and remembers who opens a socket.
+/// Writes the record of one transition, where it is one of TCP that is watched.
 #[inline(always)]
 pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
-    let is_unwatched = is_unwatched(sk, old_state, new_state);
-    let opening = origin::opening(old_state, new_state);
-    if is_unwatched && opening.is_none() {
+    origin::remember_opening(sk, old_state, new_state);
+    if is_unwatched(sk, old_state, new_state) {
         return;
     }
     let Some(busy) = BUSY.get_ptr_mut(0) else { return };
-    preemption::without(|| {
-        // SAFETY: this CPU's own slot. Volatile: whoever looks does so in the midst of what is between the two.
-        unsafe { busy.write_volatile(1) };
-        if let Some(how) = opening {
-            origin::remember(sk, how);
-        }
-        if !is_unwatched {
-            record_watched(ctx, sk, old_state, new_state, 0);
-        }
-        // SAFETY: as above.
-        unsafe { busy.write_volatile(0) };
-    });
+    // SAFETY: this CPU's own slot. Volatile: whoever looks does so in the midst of what is between the two.
+    unsafe { busy.write_volatile(1) };
+    record_watched(ctx, sk, old_state, new_state, 0);
+    // SAFETY: as above.
+    unsafe { busy.write_volatile(0) };
 }
 
 /// Writes the record of a transition for which the kernel did not run [`record`]'s program, because that was at
-/// work on this CPU already: an interrupt's packet came in between.
+/// work on this CPU already: an interrupt's packet, or from Linux 7 another task, came in between.
 #[inline(always)]
 pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
     // SAFETY: this CPU's own slot; volatile as where it is written.
@@ -82,13 +74,8 @@ pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u
     if !was_skipped || is_unwatched(sk, old_state, new_state) {
         return;
     }
-    preemption::without(|| {
-        count(&TAKEN_OVER, 0);
-        if let Some(how) = origin::opening(old_state, new_state) {
-            origin::remember(sk, how);
-        }
-        record_watched(ctx, sk, old_state, new_state, tcptrace_common::TAKEN_OVER);
-    });
+    count(&TAKEN_OVER, 0);
+    record_watched(ctx, sk, old_state, new_state, tcptrace_common::TAKEN_OVER);
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use aya::{
 use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use super::{
-    Options, event_format, kfuncs, layout, lost,
+    Options, event_format, layout, lost,
     refusal::{self, Refusal},
     sources::{Feature, Source, TURNED_OFF},
     targets,
@@ -66,7 +66,6 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let kernel = layout::parse(&raw).map_err(|error| Refusal::BadBtf(format!("{error:#}")))?;
     let layout = layout::find(&kernel).map_err(Refusal::UnknownKernel)?;
     let btf = targets::find(&kernel).map_err(|error| Refusal::BadBtf(error.to_string()))?;
-    let preemption = targets::preemption(&kernel);
     drop((raw, kernel));
     let mut loader = loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let event = EventLayout::UNKNOWN;
@@ -75,14 +74,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         has_storage: helpers.storage.into(),
         ..config(options, layout, event)
     };
-    let linked = kfuncs::link(OBJECT, preemption);
-    let (mut ebpf, helpers) = match with_helpers(&mut loader, &linked, options, config, &btf) {
-        // They are there, and yet not for such programs.
-        Err(Refusal::Program { .. }) if preemption.is_some() => {
-            with_helpers(&mut loader, &kfuncs::link(OBJECT, None), options, config, &btf)?
-        }
-        loaded => loaded?,
-    };
+    let (mut ebpf, helpers) = with_helpers(&mut loader, options, config, &btf)?;
     iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
     let holders = if options.without.contains(&Feature::TaskFile) {
         Source::unused(Feature::TaskFile, TURNED_OFF)
@@ -130,12 +122,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
     let mut loader = EbpfLoader::new();
     let attach = || {
         let event = event_format::read().map_err(|error| no_event(&error))?;
-        let mut ebpf = object(
-            &mut loader,
-            &kfuncs::link(OBJECT, None),
-            options,
-            config(options, KernelLayout::UNKNOWN, event),
-        )?;
+        let mut ebpf = object(&mut loader, options, config(options, KernelLayout::UNKNOWN, event))?;
         let program = program::<&mut TracePoint>(&mut ebpf, TRANSITION_EVENT)?;
         let attached = program
             .load()
@@ -174,9 +161,8 @@ struct Helpers<T = bool> {
 /// as the kernel lets it call.
 fn with_helpers(
     loader: &mut EbpfLoader<'static>,
-    linked: &[u64],
     options: &Options,
-    config: impl Fn(Helpers) -> Config + Copy,
+    config: impl Fn(Helpers) -> Config,
     btf: &Btf,
 ) -> Result<(Ebpf, Helpers<Source>), Refusal> {
     let is_off = |feature| options.without.contains(&feature);
@@ -187,7 +173,7 @@ fn with_helpers(
         if (cookie && off.cookie) || (storage && off.storage) {
             continue;
         }
-        let mut ebpf = object(loader, linked, options, config(Helpers { cookie, storage }))?;
+        let mut ebpf = object(loader, options, config(Helpers { cookie, storage }))?;
         match tp_btf(&mut ebpf, TRANSITION, btf) {
             Ok(()) => {
                 let source = |feature, used: bool, said: String| {
@@ -236,12 +222,7 @@ fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<BtfTracePointLink, Refu
 }
 
 /// Creates the maps.
-fn object(
-    loader: &mut EbpfLoader<'static>,
-    linked: &[u64],
-    options: &Options,
-    config: Config,
-) -> Result<Ebpf, Refusal> {
+fn object(loader: &mut EbpfLoader<'static>, options: &Options, config: Config) -> Result<Ebpf, Refusal> {
     // For as long as the process: a loader keeps what it was told, and there may be a second try.
     let config: &'static Config = Box::leak(Box::new(config));
     loader
@@ -250,7 +231,7 @@ fn object(
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
         .map_max_entries("TRANSITIONS", options.ring_bytes)
         .map_max_entries("IDENTITIES", if config.has_cookie == 1 { 1 } else { options.identities })
-        .load(bytemuck::cast_slice(linked))
+        .load(OBJECT)
         .map_err(Refusal::from_aya)
 }
 

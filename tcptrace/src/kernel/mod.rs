@@ -6,7 +6,6 @@
 mod container;
 mod event_format;
 mod join;
-mod kfuncs;
 mod layout;
 mod load;
 mod lost;

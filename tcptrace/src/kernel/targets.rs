@@ -7,8 +7,6 @@
 use aya::{Btf, Endianness};
 use btf_rs::Type;
 
-use super::kfuncs::Preemption;
-
 /// `enum { BTF_KIND_… }`, `include/uapi/linux/btf.h`.
 const KIND_FWD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
@@ -46,12 +44,6 @@ pub(super) fn find(kernel: &btf_rs::Btf) -> Result<Btf, aya::BtfError> {
     blob.extend_from_slice(type_bytes);
     blob.extend_from_slice(&strings);
     Btf::parse(&blob, Endianness::default())
-}
-
-/// What turns preemption off and on, where the kernel has both (Linux 6.10).
-pub(super) fn preemption(kernel: &btf_rs::Btf) -> Option<Preemption> {
-    let id = |name| id(kernel, name, KIND_FUNC);
-    Some(Preemption { disable: id("bpf_preempt_disable")?, enable: id("bpf_preempt_enable")? })
 }
 
 /// The id of the type of that name and kind.
