@@ -11,8 +11,8 @@ pub const ACTOR_KNOWN: u8 = 1;
 /// In [`Transition::flags`]: `comm` is the process's name. Without kernel BTF only the thread's can be read.
 pub const PROCESS_NAMED: u8 = 2;
 
-/// In [`Transition::flags`]: written by the program that stands in for the first one. Where the kernel moved the
-/// task to another CPU between the two, both have written the same transition.
+/// In [`Transition::flags`]: written by a program that stands in for the first one. Where something came in between the
+/// two, both have written the same transition.
 pub const TAKEN_OVER: u8 = 4;
 
 /// In [`Transition::flags`]: the task that acted was exiting, so that this is the kernel closing its descriptors.

@@ -1,7 +1,7 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring; `skipped_transition` does so where the kernel could not run the first. `accepted` runs at
+//! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first. `accepted` runs at
 //! every accept(2) and notes who called it. `tcp_sockets` and
 //! `socket_holders` run only when user space walks the kernel's sockets or file descriptors. Nothing here
 //! decides what is stuck, or formats anything.
@@ -44,7 +44,17 @@ pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
     let sk: *const c_void = ctx.arg(0);
     let old_state: u32 = ctx.arg(1);
     let new_state: u32 = ctx.arg(2);
-    transition::take_over(&ctx, sk, old_state as u8, new_state as u8);
+    transition::take_over(&ctx, sk, old_state as u8, new_state as u8, 1);
+    0
+}
+
+/// A third, for what the second was kept from while it stood in.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn twice_skipped(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    let old_state: u32 = ctx.arg(1);
+    let new_state: u32 = ctx.arg(2);
+    transition::take_over(&ctx, sk, old_state as u8, new_state as u8, 2);
     0
 }
 

@@ -28,13 +28,13 @@ static ORIGINS: SkStorage<Origin> = SkStorage::new();
 static UNKNOWN: Origin =
     Origin { ktime_ns: 0, pid: 0, tid: 0, how: UNKNOWN_ORIGIN, pad: 0, thread_comm: [0; COMM_LEN] };
 
-/// Remembers the current task where a transition is the beginning of a socket's life.
+/// What the current task does to a socket of which this transition is the beginning.
 #[inline(always)]
-pub(crate) fn remember_opening(sk: *const c_void, old_state: u8, new_state: u8) {
+pub(crate) const fn opening(old_state: u8, new_state: u8) -> Option<u32> {
     match (old_state, new_state) {
-        (state::CLOSE, state::SYN_SENT) => remember(sk, CONNECTED),
-        (state::CLOSE, state::LISTEN) => remember(sk, LISTENED),
-        _ => {}
+        (state::CLOSE, state::SYN_SENT) => Some(CONNECTED),
+        (state::CLOSE, state::LISTEN) => Some(LISTENED),
+        _ => None,
     }
 }
 

@@ -38,48 +38,94 @@ macro_rules! event {
 #[map]
 static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Transitions that found the ring full, counted per CPU: for [`record`], and for [`take_over`].
+/// Transitions that found the ring full, counted per CPU and program.
 #[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 
-/// 1 while [`record`] is at work on this CPU.
+/// For which task the first program on the tracepoint has last run on this CPU, and the second: until the next one in
+/// the row, which runs for the same event at once, has seen it. 0: none.
 #[map]
-static BUSY: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+static HAS_RUN: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
-/// Transitions that [`take_over`] recorded, counted per CPU.
+/// Transitions that the second program recorded, and the third, counted per CPU.
 #[map]
-static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
-/// Writes the record of one transition, where it is one of TCP that is watched.
+/// Writes the record of one transition, where it is one of TCP that is watched, and remembers who opens a socket.
 #[inline(always)]
 pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
-    origin::remember_opening(sk, old_state, new_state);
-    if is_unwatched(sk, old_state, new_state) {
-        return;
+    if concerns_us(sk, old_state, new_state) {
+        take(ctx, sk, old_state, new_state, 0);
+        has_run(0);
     }
-    let Some(busy) = BUSY.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own slot. Volatile: whoever looks does so in the midst of what is between the two.
-    unsafe { busy.write_volatile(1) };
-    record_watched(ctx, sk, old_state, new_state, 0);
-    // SAFETY: as above.
-    unsafe { busy.write_volatile(0) };
 }
 
-/// Writes the record of a transition for which the kernel did not run [`record`]'s program, because that was at
-/// work on this CPU already: an interrupt's packet, or from Linux 7 another task, came in between.
+/// The same, as the `nth` program on the tracepoint (the first is 0), for a transition for which the kernel did not run
+/// the one before, because that was at work on this CPU already: an interrupt's packet, or from Linux 7 on another
+/// task, came in between.
+///
+/// The other way round, if something comes in between the two programs of one event, both write it: [`TAKEN_OVER`]
+/// tells user space to look.
 #[inline(always)]
-pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
-    // SAFETY: this CPU's own slot; volatile as where it is written.
-    let was_skipped = BUSY.get_ptr_mut(0).is_some_and(|busy| unsafe { busy.read_volatile() == 1 });
-    if !was_skipped || is_unwatched(sk, old_state, new_state) {
+pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
+    if !concerns_us(sk, old_state, new_state) {
         return;
     }
-    count(&TAKEN_OVER, 0);
-    record_watched(ctx, sk, old_state, new_state, tcptrace_common::TAKEN_OVER);
+    if !ran_for_this(nth - 1) {
+        count(&TAKEN_OVER, nth - 1);
+        take(ctx, sk, old_state, new_state, nth);
+    }
+    if nth == 1 {
+        has_run(nth);
+    }
+}
+
+/// Tells the next program that the `nth` has run.
+#[inline(always)]
+fn has_run(nth: u32) {
+    if let Some(task) = HAS_RUN.get_ptr_mut(nth) {
+        // SAFETY: this CPU's own slot.
+        unsafe { *task = this_task() };
+    }
+}
+
+/// Whether the `nth` program has run for this event, which it is asked once.
+#[inline(always)]
+fn ran_for_this(nth: u32) -> bool {
+    let Some(task) = HAS_RUN.get_ptr_mut(nth) else { return false };
+    // SAFETY: this CPU's own slot.
+    unsafe {
+        let ran = *task == this_task();
+        *task = 0;
+        ran
+    }
+}
+
+/// Never 0, which the idle task's ids are.
+#[inline(always)]
+fn this_task() -> u64 {
+    bpf_get_current_pid_tgid() | 1 << 63
+}
+
+/// Whether there is something to do. A closed socket's identity is forgotten all the same.
+#[inline(always)]
+fn concerns_us(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
+    !is_unwatched(sk, old_state, new_state) || origin::opening(old_state, new_state).is_some()
+}
+
+/// Does it, as the `nth` of the programs.
+#[inline(always)]
+fn take<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
+    if let Some(how) = origin::opening(old_state, new_state) {
+        origin::remember(sk, how);
+    }
+    if is_watched(old_state, new_state) {
+        record_watched(ctx, sk, old_state, new_state, nth);
+    }
 }
 
 #[inline(always)]
-fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, flags: u8) {
+fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP
     // socket: the tracepoint fires for SCTP, DCCP and MPTCP too.
     let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
@@ -87,7 +133,7 @@ fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new
         return;
     }
     // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
-    submit(ctx, sk, old_state, new_state, flags, || unsafe {
+    submit(ctx, sk, old_state, new_state, nth, || unsafe {
         (kernel::tuple(tcp), kernel::netns(tcp), Some(kernel::load(tcp, layout!(err))))
     });
 }
@@ -125,11 +171,16 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
 /// Whether nobody wants this transition. A closed socket's identity is forgotten all the same.
 #[inline(always)]
 fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
-    let unwatched = config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) == 0;
-    if unwatched && new_state == state::CLOSE {
+    let is_watched = is_watched(old_state, new_state);
+    if !is_watched && new_state == state::CLOSE {
         identity::forget(sk);
     }
-    unwatched
+    !is_watched
+}
+
+#[inline(always)]
+fn is_watched(old_state: u8, new_state: u8) -> bool {
+    config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) != 0
 }
 
 /// Takes one transition, of which `fields` gives tuple, namespace and `sk_err`, and writes its record.
@@ -143,7 +194,7 @@ fn submit<C: EbpfContext>(
     sk: *const c_void,
     old_state: u8,
     new_state: u8,
-    flags: u8,
+    nth: u32,
     fields: impl Fn() -> (Tuple, u32, Option<i32>),
 ) {
     // SAFETY: no arguments.
@@ -158,9 +209,9 @@ fn submit<C: EbpfContext>(
     if old_state == state::SYN_RECV
         && let Some(entered_ns) = held_back(sk)
     {
-        write(ctx, sk, (state::LISTEN, state::SYN_RECV), entered_ns, flags, &fields);
+        write(ctx, sk, (state::LISTEN, state::SYN_RECV), entered_ns, nth, &fields);
     }
-    write(ctx, sk, (old_state, new_state), ktime_ns, flags, &fields);
+    write(ctx, sk, (old_state, new_state), ktime_ns, nth, &fields);
 }
 
 /// A child that has entered SYN_RECV without being its own yet, one per CPU.
@@ -203,7 +254,7 @@ fn write<C: EbpfContext>(
     sk: *const c_void,
     (old_state, new_state): (u8, u8),
     ktime_ns: u64,
-    flags: u8,
+    nth: u32,
     fields: &impl Fn() -> (Tuple, u32, Option<i32>),
 ) {
     // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
@@ -214,7 +265,7 @@ fn write<C: EbpfContext>(
         identity::forget(sk);
     }
     let Some(mut entry) = TRANSITIONS.reserve::<Transition>(0) else {
-        count(&LOST, u32::from(flags & tcptrace_common::TAKEN_OVER != 0));
+        count(&LOST, nth);
         return;
     };
     let (tuple, netns, sk_err) = fields();
@@ -226,7 +277,7 @@ fn write<C: EbpfContext>(
         tuple,
         old_state,
         new_state,
-        flags,
+        flags: if nth == 0 { 0 } else { tcptrace_common::TAKEN_OVER },
         pad: 0,
         pid: 0,
         tid: 0,

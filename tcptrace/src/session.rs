@@ -299,7 +299,7 @@ impl Session {
     }
 
     fn count_lost(&mut self) -> Result<(), Failure> {
-        let lost = self.kernel.newly_lost()?;
+        let lost = self.kernel.newly_lost(self.tracker.told_twice())?;
         if lost > 0 {
             self.resync_wanted = true;
             let at = self.sink.at(clock::monotonic_ns());

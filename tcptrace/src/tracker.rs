@@ -179,12 +179,13 @@ pub struct Tracker {
     sockets: FxHashMap<u64, Socket>,
     /// (when to judge, whom), so that the next one is the first.
     due: BTreeSet<(u64, u64)>,
+    told_twice: u64,
 }
 
 impl Tracker {
     /// A tracker that knows no socket yet.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, sockets: FxHashMap::default(), due: BTreeSet::new() }
+        Self { policy, sockets: FxHashMap::default(), due: BTreeSet::new(), told_twice: 0 }
     }
 
     /// How many sockets are followed.
@@ -197,12 +198,18 @@ impl Tracker {
         self.sockets.is_empty()
     }
 
+    /// How many transitions two programs have written: the second record of each counts for nothing.
+    pub const fn told_twice(&self) -> u64 {
+        self.told_twice
+    }
+
     /// Takes in a transition.
     pub fn transition(&mut self, transition: &Transition, found: &mut impl FnMut(Finding)) {
         let actor = Actor::of(transition);
         let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
         let known = self.sockets.get(&cookie).copied();
         if is_told_twice(transition, known) {
+            self.told_twice += 1;
             return;
         }
         let tuple = complete(transition.tuple, known.map(|socket| socket.tuple));

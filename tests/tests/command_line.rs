@@ -137,7 +137,12 @@ fn a_signal_ends_the_run(signal: Signal) {
     let seen = run.of(namespace.inode());
     // Without BTF the kernel may skip some, and then counts them.
     let lost = if feature::why_not(feature::TP_BTF).is_some() { run.summary().int("lost") } else { 0 };
-    assert_eq!(seen.len() as u64 + lost, CONNECTIONS as u64 * 10 + 2, "transitions before the signal");
+    let told: Vec<_> = run.records.iter().filter(|record| record.is("lost")).collect();
+    assert_eq!(
+        seen.len() as u64 + lost,
+        CONNECTIONS as u64 * 10 + 2,
+        "transitions before the signal; losses: {told:?}"
+    );
     assert_eq!(run.summary().int("transitions"), run.count("transition"));
 }
 

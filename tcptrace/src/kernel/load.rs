@@ -22,6 +22,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc
 /// The names of its programs (`tcptrace-ebpf/src/main.rs`).
 const TRANSITION: &str = "transition";
 const SKIPPED_TRANSITION: &str = "skipped_transition";
+const TWICE_SKIPPED: &str = "twice_skipped";
 const TRANSITION_EVENT: &str = "transition_event";
 const ACCEPTED: &str = "accepted";
 pub(super) const TCP_SOCKETS: &str = "tcp_sockets";
@@ -34,6 +35,8 @@ pub(super) struct Loaded {
     pub(super) sources: Vec<Source>,
     /// The name of the program on the tracepoint.
     pub(super) tracing: &'static str,
+    /// What may yet be put there.
+    pub(super) third: Option<Third>,
     /// Whether it reads the kernel's structures. If not, there are no iterators either.
     pub(super) has_btf: bool,
 }
@@ -44,6 +47,18 @@ pub(super) enum Attached {
     Transition(BtfTracePointLink),
     Event(TracePointLink),
     Accepted(FEntryLink),
+}
+
+/// The third program for the tracepoint: put there when the second is seen to be needed, since most hosts never are
+/// in need of it.
+pub(super) struct Third(Btf);
+
+impl Third {
+    /// Loads and attaches it.
+    pub(super) fn attach(self, ebpf: &mut Ebpf) -> Result<Attached, Refusal> {
+        tp_btf(ebpf, TWICE_SKIPPED, &self.0)?;
+        Ok(Attached::Transition(attach(ebpf, TWICE_SKIPPED)?))
+    }
 }
 
 /// Loads and attaches what this kernel can do best.
@@ -104,6 +119,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::Accept, refusal.what()),
         }
     };
+    let third = (attached.len() > 1).then_some(Third(btf));
     let sources = vec![
         Source::used(Feature::TpBtf),
         Source::used(Feature::IterTcp),
@@ -112,7 +128,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         helpers.storage,
         accept,
     ];
-    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, has_btf: true })
+    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, third, has_btf: true })
 }
 
 /// The way without BTF; `why` it is taken.
@@ -143,7 +159,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Source::unused(Feature::Storage, "needs BTF"),
         Source::unused(Feature::Accept, "needs BTF"),
     ];
-    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, has_btf: false })
+    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, third: None, has_btf: false })
 }
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {

@@ -2,8 +2,8 @@
 //!
 //! A program on a tracepoint is not run again on a CPU on which it is running already (`__bpf_trace_run`,
 //! `kernel/trace/bpf_trace.c`). That happens where a packet interrupts it, or from Linux 7 on another task, and
-//! changes a socket's state too. A second program takes over what the first is kept from; the kernel's count of
-//! those, less what was taken over, is lost.
+//! changes a socket's state too. A second program takes over what the first is kept from, and a third what the second
+//! is; the kernel's count of what the first was kept from, less what was taken over, is lost.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ use aya::{
 
 use super::{map, refusal::Refusal};
 
-/// How long the kernel gets from skipping the first program to running the second.
+/// How long the kernel gets from skipping the first program to running the next.
 const TAKEOVER: Duration = Duration::from_millis(1);
 
 /// The counters.
@@ -47,24 +47,33 @@ impl Losses {
         })
     }
 
-    /// How many since the last call.
+    /// How many since the last call; `told_twice` of what was taken over had not been skipped.
     ///
     /// # Errors
     /// The counters could not be read.
-    pub(super) fn newly(&mut self) -> Result<u64, MapError> {
-        let mut total = self.total()?;
+    pub(super) fn newly(&mut self, told_twice: u64) -> Result<u64, MapError> {
+        let mut total = self.total(told_twice)?;
         if total > self.before {
             // One may have been skipped this moment, and be taken over in the next.
             std::thread::sleep(TAKEOVER);
-            total = self.total()?;
+            total = self.total(told_twice)?;
         }
         Ok(total.saturating_sub(std::mem::replace(&mut self.before, total)))
     }
 
-    fn total(&self) -> Result<u64, MapError> {
+    fn total(&self, told_twice: u64) -> Result<u64, MapError> {
         let skipped = self.fdinfo.as_ref().and_then(recursion_misses).unwrap_or(0);
-        let lost = sum(&self.lost, 0)? + sum(&self.lost, 1)?;
-        Ok(lost + skipped.saturating_sub(sum(&self.taken_over, 0)?))
+        let lost = sum(&self.lost, 0)? + sum(&self.lost, 1)? + sum(&self.lost, 2)?;
+        let taken_over = (sum(&self.taken_over, 0)? + sum(&self.taken_over, 1)?).saturating_sub(told_twice);
+        Ok(lost + skipped.saturating_sub(taken_over))
+    }
+
+    /// Whether the second program has taken anything over.
+    ///
+    /// # Errors
+    /// The counter could not be read.
+    pub(super) fn second_was_needed(&self) -> Result<bool, MapError> {
+        Ok(sum(&self.taken_over, 0)? > 0)
     }
 }
 

@@ -29,7 +29,7 @@ use tcptrace_common::Transition;
 
 use crate::{
     decode::{self, DecodeError},
-    diagnostics::KernelLog,
+    diagnostics::{KernelLog, say},
     walk::Walk,
 };
 use join::Join;
@@ -56,6 +56,7 @@ pub struct Options {
 pub struct Kernel {
     ebpf: Ebpf,
     attached: Vec<load::Attached>,
+    third: Option<load::Third>,
     transitions: RingBuf<MapData>,
     losses: Losses,
     row_states: Array<MapData, u32>,
@@ -77,9 +78,10 @@ impl Kernel {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _where_it_matters_the_map_fails =
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-        let load::Loaded { mut ebpf, attached, sources, tracing, has_btf } = load::load(options)?;
+        let load::Loaded { mut ebpf, attached, sources, tracing, third, has_btf } = load::load(options)?;
         Ok(Self {
             attached,
+            third,
             losses: Losses::of(&mut ebpf, tracing)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             row_states: map(&mut ebpf, "ROW_STATES")?,
@@ -99,6 +101,7 @@ impl Kernel {
     /// Takes the program off the tracepoint: nothing comes into the ring any more. Sockets can still be walked.
     pub fn detach(&mut self) {
         self.attached.clear();
+        self.third = None;
     }
 
     /// The descriptor that becomes readable when a transition comes after all had been drained.
@@ -124,12 +127,21 @@ impl Kernel {
     }
 
     /// How many transitions have not reached the ring since the last call: it was full, or the kernel skipped
-    /// the program and none took over.
+    /// the program and none took over. `told_twice`: how many of the transitions drained so far came a second time.
     ///
     /// # Errors
     /// The counters could not be read.
-    pub fn newly_lost(&mut self) -> Result<u64, aya::maps::MapError> {
-        self.losses.newly()
+    pub fn newly_lost(&mut self, told_twice: u64) -> Result<u64, aya::maps::MapError> {
+        if let Some(third) = self.third.take_if(|_| self.losses.second_was_needed().unwrap_or(false)) {
+            match third.attach(&mut self.ebpf) {
+                Ok(attached) => self.attached.push(attached),
+                // Two are what there was so far; what both are kept from goes on being counted.
+                Err(refusal) => {
+                    say(format_args!("cannot guard against skipped transitions: {}", refusal.what()))
+                }
+            }
+        }
+        self.losses.newly(told_twice)
     }
 
     /// Walks every open TCP socket in one of `states` (a mask), and who holds it.
