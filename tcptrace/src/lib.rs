@@ -12,6 +12,7 @@ pub mod diagnostics;
 pub mod kernel;
 pub mod output;
 pub mod report;
+pub mod rollup;
 pub mod session;
 pub mod sink;
 pub mod states;

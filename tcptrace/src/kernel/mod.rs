@@ -3,6 +3,7 @@
 //! Nothing here decides anything about sockets. Records leave it decoded; errors leave it as a [`Refusal`]
 //! (this host cannot be traced) or a [`WalkError`] (this one look failed).
 
+mod descriptors;
 mod event_format;
 mod join;
 mod layout;
@@ -31,6 +32,7 @@ use crate::{
     diagnostics::KernelLog,
     walk::Walk,
 };
+pub use descriptors::{condition, start_ticks};
 use join::Join;
 use lost::Losses;
 pub use procfs::Process;
