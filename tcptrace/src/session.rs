@@ -6,7 +6,6 @@
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
-use rustc_hash::FxHashSet;
 use tcptrace_common::state;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -19,11 +18,12 @@ use crate::{
     cli::Plan,
     clock::{self, WallClock},
     diagnostics::say,
-    kernel::{Kernel, Process, WalkError},
+    kernel::{Kernel, WalkError},
     output::{Ended, Output},
     report::{self, Event, Evidence, Record, Reporter, Start},
+    rollup::Rollup,
     sink::{Format, Sink},
-    tracker::{Finding, Tracker},
+    tracker::Tracker,
     walk::Walk,
 };
 
@@ -69,7 +69,13 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
     let mut session = Session {
         kernel,
         tracker: Tracker::new(plan.policy),
-        sink: Sink::new(Reporter::new(plan.views, plan.policy.threshold_ns), format, output, plan.count),
+        sink: Sink::new(
+            Reporter::new(plan.views, plan.policy.threshold_ns),
+            Rollup::new(started_ns, plan.policy.threshold_ns),
+            format,
+            output,
+            plan.count,
+        ),
         jiffy_ns: clock::jiffy_ns(),
         followed: plan.policy.followed,
         next_walk_ns: 0,
@@ -80,7 +86,7 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
         Ok(()) => session.end(started_ns),
         Err(failure) => {
             // What was made before it went wrong is delivered all the same.
-            session.sink.flush();
+            session.sink.flush_all();
             let _the_failure_is_told = session.sink.output.finish();
             Err(failure)
         }
@@ -152,6 +158,7 @@ impl Session {
         if self.resync_wanted {
             self.resync()?;
         }
+        self.sink.roll_up(self.sink.rollup.all(), clock::monotonic_ns());
         Ok(())
     }
 
@@ -171,9 +178,10 @@ impl Session {
             }
         }
         let at = self.sink.at(walk.started_ns);
-        self.sink.record(&Record { at, event: Event::Start(start) });
+        self.sink.record(Record { at, event: Event::Start(start) });
         self.take_in(&walk)?;
         self.judge(&walk);
+        self.roll_up();
         self.sink.flush();
         Ok(())
     }
@@ -183,11 +191,9 @@ impl Session {
         let walk_ns = if self.resync_wanted { Some(0) } else { self.tracker.next_due_ns() };
         let walk_ns = walk_ns.map(|due| due.max(self.next_walk_ns));
         let gathering = self.gather_until_ns != 0;
-        let wake_ns = match (walk_ns, gathering) {
-            (Some(walk), true) => Some(walk.min(self.gather_until_ns)),
-            (None, true) => Some(self.gather_until_ns),
-            (walk, false) => walk,
-        };
+        let gathered_ns = gathering.then_some(self.gather_until_ns);
+        let due = [walk_ns, gathered_ns, self.sink.rollup.next_due_ns(), self.sink.due_ns()];
+        let wake_ns = due.into_iter().flatten().min();
         let now_ns = clock::monotonic_ns();
         let wake = wake_ns.and_then(|wake| {
             TokioInstant::now().checked_add(Duration::from_nanos(wake.saturating_sub(now_ns)))
@@ -219,6 +225,7 @@ impl Session {
                 self.judge(&walk);
             }
         }
+        self.roll_up();
         self.sink.flush();
         Ok(())
     }
@@ -262,14 +269,15 @@ impl Session {
     fn judge(&mut self, walk: &Walk) {
         let mut findings = Vec::new();
         self.tracker.judge(walk, &mut |finding| findings.push(finding));
-        let stuck = |finding: &Finding| match finding {
-            Finding::Stuck { cookie, .. } => Some(*cookie),
-            _ => None,
-        };
-        let cookies: FxHashSet<u64> = findings.iter().filter_map(stuck).collect();
-        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
-        for finding in &findings {
-            self.sink.finding(finding, &evidence);
+        self.sink.judged(&findings, walk);
+    }
+
+    /// Rolls up the processes for which that is due.
+    fn roll_up(&mut self) {
+        // Those of the last records that were wanted come at the end.
+        if !self.sink.is_done() {
+            let now_ns = clock::monotonic_ns();
+            self.sink.roll_up(self.sink.rollup.due(now_ns), now_ns);
         }
     }
 
@@ -282,7 +290,7 @@ impl Session {
         repaired += tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
         let at = sink.at(walk.started_ns);
         let record = sink.reporter.resync(walk.sockets.len(), repaired, at);
-        sink.record(&record);
+        sink.record(record);
         self.judge(&walk);
         Ok(())
     }
@@ -301,7 +309,7 @@ impl Session {
             self.resync_wanted = true;
             let at = self.sink.at(clock::monotonic_ns());
             let record = self.sink.reporter.lost(lost, at);
-            self.sink.record(&record);
+            self.sink.record(record);
         }
         Ok(())
     }
@@ -317,8 +325,8 @@ impl Session {
         {
             say(report::farewell(totals));
         }
-        sink.record(&summary);
-        sink.flush();
+        sink.record(summary);
+        sink.flush_all();
         match sink.output.finish() {
             (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
             (Some(Ended::Closed), _) | (None, 0) => Ok(()),

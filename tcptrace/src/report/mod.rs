@@ -2,15 +2,20 @@
 //! data.
 
 mod assemble;
+mod group;
+mod process;
 mod record;
 mod text;
+mod words;
 
 pub use assemble::{Evidence, Reporter, Views};
+pub use process::ProcessRecord;
 pub use record::{
     Cleared, Event, Family, Instant, Lost, LostReason, Name, OriginRecord, Owner, OwnerHow, Record, Resync,
     SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition, milliseconds,
 };
-pub use text::{Text, farewell, span, welcome};
+pub use text::Text;
+pub use words::{farewell, span, welcome};
 
 /// Appends a record as one line of JSON.
 pub fn json(record: &Record, out: &mut Vec<u8>) {

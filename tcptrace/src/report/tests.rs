@@ -99,7 +99,10 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
 fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
     let mut text = Text::new(width, colour, TimeZone::UTC);
     let mut out = Vec::new();
-    records.iter().for_each(|record| text.line(record, &mut out));
+    for record in records {
+        text.take(record.clone(), &mut out);
+        text.settle(u64::MAX, &mut out);
+    }
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
@@ -276,3 +279,5 @@ fn an_actor_that_is_no_utf8_is_still_json() {
     assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }
+
+mod together;
