@@ -10,6 +10,7 @@ pub mod clock;
 pub mod decode;
 pub mod diagnostics;
 pub mod kernel;
+pub mod once;
 pub mod output;
 pub mod report;
 pub mod rollup;

@@ -167,15 +167,8 @@ impl Session {
         let walk = self.kernel.walk(state::ALL)?;
         let start = start_record(&self.kernel, &walk);
         if !plan.json {
-            let threshold =
-                humantime::format_duration(Duration::from_nanos(plan.policy.threshold_ns)).to_string();
-            let watched = plan.views.stuck.then_some((&plan.states[..], &threshold[..]));
-            say(report::welcome(&start, walk.namespaces.len(), watched));
-            for source in self.kernel.sources() {
-                if let Some(why_not) = &source.why_not {
-                    say(format_args!("without {}: {why_not}", source.feature.name()));
-                }
-            }
+            let watched = plan.views.stuck.then(|| plan.watched());
+            greet(&start, &report::welcome(&start, walk.namespaces.len(), watched.as_deref()));
         }
         let at = self.sink.at(walk.started_ns);
         self.sink.record(Record { at, event: Event::Start(start) });
@@ -318,27 +311,39 @@ impl Session {
     fn end(self, started_ns: u64) -> Result<(), Failure> {
         let Self { mut sink, .. } = self;
         sink.tell_dropped();
-        let at = sink.at(clock::monotonic_ns());
-        let summary = sink.reporter.summary(started_ns, at);
-        if let Event::Summary(totals) = &summary.event
-            && sink.is_text()
-        {
-            say(report::farewell(totals));
+        let totals = sink.summary(started_ns);
+        if sink.is_text() {
+            say(report::farewell(&totals));
         }
-        sink.record(summary);
-        sink.flush_all();
-        match sink.output.finish() {
-            (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
-            (Some(Ended::Closed), _) | (None, 0) => Ok(()),
-            (None, left) => {
-                say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
-                Ok(())
-            }
+        finish(sink)
+    }
+}
+
+/// Delivers what was made.
+pub(crate) fn finish(mut sink: Sink) -> Result<(), Failure> {
+    sink.flush_all();
+    match sink.output.finish() {
+        (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
+        (Some(Ended::Closed), _) | (None, 0) => Ok(()),
+        (None, left) => {
+            say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
+            Ok(())
         }
     }
 }
 
-fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
+/// Says on stderr what is being done, and which kernel features it has to do without.
+pub(crate) fn greet(start: &Start, words: &str) {
+    say(words);
+    for source in start.sources.iter().filter(|source| source.is_lacking()) {
+        if let Some(why_not) = &source.why_not {
+            say(format_args!("without {}: {why_not}", source.feature.name()));
+        }
+    }
+}
+
+/// The record of the start, after the first walk.
+pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
     let host = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");

@@ -8,7 +8,7 @@ use crate::{
     clock::{self, WallClock},
     kernel::{Process, condition, start_ticks},
     output::Output,
-    report::{self, Event, Evidence, Instant, ProcessRecord, Record, Reporter, Text},
+    report::{self, Event, Evidence, Instant, ProcessRecord, Record, Reporter, Summary, Text},
     rollup::{ProcessId, Rollup},
     tracker::Finding,
     walk::{Holder, Walk},
@@ -164,6 +164,14 @@ impl Sink {
             }
         }
         self.rollup.forget_ended(|id| start_ticks(id.pid) == Some(id.start_ticks));
+    }
+
+    /// Hands over the summary of a run that began at `started_ns`, and says what it is.
+    pub(crate) fn summary(&mut self, started_ns: u64) -> Summary {
+        let at = self.at(clock::monotonic_ns());
+        let totals = self.reporter.summary(started_ns, at);
+        self.record(Record { at, event: Event::Summary(totals.clone()) });
+        totals
     }
 
     /// Whether all records that were wanted have been made.

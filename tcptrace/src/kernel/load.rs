@@ -9,7 +9,7 @@ use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 use super::{
     Options, event_format, layout, lost,
     refusal::{self, Refusal},
-    sources::{Feature, Source, TURNED_OFF},
+    sources::{Feature, NOT_NEEDED, Source, TURNED_OFF},
     targets,
 };
 
@@ -78,7 +78,9 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => return Err(refusal),
         }
     };
-    iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
+    if options.transitions {
+        iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
+    }
     let holders = if options.without.contains(&Feature::TaskFile) {
         Source::unused(Feature::TaskFile, TURNED_OFF)
     } else {
@@ -87,20 +89,43 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
         }
     };
-    let mut attached = vec![attach(&mut ebpf, TRANSITION)?];
+    let mut attached = Vec::new();
+    let traced = if options.transitions {
+        attached.push(attach(&mut ebpf, TRANSITION)?);
+        Source::used(Feature::TpBtf)
+    } else {
+        Source::unused(Feature::TpBtf, NOT_NEEDED)
+    };
     // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
     // would cost as much again. What is skipped all the same is counted, and repaired.
-    if options.watched_states == state::ALL && ebpf.program(TRANSITION).is_some_and(lost::is_skipped) {
+    if options.transitions
+        && options.watched_states == state::ALL
+        && ebpf.program(TRANSITION).is_some_and(lost::is_skipped)
+    {
         tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
         attached.push(attach(&mut ebpf, SKIPPED_TRANSITION)?);
     }
     let attached = Attached::Typed(attached);
-    let sources = vec![Source::used(Feature::TpBtf), Source::used(Feature::IterTcp), cookie, holders];
+    let sources = vec![traced, Source::used(Feature::IterTcp), cookie, holders];
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, has_btf: true })
 }
 
 /// The way without BTF; `why` it is taken.
 fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
+    let sources = |event| {
+        vec![
+            Source::unused(Feature::TpBtf, event),
+            Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
+            Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
+            Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
+        ]
+    };
+    if !options.transitions {
+        let config = config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
+        let ebpf = object(&mut EbpfLoader::new(), options, config)?;
+        let (attached, sources) = (Attached::Typed(Vec::new()), sources(NOT_NEEDED.to_owned()));
+        return Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, has_btf: false });
+    }
     let no_event =
         |said: &dyn std::fmt::Display| Refusal::NoEvent { why: why.clone(), said: said.to_string() };
     let mut loader = EbpfLoader::new();
@@ -116,15 +141,8 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Ok((ebpf, Attached::Event(attached)))
     };
     let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
-    let sources = vec![
-        Source::unused(
-            Feature::TpBtf,
-            format_args!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"),
-        ),
-        Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
-        Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
-        Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
-    ];
+    let sources =
+        sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, has_btf: false })
 }
 
@@ -140,7 +158,11 @@ fn traced(
     btf: &Btf,
 ) -> Result<Ebpf, Refusal> {
     let mut ebpf = object(loader, options, config)?;
-    tp_btf(&mut ebpf, TRANSITION, btf)?;
+    if options.transitions {
+        tp_btf(&mut ebpf, TRANSITION, btf)?;
+    } else {
+        iterator(&mut ebpf, TCP_SOCKETS, "tcp", btf)?;
+    }
     Ok(ebpf)
 }
 

@@ -45,6 +45,8 @@ pub use walk::WalkError;
 pub struct Options {
     /// Only transitions from or into one of these states are written to the ring (a mask).
     pub watched_states: u32,
+    /// Whether transitions are to be seen. If not, nothing is put on the tracepoint: sockets can only be walked.
+    pub transitions: bool,
     /// Size of the ring, bytes: a power of two of pages.
     pub ring_bytes: u32,
     /// For how many live sockets identities are kept where the kernel gives no cookies.
@@ -67,7 +69,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the BPF object and attaches to the tracepoint: from here on no transition is missed.
+    /// Loads the BPF object and attaches to the tracepoint, where transitions are wanted: from here on none is missed.
     ///
     /// # Errors
     /// This host cannot be traced.

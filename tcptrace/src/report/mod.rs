@@ -15,7 +15,7 @@ pub use record::{
     SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition, milliseconds,
 };
 pub use text::Text;
-pub use words::{farewell, span, welcome};
+pub use words::{farewell, looked, span, verdict, welcome};
 
 /// Appends a record as one line of JSON.
 pub fn json(record: &Record, out: &mut Vec<u8>) {

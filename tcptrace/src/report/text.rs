@@ -1,7 +1,7 @@
 //! Records as text for people: aligned, what matters first, and never thousands of lines.
 //!
 //! 80 columns hold a record with IPv4 addresses; where there is more room, or no terminal at all, nothing is
-//! shortened. Records of the stuck view wait up to half a second for others, and many that have everything that matters in
+//! shortened. Records of the stuck view wait up to a second for others, and many that have everything that matters in
 //! common become one line (`group.rs`).
 
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ use tcptrace_common::state;
 const WIDE: u16 = 110;
 
 /// Between two times at which what has waited is written, nanoseconds.
-const SETTLING_NS: u64 = 500_000_000;
+const SETTLING_NS: u64 = 1_000_000_000;
 
 /// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
 const SOON: f64 = 600.0;

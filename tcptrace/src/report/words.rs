@@ -7,18 +7,35 @@ use std::{
 };
 
 use super::record::{Lost, LostReason, Name, Owner, Resync, SocketId, Start, Stuck, Summary};
-use crate::{cause::Cause, states::State};
+use crate::cause::Cause;
 
 /// What to say on stderr when starting: that it watches, how much, and for what.
-pub fn welcome(start: &Start, namespaces: usize, watched: Option<(&[State], &str)>) -> String {
-    let sockets = plural(start.sockets, "TCP socket");
-    let namespaces = plural(namespaces, "namespace");
-    let mut text = format!("watching {sockets} in {namespaces}");
-    if let Some((states, threshold)) = watched {
-        let states: Vec<_> = states.iter().map(|state| state.ss_name()).collect();
-        let _infallible = write!(text, " for {threshold} in {}", states.join(", "));
+pub fn welcome(start: &Start, namespaces: usize, watched: Option<&str>) -> String {
+    let mut text = format!("watching {}", sockets_in(start, namespaces));
+    if let Some(watched) = watched {
+        let _infallible = write!(text, " for {watched}");
     }
     text
+}
+
+/// What to say on stderr after one look: how much was looked at, and for what.
+pub fn looked(start: &Start, namespaces: usize, watched: &str) -> String {
+    format!("looked at {} for {watched}", sockets_in(start, namespaces))
+}
+
+/// What one look came to: how many are stuck, and how many more are in the state and not proven to have been there for
+/// as long as the threshold.
+pub fn verdict(stuck: u64, others: usize, states: &str, threshold: &str) -> String {
+    let mut text = if stuck == 0 { "nothing stuck".to_owned() } else { format!("{stuck} stuck") };
+    if others > 0 {
+        let _infallible =
+            write!(text, "; {others} more in {states}, younger than {threshold} or of unknown age");
+    }
+    text
+}
+
+fn sockets_in(start: &Start, namespaces: usize) -> String {
+    format!("{} in {}", plural(start.sockets, "TCP socket"), plural(namespaces, "namespace"))
 }
 
 /// What to say on stderr at the end.

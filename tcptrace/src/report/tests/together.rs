@@ -120,8 +120,8 @@ fn a_flood_is_written_now_and_then_and_a_single_one_at_once() {
     };
     let one = || Some(leak(30, 9666, "10.0.0.9:40000", None));
     assert_eq!(lines(Some(10 * SECOND), one()), (2, None), "with the heading");
-    assert_eq!(lines(Some(10 * SECOND + 1), one()), (0, Some(10 * SECOND + SECOND / 2)));
-    assert_eq!(lines(Some(10 * SECOND + SECOND / 2), one()), (2, None));
+    assert_eq!(lines(Some(10 * SECOND + 1), one()), (0, Some(11 * SECOND)));
+    assert_eq!(lines(Some(11 * SECOND), one()), (2, None));
 }
 
 fn process_line(width: Option<u16>, colour: bool, name: &[u8], rolled: &Rolled) -> String {
