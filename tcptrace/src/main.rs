@@ -21,6 +21,9 @@ const REFUSED: u8 = 3;
 /// Failed while running.
 const FAILED: u8 = 4;
 
+/// Bytes; a page, where pages are the largest that Linux has.
+const SMALLEST_RING: u32 = 64 << 10;
+
 /// Live sockets that can be told apart on kernels without cookies; 16 MB of kernel memory there.
 const IDENTITIES: u32 = 262_144;
 
@@ -30,7 +33,8 @@ fn main() -> ExitCode {
     let options = Options {
         watched_states: plan.policy.followed,
         transitions: !plan.once,
-        ring_bytes: plan.ring_bytes,
+        // Of no use without transitions, and the smallest is the fastest to make.
+        ring_bytes: if plan.once { SMALLEST_RING } else { plan.ring_bytes },
         identities: IDENTITIES,
         without: plan.without.clone(),
     };

@@ -27,7 +27,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     let reporter = Reporter::new(plan.views, threshold_ns);
     let mut sink = Sink::new(reporter, Rollup::new(started_ns, threshold_ns), format, output, plan.count);
 
-    let walk = kernel.walk(state::ALL)?;
+    let walk = kernel.walk_holding(state::ALL, plan.policy.watched)?;
     let start = start_record(&kernel, &walk);
     if sink.is_text() {
         greet(&start, &report::looked(&start, walk.namespaces.len(), &plan.watched()));

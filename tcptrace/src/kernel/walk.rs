@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use aya::programs::{Iter, ProgramError, links::LinkError};
+use aya::{
+    maps::MapError,
+    programs::{Iter, ProgramError, links::LinkError},
+};
 use rustc_hash::FxHashSet;
 use tcptrace_common::{HolderRow, SocketRow};
 
@@ -34,7 +37,7 @@ pub enum WalkError {
     Decode(#[from] DecodeError),
     /// The map that says which states are wanted could not be written.
     #[error("cannot say which sockets to walk: {0}")]
-    States(#[from] aya::maps::MapError),
+    States(#[from] MapError),
 }
 
 /// How the sockets of a namespace are read.
@@ -45,13 +48,20 @@ pub(super) enum By<'a> {
     SockDiag(u32),
 }
 
-/// Walks all sockets, and who holds them where there is an iterator for that.
-pub(super) fn walk(sockets: By<'_>, holders: Option<&mut Iter>) -> Result<Walk, WalkError> {
+/// No iterator for holders.
+pub(super) const NO_HOLDERS: Option<(&mut Iter, fn() -> Result<(), MapError>)> = None;
+
+/// Walks all sockets, and who holds them where there is an iterator for that; it comes with what is to be done before.
+pub(super) fn walk(
+    sockets: By<'_>,
+    holders: Option<(&mut Iter, impl FnOnce() -> Result<(), MapError>)>,
+) -> Result<Walk, WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
     // A thread of its own, because one that has entered a namespace should not do anything else.
     thread::scope(|scope| scope.spawn(|| every_namespace(sockets, &mut walk)).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    if let Some(holders) = holders {
+    if let Some((holders, prepare)) = holders {
+        prepare()?;
         every_holder(holders, &mut walk)?;
     }
     walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
