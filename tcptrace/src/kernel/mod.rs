@@ -151,7 +151,7 @@ impl Kernel {
     pub fn walk_holding(&mut self, states: u32, held: u32) -> Result<Walk, WalkError> {
         self.row_states.set(0, states, 0)?;
         if let Some(join) = &mut self.join {
-            let mut walk = walk::walk(walk::By::SockDiag(states), walk::NO_HOLDERS)?;
+            let mut walk = walk::walk(walk::By::SockDiag(states), None)?;
             join.rows(&mut walk.sockets);
             procfs::add_holders(&mut walk);
             return Ok(walk);
@@ -169,7 +169,7 @@ impl Kernel {
         let sockets = sockets.unwrap_or_else(|| unreachable!("load() has loaded it"));
         let finds_holders = holders.is_some();
         let row_states = &mut self.row_states;
-        let holders = holders.map(|program| (program, || row_states.set(0, held, 0)));
+        let holders = holders.map(|iterator| walk::Holders { iterator, row_states, states: held });
         let mut walk = walk::walk(walk::By::Iterator(sockets), holders)?;
         if !finds_holders {
             procfs::add_holders(&mut walk);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    maps::MapError,
+    maps::{Array, MapData, MapError},
     programs::{Iter, ProgramError, links::LinkError},
 };
 use rustc_hash::FxHashSet;
@@ -48,21 +48,24 @@ pub(super) enum By<'a> {
     SockDiag(u32),
 }
 
-/// No iterator for holders.
-pub(super) const NO_HOLDERS: Option<(&mut Iter, fn() -> Result<(), MapError>)> = None;
+/// How the descriptors are read that hold sockets.
+pub(super) struct Holders<'a> {
+    pub(super) iterator: &'a mut Iter,
+    /// Where it is said sockets of which states are wanted.
+    pub(super) row_states: &'a mut Array<MapData, u32>,
+    /// Those of which the holders are wanted (a mask).
+    pub(super) states: u32,
+}
 
-/// Walks all sockets, and who holds them where there is an iterator for that; it comes with what is to be done before.
-pub(super) fn walk(
-    sockets: By<'_>,
-    holders: Option<(&mut Iter, impl FnOnce() -> Result<(), MapError>)>,
-) -> Result<Walk, WalkError> {
+/// Walks all sockets, and who holds them where there is an iterator for that.
+pub(super) fn walk(sockets: By<'_>, holders: Option<Holders<'_>>) -> Result<Walk, WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
     // A thread of its own, because one that has entered a namespace should not do anything else.
     thread::scope(|scope| scope.spawn(|| every_namespace(sockets, &mut walk)).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    if let Some((holders, prepare)) = holders {
-        prepare()?;
-        every_holder(holders, &mut walk)?;
+    if let Some(Holders { iterator, row_states, states }) = holders {
+        row_states.set(0, states, 0)?;
+        every_holder(iterator, &mut walk)?;
     }
     walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
     Ok(walk)

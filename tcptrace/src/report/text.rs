@@ -20,6 +20,9 @@ use tcptrace_common::state;
 /// From this width on there is room for both addresses.
 const WIDE: u16 = 110;
 
+/// How long the first one waits for more like it, nanoseconds.
+const GATHERING_NS: u64 = 100_000_000;
+
 /// Between two times at which what has waited is written, nanoseconds.
 const SETTLING_NS: u64 = 1_000_000_000;
 
@@ -50,6 +53,8 @@ pub struct Text {
 /// Records that wait for others to be put together with.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// When the first of them happened, `CLOCK_MONOTONIC` nanoseconds.
+    since_ns: Option<u64>,
     stuck: Vec<(Instant, Stuck)>,
     cleared: Vec<(Instant, Cleared)>,
     processes: Vec<(Instant, ProcessRecord)>,
@@ -74,6 +79,9 @@ impl Text {
     /// [`farewell`](super::farewell).
     pub fn take(&mut self, record: Record, out: &mut Vec<u8>) {
         let Record { at, event } = record;
+        if matches!(event, Event::Stuck(_) | Event::Cleared(_) | Event::Process(_)) {
+            self.waiting.since_ns.get_or_insert(at.mono_ns);
+        }
         match event {
             Event::Transition(transition) => {
                 self.head(Layout::Transitions, out);
@@ -88,12 +96,11 @@ impl Text {
         }
     }
 
-    /// When what waits is to be written, `CLOCK_MONOTONIC` nanoseconds: at once where that was long ago, so that a flood
-    /// becomes a few lines and a single one comes without delay.
+    /// When what waits is to be written, `CLOCK_MONOTONIC` nanoseconds: soon after the first of it, but some time after
+    /// the last lines, so that a flood becomes a few.
     pub fn due_ns(&self) -> Option<u64> {
-        let Waiting { stuck, cleared, processes } = &self.waiting;
-        let waits = !(stuck.is_empty() && cleared.is_empty() && processes.is_empty());
-        waits.then(|| self.written_ns.saturating_add(SETTLING_NS))
+        let since_ns = self.waiting.since_ns?;
+        Some(since_ns.saturating_add(GATHERING_NS).max(self.written_ns.saturating_add(SETTLING_NS)))
     }
 
     /// Appends the lines of what has waited long enough by now.
@@ -102,7 +109,7 @@ impl Text {
             return;
         }
         self.written_ns = now_ns;
-        let Waiting { stuck, cleared, processes } = std::mem::take(&mut self.waiting);
+        let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
         if !(stuck.is_empty() && cleared.is_empty()) {
             self.head(Layout::Stuck, out);
         }
