@@ -40,6 +40,15 @@ pub struct Cli {
     #[arg(long, value_name = "DUR", value_parser = positive_duration, requires = "stuck", help_heading = "Views")]
     remind: Option<Duration>,
 
+    /// Judge what is open right now, report, exit with 1 if anything is stuck
+    #[arg(
+        long,
+        requires = "stuck",
+        conflicts_with_all = ["transitions", "remind", "duration"],
+        help_heading = "Views"
+    )]
+    once: bool,
+
     /// Stop after DUR
     #[arg(long, value_name = "DUR", value_parser = positive_duration, help_heading = "Output")]
     duration: Option<Duration>,
@@ -71,9 +80,11 @@ DUR is a number with a unit: 500ms, 30s, 2m, 1h30m.
 Examples:
   sudo tcptrace --stuck 30s            what is stuck, as it happens
   sudo tcptrace --stuck 30s --json     the same for a log pipeline
+  sudo tcptrace --stuck 30s --once     for a health check: 1 if anything is stuck
   sudo tcptrace                        every TCP state transition
 
-Exit status: 0 done; 2 wrong usage; 3 this host cannot be traced; 4 failed while running.";
+Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
+be traced; 4 failed while running.";
 
 /// What to do, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +95,8 @@ pub struct Plan {
     pub policy: Policy,
     /// The states in `policy.watched`, as they were named.
     pub states: Vec<State>,
+    /// Whether to judge what is open right now, and end.
+    pub once: bool,
     /// When to stop.
     pub duration: Option<Duration>,
     /// After how many records to stop.
@@ -96,6 +109,24 @@ pub struct Plan {
     pub ring_bytes: u32,
     /// How much output may wait for a slow reader, bytes.
     pub queue_bytes: usize,
+}
+
+impl Plan {
+    /// What the view of stuck sockets is of, in words: `30s in CLOSE-WAIT`.
+    pub fn watched(&self) -> String {
+        format!("{} in {}", self.threshold(), self.state_names())
+    }
+
+    /// The threshold in words.
+    pub fn threshold(&self) -> String {
+        humantime::format_duration(Duration::from_nanos(self.policy.threshold_ns)).to_string()
+    }
+
+    /// The watched states as `ss` spells them.
+    pub fn state_names(&self) -> String {
+        let names: Vec<_> = self.states.iter().map(|state| state.ss_name()).collect();
+        names.join(", ")
+    }
 }
 
 impl Cli {
@@ -115,6 +146,7 @@ impl Cli {
             views,
             policy,
             states: self.state,
+            once: self.once,
             duration: self.duration,
             count: self.count,
             json: self.json,
@@ -203,6 +235,12 @@ mod tests {
     }
 
     #[test]
+    fn once_is_a_way_to_look_at_what_is_stuck() {
+        assert!(plan("--stuck 30s --once --json --state fin-wait-2").expect("valid").once);
+        assert!(!plan("--stuck 30s").expect("valid").once);
+    }
+
+    #[test]
     fn a_bare_number_is_no_duration_and_the_error_says_so() {
         assert!(refusal("--stuck 30").contains("needs a unit, for example `30s`"));
         assert!(refusal("--duration 1.5").contains("needs a unit"));
@@ -223,6 +261,11 @@ mod tests {
             "--count 0",
             "--count -1",
             "--count 1e3",
+            "--once",
+            "--once --transitions",
+            "--stuck 30s --once --transitions",
+            "--stuck 30s --once --duration 5s",
+            "--stuck 30s --once --remind 5s",
             "--stuck 99999999999999999999s",
             "--stuck 101years",
             "--ring-size 5000",

@@ -7,16 +7,22 @@ use tcptrace::{
     cli::{Cli, Plan},
     diagnostics::say,
     kernel::{Kernel, Options},
+    once,
     output::Output,
     report::Text,
     session::{self, Failure},
     sink::Format,
 };
 
+/// `--once` found stuck sockets.
+const STUCK: u8 = 1;
 /// This host cannot be traced.
 const REFUSED: u8 = 3;
 /// Failed while running.
 const FAILED: u8 = 4;
+
+/// Bytes; a page, where pages are the largest that Linux has.
+const SMALLEST_RING: u32 = 64 << 10;
 
 /// Live sockets that can be told apart on kernels without cookies; 16 MB of kernel memory there.
 const IDENTITIES: u32 = 262_144;
@@ -26,7 +32,9 @@ fn main() -> ExitCode {
     let plan = Cli::parse().plan();
     let options = Options {
         watched_states: plan.policy.followed,
-        ring_bytes: plan.ring_bytes,
+        transitions: !plan.once,
+        // Of no use without transitions, and the smallest is the fastest to make.
+        ring_bytes: if plan.once { SMALLEST_RING } else { plan.ring_bytes },
         identities: IDENTITIES,
         without: plan.without.clone(),
     };
@@ -38,7 +46,8 @@ fn main() -> ExitCode {
         }
     };
     match run(&plan, kernel) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => STUCK.into(),
         Err(failure) => {
             say(failure);
             FAILED.into()
@@ -46,7 +55,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(plan: &Plan, kernel: Kernel) -> Result<(), Failure> {
+/// Runs. Says whether `--once` found stuck sockets.
+fn run(plan: &Plan, kernel: Kernel) -> Result<bool, Failure> {
     let stdout = std::io::stdout();
     let format = if plan.json {
         Format::Json
@@ -59,6 +69,9 @@ fn run(plan: &Plan, kernel: Kernel) -> Result<(), Failure> {
     };
     // Not through std's stdout, which cuts lines where its buffer ends.
     let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?), plan.queue_bytes)?;
+    if plan.once {
+        return once::run(plan, kernel, output, format);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(session::run(plan, kernel, output, format))
+    runtime.block_on(session::run(plan, kernel, output, format)).map(|()| false)
 }

@@ -6,7 +6,6 @@
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
-use rustc_hash::FxHashSet;
 use tcptrace_common::state;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -19,11 +18,12 @@ use crate::{
     cli::Plan,
     clock::{self, WallClock},
     diagnostics::say,
-    kernel::{Kernel, Process, WalkError},
+    kernel::{Kernel, WalkError},
     output::{Ended, Output},
     report::{self, Event, Evidence, Record, Reporter, Start},
+    rollup::Rollup,
     sink::{Format, Sink},
-    tracker::{Finding, Tracker},
+    tracker::Tracker,
     walk::{self, Walk},
 };
 
@@ -69,7 +69,13 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
     let mut session = Session {
         kernel,
         tracker: Tracker::new(plan.policy),
-        sink: Sink::new(Reporter::new(plan.views, plan.policy.threshold_ns), format, output, plan.count),
+        sink: Sink::new(
+            Reporter::new(plan.views, plan.policy.threshold_ns),
+            Rollup::new(started_ns, plan.policy.threshold_ns),
+            format,
+            output,
+            plan.count,
+        ),
         jiffy_ns: clock::jiffy_ns(),
         followed: plan.policy.followed,
         beside: walk::beside(plan.policy.watched),
@@ -81,7 +87,7 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
         Ok(()) => session.end(started_ns),
         Err(failure) => {
             // What was made before it went wrong is delivered all the same.
-            session.sink.flush();
+            session.sink.flush_all();
             let _the_failure_is_told = session.sink.output.finish();
             Err(failure)
         }
@@ -155,6 +161,7 @@ impl Session {
         if self.resync_wanted {
             self.resync()?;
         }
+        self.sink.roll_up(self.sink.rollup.all(), clock::monotonic_ns());
         Ok(())
     }
 
@@ -163,20 +170,14 @@ impl Session {
         let walk = self.kernel.walk(state::ALL)?;
         let start = start_record(&self.kernel, &walk);
         if !plan.json {
-            let threshold =
-                humantime::format_duration(Duration::from_nanos(plan.policy.threshold_ns)).to_string();
-            let watched = plan.views.stuck.then_some((&plan.states[..], &threshold[..]));
-            say(report::welcome(&start, walk.namespaces.len(), watched));
-            for source in self.kernel.sources() {
-                if let Some(why_not) = &source.why_not {
-                    say(format_args!("without {}: {why_not}", source.feature.name()));
-                }
-            }
+            let watched = plan.views.stuck.then(|| plan.watched());
+            greet(&start, &report::welcome(&start, walk.namespaces.len(), watched.as_deref()));
         }
         let at = self.sink.at(walk.started_ns);
-        self.sink.record(&Record { at, event: Event::Start(start) });
+        self.sink.record(Record { at, event: Event::Start(start) });
         self.take_in(&walk)?;
         self.judge(&walk);
+        self.roll_up();
         self.sink.flush();
         Ok(())
     }
@@ -186,11 +187,9 @@ impl Session {
         let walk_ns = if self.resync_wanted { Some(0) } else { self.tracker.next_due_ns() };
         let walk_ns = walk_ns.map(|due| due.max(self.next_walk_ns));
         let gathering = self.gather_until_ns != 0;
-        let wake_ns = match (walk_ns, gathering) {
-            (Some(walk), true) => Some(walk.min(self.gather_until_ns)),
-            (None, true) => Some(self.gather_until_ns),
-            (walk, false) => walk,
-        };
+        let gathered_ns = gathering.then_some(self.gather_until_ns);
+        let due = [walk_ns, gathered_ns, self.sink.rollup.next_due_ns(), self.sink.due_ns()];
+        let wake_ns = due.into_iter().flatten().min();
         let now_ns = clock::monotonic_ns();
         let wake = wake_ns.and_then(|wake| {
             TokioInstant::now().checked_add(Duration::from_nanos(wake.saturating_sub(now_ns)))
@@ -222,6 +221,7 @@ impl Session {
                 self.judge(&walk);
             }
         }
+        self.roll_up();
         self.sink.flush();
         Ok(())
     }
@@ -265,14 +265,15 @@ impl Session {
     fn judge(&mut self, walk: &Walk) {
         let mut findings = Vec::new();
         self.tracker.judge(walk, &mut |finding| findings.push(finding));
-        let stuck = |finding: &Finding| match finding {
-            Finding::Stuck { cookie, .. } => Some(*cookie),
-            _ => None,
-        };
-        let cookies: FxHashSet<u64> = findings.iter().filter_map(stuck).collect();
-        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
-        for finding in &findings {
-            self.sink.finding(finding, &evidence);
+        self.sink.judged(&findings, walk);
+    }
+
+    /// Rolls up the processes for which that is due.
+    fn roll_up(&mut self) {
+        // Those of the last records that were wanted come at the end.
+        if !self.sink.is_done() {
+            let now_ns = clock::monotonic_ns();
+            self.sink.roll_up(self.sink.rollup.due(now_ns), now_ns);
         }
     }
 
@@ -285,7 +286,7 @@ impl Session {
         repaired += tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
         let at = sink.at(walk.started_ns);
         let record = sink.reporter.resync(walk.sockets.len(), repaired, at);
-        sink.record(&record);
+        sink.record(record);
         self.judge(&walk);
         Ok(())
     }
@@ -304,7 +305,7 @@ impl Session {
             self.resync_wanted = true;
             let at = self.sink.at(clock::monotonic_ns());
             let record = self.sink.reporter.lost(lost, at);
-            self.sink.record(&record);
+            self.sink.record(record);
         }
         Ok(())
     }
@@ -313,27 +314,39 @@ impl Session {
     fn end(self, started_ns: u64) -> Result<(), Failure> {
         let Self { mut sink, .. } = self;
         sink.tell_dropped();
-        let at = sink.at(clock::monotonic_ns());
-        let summary = sink.reporter.summary(started_ns, at);
-        if let Event::Summary(totals) = &summary.event
-            && sink.is_text()
-        {
-            say(report::farewell(totals));
+        let totals = sink.summary(started_ns);
+        if sink.is_text() {
+            say(report::farewell(&totals));
         }
-        sink.record(&summary);
-        sink.flush();
-        match sink.output.finish() {
-            (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
-            (Some(Ended::Closed), _) | (None, 0) => Ok(()),
-            (None, left) => {
-                say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
-                Ok(())
-            }
+        finish(sink)
+    }
+}
+
+/// Delivers what was made.
+pub(crate) fn finish(mut sink: Sink) -> Result<(), Failure> {
+    sink.flush_all();
+    match sink.output.finish() {
+        (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
+        (Some(Ended::Closed), _) | (None, 0) => Ok(()),
+        (None, left) => {
+            say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
+            Ok(())
         }
     }
 }
 
-fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
+/// Says on stderr what is being done, and which kernel features it has to do without.
+pub(crate) fn greet(start: &Start, words: &str) {
+    say(words);
+    for source in start.sources.iter().filter(|source| source.is_lacking()) {
+        if let Some(why_not) = &source.why_not {
+            say(format_args!("without {}: {why_not}", source.feature.name()));
+        }
+    }
+}
+
+/// The record of the start, after the first walk.
+pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
     let host = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");

@@ -348,6 +348,19 @@ impl Tracker {
         }
     }
 
+    /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
+    /// walk, taken in just before. Returns how many are in a watched state and not proven to be stuck there.
+    pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> usize {
+        let is_stuck = |socket: &Socket| socket.due_ns <= socket.heard_ns;
+        let watched = self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER);
+        let (mut stuck, others): (Vec<_>, Vec<_>) = watched.partition(|(_, socket)| is_stuck(socket));
+        stuck.sort_unstable_by_key(|(cookie, socket)| (socket.due_ns, **cookie));
+        for (cookie, socket) in stuck {
+            found(Finding::Stuck { cookie: *cookie, socket: *socket, seen_ns: socket.heard_ns });
+        }
+        others.len()
+    }
+
     /// Forgets a socket that is no longer there, its closing never heard of.
     fn vanish(&mut self, cookie: u64, at_ns: u64, found: &mut impl FnMut(Finding)) {
         if let Some(socket) = self.sockets.remove(&cookie) {

@@ -11,6 +11,8 @@ enum Kind {
     Integer,
     Number,
     NumberOrNull,
+    /// One that may be below 0.
+    Change,
     Flag,
     Text,
     TextOrNull,
@@ -32,7 +34,7 @@ enum Kind {
 }
 
 use Kind::{
-    Address, Any, Flag, Integer, IntegerOrNull, Number, NumberOrNull, Object, OneOf, OriginOrNull,
+    Address, Any, Change, Flag, Integer, IntegerOrNull, Number, NumberOrNull, Object, OneOf, OriginOrNull,
     OwnerOrNull, Owners, Port, Sources, State, Text, TextOrNull, Time, TimeOrNull,
 };
 
@@ -139,7 +141,7 @@ const EVENTS: [(&str, bool, Fields); 9] = [
             ("comm", TextOrNull),
             ("stuck", Integer),
             ("oldest_ms", NumberOrNull),
-            ("growth_per_min", NumberOrNull),
+            ("growth_per_min", Change),
             ("fds_open", IntegerOrNull),
             ("fds_limit", IntegerOrNull),
             ("fds_full_in_s", NumberOrNull),
@@ -248,6 +250,7 @@ impl Kind {
             Integer => value.is_u64(),
             IntegerOrNull => value.is_u64() || value.is_null(),
             Number => value.as_f64().is_some_and(|number| number >= 0.0),
+            Change => value.is_f64(),
             NumberOrNull => value.is_null() || Number.fits(value),
             Flag => value.is_boolean(),
             Text => value.is_string(),

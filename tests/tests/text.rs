@@ -1,6 +1,9 @@
 //! Text for people: a heading, aligned columns, 80 of them where a terminal has no more, colour only there.
 
-use tests::{Namespace, Puppet, Sock, Tracer, TracerCommand, feature, scene::Scene, terminal};
+use tests::{
+    Namespace, Puppet, Sock, Tracer, TracerCommand, feature, monotonic_ns, process::poll_until, scene::Scene,
+    terminal,
+};
 
 const COLOUR: char = '\x1b';
 
@@ -184,9 +187,12 @@ fn hostile_process_names_cannot_forge_a_line_or_move_the_cursor() {
     }
     for remote in &ends {
         // The server's end: 5 transitions, stuck, cleared; the client's: 4 with a local port.
+        let local = scene.address().to_string();
         let server = run.lines.iter().filter(|line| {
-            line.split_ascii_whitespace().any(|word| word == remote)
-                && line.find(remote.as_str()) > line.find(&scene.address().to_string())
+            // In other namespaces, others may use one of the two.
+            let words = || line.split_ascii_whitespace();
+            let place = |end: &str| words().position(|word| word == end);
+            place(&local).zip(place(remote)).is_some_and(|(local, remote)| local < remote)
         });
         assert_eq!(server.count(), 7, "{remote}: {:?}", run.lines);
     }
@@ -208,4 +214,65 @@ fn stderr_says_at_the_start_what_is_watched_and_at_the_end_what_was_seen() {
         assert!(said[0].contains(words), "nothing of {words}: {said:?}");
     }
     assert!(said[1].contains("stuck"), "{said:?}");
+}
+
+#[test]
+fn hundreds_of_leaks_are_a_line_for_each_service_and_one_for_the_process() {
+    const SERVED: [usize; 2] = [200, 100];
+    const DEPENDED_ON: usize = 50;
+    let namespace = Namespace::new();
+    let (mut leaky, mut other) = (Puppet::new(), Puppet::new());
+    let mut ports = Vec::new();
+    for count in SERVED {
+        let listener = leaky.listen("127.0.0.1:0");
+        for (client, _) in leaky.pairs(&listener, count) {
+            leaky.close(&client);
+        }
+        ports.push(listener.local.port());
+    }
+    let service = other.listen("127.0.0.2:0");
+    for _ in 0..DEPENDED_ON {
+        leaky.connect(service.local);
+        let accepted = other.accept(&service);
+        other.close(&accepted);
+    }
+    let old_enough_ns = monotonic_ns() + 400_000_000;
+    poll_until("them to be stuck", || (monotonic_ns() >= old_enough_ns).then_some(()));
+
+    let tracer = start(on_a_terminal(80, &["--stuck", "300ms"]));
+    let pid = leaky.pid();
+    let rolled_up = format!("puppet/{pid}: {} stuck, ", SERVED.iter().sum::<usize>() + DEPENDED_ON);
+    tracer.await_line("the roll-up", |line| plain(line).contains(&rolled_up));
+    leaky.kill();
+    tracer.await_line("its end", |line| plain(line).contains(&format!("puppet/{pid}: ended, 0 stuck")));
+    let run = tracer.stop();
+    let who = format!(" puppet/{pid} ");
+    let lines: Vec<String> = run.lines.iter().map(|line| plain(line)).collect();
+    let (cleared, stuck): (Vec<&String>, Vec<_>) =
+        lines.iter().filter(|line| line.contains(&who)).partition(|line| line.contains("cleared"));
+    let heading = lines.iter().find(|line| line.starts_with("TIME")).expect("a heading");
+    let shown: Vec<_> = stuck
+        .iter()
+        .map(|line| {
+            // Columns are counted in characters, and `×` is one that is longer than a byte.
+            let line = line.replace('×', "x");
+            let words =
+                |column| below(heading, column, &line).split_ascii_whitespace().next().map(str::to_owned);
+            let fd = line[..heading.find("FD").expect("a column") + 2].rsplit(' ').next().map(str::to_owned);
+            let port =
+                line[..heading.find("LPORT").expect("a column") + 5].rsplit(' ').next().map(str::to_owned);
+            (fd.expect("a word"), port.expect("a word"), words("REMOTE").expect("a word"))
+        })
+        .collect();
+    let expected = [
+        ("x200".to_owned(), ports[0].to_string(), "127.0.0.1:*".to_owned()),
+        ("x100".to_owned(), ports[1].to_string(), "127.0.0.1:*".to_owned()),
+        ("x50".to_owned(), "*".to_owned(), service.local.to_string()),
+    ];
+    assert_eq!(shown, expected, "{lines:?}");
+    assert!((1..20).contains(&cleared.len()), "{} lines: {cleared:?}", cleared.len());
+    let too_long: Vec<_> =
+        lines.iter().filter(|line| line.contains(&who) && line.chars().count() > 80).collect();
+    assert!(too_long.is_empty(), "{too_long:?}");
+    drop(namespace);
 }

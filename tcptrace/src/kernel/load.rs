@@ -12,7 +12,7 @@ use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 use super::{
     Options, event_format, layout, lost,
     refusal::{self, Refusal},
-    sources::{Feature, Source, TURNED_OFF},
+    sources::{Feature, NOT_NEEDED, Source, TURNED_OFF},
     targets,
 };
 
@@ -90,7 +90,9 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         ..config(options, layout, event)
     };
     let (mut ebpf, helpers) = with_helpers(&mut loader, options, config, &btf)?;
-    iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
+    if options.transitions {
+        iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
+    }
     let holders = if options.without.contains(&Feature::TaskFile) {
         Source::unused(Feature::TaskFile, TURNED_OFF)
     } else {
@@ -99,14 +101,26 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
         }
     };
-    let mut attached = vec![Attached::Transition(attach(&mut ebpf, TRANSITION)?)];
+    let mut attached = Vec::new();
+    let traced = if options.transitions {
+        attached.push(Attached::Transition(attach(&mut ebpf, TRANSITION)?));
+        Source::used(Feature::TpBtf)
+    } else {
+        Source::unused(Feature::TpBtf, NOT_NEEDED)
+    };
     // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
     // would cost as much again. What is skipped all the same is counted, and repaired.
-    if options.watched_states == state::ALL && ebpf.program(TRANSITION).is_some_and(lost::is_skipped) {
+    if options.transitions
+        && options.watched_states == state::ALL
+        && ebpf.program(TRANSITION).is_some_and(lost::is_skipped)
+    {
         tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
         attached.push(Attached::Transition(attach(&mut ebpf, SKIPPED_TRANSITION)?));
     }
-    let accept = if options.without.contains(&Feature::Accept) {
+    let has_second = attached.len() > 1;
+    let accept = if !options.transitions {
+        Source::unused(Feature::Accept, NOT_NEEDED)
+    } else if options.without.contains(&Feature::Accept) {
         Source::unused(Feature::Accept, TURNED_OFF)
     } else if !helpers.storage.in_use() {
         Source::unused(Feature::Accept, format_args!("needs {}", Feature::Storage.name()))
@@ -119,20 +133,37 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::Accept, refusal.what()),
         }
     };
-    let third = (attached.len() > 1).then_some(Third(btf));
-    let sources = vec![
-        Source::used(Feature::TpBtf),
-        Source::used(Feature::IterTcp),
-        helpers.cookie,
-        holders,
-        helpers.storage,
-        accept,
-    ];
+    let third = has_second.then_some(Third(btf));
+    let sources =
+        vec![traced, Source::used(Feature::IterTcp), helpers.cookie, holders, helpers.storage, accept];
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, third, has_btf: true })
 }
 
 /// The way without BTF; `why` it is taken.
 fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
+    let sources = |event| {
+        vec![
+            Source::unused(Feature::TpBtf, event),
+            Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
+            Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
+            Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
+            Source::unused(Feature::Storage, "needs BTF"),
+            Source::unused(Feature::Accept, "needs BTF"),
+        ]
+    };
+    if !options.transitions {
+        let config = config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
+        let ebpf = object(&mut EbpfLoader::new(), options, config)?;
+        let (attached, sources) = (Vec::new(), sources(NOT_NEEDED.to_owned()));
+        return Ok(Loaded {
+            ebpf,
+            attached,
+            sources,
+            tracing: TRANSITION_EVENT,
+            third: None,
+            has_btf: false,
+        });
+    }
     let no_event =
         |said: &dyn std::fmt::Display| Refusal::NoEvent { why: why.clone(), said: said.to_string() };
     let mut loader = EbpfLoader::new();
@@ -148,17 +179,8 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
         Ok((ebpf, vec![Attached::Event(attached)]))
     };
     let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
-    let sources = vec![
-        Source::unused(
-            Feature::TpBtf,
-            format_args!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"),
-        ),
-        Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
-        Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
-        Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
-        Source::unused(Feature::Storage, "needs BTF"),
-        Source::unused(Feature::Accept, "needs BTF"),
-    ];
+    let sources =
+        sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
     Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, third: None, has_btf: false })
 }
 
@@ -182,15 +204,25 @@ fn with_helpers(
     btf: &Btf,
 ) -> Result<(Ebpf, Helpers<Source>), Refusal> {
     let is_off = |feature| options.without.contains(&feature);
-    let off = Helpers { cookie: is_off(Feature::Cookie), storage: is_off(Feature::Storage) };
-    let mut said = Helpers { cookie: TURNED_OFF.to_owned(), storage: TURNED_OFF.to_owned() };
+    // Without transitions nothing is ever put into a socket's storage.
+    let off = Helpers {
+        cookie: is_off(Feature::Cookie),
+        storage: is_off(Feature::Storage) || !options.transitions,
+    };
+    let storage_off = if options.transitions { TURNED_OFF } else { NOT_NEEDED };
+    let mut said = Helpers { cookie: TURNED_OFF.to_owned(), storage: storage_off.to_owned() };
     let mut last = None;
     for (cookie, storage) in [(true, true), (true, false), (false, true), (false, false)] {
         if (cookie && off.cookie) || (storage && off.storage) {
             continue;
         }
         let mut ebpf = object(loader, options, config(Helpers { cookie, storage }))?;
-        match tp_btf(&mut ebpf, TRANSITION, btf) {
+        let tried = if options.transitions {
+            tp_btf(&mut ebpf, TRANSITION, btf)
+        } else {
+            iterator(&mut ebpf, TCP_SOCKETS, "tcp", btf)
+        };
+        match tried {
             Ok(()) => {
                 let source = |feature, used: bool, said: String| {
                     if used { Source::used(feature) } else { Source::unused(feature, said) }

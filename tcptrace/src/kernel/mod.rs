@@ -4,6 +4,7 @@
 //! (this host cannot be traced) or a [`WalkError`] (this one look failed).
 
 mod container;
+mod descriptors;
 mod event_format;
 mod join;
 mod layout;
@@ -32,6 +33,7 @@ use crate::{
     diagnostics::{KernelLog, say},
     walk::Walk,
 };
+pub use descriptors::{condition, start_ticks};
 use join::Join;
 use lost::Losses;
 pub use procfs::Process;
@@ -44,6 +46,8 @@ pub use walk::WalkError;
 pub struct Options {
     /// Only transitions from or into one of these states are written to the ring (a mask).
     pub watched_states: u32,
+    /// Whether transitions are to be seen. If not, nothing is put on the tracepoint: sockets can only be walked.
+    pub transitions: bool,
     /// Size of the ring, bytes: a power of two of pages.
     pub ring_bytes: u32,
     /// For how many live sockets identities are kept where the kernel gives no cookies.
@@ -67,7 +71,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the BPF object and attaches to the tracepoint: from here on no transition is missed.
+    /// Loads the BPF object and attaches to the tracepoint, where transitions are wanted: from here on none is missed.
     ///
     /// # Errors
     /// This host cannot be traced.
@@ -149,6 +153,15 @@ impl Kernel {
     /// # Errors
     /// See [`WalkError`]. Namespaces and processes that vanish meanwhile are no error.
     pub fn walk(&mut self, states: u32) -> Result<Walk, WalkError> {
+        self.walk_holding(states, states)
+    }
+
+    /// Like [`Self::walk`], and finds at least the holders of those in one of `held` (a part of `states`): it is faster
+    /// where few are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn walk_holding(&mut self, states: u32, held: u32) -> Result<Walk, WalkError> {
         self.row_states.set(0, states, 0)?;
         if let Some(join) = &mut self.join {
             let mut walk = walk::walk(walk::By::SockDiag(states), None)?;
@@ -168,6 +181,8 @@ impl Kernel {
         }
         let sockets = sockets.unwrap_or_else(|| unreachable!("load() has loaded it"));
         let finds_holders = holders.is_some();
+        let row_states = &mut self.row_states;
+        let holders = holders.map(|iterator| walk::Holders { iterator, row_states, states: held });
         let mut walk = walk::walk(walk::By::Iterator(sockets), holders)?;
         if !finds_holders {
             procfs::add_holders(&mut walk);

@@ -5,6 +5,9 @@ use std::fmt::Display;
 /// Why a feature is not in use that the user turned off.
 pub(super) const TURNED_OFF: &str = "turned off by --without";
 
+/// Why a feature is not in use that has nothing to do in this run.
+pub(super) const NOT_NEEDED: &str = "not needed by --once";
+
 /// A kernel feature that tcptrace builds on where it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Feature {
@@ -56,6 +59,11 @@ impl Source {
     /// It is not.
     pub(super) fn unused(feature: Feature, why: impl Display) -> Self {
         Self { feature, why_not: Some(why.to_string()) }
+    }
+
+    /// Whether it would be in use if this run had anything for it to do.
+    pub fn is_lacking(&self) -> bool {
+        self.why_not.as_deref().is_some_and(|why| why != NOT_NEEDED)
     }
 
     /// Whether it is.

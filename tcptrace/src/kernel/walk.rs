@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use aya::programs::{Iter, ProgramError, links::LinkError};
+use aya::{
+    maps::{Array, MapData, MapError},
+    programs::{Iter, ProgramError, links::LinkError},
+};
 use bytemuck::Zeroable as _;
 use rustc_hash::FxHashSet;
 use tcptrace_common::{Descriptor, FoundSocket, HolderRow, SocketRow};
@@ -35,7 +38,7 @@ pub enum WalkError {
     Decode(#[from] DecodeError),
     /// The map that says which states are wanted could not be written.
     #[error("cannot say which sockets to walk: {0}")]
-    States(#[from] aya::maps::MapError),
+    States(#[from] MapError),
 }
 
 /// How the sockets of a namespace are read.
@@ -46,14 +49,24 @@ pub(super) enum By<'a> {
     SockDiag(u32),
 }
 
+/// How the descriptors are read that hold sockets.
+pub(super) struct Holders<'a> {
+    pub(super) iterator: &'a mut Iter,
+    /// Where it is said sockets of which states are wanted.
+    pub(super) row_states: &'a mut Array<MapData, u32>,
+    /// Those of which the holders are wanted (a mask).
+    pub(super) states: u32,
+}
+
 /// Walks all sockets, and who holds them where there is an iterator for that.
-pub(super) fn walk(sockets: By<'_>, holders: Option<&mut Iter>) -> Result<Walk, WalkError> {
+pub(super) fn walk(sockets: By<'_>, holders: Option<Holders<'_>>) -> Result<Walk, WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
     // A thread of its own, because one that has entered a namespace should not do anything else.
     thread::scope(|scope| scope.spawn(|| every_namespace(sockets, &mut walk)).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    if let Some(holders) = holders {
-        every_holder(holders, &mut walk)?;
+    if let Some(Holders { iterator, row_states, states }) = holders {
+        row_states.set(0, states, 0)?;
+        every_holder(iterator, &mut walk)?;
     }
     walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
     Ok(walk)

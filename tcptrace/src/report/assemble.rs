@@ -162,10 +162,9 @@ impl Reporter {
         Record { at, event: Event::Resync(Resync { sockets, repaired }) }
     }
 
-    /// The totals of a run that began at `started_ns`.
-    pub fn summary(&self, started_ns: u64, at: Instant) -> Record {
-        let duration_ms = milliseconds(at.mono_ns.saturating_sub(started_ns));
-        Record { at, event: Event::Summary(Summary { duration_ms, ..self.totals.clone() }) }
+    /// The totals of a run that began at `started_ns`, up to `at`.
+    pub fn summary(&self, started_ns: u64, at: Instant) -> Summary {
+        Summary { duration_ms: milliseconds(at.mono_ns.saturating_sub(started_ns)), ..self.totals.clone() }
     }
 }
 

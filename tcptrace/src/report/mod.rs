@@ -3,17 +3,22 @@
 
 mod assemble;
 mod evidence;
+mod group;
+mod process;
 mod record;
 mod text;
+mod words;
 
 pub use assemble::{Reporter, Views};
 pub use evidence::Evidence;
+pub use process::ProcessRecord;
 pub use record::{
     Cleared, Event, Family, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
     OwnerHow, Peer, Record, Resync, SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition,
     milliseconds,
 };
-pub use text::{Text, farewell, span, welcome};
+pub use text::Text;
+pub use words::{farewell, looked, span, verdict, welcome};
 
 /// Appends a record as one line of JSON.
 pub fn json(record: &Record, out: &mut Vec<u8>) {

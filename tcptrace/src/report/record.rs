@@ -8,6 +8,7 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tcptrace_common::{ACCEPTED, AF_INET, COMM_LEN, CONNECTED, LISTENED, Tuple};
 
+use super::process::ProcessRecord;
 use crate::{cause::Cause, kernel::Source, states::State, tracker::Ending};
 
 /// Version of the records' form. Adding a field keeps it.
@@ -43,6 +44,8 @@ pub enum Event {
     Stuck(Box<Stuck>),
     /// A stuck socket has left its state.
     Cleared(Cleared),
+    /// What stuck sockets come to in one process.
+    Process(ProcessRecord),
     /// Something was lost.
     Lost(Lost),
     /// All sockets were looked at again after a loss.
@@ -59,6 +62,7 @@ impl Event {
             Self::Transition(_) => "transition",
             Self::Stuck(_) => "stuck",
             Self::Cleared(_) => "cleared",
+            Self::Process(_) => "process",
             Self::Lost(_) => "lost",
             Self::Resync(_) => "resync",
             Self::Summary(_) => "summary",

@@ -100,7 +100,10 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
 fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
     let mut text = Text::new(width, colour, TimeZone::UTC);
     let mut out = Vec::new();
-    records.iter().for_each(|record| text.line(record, &mut out));
+    for record in records {
+        text.take(record.clone(), &mut out);
+        text.settle(u64::MAX, &mut out);
+    }
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
@@ -243,8 +246,9 @@ fn spans_are_short_and_never_too_long() {
 fn every_record_says_what_it_is_and_when() {
     let at = Instant { wall_ns: 1_795_362_300_000_000_001, mono_ns: 7 };
     let mut reporter = Reporter::new(Views { transitions: true, stuck: false }, 0);
+    let summary = |reporter: &Reporter| Record { at, event: Event::Summary(reporter.summary(1, at)) };
     for record in
-        [reporter.lost(3, at), reporter.resync(10, 2, at), reporter.dropped(4, at), reporter.summary(1, at)]
+        [reporter.lost(3, at), reporter.resync(10, 2, at), reporter.dropped(4, at), summary(&reporter)]
     {
         let value = parsed(&record);
         assert_eq!(value["v"], json!(1));
@@ -254,7 +258,7 @@ fn every_record_says_what_it_is_and_when() {
             (&json!("2026-11-22T15:45:00.000000001Z"), &json!(7))
         );
     }
-    let Event::Summary(summary) = reporter.summary(1, at).event else { panic!("no summary") };
+    let summary = reporter.summary(1, at);
     assert_eq!((summary.lost, summary.dropped, summary.resyncs), (3, 4, 1));
 }
 
@@ -277,3 +281,5 @@ fn an_actor_that_is_no_utf8_is_still_json() {
     assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }
+
+mod together;

@@ -1,24 +1,34 @@
-//! Records as text for people: one line each, aligned, what matters first.
+//! Records as text for people: aligned, what matters first, and never thousands of lines.
 //!
 //! 80 columns hold a record with IPv4 addresses; where there is more room, or no terminal at all, nothing is
-//! shortened. What a process chose (its name) is escaped, so that it cannot forge a line or move the cursor.
+//! shortened. Records of the stuck view wait up to a second for others, and many that have everything that matters in
+//! common become one line (`group.rs`).
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use super::record::{
-    Cleared, Event, Instant, Lost, LostReason, Name, Owner, Record, Resync, SocketId, Start, Stuck, Summary,
-    Transition,
+use super::{
+    group::{self, FEW, Group, group},
+    process::ProcessRecord,
+    record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck, Transition},
+    words::{age, descriptors, detail, end, lost_words, port, process, remote, resync_words, span, visible},
 };
-use crate::{cause::Cause, states::State};
+use crate::states::State;
 use tcptrace_common::state;
 
 /// From this width on there is room for both addresses.
 const WIDE: u16 = 110;
+
+/// How long the first one waits for more like it, nanoseconds.
+const GATHERING_NS: u64 = 100_000_000;
+
+/// Between two times at which what has waited is written, nanoseconds.
+const SETTLING_NS: u64 = 1_000_000_000;
+
+/// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
+const SOON: f64 = 600.0;
+const TODAY: f64 = 7_200.0;
 
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -35,6 +45,19 @@ pub struct Text {
     zone: TimeZone,
     transitions_headed: bool,
     stuck_headed: bool,
+    waiting: Waiting,
+    /// When what had waited was last written, `CLOCK_MONOTONIC` nanoseconds.
+    written_ns: u64,
+}
+
+/// Records that wait for others to be put together with.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// When the first of them happened, `CLOCK_MONOTONIC` nanoseconds.
+    since_ns: Option<u64>,
+    stuck: Vec<(Instant, Stuck)>,
+    cleared: Vec<(Instant, Cleared)>,
+    processes: Vec<(Instant, ProcessRecord)>,
 }
 
 /// Which columns a record has.
@@ -46,32 +69,65 @@ enum Layout {
 
 impl Text {
     /// Text for a terminal of `width` columns, or for no terminal; times in `zone`.
-    pub const fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
-        Self { width, colour, zone, transitions_headed: false, stuck_headed: false }
+    pub fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
+        let waiting = Waiting::default();
+        Self { width, colour, zone, transitions_headed: false, stuck_headed: false, waiting, written_ns: 0 }
     }
 
-    /// Appends a record's line, with a heading before the first one of its columns. `start` and `summary` have none: see
-    /// [`welcome`] and [`farewell`].
-    pub fn line(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let line = match &record.event {
+    /// Takes a record: appends its line, with a heading before the first one of its columns, or lets it wait until
+    /// [`Self::settle`]. `start` and `summary` have none: see [`welcome`](super::welcome) and
+    /// [`farewell`](super::farewell).
+    pub fn take(&mut self, record: Record, out: &mut Vec<u8>) {
+        let Record { at, event } = record;
+        if matches!(event, Event::Stuck(_) | Event::Cleared(_) | Event::Process(_)) {
+            self.waiting.since_ns.get_or_insert(at.mono_ns);
+        }
+        match event {
             Event::Transition(transition) => {
                 self.head(Layout::Transitions, out);
-                self.transition(record.at, transition)
+                put(&self.transition(at, &transition), out);
             }
-            Event::Stuck(stuck) => {
-                self.head(Layout::Stuck, out);
-                self.stuck(record.at, stuck)
+            Event::Stuck(stuck) => self.waiting.stuck.push((at, *stuck)),
+            Event::Cleared(cleared) => self.waiting.cleared.push((at, cleared)),
+            Event::Process(process) => self.waiting.processes.push((at, process)),
+            Event::Lost(lost) => put(&self.notice(at, &lost_words(&lost)), out),
+            Event::Resync(resync) => put(&self.notice(at, &resync_words(&resync)), out),
+            Event::Start(_) | Event::Summary(_) => {}
+        }
+    }
+
+    /// When what waits is to be written, `CLOCK_MONOTONIC` nanoseconds: soon after the first of it, but some time after
+    /// the last lines, so that a flood becomes a few.
+    pub fn due_ns(&self) -> Option<u64> {
+        let since_ns = self.waiting.since_ns?;
+        Some(since_ns.saturating_add(GATHERING_NS).max(self.written_ns.saturating_add(SETTLING_NS)))
+    }
+
+    /// Appends the lines of what has waited long enough by now.
+    pub fn settle(&mut self, now_ns: u64, out: &mut Vec<u8>) {
+        if self.due_ns().is_none_or(|due| due > now_ns) {
+            return;
+        }
+        self.written_ns = now_ns;
+        let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
+        if !(stuck.is_empty() && cleared.is_empty()) {
+            self.head(Layout::Stuck, out);
+        }
+        for group in group(stuck) {
+            match &group.1[..] {
+                few if few.len() <= FEW => few.iter().for_each(|(at, one)| put(&self.stuck(*at, one), out)),
+                _ => put(&self.many_stuck(&group), out),
             }
-            Event::Cleared(cleared) => {
-                self.head(Layout::Stuck, out);
-                self.cleared(record.at, cleared)
+        }
+        for group in group(cleared) {
+            match &group.1[..] {
+                few if few.len() <= FEW => few.iter().for_each(|(at, one)| put(&self.cleared(*at, one), out)),
+                _ => put(&self.many_cleared(&group), out),
             }
-            Event::Lost(lost) => self.notice(record.at, &lost_words(lost)),
-            Event::Resync(resync) => self.notice(record.at, &resync_words(resync)),
-            Event::Start(_) | Event::Summary(_) => return,
-        };
-        out.extend_from_slice(line.trim_end().as_bytes());
-        out.push(b'\n');
+        }
+        for (at, record) in processes {
+            put(&self.process(at, &record), out);
+        }
     }
 
     fn head(&mut self, layout: Layout, out: &mut Vec<u8>) {
@@ -114,47 +170,85 @@ impl Text {
             self.time(at, time),
             self.local(socket),
             remote(socket),
-            owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(owner, room)),
+            owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(named(owner), room)),
         )
     }
 
     fn stuck(&self, at: Instant, record: &Stuck) -> String {
         let Stuck { socket, state, age_ms, age_max_ms, exact, cause, owners, .. } = record;
-        let width = self.process_width();
-        let (who, fd) = match owners.first() {
-            Some(owner) => (process(owner, width), descriptors(owner, owners.len())),
-            None => ("-".to_owned(), "-".to_owned()),
-        };
-        let age = age(*age_ms, *age_max_ms, *exact);
-        let mut line = format!(
-            "{:8} {} {who:width$} {fd:>5} {} {:21} ",
-            self.time(at, "%H:%M:%S"),
-            self.paint(RED, &format!("{age:8}")),
-            self.local(socket),
-            remote(socket),
-        );
-        if state.0 != state::CLOSE_WAIT {
-            let _infallible = write!(line, "{state}: ");
-        }
-        line.push_str(cause.words());
+        let fd = owners.first().map_or_else(|| "-".to_owned(), |owner| descriptors(owner, owners.len()));
+        let age = self.paint(RED, &format!("{:8}", age(*age_ms, *age_max_ms, *exact)));
+        let mut line = self.columns(at, &age, owners.first(), &fd, &(self.local(socket), remote(socket)));
+        line.push_str(&why(*state, cause.words()));
         self.add_if_it_fits(&mut line, &detail(record));
+        line
+    }
+
+    /// Stuck sockets as one line, with the age of the oldest.
+    fn many_stuck(&self, group: &Group<Stuck>) -> String {
+        let by_age = |(_, a): &&(Instant, Stuck), (_, b): &&(Instant, Stuck)| a.age_ms.total_cmp(&b.age_ms);
+        let of = |one: Option<&(Instant, Stuck)>| {
+            one.map_or_else(String::new, |(_, one)| age(one.age_ms, None, one.exact))
+        };
+        let (oldest, youngest) = (of(group.1.iter().max_by(by_age)), of(group.1.iter().min_by(by_age)));
+        let (at, first) = &group.1[0];
+        let age = self.paint(RED, &format!("{oldest:8}"));
+        let mut line =
+            self.columns(*at, &age, first.owners.first(), &group::times(group.1.len()), &self.ends(group));
+        line.push_str(&why(first.state, first.cause.words()));
+        self.add_if_it_fits(&mut line, &format!(", youngest {youngest}"));
         line
     }
 
     fn cleared(&self, at: Instant, record: &Cleared) -> String {
         let Cleared { socket, new_state, in_state_ms, by, .. } = record;
-        let width = self.process_width();
-        let who = by.as_ref().map_or_else(|| "-".to_owned(), |owner| process(owner, width));
-        let mut line = format!(
-            "{:8} {} {who:width$} {:>5} {} {:21} after {}",
-            self.time(at, "%H:%M:%S"),
-            self.paint(GREEN, "cleared "),
-            "-",
-            self.local(socket),
-            remote(socket),
-            span(in_state_ms),
-        );
+        let cleared = self.paint(GREEN, "cleared ");
+        let mut line = self.columns(at, &cleared, by.as_ref(), "-", &(self.local(socket), remote(socket)));
+        let _infallible = write!(line, "after {}", span(in_state_ms));
         self.add_if_it_fits(&mut line, &format!(", now {new_state}"));
+        line
+    }
+
+    /// Cleared sockets as one line, with the longest time that one of them was stuck.
+    fn many_cleared(&self, group: &Group<Cleared>) -> String {
+        let longest = group.1.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
+        let (at, first) = &group.1[0];
+        let cleared = self.paint(GREEN, "cleared ");
+        let times = group::times(group.1.len());
+        let mut line = self.columns(*at, &cleared, first.by.as_ref(), &times, &self.ends(group));
+        let _infallible = write!(line, "after ≤{}", span(longest));
+        self.add_if_it_fits(&mut line, &format!(", now {}", first.new_state));
+        line
+    }
+
+    /// All columns but the last.
+    fn columns(
+        &self,
+        at: Instant,
+        age: &str,
+        owner: Option<&Owner>,
+        fd: &str,
+        (local, remote): &(String, String),
+    ) -> String {
+        let width = self.process_width();
+        let who = owner.map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
+        format!("{:8} {age} {who:width$} {fd:>5} {local} {remote:21} ", self.time(at, "%H:%M:%S"))
+    }
+
+    fn process(&self, at: Instant, record: &ProcessRecord) -> String {
+        let time = self.time(at, "%H:%M:%S");
+        let room = self.width.map(|width| usize::from(width).saturating_sub(time.len() + 1));
+        let (words, full) = record.words(room);
+        let (who, rest) = words.split_once(' ').unwrap_or((&words, ""));
+        let mut line = format!("{time} {} {rest}", self.paint(BOLD, who));
+        if let Some(full) = full {
+            let colour = match record.fds_full_in_s {
+                Some(seconds) if seconds < SOON => RED,
+                Some(seconds) if seconds < TODAY => YELLOW,
+                _ => "",
+            };
+            let _infallible = write!(line, ", {}", self.paint(colour, &full));
+        }
         line
     }
 
@@ -195,100 +289,26 @@ impl Text {
             format!("{:>5}", port(socket.local_port))
         }
     }
-}
-
-/// What to say on stderr when starting: that it watches, how much, and for what.
-pub fn welcome(start: &Start, namespaces: usize, watched: Option<(&[State], &str)>) -> String {
-    let sockets = plural(start.sockets, "TCP socket");
-    let namespaces = plural(namespaces, "namespace");
-    let mut text = format!("watching {sockets} in {namespaces}");
-    if let Some((states, threshold)) = watched {
-        let states: Vec<_> = states.iter().map(|state| state.ss_name()).collect();
-        let _infallible = write!(text, " for {threshold} in {}", states.join(", "));
-    }
-    text
-}
-
-/// What to say on stderr at the end.
-pub fn farewell(summary: &Summary) -> String {
-    let Summary { transitions, lost, dropped, stuck, cleared, duration_ms, .. } = summary;
-    let mut text = format!("{} seen", plural(*transitions as usize, "transition"));
-    if *stuck + *cleared > 0 {
-        let _infallible = write!(text, ", {stuck} stuck, {cleared} cleared");
-    }
-    if *lost > 0 {
-        let _infallible = write!(text, ", {lost} lost");
-    }
-    if *dropped > 0 {
-        let _infallible = write!(text, ", {dropped} not written (reader too slow)");
-    }
-    let _infallible = write!(text, " in {}", span(duration_ms));
-    text
-}
-
-/// A length of time in six columns, or seven from a hundred days on: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`.
-pub fn span(ms: impl std::borrow::Borrow<f64>) -> String {
-    let ms = *ms.borrow();
-    let seconds = (ms / 1000.0) as u64;
-    match seconds {
-        _ if ms < 10.0 => format!("{ms:.1}ms"),
-        0 => format!("{}ms", ms as u64),
-        1..60 => format!("{:.1}s", (ms / 100.0).floor() / 10.0),
-        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    /// The (local, remote) ends of a group.
+    fn ends<T: group::Groupable>(&self, group: &Group<T>) -> (String, String) {
+        let (address, number) = group::local_ends(group);
+        let local = if self.is_wide() { format!("{address:21}") } else { format!("{number:>5}") };
+        (local, group::remote_ends(group))
     }
 }
 
-/// An age: `30.0s` where it is exact, `30.0s-5h02m` or `30.0s+` where it is a bracket.
-fn age(at_least_ms: f64, at_most_ms: Option<f64>, exact: bool) -> String {
-    let least = span(at_least_ms);
-    match at_most_ms.map(span) {
-        _ if exact => least,
-        Some(most) if most == least => least,
-        Some(most) => format!("{least}-{most}"),
-        None => format!("{least}+"),
-    }
+fn put(line: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(line.trim_end().as_bytes());
+    out.push(b'\n');
 }
 
-/// What else there is to say about a stuck socket, where there is room.
-fn detail(record: &Stuck) -> String {
-    match record.cause {
-        Cause::DataUnread => format!(": {} wait", plural(record.recv_queue as usize, "byte")),
-        Cause::Sending => format!(": {} unacknowledged", plural(record.send_queue as usize, "byte")),
-        Cause::NotClosed => ": all read, nothing to send".to_owned(),
-        Cause::EofUnread => ": all data read, the end is not".to_owned(),
-        Cause::NotAccepted => ": waits in the accept queue".to_owned(),
-        Cause::Peer | Cause::Unknown => String::new(),
-    }
+fn named(owner: &Owner) -> (u32, Option<&Name>) {
+    (owner.pid, owner.comm.as_ref())
 }
 
-/// `57`, or `57+2` where two more descriptors hold the socket, in this process or in others.
-fn descriptors(first: &Owner, count: usize) -> String {
-    let mut text = first.fd.map_or_else(|| "-".to_owned(), |fd| fd.to_string());
-    if count > 1 {
-        let _infallible = write!(text, "+{}", count - 1);
-    }
-    text
-}
-
-fn lost_words(lost: &Lost) -> String {
-    match lost.reason {
-        LostReason::RingFull => format!(
-            "lost {}: the kernel could not hand them over ({} in all)",
-            plural(lost.lost as usize, "transition"),
-            lost.lost_total
-        ),
-        LostReason::ReaderSlow => format!(
-            "left out {}: the reader was too slow ({} in all)",
-            plural(lost.lost as usize, "record"),
-            lost.lost_total
-        ),
-    }
-}
-
-fn resync_words(resync: &Resync) -> String {
-    format!("looked at all {} again: {} repaired", plural(resync.sockets, "socket"), resync.repaired)
+/// Why a socket stays in its state, and which that is where it is not the usual one.
+fn why(state: State, words: &str) -> String {
+    if state.0 == state::CLOSE_WAIT { words.to_owned() } else { format!("{state}: {words}") }
 }
 
 const fn state_colour(new_state: State) -> &'static str {
@@ -296,65 +316,4 @@ const fn state_colour(new_state: State) -> &'static str {
         state::CLOSE_WAIT => YELLOW,
         _ => "",
     }
-}
-
-/// `name/pid` in at most `width` columns, if the pid leaves room.
-fn process(owner: &Owner, width: usize) -> String {
-    let pid = owner.pid.to_string();
-    let Some(comm) = &owner.comm else { return format!("?/{pid}") };
-    let room = width.saturating_sub(pid.len() + 1).max(1);
-    let name: String = printable(comm).chars().take(room).collect();
-    format!("{name}/{pid}")
-}
-
-/// A process's name with everything escaped that is not a visible character.
-fn printable(name: &Name) -> String {
-    let mut text = String::new();
-    for chunk in name.bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\'' => text.push(c),
-                c => text.extend(c.escape_debug()),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _infallible = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
-}
-
-fn remote(socket: &SocketId) -> String {
-    if socket.remote_port == 0 && socket.remote_addr.is_unspecified() {
-        "*".to_owned()
-    } else {
-        end(socket.remote_addr, socket.remote_port)
-    }
-}
-
-fn end(address: IpAddr, port_number: u16) -> String {
-    if port_number == 0 { format!("{address}:*") } else { SocketAddr::new(address, port_number).to_string() }
-}
-
-fn port(number: u16) -> String {
-    if number == 0 { "*".to_owned() } else { number.to_string() }
-}
-
-fn plural(count: usize, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
-}
-
-/// Columns that a line takes: its characters without the colours.
-fn visible(line: &str) -> usize {
-    let mut columns = 0;
-    let mut in_colour = false;
-    for c in line.chars() {
-        match (in_colour, c) {
-            (false, '\x1b') => in_colour = true,
-            (true, 'm') => in_colour = false,
-            (false, _) => columns += 1,
-            (true, _) => {}
-        }
-    }
-    columns
 }

@@ -382,3 +382,21 @@ fn what_only_the_second_program_wrote_is_told() {
     }
     assert_eq!(told, 4);
 }
+
+#[test]
+fn one_look_finds_what_is_proven_to_be_stuck_and_counts_the_rest() {
+    let mut driven = Driven::new(None);
+    let at = 100_000;
+    let ages = [THRESHOLD + 5, THRESHOLD, THRESHOLD - 1, 0];
+    for (cookie, age) in (1..).zip(ages) {
+        let since = Since::between(None, at - age);
+        driven.tracker.row(&row(cookie, at, CLOSE_WAIT), since, &mut |_| panic!("nothing to tell"));
+    }
+    driven.tracker.row(&row(9, at, ESTABLISHED), Since::between(None, 0), &mut |_| panic!("nothing to tell"));
+    let mut stuck = Vec::new();
+    let others = driven.tracker.judge_as_heard(&mut |finding| match finding {
+        Finding::Stuck { cookie, seen_ns, .. } => stuck.push((cookie, seen_ns)),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!((stuck, others), (vec![(1, at), (2, at)], 2), "the oldest first");
+}

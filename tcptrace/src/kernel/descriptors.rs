@@ -1,0 +1,114 @@
+//! What a process is doing, and how many descriptors it has open of how many it may (proc(5)). Every answer may be
+//! missing: processes end while one looks, and hidepid hides them.
+
+use std::fs;
+
+use tcptrace_common::COMM_LEN;
+
+use crate::rollup::{Condition, ProcessId};
+
+/// When a process started, as [`ProcessId::start_ticks`]; `None` where there is no such process.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    Some(Stat::read(pid)?.start_ticks)
+}
+
+/// What the system says of a process; `None` where it has ended, its pid given to another one or not.
+pub fn condition(id: ProcessId) -> Option<Condition> {
+    let stat = Stat::read(id.pid).filter(|stat| stat.start_ticks == id.start_ticks)?;
+    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+    Some(Condition {
+        comm: stat.comm,
+        cpu_ns: stat.cpu_ticks.saturating_mul(tick_ns),
+        stopped: matches!(stat.state, b'T' | b't'),
+        fds_open: open(id.pid),
+        fds_limit: fs::read(format!("/proc/{}/limits", id.pid)).ok().as_deref().and_then(soft_limit),
+    })
+}
+
+/// How many descriptors a process has open.
+fn open(pid: u32) -> Option<u64> {
+    let folder = format!("/proc/{pid}/fd");
+    // The folder's size is their number, from Linux 6.2 on (`proc_fd_getattr`, `fs/proc/fd.c`); before, it is 0.
+    match fs::metadata(&folder).ok()?.len() {
+        0 => Some(fs::read_dir(&folder).ok()?.count() as u64),
+        count => Some(count),
+    }
+}
+
+/// The soft limit in the line `Max open files` of a process's limits.
+fn soft_limit(limits: &[u8]) -> Option<u64> {
+    let line = limits.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Max open files"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Some fields of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// NUL-padded.
+    comm: [u8; COMM_LEN],
+    /// `R`, `S`, `T` (stopped), …
+    state: u8,
+    /// Of all threads, user and system.
+    cpu_ticks: u64,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The process's name, in brackets, is the second field, and may have anything in it.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let name_begins = stat.iter().position(|byte| *byte == b'(')? + 1;
+        let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<&str> =
+            std::str::from_utf8(&stat[name_ends + 1..]).ok()?.split_ascii_whitespace().collect();
+        // The numbers of proc(5) begin with 1, and the state is the third field.
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let name = stat.get(name_begins..name_ends)?;
+        let mut comm = [0; COMM_LEN];
+        comm.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+        Some(Self {
+            comm,
+            state: *fields.first()?.as_bytes().first()?,
+            cpu_ticks: number(14)?.saturating_add(number(15)?),
+            start_ticks: number(22)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_blanks_hides_no_field() {
+        let line = b"4242 (a) R 1 (b\n) T 1 4242 4242 0 -1 4194304 99 0 0 0 120 30 7 8 20 0 5 0 987654 0 0\n";
+        let comm = *b"a) R 1 (b\n\0\0\0\0\0\0";
+        let stat = Stat { comm, state: b'T', cpu_ticks: 150, start_ticks: 987_654 };
+        assert_eq!(Stat::parse(line), Some(stat));
+        assert_eq!(Stat::parse(b"4242 (cut) S 1 2"), None);
+        assert_eq!(Stat::parse(b""), None);
+    }
+
+    #[test]
+    fn the_soft_limit_comes_first() {
+        let limits = b"Limit  Soft Limit  Hard Limit  Units\nMax processes  5  6  processes\n\
+            Max open files            1024                 4096                 files     \n";
+        assert_eq!(soft_limit(limits), Some(1024));
+        assert_eq!(soft_limit(b"Max open files  unlimited  unlimited  files\n"), None);
+        assert_eq!(soft_limit(b"Max processes  5  6  processes\n"), None);
+    }
+
+    #[test]
+    fn this_process_is_seen_as_it_is() {
+        let pid = std::process::id();
+        let id = ProcessId { pid, start_ticks: start_ticks(pid).expect("it lives") };
+        let condition_now = condition(id).expect("it lives");
+        assert_eq!((condition_now.stopped, condition_now.fds_limit.is_some()), (false, true));
+        assert!(condition_now.fds_open.is_some_and(|open| open > 2), "{condition_now:?}");
+        assert_eq!(condition(ProcessId { start_ticks: id.start_ticks + 1, ..id }), None, "another one's pid");
+        assert_eq!(start_ticks(0), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! `--once`: one look at what is open right now, and a verdict. Nothing is traced; ages are what the sockets' own clocks
+//! prove.
+
+use tcptrace_common::state;
+
+use crate::{
+    age::since_by_stamps,
+    cli::Plan,
+    clock,
+    diagnostics::say,
+    kernel::Kernel,
+    output::Output,
+    report::{self, Event, Record, Reporter},
+    rollup::Rollup,
+    session::{Failure, finish, greet, start_record},
+    sink::{Format, Sink},
+    tracker::Tracker,
+    walk,
+};
+
+/// Looks, and reports what is stuck. Says whether anything is.
+///
+/// # Errors
+/// See [`Failure`]. A reader that has gone is none.
+pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> Result<bool, Failure> {
+    let started_ns = clock::monotonic_ns();
+    let threshold_ns = plan.policy.threshold_ns;
+    let reporter = Reporter::new(plan.views, threshold_ns);
+    let mut sink = Sink::new(reporter, Rollup::new(started_ns, threshold_ns), format, output, plan.count);
+
+    let watched = plan.policy.watched;
+    let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;
+    let start = start_record(&kernel, &walk);
+    if sink.is_text() {
+        greet(&start, &report::looked(&start, walk.namespaces.len(), &plan.watched()));
+    }
+    let at = sink.at(walk.started_ns);
+    sink.record(Record { at, event: Event::Start(start) });
+
+    let mut tracker = Tracker::new(plan.policy);
+    let jiffy_ns = clock::jiffy_ns();
+    let mut findings = Vec::new();
+    for row in &walk.sockets {
+        tracker.row(row, since_by_stamps(row, jiffy_ns), &mut |finding| findings.push(finding));
+    }
+    let others = tracker.judge_as_heard(&mut |finding| findings.push(finding));
+    sink.judged(&findings, &walk);
+    sink.roll_up(sink.rollup.all(), clock::monotonic_ns());
+    let totals = sink.summary(started_ns);
+    if sink.is_text() {
+        say(report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold()));
+    }
+    finish(sink)?;
+    Ok(totals.stuck > 0)
+}

@@ -1,0 +1,160 @@
+//! Stuck sockets that have everything that matters in common, put together: a few lines in place of thousands.
+//!
+//! What they have in common is the process, the reason, the states, and the service: the port that the process serves,
+//! or the address and port that it is a client of.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, SocketAddr},
+};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    record::{Cleared, Instant, OriginHow, SocketId, Stuck},
+    words::{end, port},
+};
+use crate::cause::Cause;
+
+/// A group of so many is still shown socket by socket.
+pub(super) const FEW: usize = 3;
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// That of the service.
+    Server,
+    /// That of its client.
+    Client,
+    /// Not known.
+    Unknown,
+}
+
+/// What connections have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Service {
+    /// Served here, at this port.
+    Here(u16),
+    /// Served there.
+    There(SocketAddr),
+}
+
+/// Sockets with the same key and service, and when each was found so.
+pub(super) type Group<T> = (Service, Vec<(Instant, T)>);
+
+/// What can be put together with others of its kind.
+pub(super) trait Groupable {
+    /// What has to be the same, beside the service.
+    type Key: Copy + Eq + Hash;
+    fn key(&self) -> Self::Key;
+    fn socket(&self) -> &SocketId;
+    fn side(&self) -> Side;
+}
+
+impl Groupable for Stuck {
+    /// Process, cause, state, namespace.
+    type Key = (Option<u32>, &'static str, u8, Option<u32>);
+
+    fn key(&self) -> Self::Key {
+        (self.owners.first().map(|owner| owner.pid), self.cause.words(), self.state.0, self.socket.netns)
+    }
+
+    fn socket(&self) -> &SocketId {
+        &self.socket
+    }
+
+    fn side(&self) -> Side {
+        match (&self.origin, self.cause) {
+            (_, Cause::NotAccepted) => Side::Server,
+            (Some(origin), _) if matches!(origin.how, OriginHow::Accept | OriginHow::Listen) => Side::Server,
+            (Some(origin), _) if origin.how == OriginHow::Connect => Side::Client,
+            _ => Side::Unknown,
+        }
+    }
+}
+
+impl Groupable for Cleared {
+    /// Process, states, namespace.
+    type Key = (Option<u32>, u8, u8, Option<u32>);
+
+    fn key(&self) -> Self::Key {
+        let by = self.by.as_ref().map(|owner| owner.pid);
+        (by, self.state.0, self.new_state.0, self.socket.netns)
+    }
+
+    fn socket(&self) -> &SocketId {
+        &self.socket
+    }
+
+    fn side(&self) -> Side {
+        Side::Unknown
+    }
+}
+
+/// Puts together what belongs together, in the order in which each group's first one came. A socket whose side is not
+/// known goes where there are more like it: to those with the same local port, or to those with the same other end.
+pub(super) fn group<T: Groupable>(all: Vec<(Instant, T)>) -> Vec<Group<T>> {
+    let mut alike: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
+    for (_, one) in &all {
+        for service in services(one) {
+            *alike.entry((one.key(), service)).or_default() += 1;
+        }
+    }
+    let mut groups: Vec<Group<T>> = Vec::new();
+    let mut places: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
+    for (at, one) in all {
+        let key = one.key();
+        let [here, there] = services(&one);
+        let is_here = match one.side() {
+            Side::Server => true,
+            Side::Client => false,
+            Side::Unknown => alike[&(key, here)] >= alike[&(key, there)],
+        };
+        let service = if is_here { here } else { there };
+        let place = *places.entry((key, service)).or_insert_with(|| {
+            groups.push((service, Vec::new()));
+            groups.len() - 1
+        });
+        groups[place].1.push((at, one));
+    }
+    groups
+}
+
+fn services(one: &impl Groupable) -> [Service; 2] {
+    let SocketId { local_port, remote_addr, remote_port, .. } = *one.socket();
+    [Service::Here(local_port), Service::There(SocketAddr::new(remote_addr, remote_port))]
+}
+
+/// The local ends of a group: (with their address, the port alone).
+pub(super) fn local_ends<T: Groupable>((service, group): &Group<T>) -> (String, String) {
+    let number = match service {
+        Service::Here(number) => *number,
+        Service::There(_) => 0,
+    };
+    let addresses = addresses(group, |socket| socket.local_addr);
+    let address = match addresses.len() {
+        1 => end(group[0].1.socket().local_addr, number),
+        _ => format!("*:{}", port(number)),
+    };
+    (address, port(number))
+}
+
+/// The remote ends of a group: one address or their number for a service here, the service otherwise.
+pub(super) fn remote_ends<T: Groupable>((service, group): &Group<T>) -> String {
+    match service {
+        Service::There(address) => address.to_string(),
+        Service::Here(_) => match addresses(group, |socket| socket.remote_addr).len() {
+            1 => end(group[0].1.socket().remote_addr, 0),
+            hosts => format!("{hosts} hosts"),
+        },
+    }
+}
+
+fn addresses<T: Groupable>(group: &[(Instant, T)], of: impl Fn(&SocketId) -> IpAddr) -> FxHashSet<IpAddr> {
+    group.iter().map(|(_, one)| of(one.socket())).collect()
+}
+
+/// How many, in the width of a descriptor: `×412`, `×12k`.
+pub(super) fn times(count: usize) -> String {
+    if count < 10_000 { format!("×{count}") } else { format!("×{}k", count / 1_000) }
+}

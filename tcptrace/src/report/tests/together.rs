@@ -1,0 +1,222 @@
+//! Many records together, and what they come to in a process.
+
+use super::*;
+use crate::rollup::Rolled;
+
+/// The record of a socket of process 4242 in CLOSE_WAIT, so many seconds old.
+fn leak(seconds: u64, local_port: u16, remote: &str, how: Option<OriginHow>) -> Record {
+    let mut record = stuck(&records(v4_tuple(), b"java")).clone();
+    let remote: std::net::SocketAddr = remote.parse().expect("an address");
+    if let Event::Stuck(stuck) = &mut record.event {
+        stuck.age_ms = seconds as f64 * 1_000.0;
+        (stuck.socket.local_port, stuck.socket.remote_addr) = (local_port, remote.ip());
+        stuck.socket.remote_port = remote.port();
+        let (pid, tid, time) = (4242, 4310, record.at);
+        stuck.origin = how.map(|how| OriginRecord { pid, tid, comm: Name(comm(b"worker")), how, time });
+    }
+    record
+}
+
+/// The lines of records that came together.
+fn together(width: Option<u16>, records: impl IntoIterator<Item = Record>) -> Vec<String> {
+    let mut text = Text::new(width, false, TimeZone::UTC);
+    let mut out = Vec::new();
+    records.into_iter().for_each(|record| text.take(record, &mut out));
+    assert_eq!(out, b"", "they wait for each other");
+    text.settle(1_100 * SECOND, &mut out);
+    String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn many_of_a_kind_are_one_line_with_the_oldest_and_the_youngest() {
+    let clients = (0..412).map(|n| leak(31 + n, 9666, &format!("10.0.0.9:{}", 40_000 + n), None));
+    let many_hosts = (0..12_000).map(|n| leak(30, 80, &format!("10.0.{}.9:{}", n % 3, 50_000), None));
+    let pooled = (0..500).map(|n| leak(62 + n, 20_000 + n as u16, "10.9.9.9:5432", None));
+    let lines = together(Some(80), clients.chain(many_hosts).chain(pooled));
+    assert_eq!(
+        lines,
+        [
+            "TIME     AGE      PROCESS/PID        FD LPORT REMOTE                WHY",
+            "15:45:32 7m22s    java/4242        ×412  9666 10.0.0.9:*            not closed",
+            "15:45:32 30.0s    java/4242        ×12k    80 3 hosts               not closed",
+            "15:45:32 9m21s    java/4242        ×500     * 10.9.9.9:5432         not closed",
+        ]
+    );
+    let clients = (0..4).map(|n| leak(31 + n, 9666, &format!("10.0.0.9:{}", 40_000 + n), None));
+    let lines = together(None, clients);
+    assert!(lines[1].contains(" ×4 10.0.0.5:9666         10.0.0.9:*            not closed"), "{}", lines[1]);
+    assert!(lines[1].ends_with("not closed, youngest 31.0s"), "{}", lines[1]);
+}
+
+#[test]
+fn up_to_three_of_a_kind_are_shown_one_by_one() {
+    let three = || (0..3).map(|n| leak(30, 9666, &format!("10.0.0.9:{}", 40_000 + n), None));
+    assert_eq!(together(Some(80), three()).len(), 4);
+    assert_eq!(together(Some(80), three().chain([leak(30, 9666, "10.0.0.7:1", None)])).len(), 2);
+}
+
+#[test]
+fn the_side_that_a_socket_is_known_to_be_on_decides_what_it_is_put_together_by() {
+    // All with both ends the same but for one: without an origin, that could be either.
+    let with = |how| (0..5).map(move |n| leak(30, 9666, &format!("10.0.0.9:{}", 40_000 + n), how));
+    assert_eq!(together(Some(80), with(Some(OriginHow::Accept))).len(), 2);
+    assert_eq!(
+        together(Some(80), with(Some(OriginHow::Connect))).len(),
+        1 + 5,
+        "five services of which it is a client"
+    );
+    assert_eq!(together(Some(80), with(Some(OriginHow::Accept)).chain(with(None))).len(), 2);
+}
+
+#[test]
+fn what_differs_in_what_matters_is_never_put_together() {
+    let four = |change: fn(&mut Stuck)| {
+        (0..4).map(move |n| {
+            let mut record = leak(30, 9666, &format!("10.0.0.9:{}", 40_000 + n), None);
+            if let Event::Stuck(stuck) = &mut record.event {
+                change(stuck);
+            }
+            record
+        })
+    };
+    let lines = together(
+        Some(80),
+        four(|_| {})
+            .chain(four(|stuck| stuck.cause = crate::cause::Cause::DataUnread))
+            .chain(four(|stuck| stuck.state = State(state::FIN_WAIT2)))
+            .chain(four(|stuck| stuck.owners.clear()))
+            .chain(four(|stuck| stuck.socket.netns = Some(1)))
+            .chain(four(|stuck| stuck.owners[0].pid = 1)),
+    );
+    assert_eq!(lines.len(), 1 + 6, "{lines:?}");
+}
+
+#[test]
+fn many_that_clear_together_are_one_line() {
+    let records = records(v4_tuple(), b"java");
+    let cleared = records.iter().rfind(|r| matches!(r.event, Event::Cleared(_))).expect("cleared");
+    let many = (0..12_000_u32).map(|n| {
+        let mut record = cleared.clone();
+        if let Event::Cleared(cleared) = &mut record.event {
+            cleared.socket.remote_port = (n % 60_000) as u16;
+            cleared.in_state_ms = f64::from(n);
+        }
+        record
+    });
+    assert_eq!(
+        together(Some(80), many)[1],
+        "15:46:02 cleared  java/4242        ×12k  9666 10.0.0.9:*            after ≤11.9s"
+    );
+}
+
+#[test]
+fn a_flood_is_written_now_and_then_and_a_single_one_soon() {
+    let mut text = Text::new(Some(80), false, TimeZone::UTC);
+    let mut lines = |now_ns: Option<u64>, record: Option<Record>| {
+        let mut out = Vec::new();
+        record.into_iter().for_each(|record| text.take(record, &mut out));
+        now_ns.into_iter().for_each(|now| text.settle(now, &mut out));
+        (out.iter().filter(|byte| **byte == b'\n').count(), text.due_ns())
+    };
+    let one = || Some(leak(30, 9666, "10.0.0.9:40000", None));
+    // They were seen 400 µs after this.
+    let seen = 1_032 * SECOND;
+    assert_eq!(lines(Some(seen), one()), (0, Some(seen + 100_400_000)));
+    assert_eq!(lines(Some(seen + 100_400_000), None), (2, None), "with the heading");
+    assert_eq!(lines(Some(seen + SECOND), one()), (0, Some(seen + SECOND + 100_400_000)));
+    assert_eq!(lines(Some(seen + SECOND + 100_400_000), one()), (2, None));
+}
+
+fn process_line(width: Option<u16>, colour: bool, name: &[u8], rolled: &Rolled) -> String {
+    let rolled = Rolled { comm: Some(comm(name)), ..*rolled };
+    let event = Event::Process(ProcessRecord::new(4242, &rolled));
+    let record = Record { at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 }, event };
+    lines(width, colour, &[record])[0].clone()
+}
+
+const ROLLED: Rolled = Rolled {
+    comm: None,
+    ended: false,
+    stopped: false,
+    stuck: 412,
+    oldest_ns: Some(302 * SECOND),
+    growth_per_min: Some(50.0),
+    fds_open: Some(3012),
+    fds_limit: Some(4096),
+    fds_full_in_s: Some(1300.8),
+    busy: None,
+};
+
+#[test]
+fn a_process_is_rolled_up_in_a_line() {
+    assert_eq!(
+        process_line(None, false, b"java", &ROLLED),
+        "15:45:00 java/4242: 412 stuck, oldest 5m02s, +50/min, 3012 of 4096 fds, full in 21m40s"
+    );
+    let quiet = Rolled { growth_per_min: Some(0.0), fds_full_in_s: None, ..ROLLED };
+    assert_eq!(
+        process_line(Some(80), false, b"java", &quiet),
+        "15:45:00 java/4242: 412 stuck, oldest 5m02s, not growing, 3012 of 4096 fds"
+    );
+    let new = Rolled { growth_per_min: None, fds_open: None, ..quiet };
+    assert_eq!(process_line(Some(80), false, b"java", &new), "15:45:00 java/4242: 412 stuck, oldest 5m02s");
+    let stopped = Rolled { stopped: true, ..new };
+    assert!(process_line(Some(80), false, b"java", &stopped).contains("java/4242: stopped, 412 stuck"));
+    let busy = Rolled { busy: Some(0.984), growth_per_min: Some(-0.5), ..new };
+    let line = process_line(None, false, b"java", &busy);
+    assert!(line.contains("java/4242: busy: 98% CPU, 412 stuck, oldest 5m02s, -0.5/min"), "{line}");
+    let ended = Rolled { ended: true, ..Rolled::default() };
+    assert_eq!(process_line(Some(80), false, b"java", &ended), "15:45:00 java/4242: ended, 0 stuck");
+}
+
+#[test]
+fn the_roll_up_fits_80_columns_and_keeps_when_descriptors_run_out() {
+    let much = Rolled {
+        stopped: true,
+        busy: Some(12.5),
+        stuck: 123_456,
+        growth_per_min: Some(12_345.0),
+        fds_open: Some(123_456),
+        fds_limit: Some(1_048_576),
+        ..ROLLED
+    };
+    for (name, rolled) in [(&b"java"[..], ROLLED), (b"fifteen-letters", ROLLED), (b"fifteen-letters", much)] {
+        let line = process_line(Some(80), false, name, &rolled);
+        assert!(line.chars().count() <= 80 && line.ends_with("full in 21m40s"), "{line}");
+        for words in ["/4242: ", " stuck", "/min"] {
+            assert!(line.contains(words), "no {words}: {line}");
+        }
+    }
+}
+
+#[test]
+fn descriptors_that_run_out_soon_are_red() {
+    let line = |seconds| {
+        let rolled = Rolled { fds_full_in_s: Some(seconds), ..ROLLED };
+        process_line(Some(80), true, b"java", &rolled)
+    };
+    assert!(line(599.0).contains("\x1b[31mfull in 9m59s"), "{}", line(599.0));
+    assert!(line(601.0).contains("\x1b[33mfull in 10m01s"), "{}", line(601.0));
+    assert!(line(100_000.0).ends_with(", full in 1d03h"), "{}", line(100_000.0));
+}
+
+#[test]
+fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
+    let record = Record {
+        at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 7 },
+        event: Event::Process(ProcessRecord::new(4242, &Rolled { comm: Some(comm(b"java")), ..ROLLED })),
+    };
+    assert_eq!(
+        parsed(&record),
+        json!({"v": 1, "event": "process", "time": "2026-11-22T15:45:00.000000000Z", "mono_ns": 7,
+            "pid": 4242, "comm": "java", "stuck": 412, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
+            "fds_open": 3012, "fds_limit": 4096, "fds_full_in_s": 1300.8})
+    );
+    let ended = Rolled { ended: true, growth_per_min: Some(-0.000_01), ..Rolled::default() };
+    let record = Record { event: Event::Process(ProcessRecord::new(1, &ended)), ..record };
+    let line = parsed(&record);
+    assert_eq!(line["growth_per_min"].to_string(), "0.0");
+    for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_full_in_s"] {
+        assert_eq!(line[field], Value::Null, "{field}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Numbers, names and addresses as people read them. What a process chose (its name) is escaped, so that it cannot forge
+//! a line or move the cursor.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::record::{Lost, LostReason, Name, Owner, Resync, SocketId, Start, Stuck, Summary};
+use crate::cause::Cause;
+
+/// What to say on stderr when starting: that it watches, how much, and for what.
+pub fn welcome(start: &Start, namespaces: usize, watched: Option<&str>) -> String {
+    let mut text = format!("watching {}", sockets_in(start, namespaces));
+    if let Some(watched) = watched {
+        let _infallible = write!(text, " for {watched}");
+    }
+    text
+}
+
+/// What to say on stderr after one look: how much was looked at, and for what.
+pub fn looked(start: &Start, namespaces: usize, watched: &str) -> String {
+    format!("looked at {} for {watched}", sockets_in(start, namespaces))
+}
+
+/// What one look came to: how many are stuck, and how many more are in the state and not proven to have been there for
+/// as long as the threshold.
+pub fn verdict(stuck: u64, others: usize, states: &str, threshold: &str) -> String {
+    let mut text = if stuck == 0 { "nothing stuck".to_owned() } else { format!("{stuck} stuck") };
+    if others > 0 {
+        let _infallible =
+            write!(text, "; {others} more in {states}, younger than {threshold} or of unknown age");
+    }
+    text
+}
+
+fn sockets_in(start: &Start, namespaces: usize) -> String {
+    format!("{} in {}", plural(start.sockets, "TCP socket"), plural(namespaces, "namespace"))
+}
+
+/// What to say on stderr at the end.
+pub fn farewell(summary: &Summary) -> String {
+    let Summary { transitions, lost, dropped, stuck, cleared, duration_ms, .. } = summary;
+    let mut text = format!("{} seen", plural(*transitions as usize, "transition"));
+    if *stuck + *cleared > 0 {
+        let _infallible = write!(text, ", {stuck} stuck, {cleared} cleared");
+    }
+    if *lost > 0 {
+        let _infallible = write!(text, ", {lost} lost");
+    }
+    if *dropped > 0 {
+        let _infallible = write!(text, ", {dropped} not written (reader too slow)");
+    }
+    let _infallible = write!(text, " in {}", span(duration_ms));
+    text
+}
+
+/// A length of time in six columns, or seven from a hundred days on: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`.
+pub fn span(ms: impl std::borrow::Borrow<f64>) -> String {
+    let ms = *ms.borrow();
+    let seconds = (ms / 1000.0) as u64;
+    match seconds {
+        _ if ms < 10.0 => format!("{ms:.1}ms"),
+        0 => format!("{}ms", ms as u64),
+        1..60 => format!("{:.1}s", (ms / 100.0).floor() / 10.0),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// An age: `30.0s` where it is exact, `30.0s-5h02m` or `30.0s+` where it is a bracket.
+pub(super) fn age(at_least_ms: f64, at_most_ms: Option<f64>, exact: bool) -> String {
+    let least = span(at_least_ms);
+    match at_most_ms.map(span) {
+        _ if exact => least,
+        Some(most) if most == least => least,
+        Some(most) => format!("{least}-{most}"),
+        None => format!("{least}+"),
+    }
+}
+
+/// What else there is to say about a stuck socket, where there is room.
+pub(super) fn detail(record: &Stuck) -> String {
+    match record.cause {
+        Cause::DataUnread => format!(": {} wait", plural(record.recv_queue as usize, "byte")),
+        Cause::Sending => format!(": {} unacknowledged", plural(record.send_queue as usize, "byte")),
+        Cause::NotClosed => ": all read, nothing to send".to_owned(),
+        Cause::EofUnread => ": all data read, the end is not".to_owned(),
+        Cause::NotAccepted => ": waits in the accept queue".to_owned(),
+        Cause::Peer | Cause::Unknown => String::new(),
+    }
+}
+
+/// `57`, or `57+2` where two more descriptors hold the socket, in this process or in others.
+pub(super) fn descriptors(first: &Owner, count: usize) -> String {
+    let mut text = first.fd.map_or_else(|| "-".to_owned(), |fd| fd.to_string());
+    if count > 1 {
+        let _infallible = write!(text, "+{}", count - 1);
+    }
+    text
+}
+
+pub(super) fn lost_words(lost: &Lost) -> String {
+    match lost.reason {
+        LostReason::RingFull => format!(
+            "lost {}: the kernel could not hand them over ({} in all)",
+            plural(lost.lost as usize, "transition"),
+            lost.lost_total
+        ),
+        LostReason::ReaderSlow => format!(
+            "left out {}: the reader was too slow ({} in all)",
+            plural(lost.lost as usize, "record"),
+            lost.lost_total
+        ),
+    }
+}
+
+pub(super) fn resync_words(resync: &Resync) -> String {
+    format!("looked at all {} again: {} repaired", plural(resync.sockets, "socket"), resync.repaired)
+}
+
+/// `name/pid` in at most `width` columns, if the pid leaves room.
+pub(super) fn process((pid, comm): (u32, Option<&Name>), width: usize) -> String {
+    let pid = pid.to_string();
+    let Some(comm) = comm else { return format!("?/{pid}") };
+    let room = width.saturating_sub(pid.len() + 1).max(1);
+    let name: String = printable(comm).chars().take(room).collect();
+    format!("{name}/{pid}")
+}
+
+/// A process's name with everything escaped that is not a visible character.
+pub(super) fn printable(name: &Name) -> String {
+    let mut text = String::new();
+    for chunk in name.bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\'' => text.push(c),
+                c => text.extend(c.escape_debug()),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _infallible = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+pub(super) fn remote(socket: &SocketId) -> String {
+    if socket.remote_port == 0 && socket.remote_addr.is_unspecified() {
+        "*".to_owned()
+    } else {
+        end(socket.remote_addr, socket.remote_port)
+    }
+}
+
+pub(super) fn end(address: IpAddr, port_number: u16) -> String {
+    if port_number == 0 { format!("{address}:*") } else { SocketAddr::new(address, port_number).to_string() }
+}
+
+pub(super) fn port(number: u16) -> String {
+    if number == 0 { "*".to_owned() } else { number.to_string() }
+}
+
+pub(super) fn plural(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+/// Columns that a line takes: its characters without the colours.
+pub(super) fn visible(line: &str) -> usize {
+    let mut columns = 0;
+    let mut in_colour = false;
+    for c in line.chars() {
+        match (in_colour, c) {
+            (false, '\x1b') => in_colour = true,
+            (true, 'm') => in_colour = false,
+            (false, _) => columns += 1,
+            (true, _) => {}
+        }
+    }
+    columns
+}

@@ -1,0 +1,117 @@
+//! `--once`: one look, and an exit status for a health check.
+
+use tests::{Record, TracerCommand, monotonic_ns, process::poll_until, scene::Leak, scene::Scene};
+
+/// Longer than anything can have been stuck here.
+const NEVER: &str = "10000d";
+
+/// Waits until a leak is proven to be older than 300 ms, also where a tick of the kernel's clock takes ten.
+fn await_age(leak: &Leak) {
+    let ns = leak.not_after_ns + 400_000_000;
+    poll_until("time to pass", || (monotonic_ns() >= ns).then_some(()));
+}
+
+fn assert_found(arguments: &[&str]) {
+    let mut scene = Scene::new();
+    let leak = scene.leak();
+    await_age(&leak);
+    let run = TracerCommand::new(&[&["--stuck", "300ms", "--once", "--json"], arguments].concat()).run();
+    assert_eq!((run.status.code(), run.stderr.as_str()), (Some(1), ""));
+    let mut stuck = run.records.iter().filter(|record| record.is_about("stuck", &leak.socket));
+    let (found, more) = (stuck.next().expect("it is stuck"), stuck.next());
+    assert_eq!(more, None, "once each");
+    assert_eq!((found.get("exact"), found.text("cause")), (&false.into(), "not_closed"));
+    assert_eq!(found.holders(), [(leak.socket.pid, leak.socket.fd)]);
+    assert!(found.number("age_ms") <= (found.mono_ns() - leak.not_before_ns) as f64 / 1e6, "{found:?}");
+    let pid = u64::from(leak.socket.pid);
+    let rolled: Vec<_> =
+        run.records.iter().filter(|record| record.is("process") && record.int("pid") == pid).collect();
+    assert_eq!((rolled.len(), rolled[0].int("stuck")), (1, 1), "{rolled:?}");
+
+    let order = |event: &str| match event {
+        "start" => 0,
+        "stuck" => 1,
+        "process" => 2,
+        "summary" => 3,
+        other => panic!("{other} has no place here"),
+    };
+    let places: Vec<_> = run.records.iter().map(|record: &Record| order(record.event())).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    assert_eq!((run.count("start"), run.count("summary")), (1, 1));
+    assert_eq!(run.summary().int("stuck"), run.count("stuck"));
+    assert!(run.records[0].int("sockets") >= 2, "the listener and the leak at least");
+    assert_eq!(run.records[0].get("sources")["tp_btf/inet_sock_set_state"]["in_use"], false);
+}
+
+#[test]
+fn a_stuck_socket_is_reported_and_the_exit_status_is_1() {
+    assert_found(&[]);
+}
+
+#[test]
+fn a_stuck_socket_is_found_without_btf_too() {
+    assert_found(&["--without", "btf"]);
+}
+
+#[test]
+fn a_stuck_socket_is_found_without_the_cookie_helper_too() {
+    assert_found(&["--without", "cookie"]);
+}
+
+#[test]
+fn where_nothing_is_stuck_the_exit_status_is_0_and_stderr_tells_of_those_that_may_be() {
+    let mut scene = Scene::new();
+    let leak = scene.leak();
+    let run = TracerCommand::new(&["--stuck", NEVER, "--once"]).run();
+    assert_eq!((run.status.code(), run.lines.as_slice()), (Some(0), &[][..]), "{}", run.stderr);
+    let verdict = run.stderr.lines().last().expect("a verdict");
+    assert!(verdict.starts_with("tcptrace: nothing stuck; "), "{}", run.stderr);
+    assert!(verdict.contains(" more in CLOSE-WAIT, younger than "), "{}", run.stderr);
+    assert!(verdict.ends_with(" or of unknown age"), "{}", run.stderr);
+    assert!(!run.stderr.contains("without tp_btf"), "{}", run.stderr);
+    assert_eq!(tests::witness::find(&leak.socket).map(|seen| seen.state).as_deref(), Some("CLOSE-WAIT"));
+
+    let json = TracerCommand::new(&["--stuck", NEVER, "--once", "--json"]).run();
+    assert_eq!((json.status.code(), json.stderr.as_str()), (Some(0), ""));
+    assert_eq!((json.count("start"), json.count("summary"), json.records.len()), (1, 1, 2));
+}
+
+#[test]
+fn a_stuck_socket_is_a_line_of_text_with_its_process_rolled_up() {
+    let mut scene = Scene::new();
+    let leak = scene.leak();
+    await_age(&leak);
+    let run = TracerCommand::new(&["--stuck", "300ms", "--once"]).run();
+    assert_eq!(run.status.code(), Some(1), "{}", run.stderr);
+    let (pid, local) = (leak.socket.pid, leak.socket.local.to_string());
+    let place =
+        |words: &[&str]| run.lines.iter().position(|line| words.iter().all(|words| line.contains(words)));
+    let stuck = place(&[&format!(" puppet/{pid} "), &local, "not closed"]).expect("its line");
+    let rolled = place(&[&format!("puppet/{pid}: 1 stuck, oldest "), " fds"]).expect("its process");
+    assert!(stuck < rolled, "{:?}", run.lines);
+    assert!(run.stderr.contains(" stuck"), "{}", run.stderr);
+}
+
+#[test]
+fn a_reader_that_is_gone_changes_nothing_about_the_exit_status() {
+    let mut scene = Scene::new();
+    let leak = scene.leak();
+    await_age(&leak);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = TracerCommand::new(&["--stuck", "300ms", "--once", "--json"]);
+    command.command.stdout(writer);
+    assert_eq!(command.run().status.code(), Some(1));
+}
+
+#[test]
+fn a_full_disk_is_a_failure_and_no_verdict() {
+    let mut scene = Scene::new();
+    let leak = scene.leak();
+    await_age(&leak);
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let mut command = TracerCommand::new(&["--stuck", "300ms", "--once", "--json"]);
+    command.command.stdout(full);
+    let run = command.run();
+    assert_eq!(run.status.code(), Some(4), "{}", run.stderr);
+}
