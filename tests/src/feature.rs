@@ -8,6 +8,10 @@ use crate::{Record, TracerCommand};
 pub const COOKIE: &str = "socket_cookie";
 /// Holders are found by walking descriptors, also those of sockets that nothing else leads to.
 pub const TASK_FILE: &str = "iter/task_file";
+/// Who connected a socket is kept with it.
+pub const STORAGE: &str = "sk_storage";
+/// Who accepted a socket is seen.
+pub const ACCEPT: &str = "fentry/security_sock_graft";
 
 /// Why the tracer does without a feature on this kernel; `None` where it has it.
 pub fn why_not(feature: &str) -> Option<String> {
@@ -30,7 +34,12 @@ pub fn why_not(feature: &str) -> Option<String> {
 /// that runs nowhere is seen.
 pub fn is_missing(feature: &str, test: &str) -> bool {
     let Some(why) = why_not(feature) else { return false };
-    let line = format!("@@NOTRUN {test} needs {feature}: {}\n", why.replace('\n', " "));
-    std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
+    tell_not_run(test, feature, &why);
     true
+}
+
+/// Tells in the same way that a test cannot run, for want of something that is not the tracer's.
+pub fn tell_not_run(test: &str, needed: &str, why: &str) {
+    let line = format!("@@NOTRUN {test} needs {needed}: {}\n", why.replace('\n', " "));
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
 }
