@@ -12,6 +12,10 @@ pub const TP_BTF: &str = "tp_btf/inet_sock_set_state";
 pub const COOKIE: &str = "socket_cookie";
 /// Holders are found by walking descriptors, also those of sockets that nothing else leads to.
 pub const TASK_FILE: &str = "iter/task_file";
+/// Who connected a socket is kept with it.
+pub const STORAGE: &str = "sk_storage";
+/// Who accepted a socket is seen.
+pub const ACCEPT: &str = "fentry/security_sock_graft";
 
 fn sources() -> &'static Value {
     static START: OnceLock<Record> = OnceLock::new();
@@ -44,7 +48,7 @@ pub fn why_not(feature: &str) -> Option<String> {
 /// that runs nowhere is seen.
 pub fn is_missing(feature: &str, test: &str) -> bool {
     let Some(why) = why_not(feature) else { return false };
-    say_not_run(test, &format!("needs {feature}: {}", why.replace('\n', " ")));
+    tell_not_run(test, feature, &why);
     true
 }
 
@@ -56,11 +60,12 @@ pub fn has_skipped(run: &Finished, test: &str) -> bool {
     if lost == 0 || !is_plain {
         return false;
     }
-    say_not_run(test, &format!("needs every transition: without BTF this kernel skipped {lost}"));
+    tell_not_run(test, "every transition", &format!("without BTF this kernel skipped {lost}"));
     true
 }
 
-fn say_not_run(test: &str, reason: &str) {
-    let line = format!("@@NOTRUN {test} {reason}\n");
+/// Tells in the same way that a test cannot run, for want of something that is not the tracer's.
+pub fn tell_not_run(test: &str, needed: &str, why: &str) {
+    let line = format!("@@NOTRUN {test} needs {needed}: {}\n", why.replace('\n', " "));
     std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
 }

@@ -5,14 +5,16 @@ use std::{
     fmt::Display,
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
+    os::fd::{AsRawFd as _, OwnedFd},
     process::{ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::process::{Process, own_program, patience};
+use crate::process::{Process, own_program, patience, poll_until};
 
 /// A socket as the process that opened it knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,25 @@ impl Puppet {
         Self::start(command)
     }
 
+    /// Starts one that inherits this socket, as a socket-activated service does (sd_listen_fds(3)): its number there
+    /// is 3.
+    pub fn with_inherited(socket: &OwnedFd) -> Self {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new(own_program("puppet"));
+        let fd = socket.as_raw_fd();
+        // SAFETY: dup2(2) and fcntl(2) are async-signal-safe. If it is 3 already it only has to stay open.
+        let inherit = move || match unsafe {
+            if fd == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(fd, 3) }
+        } {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        };
+        // SAFETY: as said, and it captures a number.
+        unsafe { command.pre_exec(inherit) };
+        command.env("LISTEN_FDS", "1");
+        Self::start(command)
+    }
+
     fn start(mut command: Command) -> Self {
         let mut process = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let (commands, answers, _) = process.pipes();
@@ -73,6 +94,33 @@ impl Puppet {
         drop(self);
     }
 
+    /// Kills it, and waits for its end. Its children live on until what this returns is dropped.
+    #[must_use]
+    pub fn kill_alone(self) -> Children {
+        Children(self.commands)
+    }
+
+    /// Has it exit with all that it has open, and waits for its end.
+    pub fn exit(mut self) {
+        writeln!(self.commands, "exit").expect("the puppet listens");
+        self.process.wait();
+    }
+
+    /// Has it become another program, which keeps its sockets or, as is usual, has them closed. Returns when it has.
+    pub fn exec(&mut self, keeps: bool, program: &str) {
+        let keep = if keeps { "keep" } else { "close" };
+        writeln!(self.commands, "exec {keep} {program}").expect("the puppet listens");
+        let comm = format!("/proc/{}/comm", self.pid());
+        poll_until("another program", || {
+            std::fs::read_to_string(&comm).is_ok_and(|comm| comm.trim_end() == program).then_some(())
+        });
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Gives a command and waits for its answer.
     ///
     /// # Panics
@@ -91,6 +139,78 @@ impl Puppet {
     /// Listens at an address such as `127.0.0.1:0`.
     pub fn listen(&mut self, address: &str) -> Sock {
         socket(&self.tell(format_args!("listen {address}")))
+    }
+
+    /// Listens with another backlog, or with the options `reuseport` or `v6only`.
+    pub fn listen_with(&mut self, address: &str, backlog: u32, options: &str) -> Sock {
+        socket(&self.tell(format_args!("listen {address} {backlog} {options}")))
+    }
+
+    /// Connects from that address and port.
+    pub fn connect_from(&mut self, from: SocketAddr, to: SocketAddr) -> Sock {
+        socket(&self.tell(format_args!("connect {to} from {from}")))
+    }
+
+    /// Connects so many times.
+    pub fn connect_many(&mut self, to: SocketAddr, count: usize) -> Vec<Sock> {
+        sockets(&self.tell(format_args!("repeat {count} connect {to}")))
+    }
+
+    /// Accepts so many connections.
+    pub fn accept_many(&mut self, listener: &Sock, count: usize) -> Vec<Sock> {
+        sockets(&self.tell(format_args!("repeat {count} accept {}", listener.fd)))
+    }
+
+    /// Closes all these.
+    pub fn close_all(&mut self, which: &[Sock]) {
+        let fds: Vec<String> = which.iter().map(|socket| socket.fd.to_string()).collect();
+        self.tell(format_args!("close {}", fds.join(" ")));
+    }
+
+    /// Obeys a command that opens a socket in a new thread of that name. Returns the socket and the thread's id.
+    pub fn in_thread(&mut self, name: &str, command: impl Display) -> (Sock, u32) {
+        let answer = self.tell(format_args!("in-thread {name} {command}"));
+        (socket(&answer), small(&answer, "tid"))
+    }
+
+    /// Accepts by io_uring.
+    pub fn accept_by_uring(&mut self, listener: &Sock) -> Sock {
+        socket(&self.tell(format_args!("uring-accept {}", listener.fd)))
+    }
+
+    /// Accepts in a thread that shares its descriptors with no other.
+    pub fn accept_apart(&mut self, listener: &Sock) -> Sock {
+        socket(&self.tell(format_args!("accept-apart {}", listener.fd)))
+    }
+
+    /// What it says of a socket that it inherited.
+    pub fn inherited(&mut self) -> Sock {
+        socket(&self.tell("describe 3"))
+    }
+
+    /// Opens a mailbox (an abstract Unix socket) for [`Self::send`].
+    pub fn open_mailbox(&mut self, name: &str) {
+        self.tell(format_args!("mailbox {name}"));
+    }
+
+    /// Sends a copy of a descriptor to a mailbox.
+    pub fn send(&mut self, what: &Sock, mailbox: &str) {
+        self.tell(format_args!("send {} {mailbox}", what.fd));
+    }
+
+    /// Takes a descriptor out of its mailbox.
+    pub fn receive(&mut self) -> Sock {
+        socket(&self.tell("receive"))
+    }
+
+    /// Closes a descriptor in the way that resets the connection.
+    pub fn reset(&mut self, which: &Sock) {
+        self.tell(format_args!("reset {}", which.fd));
+    }
+
+    /// How long the peer may keep it waiting (tcp(7), TCP_USER_TIMEOUT).
+    pub fn set_user_timeout(&mut self, of: &Sock, ms: u32) {
+        self.tell(format_args!("user-timeout {} {ms}", of.fd));
     }
 
     /// Connects, from a socket of the address's own family, whether mapped or not.
@@ -145,9 +265,28 @@ impl Puppet {
         self.tell("unshare");
     }
 
-    /// Forks a child that holds the same descriptors and waits for its parent's end. Returns its pid.
+    /// Forks a child that holds the same descriptors until this is dropped. Returns its pid.
     pub fn fork(&mut self) -> u32 {
-        self.tell("fork")["child"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
+        small(&self.tell("fork"), "child")
+    }
+
+    /// The same, but a child's child, in a session of its own; the child has ended.
+    pub fn fork_daemon(&mut self) -> u32 {
+        small(&self.tell("daemon"), "child")
+    }
+
+    /// The same, but a child that is the first process of a pid namespace.
+    pub fn fork_into_pid_namespace(&mut self) -> u32 {
+        self.tell("unshare-pids");
+        self.fork()
+    }
+
+    /// Has so many children come, leak `pairs` connections each, and end within `at_most_us` of that. Returns what
+    /// they had.
+    pub fn generations(&mut self, children: usize, pairs: usize, at_most_us: u64) -> Vec<Sock> {
+        let answer = self.tell(format_args!("generations {children} {pairs} {at_most_us}"));
+        let leaks = answer["leaks"].as_array().expect("a list");
+        leaks.iter().flat_map(|leaks| leaks.as_array().expect("a list")).map(socket).collect()
     }
 
     /// Connects to its own listener and accepts that, `count` times. Returns (client, server) of each.
@@ -166,17 +305,28 @@ impl Puppet {
     }
 }
 
+/// Children of a process that has been killed: they live as long as they could still get commands.
+#[derive(Debug)]
+pub struct Children(#[expect(dead_code, reason = "what counts is that it is open")] ChildStdin);
+
+fn small(answer: &Value, name: &str) -> u32 {
+    let number = answer[name].as_u64().unwrap_or_else(|| panic!("no {name} in {answer}"));
+    u32::try_from(number).expect("a small number")
+}
+
+fn sockets(answer: &Value) -> Vec<Sock> {
+    answer["answers"].as_array().expect("a list").iter().map(socket).collect()
+}
+
 fn socket(answer: &Value) -> Sock {
-    let number = |name: &str| answer[name].as_u64().unwrap_or_else(|| panic!("no {name} in {answer}"));
-    let small = |name: &str| u32::try_from(number(name)).expect("a small number");
     let end = |name: &str| {
         let address: SocketAddr = answer[name].as_str()?.parse().expect("an address and a port");
         Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     };
     Sock {
-        pid: small("pid"),
-        fd: small("fd"),
-        netns: number("netns"),
+        pid: small(answer, "pid"),
+        fd: small(answer, "fd"),
+        netns: answer["netns"].as_u64().unwrap_or_else(|| panic!("no netns in {answer}")),
         local: end("local").unwrap_or_else(|| panic!("no local end in {answer}")),
         remote: end("remote"),
     }

@@ -27,15 +27,15 @@ enum Kind {
     OwnerOrNull,
     Owners,
     OriginOrNull,
+    ListenerOrNull,
+    PeerOrNull,
     Sources,
     Object,
-    /// The contract does not say more.
-    Any,
 }
 
 use Kind::{
-    Address, Any, Change, Flag, Integer, IntegerOrNull, Number, NumberOrNull, Object, OneOf, OriginOrNull,
-    OwnerOrNull, Owners, Port, Sources, State, Text, TextOrNull, Time, TimeOrNull,
+    Address, Change, Flag, Integer, IntegerOrNull, ListenerOrNull, Number, NumberOrNull, Object, OneOf,
+    OriginOrNull, OwnerOrNull, Owners, PeerOrNull, Port, Sources, State, Text, TextOrNull, Time, TimeOrNull,
 };
 
 type Fields = &'static [(&'static str, Kind)];
@@ -106,14 +106,20 @@ const EVENTS: [(&str, bool, Fields); 9] = [
             ("owners", Owners),
             ("owner_how", OWNER_HOW),
             ("origin", OriginOrNull),
-            ("listener", Any),
-            ("peer", Any),
+            ("listener", ListenerOrNull),
+            ("peer", PeerOrNull),
         ],
     ),
     (
         "cleared",
         true,
-        &[("state", State), ("new_state", State), ("in_state_ms", Number), ("by", OwnerOrNull)],
+        &[
+            ("state", State),
+            ("new_state", State),
+            ("in_state_ms", Number),
+            ("by", OwnerOrNull),
+            ("how", OneOf(&["closed", "exited", "reset", "timed_out", "destroyed", "peer", "unknown"])),
+        ],
     ),
     (
         "life",
@@ -187,6 +193,16 @@ const ORIGIN: Fields = &[
     ("time", Time),
 ];
 
+const LISTENER: Fields = &[
+    ("cookie", Integer),
+    ("local_addr", Address),
+    ("local_port", Port),
+    ("backlog", Integer),
+    ("backlog_limit", Integer),
+];
+
+const PEER: Fields = &[("cookie", Integer), ("netns", Integer), ("state", State), ("owners", Owners)];
+
 const SOURCE: Fields = &[("in_use", Flag), ("why_not", TextOrNull)];
 
 const STATES: [&str; 11] = [
@@ -222,6 +238,10 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     }
     if event == "stuck" {
         ages_agree(&record)?;
+        owners_agree(&record)?;
+    }
+    if event == "cleared" {
+        ending_agrees(&record)?;
     }
     Ok(record)
 }
@@ -267,6 +287,8 @@ impl Kind {
                 value.as_array().is_some_and(|owners| owners.iter().all(|owner| Self::Owner.fits(owner)))
             }
             OriginOrNull => value.is_null() || object(ORIGIN),
+            ListenerOrNull => value.is_null() || object(LISTENER),
+            PeerOrNull => value.is_null() || object(PEER),
             Sources => value.as_object().is_some_and(|sources| {
                 !sources.is_empty()
                     && sources.values().all(|source| {
@@ -277,7 +299,6 @@ impl Kind {
                     })
             }),
             Object => value.is_object(),
-            Any => true,
         }
     }
 }
@@ -335,6 +356,34 @@ fn ages_agree(record: &Map<String, Value>) -> Result<(), String> {
         return Err(format!("exactly {age:?} ms and at most {most:?} ms"));
     }
     Ok(())
+}
+
+/// Who is named must be known in the way that is told.
+fn owners_agree(record: &Map<String, Value>) -> Result<(), String> {
+    let owners = record["owners"].as_array().map_or(&[][..], Vec::as_slice);
+    let fds = owners.iter().filter(|owner| owner["fd"].is_u64()).count();
+    let all_have_fds = fds > 0 && fds == owners.len();
+    let agrees = match record["owner_how"].as_str() {
+        Some("fd") => {
+            all_have_fds && owners.is_sorted_by_key(|owner| (owner["pid"].as_u64(), owner["fd"].as_u64()))
+        }
+        Some("listener") => {
+            all_have_fds && record["listener"].is_object() && record["cause"] == "not_accepted"
+        }
+        Some("origin") => owners.len() == 1 && fds == 0 && owners[0]["pid"] == record["origin"]["pid"],
+        Some("none") => owners.is_empty() && record["origin"].is_null(),
+        _ => false,
+    };
+    if agrees { Ok(()) } else { Err("its owners are not known as it says".to_owned()) }
+}
+
+/// Who did it is named where somebody did, and else nobody is.
+fn ending_agrees(record: &Map<String, Value>) -> Result<(), String> {
+    let somebody_did = record["how"] == "closed" || record["how"] == "exited";
+    if record["by"].is_object() == somebody_did {
+        return Ok(());
+    }
+    Err(format!("it was {} by {}", record["how"], record["by"]))
 }
 
 /// An object in which no key comes twice.

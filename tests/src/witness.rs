@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, process::Command};
 
-use crate::{process::poll_until, puppet::Sock};
+use crate::{feature, process::poll_until, puppet::Sock, record::Record};
 
 /// How `ss` names the states.
 const STATES: [&str; 12] = [
@@ -83,6 +83,23 @@ pub fn socket_fds(pid: u32) -> Vec<u32> {
         .collect();
     fds.sort_unstable();
     fds
+}
+
+/// What the record of a socket in CLOSE_WAIT says of who holds it, against `ss` and `/proc`.
+///
+/// # Panics
+/// They are not all and only these (pid, descriptor), in that order.
+pub fn assert_held(stuck: &Record, socket: &Sock, by: &[(u32, u32)]) {
+    assert_eq!((stuck.text("owner_how"), stuck.holders().as_slice()), ("fd", by), "{stuck:?}");
+    let seen = find(socket).expect("it is still there");
+    assert_eq!(seen.state, "CLOSE-WAIT");
+    assert_eq!(seen.holders, by);
+    if feature::why_not(feature::COOKIE).is_none() {
+        assert_eq!(seen.cookie, stuck.cookie());
+    }
+    for (pid, fd) in by {
+        assert!(socket_fds(*pid).contains(fd), "{pid} has no socket {fd}");
+    }
 }
 
 fn parse(line: &str) -> Seen {

@@ -4,18 +4,25 @@
 
 #![expect(clippy::print_stdout, reason = "its answers")]
 
+mod crowd;
+mod family;
+mod passing;
+mod thread;
+mod uring;
+
 use std::{
     collections::BTreeMap,
+    env,
     io::{self, BufRead as _},
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
     os::unix::fs::MetadataExt as _,
+    time::Duration,
 };
 
 use rustix::{
     io::Errno,
     net::{self, AddressFamily, RecvFlags, SendFlags, SocketType, sockopt},
-    process::{Signal, getpid, getppid, set_parent_process_death_signal},
 };
 use serde_json::{Value, json};
 
@@ -23,6 +30,11 @@ type Outcome<T> = Result<T, String>;
 
 fn main() {
     let mut puppet = Puppet::default();
+    if env::var_os("LISTEN_FDS").is_some_and(|count| count == "1") {
+        // As sd_listen_fds(3) has it.
+        // SAFETY: who started us says that 3 is a socket of ours, and nothing has been opened yet.
+        puppet.open.insert(3, unsafe { OwnedFd::from_raw_fd(3) });
+    }
     for command in io::stdin().lock().lines().map_while(Result::ok) {
         match puppet.obey(&command) {
             Ok(answer) => println!("{answer}"),
@@ -34,28 +46,57 @@ fn main() {
 #[derive(Default)]
 struct Puppet {
     open: BTreeMap<RawFd, OwnedFd>,
+    /// Where descriptors come in from other processes.
+    mailbox: Option<OwnedFd>,
 }
 
 impl Puppet {
     fn obey(&mut self, command: &str) -> Outcome<Value> {
         let words: Vec<&str> = command.split_ascii_whitespace().collect();
         match words[..] {
-            ["listen", address] => self.listen(address, 128),
-            ["listen", address, backlog] => self.listen(address, number(backlog)?),
+            ["listen", address] => self.listen(address, 128, &[]),
+            ["listen", address, backlog, ref options @ ..] => self.listen(address, number(backlog)?, options),
             ["connect", address] => {
-                let client = connect(address.parse().map_err(text)?)?;
+                let client = connect(address.parse().map_err(text)?, None)?;
+                self.keep(client)
+            }
+            ["connect", address, "from", own] => {
+                let own = own.parse().map_err(text)?;
+                let client = connect(address.parse().map_err(text)?, Some(own))?;
                 self.keep(client)
             }
             ["accept", fd] => {
                 let server = net::accept(self.socket(fd)?).map_err(text)?;
                 self.keep(server)
             }
+            ["uring-accept", fd] => {
+                let server = uring::accept(self.socket(fd)?)?;
+                self.keep(server)
+            }
+            ["repeat", count, ref command @ ..] => {
+                let command = command.join(" ");
+                let answers: Outcome<Vec<_>> = (0..number(count)?).map(|_| self.obey(&command)).collect();
+                Ok(json!({"answers": answers?}))
+            }
+            ["describe", fd] => describe(self.socket(fd)?),
             ["dup", fd] => {
                 let copy = rustix::io::dup(self.socket(fd)?).map_err(text)?;
                 self.keep(copy)
             }
-            ["close", fd] => {
-                self.open.remove(&number(fd)?).map(drop).ok_or("not open").map_err(text)?;
+            ["close", ref fds @ ..] => {
+                for fd in fds {
+                    self.open.remove(&number(fd)?).map(drop).ok_or("not open").map_err(text)?;
+                }
+                Ok(json!({}))
+            }
+            ["reset", fd] => {
+                let socket = self.open.remove(&number(fd)?).ok_or("not open").map_err(text)?;
+                // socket(7): a close that throws away what is unsent, and resets the connection.
+                sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(text)?;
+                Ok(json!({}))
+            }
+            ["user-timeout", fd, ms] => {
+                sockopt::set_tcp_user_timeout(self.socket(fd)?, number(ms)?).map_err(text)?;
                 Ok(json!({}))
             }
             ["shutdown", fd] => {
@@ -69,7 +110,20 @@ impl Puppet {
                 tests::namespace::leave_for_a_new_one().map_err(text)?;
                 Ok(json!({"netns": netns()?}))
             }
-            ["fork"] => fork(),
+            ["fork"] => family::fork(),
+            ["daemon"] => family::daemon(),
+            ["real-user", uid] => family::become_real_user(number(uid)?),
+            ["unshare-pids"] => family::unshare_pids(),
+            ["exec", keep, program] => family::exec(self.open.values(), keep == "keep", program),
+            ["exit"] => std::process::exit(0),
+            ["generations", children, pairs, at_most_us] => {
+                crowd::generations(number(children)?, number(pairs)?, number(at_most_us)?)
+            }
+            ["mailbox", name] => self.open_mailbox(name),
+            ["send", fd, name] => passing::send(self.socket(fd)?, name),
+            ["receive"] => self.receive(),
+            ["in-thread", name, ref command @ ..] => self.in_thread(name, &command.join(" ")),
+            ["accept-apart", fd] => self.accept_apart(fd),
             ["pairs", fd, count] => {
                 let mut pairs = Vec::new();
                 for _ in 0..number(count)? {
@@ -92,10 +146,18 @@ impl Puppet {
         }
     }
 
-    fn listen(&mut self, address: &str, backlog: i32) -> Outcome<Value> {
+    fn listen(&mut self, address: &str, backlog: i32, options: &[&str]) -> Outcome<Value> {
         let address: SocketAddr = address.parse().map_err(text)?;
         let listener = socket(&address)?;
         sockopt::set_socket_reuseaddr(&listener, true).map_err(text)?;
+        for option in options {
+            match *option {
+                "reuseport" => sockopt::set_socket_reuseport(&listener, true),
+                "v6only" => sockopt::set_ipv6_v6only(&listener, true),
+                _ => return Err(format!("no such option: {option}")),
+            }
+            .map_err(text)?;
+        }
         net::bind(&listener, &address).map_err(text)?;
         net::listen(&listener, backlog).map_err(text)?;
         self.keep(listener)
@@ -122,8 +184,12 @@ fn socket(address: &SocketAddr) -> Outcome<OwnedFd> {
     Ok(socket)
 }
 
-fn connect(to: SocketAddr) -> Outcome<OwnedFd> {
+fn connect(to: SocketAddr, from: Option<SocketAddr>) -> Outcome<OwnedFd> {
     let client = socket(&to)?;
+    if let Some(from) = from {
+        sockopt::set_socket_reuseaddr(&client, true).map_err(text)?;
+        net::bind(&client, &from).map_err(text)?;
+    }
     net::connect(&client, &to).map_err(text)?;
     Ok(client)
 }
@@ -131,7 +197,7 @@ fn connect(to: SocketAddr) -> Outcome<OwnedFd> {
 /// A connection to our own listener: (client, server).
 fn pair(listener: BorrowedFd<'_>) -> Outcome<(OwnedFd, OwnedFd)> {
     let to = net::getsockname(listener).map_err(text)?.try_into().map_err(text)?;
-    let client = connect(to)?;
+    let client = connect(to, None)?;
     Ok((client, net::accept(listener).map_err(text)?))
 }
 
@@ -192,27 +258,6 @@ fn rename(hex: &str) -> Outcome<Value> {
     let name = std::ffi::CString::new(name).map_err(text)?;
     rustix::thread::set_name(&name).map_err(text)?;
     Ok(json!({}))
-}
-
-/// A child that does nothing but hold what we hold.
-fn fork() -> Outcome<Value> {
-    let parent = getpid();
-    // SAFETY: this process has one thread, so its copy may do whatever it could; it only waits to be killed.
-    match unsafe { libc::fork() } {
-        -1 => Err(text(io::Error::last_os_error())),
-        0 => {
-            let signalled = set_parent_process_death_signal(Some(Signal::KILL));
-            // A parent that had ended before that will never be heard of.
-            if signalled.is_err() || getppid() != Some(parent) {
-                std::process::exit(1);
-            }
-            loop {
-                // SAFETY: pause(2) has no arguments and touches no memory.
-                unsafe { libc::pause() };
-            }
-        }
-        child => Ok(json!({"child": child})),
-    }
 }
 
 fn number<T: std::str::FromStr>(word: &str) -> Outcome<T> {

@@ -1,0 +1,65 @@
+//! Many processes that leak and end.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    net,
+    process::{Pid, WaitOptions, waitpid},
+};
+use serde_json::{Value, json};
+
+use crate::{Outcome, describe, family::split, pair, socket, text};
+
+/// Children one after the other, up to four at a time. Each opens so many connections to itself, closes their clients'
+/// ends, and ends some time later, up to `at_most_us`, with the servers' ends open. Says who had what.
+pub(crate) fn generations(children: usize, pairs: usize, at_most_us: u64) -> Outcome<Value> {
+    const AT_A_TIME: usize = 4;
+    let (here, there) = io::pipe().map_err(text)?;
+    let mut lines = BufReader::new(here).lines();
+    let mut leaks = Vec::new();
+    for first in (0..children).step_by(AT_A_TIME) {
+        let batch = first..children.min(first + AT_A_TIME);
+        let mut pids = Vec::new();
+        for nth in batch.clone() {
+            let mut there = &there;
+            pids.push(split(|| {
+                let began = Instant::now();
+                let told = leak(pairs).and_then(|(leaks, held)| {
+                    // One write of less than a page is whole (pipe(7)).
+                    there.write_all(format!("{leaks}\n").as_bytes()).map_err(text)?;
+                    Ok(held)
+                });
+                let end = began + Duration::from_micros(at_most_us * (nth as u64 % 8) / 8);
+                while told.is_ok() && Instant::now() < end {
+                    std::thread::yield_now();
+                }
+                std::process::exit(i32::from(told.is_err()))
+            })?);
+        }
+        for _ in batch {
+            let line = lines.next().ok_or("a child told nothing")?.map_err(text)?;
+            leaks.push(serde_json::from_str::<Value>(&line).map_err(text)?);
+        }
+        for pid in pids {
+            waitpid(Pid::from_raw(pid), WaitOptions::empty()).map_err(text)?;
+        }
+    }
+    Ok(json!({"leaks": leaks}))
+}
+
+fn leak(pairs: usize) -> Outcome<(Value, Vec<std::os::fd::OwnedFd>)> {
+    let address = "127.0.0.1:0".parse().map_err(text)?;
+    let listener = socket(&address)?;
+    net::bind(&listener, &address).map_err(text)?;
+    net::listen(&listener, 16).map_err(text)?;
+    let mut held = Vec::new();
+    for _ in 0..pairs {
+        held.push(pair(listener.as_fd())?.1); // and the client's end is closed
+    }
+    let sockets: Outcome<Vec<Value>> = held.iter().map(|server| describe(server.as_fd())).collect();
+    Ok((json!(sockets?), held))
+}

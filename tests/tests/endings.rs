@@ -1,0 +1,197 @@
+//! How a stuck socket clears: who closed it, or what else became of it. A packet that came in is never taken for
+//! something that the process on the CPU did.
+
+use std::process::Command;
+
+use tests::{Record, Sock, Tracer, feature, scene::Scene, witness};
+
+const ARGUMENTS: [&str; 2] = ["--stuck", "100ms"];
+
+/// A connection of which the server's end is in CLOSE_WAIT and has been reported, and the client's is in FIN_WAIT2 and
+/// held: (client's end, server's end).
+fn half_closed(scene: &mut Scene, tracer: &Tracer) -> (Sock, Sock) {
+    let (client, server) = scene.connection();
+    scene.client.shutdown(&client);
+    tracer.await_stuck(&server);
+    (client, server)
+}
+
+/// How it ended: (how, the state it went to, by which process).
+fn ending(cleared: &Record) -> (&str, &str, Option<u64>) {
+    (cleared.text("how"), cleared.text("new_state"), cleared.get("by")["pid"].as_u64())
+}
+
+#[test]
+fn a_close_by_its_process() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.read_to_the_end(&server);
+    scene.server.close(&server);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("closed", "LAST_ACK", Some(server.pid.into())), "{cleared:?}");
+    assert_eq!(cleared.get("by")["comm"], "puppet");
+}
+
+#[test]
+fn a_shutdown_of_its_own_side() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.shutdown(&server);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("closed", "LAST_ACK", Some(server.pid.into())), "{cleared:?}");
+    assert!(witness::socket_fds(server.pid).contains(&server.fd), "the descriptor is still open");
+}
+
+#[test]
+fn a_close_with_data_unread_is_a_close_and_no_reset() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (client, server) = scene.connection();
+    scene.client.write(&client, 100);
+    scene.client.shutdown(&client);
+    assert_eq!(tracer.await_stuck(&server).text("cause"), "data_unread");
+    scene.server.close(&server);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("closed", "CLOSE", Some(server.pid.into())), "{cleared:?}");
+}
+
+#[test]
+fn a_close_that_resets_the_connection_is_a_close_and_no_reset() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.reset(&server);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("closed", "CLOSE", Some(server.pid.into())), "{cleared:?}");
+}
+
+#[test]
+fn an_exec_that_closes_it_is_a_close() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.read_to_the_end(&server);
+    scene.server.exec(false, "sh");
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("closed", "LAST_ACK", Some(server.pid.into())), "{cleared:?}");
+}
+
+#[test]
+fn the_exit_of_its_process() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.read_to_the_end(&server);
+    scene.server.exit();
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("exited", "LAST_ACK", Some(server.pid.into())), "{cleared:?}");
+    assert_eq!(cleared.get("by")["comm"], "puppet");
+}
+
+#[test]
+fn the_killing_of_its_process_with_and_without_data_unread() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.read_to_the_end(&server);
+    let (client, unread) = scene.connection();
+    scene.client.write(&client, 100);
+    scene.client.shutdown(&client);
+    tracer.await_stuck(&unread);
+    scene.server.kill();
+    for (socket, state) in [(server, "LAST_ACK"), (unread, "CLOSE")] {
+        let cleared = tracer.await_cleared(&socket);
+        assert_eq!(ending(&cleared), ("exited", state, Some(socket.pid.into())), "{cleared:?}");
+    }
+}
+
+#[test]
+fn the_exit_of_the_last_of_its_holders_alone() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    scene.server.read_to_the_end(&server);
+    let child = scene.server.fork();
+    let Scene { mut client, server: parent, listener, namespace } = scene;
+    let children = parent.kill_alone();
+    // The child holds the listener too.
+    let marker = client.connect(listener.local);
+    client.shutdown(&marker);
+    let marker = Sock { local: marker.remote.expect("connected"), remote: Some(marker.local), ..marker };
+    assert_eq!(tracer.await_stuck(&marker).holders(), [(child, listener.fd)]);
+    let is_cleared = |record: &Record| record.is_about("cleared", &server);
+    assert_eq!(tracer.records().into_iter().find(is_cleared), None, "the child has it");
+    drop(children);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("exited", "LAST_ACK", Some(child.into())), "{cleared:?}");
+    drop((client, namespace));
+}
+
+#[test]
+fn a_reset_by_the_peer_is_nobodys_doing_here() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (client, server) = half_closed(&mut scene, &tracer);
+    scene.client.reset(&client);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("reset", "CLOSE", None), "{cleared:?}");
+}
+
+#[test]
+fn a_reset_in_answer_to_what_we_sent_is_not_taken_for_a_close() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (client, server) = half_closed(&mut scene, &tracer);
+    scene.client.close(&client);
+    // To an end that is no more. The answer comes in while we are still in send(2).
+    scene.server.write(&server, 100);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("reset", "CLOSE", None), "{cleared:?}");
+    assert!(witness::socket_fds(server.pid).contains(&server.fd), "the descriptor is still open");
+}
+
+#[test]
+fn a_peer_that_is_awaited_in_vain_is_a_timeout() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (_, server) = half_closed(&mut scene, &tracer);
+    // More than the client, which does not read, has room for.
+    let written = scene.server.write(&server, 64 << 20);
+    assert!(written < 64 << 20, "the kernel took everything");
+    scene.server.set_user_timeout(&server, 300);
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("timed_out", "CLOSE", None), "{cleared:?}");
+}
+
+#[test]
+fn a_socket_that_an_administrator_destroys() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    let (client, server) = half_closed(&mut scene, &tracer);
+    let port = |socket: &Sock| format!("= :{}", socket.local.port());
+    let mut kill = Command::new("ss");
+    kill.args(["-tnKH", "state", "close-wait", "sport", &port(&server), "dport", &port(&client)]);
+    let output = kill.output().expect("ss (iproute2) is needed by these tests");
+    assert!(output.status.success(), "ss: {}", String::from_utf8_lossy(&output.stderr));
+    if witness::find(&server).is_some() {
+        let why = "this kernel is built without CONFIG_INET_DIAG_DESTROY";
+        return feature::tell_not_run("a_socket_that_an_administrator_destroys", "ss --kill", why);
+    }
+    let cleared = tracer.await_cleared(&server);
+    assert_eq!(ending(&cleared), ("destroyed", "CLOSE", None), "{cleared:?}");
+}
+
+#[test]
+fn a_state_that_the_peer_ends_is_the_peers_doing() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", "100ms", "--state", "fin-wait-2"]);
+    let (client, server) = scene.connection();
+    scene.client.shutdown(&client);
+    scene.server.read_to_the_end(&server);
+    tracer.await_stuck(&client);
+    scene.server.close(&server);
+    let cleared = tracer.await_cleared(&client);
+    assert_eq!(ending(&cleared), ("peer", "CLOSE", None), "{cleared:?}");
+}

@@ -1,0 +1,199 @@
+//! The other end of a stuck connection, where it is on this host: never that of another connection, whose ends may
+//! have the same addresses and ports in another namespace.
+
+use std::{net::SocketAddr, process::Command};
+
+use tests::{Namespace, Puppet, Record, Sock, Tracer, feature, scene::Scene, witness, witness::assert_held};
+
+const THRESHOLD: &str = "200ms";
+
+/// What the record says of the other end: its state, its namespace, its holders and, against `ss`, its cookie.
+fn assert_peer(stuck: &Record, state: &str, peer: &Sock, holders: &[(u32, u32)]) {
+    let told = stuck.get("peer");
+    assert_eq!((&told["state"], &told["netns"]), (&state.into(), &peer.netns.into()), "{stuck:?}");
+    let owners = told["owners"].as_array().unwrap_or_else(|| panic!("no peer: {stuck:?}"));
+    let named: Vec<_> = owners.iter().map(|owner| (owner["pid"].as_u64(), owner["fd"].as_u64())).collect();
+    let holders: Vec<_> =
+        holders.iter().map(|(pid, fd)| (Some(u64::from(*pid)), Some(u64::from(*fd)))).collect();
+    assert_eq!(named, holders, "{stuck:?}");
+    let seen = witness::find(peer).unwrap_or_else(|| panic!("ss does not show {peer:?}"));
+    if feature::why_not(feature::COOKIE).is_none() {
+        assert_eq!(told["cookie"], seen.cookie, "{stuck:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_has_shut_down_its_side_and_waits_is_told_with_its_holders() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let (client, server) = scene.connection();
+    scene.client.shutdown(&client);
+    let copy = scene.client.dup(&client);
+    let stuck = tracer.await_stuck(&server);
+    assert_eq!(witness::find(&client).expect("it waits").state, "FIN-WAIT-2");
+    assert_peer(&stuck, "FIN_WAIT2", &client, &[(client.pid, client.fd), (client.pid, copy.fd)]);
+    assert_eq!(stuck.get("peer")["owners"][0]["comm"], "puppet");
+    assert_held(&stuck, &server, &[(server.pid, server.fd)]);
+}
+
+#[test]
+fn both_ends_in_one_process_are_told_apart() {
+    let _namespace = Namespace::new();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let (client, server) = puppet.pairs(&listener, 1)[0];
+    puppet.shutdown(&client);
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let stuck = tracer.await_stuck(&server);
+    assert_peer(&stuck, "FIN_WAIT2", &client, &[(client.pid, client.fd)]);
+    assert_held(&stuck, &server, &[(server.pid, server.fd)]);
+}
+
+#[test]
+fn the_peer_of_a_connection_that_nobody_accepted_is_told_too() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let client = scene.client.connect(scene.address());
+    scene.client.shutdown(&client);
+    let server = Sock { local: client.remote.expect("connected"), remote: Some(client.local), ..client };
+    let stuck = tracer.await_stuck(&server);
+    assert_eq!(stuck.text("cause"), "not_accepted");
+    assert_peer(&stuck, "FIN_WAIT2", &client, &[(client.pid, client.fd)]);
+}
+
+#[test]
+fn the_peer_in_close_wait_of_a_socket_that_waits_for_it_is_told() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--state", "fin-wait-2"]);
+    let (client, server) = scene.connection();
+    scene.client.shutdown(&client);
+    scene.server.read_to_the_end(&server);
+    let stuck = tracer.await_stuck(&client);
+    assert_peer(&stuck, "CLOSE_WAIT", &server, &[(server.pid, server.fd)]);
+}
+
+#[test]
+fn a_peer_that_has_closed_is_no_more() {
+    let mut scene = Scene::new();
+    let leak = scene.leak().socket;
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let stuck = tracer.await_stuck(&leak);
+    assert!(stuck.get("peer").is_null(), "{stuck:?}");
+}
+
+const HERE: &str = "127.0.0.1:9888";
+const THERE: &str = "127.0.0.1:40888";
+
+/// A connection between the same two ends as every other of these, in a namespace of its own.
+struct Twin {
+    client: Sock,
+    server: Sock,
+    puppets: (Puppet, Puppet),
+    namespace: Namespace,
+}
+
+impl Twin {
+    fn new() -> Self {
+        let namespace = Namespace::new();
+        let (mut connecting, mut listening) = (Puppet::new(), Puppet::new());
+        let listener = listening.listen(HERE);
+        let from: SocketAddr = THERE.parse().expect("an address");
+        let client = connecting.connect_from(from, listener.local);
+        let server = listening.accept(&listener);
+        assert_eq!(
+            (server.local.to_string(), server.remote),
+            (HERE.to_owned(), Some(from)),
+            "the same four numbers"
+        );
+        Self { client, server, puppets: (connecting, listening), namespace }
+    }
+}
+
+/// The later one first: each namespace leads back to where the thread was before.
+fn drop_in_order(mut twins: Vec<Twin>) {
+    while let Some(last) = twins.pop() {
+        drop(last);
+    }
+}
+
+#[test]
+fn the_same_four_numbers_in_two_namespaces_are_two_connections() {
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let mut twins = vec![Twin::new(), Twin::new()];
+    for twin in &mut twins {
+        twin.puppets.0.shutdown(&twin.client);
+    }
+    let records: Vec<_> = twins.iter().map(|twin| tracer.await_stuck(&twin.server)).collect();
+    assert_ne!(records[0].cookie(), records[1].cookie());
+    for (stuck, twin) in records.iter().zip(&twins) {
+        twin.namespace.enter();
+        assert_eq!(stuck.int("netns"), twin.namespace.inode());
+        assert_held(stuck, &twin.server, &[(twin.server.pid, twin.server.fd)]);
+        assert_peer(stuck, "FIN_WAIT2", &twin.client, &[(twin.client.pid, twin.client.fd)]);
+        let origin = stuck.get("origin");
+        assert!(origin.is_null() || origin["pid"] == twin.server.pid, "{stuck:?}");
+    }
+    for twin in &mut twins {
+        twin.puppets.1.close(&twin.server);
+        let cleared = tracer.await_cleared(&twin.server);
+        assert_eq!(cleared.get("by")["pid"], twin.server.pid, "{cleared:?}");
+    }
+    drop_in_order(twins);
+}
+
+#[test]
+fn a_loopback_connection_has_no_peer_in_another_namespace() {
+    let mut twins = vec![Twin::new(), Twin::new()];
+    let [gone, waits] = &mut twins[..] else { unreachable!("two") };
+    gone.puppets.0.close(&gone.client);
+    waits.puppets.0.shutdown(&waits.client);
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let stuck = tracer.await_stuck(&waits.server);
+    assert_peer(&stuck, "FIN_WAIT2", &waits.client, &[(waits.client.pid, waits.client.fd)]);
+    let stuck = tracer.await_stuck(&gone.server);
+    assert!(stuck.get("peer").is_null(), "that is the other connection's: {stuck:?}");
+    drop_in_order(twins);
+}
+
+/// Two namespaces with a cable between them: 10.9.8.1 in the one that the calling thread is in, 10.9.8.2 in the other.
+fn cable(to: u32) -> Result<(), String> {
+    let ip = |line: &str, fails_for_want_of_it: bool| {
+        let output = Command::new("ip").args(line.split(' ')).output().expect("ip (iproute2) is there");
+        let words = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+        assert!(output.status.success() || fails_for_want_of_it, "ip {line}: {words}");
+        if output.status.success() { Ok(()) } else { Err(words) }
+    };
+    ip(&format!("link add name here type veth peer name there netns {to}"), true)?;
+    ip("address add 10.9.8.1/24 dev here", false)?;
+    ip("link set here up", false)
+}
+
+#[test]
+fn a_peer_in_another_namespace_is_told_with_that() {
+    let first = Namespace::new();
+    let mut server = Puppet::new();
+    let second = Namespace::new();
+    let mut client = Puppet::new();
+    first.enter();
+    if let Err(why) = cable(client.pid()) {
+        return feature::tell_not_run("a_peer_in_another_namespace_is_told_with_that", "veth", &why);
+    }
+    second.enter();
+    for line in ["address add 10.9.8.2/24 dev there", "link set there up"] {
+        let status = Command::new("ip").args(line.split(' ')).status().expect("ip (iproute2) is there");
+        assert!(status.success(), "ip {line}");
+    }
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let listener = server.listen("10.9.8.1:0");
+    let theirs = client.connect(listener.local);
+    let ours = server.accept(&listener);
+    client.shutdown(&theirs);
+    let stuck = tracer.await_stuck(&ours);
+    assert_eq!((stuck.int("netns"), ours.netns), (first.inode(), first.inode()));
+    assert_eq!(theirs.netns, second.inode());
+    assert_peer(&stuck, "FIN_WAIT2", &theirs, &[(theirs.pid, theirs.fd)]);
+    assert_eq!(stuck.holders(), [(ours.pid, ours.fd)]);
+    // The later one first.
+    drop(second);
+    drop(first);
+}
