@@ -110,12 +110,11 @@ impl Evidence {
             }
         }
         for (cookie, candidates) in candidates {
-            let netns = self.rows.get(&cookie).map(|row| row.netns);
-            let near: Vec<_> = candidates.iter().filter(|row| Some(row.netns) == netns).collect();
+            let Some(our) = self.rows.get(&cookie) else { continue };
+            let near: Vec<_> = candidates.iter().filter(|row| row.netns == our.netns).collect();
+            let anywhere: Vec<_> = candidates.iter().filter(|_| !is_loopback(our.tuple.local_addr)).collect();
             // The same two ends may exist in several namespaces: which of them is meant cannot be told.
-            if let ([row], _) | ([], [row]) =
-                (near.as_slice(), candidates.iter().collect::<Vec<_>>().as_slice())
-            {
+            if let ([row], _) | ([], [row]) = (near.as_slice(), anywhere.as_slice()) {
                 self.peers.insert(cookie, ***row);
             }
         }
@@ -138,6 +137,11 @@ impl Ends {
     fn seen_from_the_other(self) -> Self {
         Self { local: self.remote, remote: self.local }
     }
+}
+
+/// Whether nothing of another namespace can be at the other end.
+fn is_loopback(addr: [u8; 16]) -> bool {
+    std::net::Ipv6Addr::from(addr).to_canonical().is_loopback()
 }
 
 /// Whether no process has accepted it: a socket without a file that is not closing.
@@ -243,6 +247,16 @@ mod tests {
         assert_eq!(peer(&[ours]), None);
         let also_elsewhere = SocketRow { cookie: 4, netns: HERE + 2, ..theirs };
         assert_eq!(peer(&[ours, elsewhere, also_elsewhere]), None, "which one cannot be told");
+    }
+
+    #[test]
+    fn the_other_end_of_a_loopback_connection_is_in_its_namespace() {
+        for local in [v4_mapped([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.octets()] {
+            let ours = row(1, state::CLOSE_WAIT, (local, 80), (local, 4000));
+            let theirs = row(2, state::FIN_WAIT2, (local, 4000), (local, 80));
+            assert_eq!(gather(&[ours, theirs]).peer(1), Some(&theirs));
+            assert!(gather(&[ours, SocketRow { netns: HERE + 1, ..theirs }]).peer(1).is_none());
+        }
     }
 
     #[test]
