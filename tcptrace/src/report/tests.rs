@@ -283,3 +283,40 @@ fn an_actor_that_is_no_utf8_is_still_json() {
 }
 
 mod together;
+
+#[test]
+fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {
+    let all = records(v4_tuple(), b"java");
+    let record = stuck(&all).clone();
+    let with = |origin: Option<(u32, &[u8], OriginHow)>, peer: Option<Peer>| {
+        let mut record = record.clone();
+        let at = record.at;
+        if let Event::Stuck(stuck) = &mut record.event {
+            stuck.origin = origin.map(|(pid, name, how)| OriginRecord {
+                pid,
+                tid: 4310,
+                comm: Name(comm(name)),
+                how,
+                time: at,
+            });
+            stuck.peer = peer;
+        }
+        record
+    };
+    let line = |width, record: Record| lines(width, false, &[record]).pop().expect("a line");
+    let pool = Some((4242, &b"http-nio\x1b[2J"[..], OriginHow::Accept));
+    let told = line(None, with(pool, None));
+    assert!(told.ends_with("; accepted by thread http-nio\\u{1b}[2J"), "{told}");
+    let told = line(None, with(Some((7, b"inetd", OriginHow::Connect)), None));
+    assert!(told.ends_with("; connected by inetd/7"), "{told}");
+    let told = line(None, with(Some((4242, b"java", OriginHow::Accept)), None));
+    assert!(told.ends_with("nothing to send"), "the holder's own main thread is no news: {told}");
+    let peer = |owners| Peer { cookie: 9, netns: None, state: State(state::FIN_WAIT2), owners };
+    let told = line(None, with(None, Some(peer(vec![]))));
+    assert!(told.ends_with("; peer gone, FIN-WAIT-2"), "{told}");
+    let holder = Owner { fd: Some(5), comm: Some(Name(comm(b"client"))), ..Owner::once(4243) };
+    let told = line(None, with(None, Some(peer(vec![holder]))));
+    assert!(told.ends_with("; peer client/4243 fd 5 in FIN-WAIT-2"), "{told}");
+    let narrow = line(Some(80), with(pool, None));
+    assert!(narrow.len() <= 80 && !narrow.contains("accepted"), "{narrow}");
+}

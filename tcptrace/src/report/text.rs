@@ -12,7 +12,10 @@ use super::{
     group::{self, FEW, Group, group},
     process::ProcessRecord,
     record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck, Transition},
-    words::{age, descriptors, detail, end, lost_words, port, process, remote, resync_words, span, visible},
+    words::{
+        age, descriptors, detail, end, ending, lost_words, origin, peer, port, process, remote, resync_words,
+        span, visible,
+    },
 };
 use crate::states::State;
 use tcptrace_common::state;
@@ -181,6 +184,9 @@ impl Text {
         let mut line = self.columns(at, &age, owners.first(), &fd, &(self.local(socket), remote(socket)));
         line.push_str(&why(*state, cause.words()));
         self.add_if_it_fits(&mut line, &detail(record));
+        for more in [origin(record), peer(record)].into_iter().flatten() {
+            self.add_if_it_fits(&mut line, &format!("; {more}"));
+        }
         line
     }
 
@@ -201,10 +207,13 @@ impl Text {
     }
 
     fn cleared(&self, at: Instant, record: &Cleared) -> String {
-        let Cleared { socket, new_state, in_state_ms, by, .. } = record;
+        let Cleared { socket, new_state, in_state_ms, by, how, .. } = record;
         let cleared = self.paint(GREEN, "cleared ");
         let mut line = self.columns(at, &cleared, by.as_ref(), "-", &(self.local(socket), remote(socket)));
         let _infallible = write!(line, "after {}", span(in_state_ms));
+        if let Some(how) = ending(*how) {
+            self.add_if_it_fits(&mut line, &format!(", {how}"));
+        }
         self.add_if_it_fits(&mut line, &format!(", now {new_state}"));
         line
     }
@@ -217,6 +226,10 @@ impl Text {
         let times = group::times(group.1.len());
         let mut line = self.columns(*at, &cleared, first.by.as_ref(), &times, &self.ends(group));
         let _infallible = write!(line, "after ≤{}", span(longest));
+        let how = ending(first.how).filter(|_| group.1.iter().all(|(_, one)| one.how == first.how));
+        if let Some(how) = how {
+            self.add_if_it_fits(&mut line, &format!(", {how}"));
+        }
         self.add_if_it_fits(&mut line, &format!(", now {}", first.new_state));
         line
     }

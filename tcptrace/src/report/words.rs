@@ -6,8 +6,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::record::{Lost, LostReason, Name, Owner, Resync, SocketId, Start, Stuck, Summary};
-use crate::cause::Cause;
+use super::record::{Lost, LostReason, Name, OriginHow, Owner, Resync, SocketId, Start, Stuck, Summary};
+use crate::{cause::Cause, tracker::Ending};
 
 /// What to say on stderr when starting: that it watches, how much, and for what.
 pub fn welcome(start: &Start, namespaces: usize, watched: Option<&str>) -> String {
@@ -87,8 +87,55 @@ pub(super) fn detail(record: &Stuck) -> String {
         Cause::Sending => format!(": {} unacknowledged", plural(record.send_queue as usize, "byte")),
         Cause::NotClosed => ": all read, nothing to send".to_owned(),
         Cause::EofUnread => ": all data read, the end is not".to_owned(),
-        Cause::NotAccepted => ": waits in the accept queue".to_owned(),
+        Cause::NotAccepted => match &record.listener {
+            Some(listener) => {
+                format!(": waits in the accept queue ({} of {})", listener.backlog, listener.backlog_limit)
+            }
+            None => ": waits in the accept queue".to_owned(),
+        },
         Cause::Peer | Cause::Unknown => String::new(),
+    }
+}
+
+/// Which thread brought a stuck socket into its process, where that is not plain from who holds it.
+pub(super) fn origin(record: &Stuck) -> Option<String> {
+    let origin = record.origin.as_ref()?;
+    let did = match origin.how {
+        OriginHow::Accept => "accepted",
+        OriginHow::Connect => "connected",
+        OriginHow::Listen => return None,
+    };
+    let thread = printable(&origin.comm);
+    match record.owners.iter().find(|owner| owner.pid == origin.pid) {
+        Some(owner) if owner.comm.is_some_and(|comm| comm != origin.comm) => {
+            Some(format!("{did} by thread {thread}"))
+        }
+        Some(_) => None,
+        None => Some(format!("{did} by {thread}/{}", origin.pid)),
+    }
+}
+
+/// What is at the other end of a stuck socket, if that is on this host.
+pub(super) fn peer(record: &Stuck) -> Option<String> {
+    let peer = record.peer.as_ref()?;
+    Some(match peer.owners.first() {
+        Some(owner) => {
+            let fd = descriptors(owner, peer.owners.len());
+            format!("peer {} fd {fd} in {}", process((owner.pid, owner.comm.as_ref()), usize::MAX), peer.state)
+        }
+        None => format!("peer gone, {}", peer.state),
+    })
+}
+
+/// How a stuck socket cleared.
+pub(super) const fn ending(how: Ending) -> Option<&'static str> {
+    match how {
+        Ending::Closed => Some("closed"),
+        Ending::Exited => Some("process ended"),
+        Ending::Reset => Some("reset by the peer"),
+        Ending::TimedOut => Some("timed out"),
+        Ending::Destroyed => Some("destroyed"),
+        Ending::Peer | Ending::Unknown => None,
     }
 }
 
