@@ -1,0 +1,65 @@
+//! What the fields of a record say together: they must not contradict each other.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+
+/// Both ends are of the family.
+pub(super) fn addresses(record: &Map<String, Value>) -> Result<(), String> {
+    for name in ["local_addr", "remote_addr"] {
+        let address = record[name].as_str().and_then(|text| text.parse::<IpAddr>().ok());
+        let fits = match address {
+            Some(IpAddr::V4(_)) => record["family"] == "ipv4",
+            Some(IpAddr::V6(address)) => record["family"] == "ipv6" && address.to_ipv4_mapped().is_none(),
+            None => false,
+        };
+        if !fits {
+            return Err(format!("{name} is {}, family {}", record[name], record["family"]));
+        }
+    }
+    Ok(())
+}
+
+/// The age is at least the threshold, and at most its bound.
+pub(super) fn ages(record: &Map<String, Value>) -> Result<(), String> {
+    let number = |name: &str| record[name].as_f64();
+    let (threshold, age, most) = (number("threshold_ms"), number("age_ms"), number("age_max_ms"));
+    if age < threshold {
+        return Err(format!("stuck for {age:?} ms, before the threshold of {threshold:?} ms"));
+    }
+    if most.is_some_and(|most| Some(most) < age) {
+        return Err(format!("at least {age:?} ms and at most {most:?} ms"));
+    }
+    if record["exact"] == true && most != age {
+        return Err(format!("exactly {age:?} ms and at most {most:?} ms"));
+    }
+    Ok(())
+}
+
+/// Who is named must be known in the way that is told.
+pub(super) fn owners(record: &Map<String, Value>) -> Result<(), String> {
+    let owners = record["owners"].as_array().map_or(&[][..], Vec::as_slice);
+    let fds = owners.iter().filter(|owner| owner["fd"].is_u64()).count();
+    let all_have_fds = fds > 0 && fds == owners.len();
+    let agrees = match record["owner_how"].as_str() {
+        Some("fd") => {
+            all_have_fds && owners.is_sorted_by_key(|owner| (owner["pid"].as_u64(), owner["fd"].as_u64()))
+        }
+        Some("listener") => {
+            all_have_fds && record["listener"].is_object() && record["cause"] == "not_accepted"
+        }
+        Some("origin") => owners.len() == 1 && fds == 0 && owners[0]["pid"] == record["origin"]["pid"],
+        Some("none") => owners.is_empty() && record["origin"].is_null(),
+        _ => false,
+    };
+    if agrees { Ok(()) } else { Err("its owners are not known as it says".to_owned()) }
+}
+
+/// Who did it is named where somebody did, and else nobody is.
+pub(super) fn ending(record: &Map<String, Value>) -> Result<(), String> {
+    let somebody_did = record["how"] == "closed" || record["how"] == "exited";
+    if record["by"].is_object() == somebody_did {
+        return Ok(());
+    }
+    Err(format!("it was {} by {}", record["how"], record["by"]))
+}
