@@ -23,6 +23,9 @@ fn ending(cleared: &Record) -> (&str, &str, Option<u64>) {
 
 #[test]
 fn a_close_by_its_process() {
+    if feature::is_missing(feature::TP_BTF, "a_close_by_its_process") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (_, server) = half_closed(&mut scene, &tracer);
@@ -46,6 +49,9 @@ fn a_shutdown_of_its_own_side() {
 
 #[test]
 fn a_close_with_data_unread_is_a_close_and_no_reset() {
+    if feature::is_missing(feature::TP_BTF, "a_close_with_data_unread_is_a_close_and_no_reset") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (client, server) = scene.connection();
@@ -59,6 +65,9 @@ fn a_close_with_data_unread_is_a_close_and_no_reset() {
 
 #[test]
 fn a_close_that_resets_the_connection_is_a_close_and_no_reset() {
+    if feature::is_missing(feature::TP_BTF, "a_close_that_resets_the_connection_is_a_close_and_no_reset") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (_, server) = half_closed(&mut scene, &tracer);
@@ -80,6 +89,9 @@ fn an_exec_that_closes_it_is_a_close() {
 
 #[test]
 fn the_exit_of_its_process() {
+    if feature::is_missing(feature::TP_BTF, "the_exit_of_its_process") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (_, server) = half_closed(&mut scene, &tracer);
@@ -92,6 +104,9 @@ fn the_exit_of_its_process() {
 
 #[test]
 fn the_killing_of_its_process_with_and_without_data_unread() {
+    if feature::is_missing(feature::TP_BTF, "the_killing_of_its_process_with_and_without_data_unread") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (_, server) = half_closed(&mut scene, &tracer);
@@ -109,6 +124,9 @@ fn the_killing_of_its_process_with_and_without_data_unread() {
 
 #[test]
 fn the_exit_of_the_last_of_its_holders_alone() {
+    if feature::is_missing(feature::TP_BTF, "the_exit_of_the_last_of_its_holders_alone") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (_, server) = half_closed(&mut scene, &tracer);
@@ -131,6 +149,9 @@ fn the_exit_of_the_last_of_its_holders_alone() {
 
 #[test]
 fn a_reset_by_the_peer_is_nobodys_doing_here() {
+    if feature::is_missing(feature::TP_BTF, "a_reset_by_the_peer_is_nobodys_doing_here") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (client, server) = half_closed(&mut scene, &tracer);
@@ -141,6 +162,9 @@ fn a_reset_by_the_peer_is_nobodys_doing_here() {
 
 #[test]
 fn a_reset_in_answer_to_what_we_sent_is_not_taken_for_a_close() {
+    if feature::is_missing(feature::TP_BTF, "a_reset_in_answer_to_what_we_sent_is_not_taken_for_a_close") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (client, server) = half_closed(&mut scene, &tracer);
@@ -154,6 +178,9 @@ fn a_reset_in_answer_to_what_we_sent_is_not_taken_for_a_close() {
 
 #[test]
 fn a_peer_that_is_awaited_in_vain_is_a_timeout() {
+    if feature::is_missing(feature::TP_BTF, "a_peer_that_is_awaited_in_vain_is_a_timeout") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (_, server) = half_closed(&mut scene, &tracer);
@@ -167,6 +194,9 @@ fn a_peer_that_is_awaited_in_vain_is_a_timeout() {
 
 #[test]
 fn a_socket_that_an_administrator_destroys() {
+    if feature::is_missing(feature::TP_BTF, "a_socket_that_an_administrator_destroys") {
+        return;
+    }
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);
     let (client, server) = half_closed(&mut scene, &tracer);

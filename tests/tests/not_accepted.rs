@@ -182,6 +182,9 @@ fn a_listener_at_the_address_is_told_from_one_at_all_addresses() {
 
 #[test]
 fn the_same_port_in_two_namespaces_is_two_listeners() {
+    if feature::is_missing(feature::TP_BTF, "the_same_port_in_two_namespaces_is_two_listeners") {
+        return;
+    }
     let tracer = Tracer::start(&["--stuck", THRESHOLD]);
     let mut scenes = Vec::new();
     for limit in [5, 6] {

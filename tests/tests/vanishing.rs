@@ -5,10 +5,16 @@ use std::{
     time::Instant,
 };
 
-use tests::{Namespace, Puppet, Record, Tracer, patience};
+use tests::{Namespace, Puppet, Record, Tracer, feature, patience};
 
 #[test]
 fn processes_that_end_while_they_are_looked_at_are_never_taken_for_others() {
+    if feature::is_missing(
+        feature::TASK_FILE,
+        "processes_that_end_while_they_are_looked_at_are_never_taken_for_others",
+    ) {
+        return;
+    }
     /// A puppet's in one round, and how many rounds there are at least.
     const CHILDREN: usize = 60;
     const ROUNDS: u32 = 4;

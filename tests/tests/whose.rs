@@ -47,6 +47,9 @@ fn after_a_fork_both_hold_it_until_the_parent_closes_it_and_then_the_child_alone
 
 #[test]
 fn a_daemon_holds_what_its_parent_left_it() {
+    if feature::is_missing(feature::TP_BTF, "a_daemon_holds_what_its_parent_left_it") {
+        return;
+    }
     let mut scene = Scene::new();
     let leak = scene.leak().socket;
     let daemon = scene.server.fork_daemon();

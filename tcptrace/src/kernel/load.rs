@@ -10,7 +10,7 @@ use aya::{
 use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use super::{
-    Options, event_format, layout, lost,
+    Options, event_format, layout, loader, lost,
     refusal::{self, Refusal},
     sources::{Feature, NOT_NEEDED, Source, TURNED_OFF},
     targets,
@@ -76,13 +76,11 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Refusal> {
 
 fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let raw = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
-    // Making a loader parses all of the kernel's BTF, wanted or not: meanwhile, find what is wanted.
-    let loader = std::thread::spawn(EbpfLoader::new);
     let kernel = layout::parse(&raw).map_err(|error| Refusal::BadBtf(format!("{error:#}")))?;
     let layout = layout::find(&kernel).map_err(Refusal::UnknownKernel)?;
     let btf = targets::find(&kernel).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     drop((raw, kernel));
-    let mut loader = loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let mut loader = loader::new();
     let event = EventLayout::UNKNOWN;
     let config = |helpers: Helpers| Config {
         has_cookie: helpers.cookie.into(),
@@ -153,7 +151,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
     };
     if !options.transitions {
         let config = config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
-        let ebpf = object(&mut EbpfLoader::new(), options, config)?;
+        let ebpf = object(&mut loader::new(), options, config)?;
         let (attached, sources) = (Vec::new(), sources(NOT_NEEDED.to_owned()));
         return Ok(Loaded {
             ebpf,
@@ -166,7 +164,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
     }
     let no_event =
         |said: &dyn std::fmt::Display| Refusal::NoEvent { why: why.clone(), said: said.to_string() };
-    let mut loader = EbpfLoader::new();
+    let mut loader = loader::new();
     let attach = || {
         let event = event_format::read().map_err(|error| no_event(&error))?;
         let mut ebpf = object(&mut loader, options, config(options, KernelLayout::UNKNOWN, event))?;

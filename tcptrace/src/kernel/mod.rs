@@ -9,6 +9,7 @@ mod event_format;
 mod join;
 mod layout;
 mod load;
+mod loader;
 mod lost;
 mod namespaces;
 mod procfs;

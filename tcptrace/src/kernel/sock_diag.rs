@@ -123,7 +123,16 @@ fn dump(family: u16, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::
     loop {
         let called_ns = clock::monotonic_ns();
         let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        if !answers(&buffer[..length], netns, read_after_ns, rows)? {
+        let before = rows.len();
+        let more = answers(&buffer[..length], netns, read_after_ns, rows)?;
+        // The kernel's clocks were read between these two: what they prove to be at least so long ago was not yet when
+        // the row's time was taken.
+        let late_jiffies = (clock::monotonic_ns() - read_after_ns).div_ceil(clock::jiffy_ns().max(1));
+        for row in &mut rows[before..] {
+            row.since_ack_jiffies =
+                row.since_ack_jiffies.saturating_sub(u32::try_from(late_jiffies).unwrap_or(u32::MAX));
+        }
+        if !more {
             return Ok(());
         }
         read_after_ns = called_ns;

@@ -104,6 +104,7 @@ impl Reporter {
         let mut owner_how = OwnerHow::Fd;
         if owners.is_empty() {
             owners = listeners.iter().flat_map(|listener| holders(listener.cookie, evidence)).collect();
+            owners.sort_unstable_by_key(|owner| (owner.pid, owner.fd));
             owner_how = OwnerHow::Listener;
         }
         let origin = origin(cookie, socket, evidence, &at);

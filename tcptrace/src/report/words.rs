@@ -121,7 +121,11 @@ pub(super) fn peer(record: &Stuck) -> Option<String> {
     Some(match peer.owners.first() {
         Some(owner) => {
             let fd = descriptors(owner, peer.owners.len());
-            format!("peer {} fd {fd} in {}", process((owner.pid, owner.comm.as_ref()), usize::MAX), peer.state)
+            format!(
+                "peer {} fd {fd} in {}",
+                process((owner.pid, owner.comm.as_ref()), usize::MAX),
+                peer.state
+            )
         }
         None => format!("peer gone, {}", peer.state),
     })
