@@ -1,10 +1,10 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first. `accepted` runs at
-//! every accept(2) and notes who called it. `tcp_sockets` and
-//! `socket_holders` run only when user space walks the kernel's sockets or file descriptors. Nothing here
-//! decides what is stuck, or formats anything.
+//! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first.
+//! `accepted` runs at every accept(2) and notes who called it. `tcp_sockets` and `socket_holders` run only when
+//! user space walks the kernel's sockets or file descriptors. Nothing here decides what is stuck, or formats
+//! anything.
 
 #![no_std]
 #![no_main]
@@ -28,34 +28,35 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, TracePointContext},
 };
 
-/// `sock:inet_sock_set_state`: `(const struct sock *sk, const int oldstate, const int newstate)`.
+/// `sock:inet_sock_set_state`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let old_state: u32 = ctx.arg(1);
-    let new_state: u32 = ctx.arg(2);
-    transition::record(&ctx, sk, old_state as u8, new_state as u8);
+    let (sk, old_state, new_state) = arguments(&ctx);
+    transition::record(&ctx, sk, old_state, new_state);
     0
 }
 
 /// A second program on the same tracepoint, which does nothing but what the first was kept from.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let old_state: u32 = ctx.arg(1);
-    let new_state: u32 = ctx.arg(2);
-    transition::take_over(&ctx, sk, old_state as u8, new_state as u8, 1);
+    let (sk, old_state, new_state) = arguments(&ctx);
+    transition::take_over(&ctx, sk, old_state, new_state, 1);
     0
 }
 
 /// A third, for what the second was kept from while it stood in.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn twice_skipped(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let old_state: u32 = ctx.arg(1);
-    let new_state: u32 = ctx.arg(2);
-    transition::take_over(&ctx, sk, old_state as u8, new_state as u8, 2);
+    let (sk, old_state, new_state) = arguments(&ctx);
+    transition::take_over(&ctx, sk, old_state, new_state, 2);
     0
+}
+
+/// Those of the tracepoint: `(const struct sock *sk, const int oldstate, const int newstate)`.
+#[inline(always)]
+fn arguments(ctx: &BtfTracePointContext) -> (*const c_void, u8, u8) {
+    let (old_state, new_state): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    (ctx.arg(0), old_state as u8, new_state as u8)
 }
 
 /// `security_sock_graft(struct sock *sk, struct socket *parent)` (`security/security.c`): accept(2) gives a socket

@@ -64,8 +64,8 @@ pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, 
 /// the one before, because that was at work on this CPU already: an interrupt's packet, or from Linux 7 on another
 /// task, came in between.
 ///
-/// The other way round, if something comes in between the two programs of one event, both write it: [`TAKEN_OVER`]
-/// tells user space to look.
+/// The other way round, if something comes in between the two programs of one event, both write it:
+/// [`tcptrace_common::TAKEN_OVER`] tells user space to look.
 #[inline(always)]
 pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
     if !concerns_us(sk, old_state, new_state) {

@@ -12,13 +12,21 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     Some(Stat::read(pid)?.start_ticks)
 }
 
+/// The same of a time in nanoseconds since boot, as the kernel has it.
+pub(super) fn ticks(ns: u64) -> u64 {
+    ns / tick_ns()
+}
+
+fn tick_ns() -> u64 {
+    1_000_000_000 / rustix::param::clock_ticks_per_second()
+}
+
 /// What the system says of a process; `None` where it has ended, its pid given to another one or not.
 pub fn condition(id: ProcessId) -> Option<Condition> {
     let stat = Stat::read(id.pid).filter(|stat| stat.start_ticks == id.start_ticks)?;
-    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
     Some(Condition {
         comm: stat.comm,
-        cpu_ns: stat.cpu_ticks.saturating_mul(tick_ns),
+        cpu_ns: stat.cpu_ticks.saturating_mul(tick_ns()),
         stopped: matches!(stat.state, b'T' | b't'),
         fds_open: open(id.pid),
         fds_limit: fs::read(format!("/proc/{}/limits", id.pid)).ok().as_deref().and_then(soft_limit),
@@ -88,6 +96,10 @@ mod tests {
         let comm = *b"a) R 1 (b\n\0\0\0\0\0\0";
         let stat = Stat { comm, state: b'T', cpu_ticks: 150, start_ticks: 987_654 };
         assert_eq!(Stat::parse(line), Some(stat));
+        let line = b"7 (a) R (b) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n";
+        assert_eq!(Stat::parse(line).map(|stat| stat.start_ticks), Some(4711));
+        assert_eq!(Stat::parse(b"7 (a S 1"), None);
+        assert_eq!(Stat::parse(b"7 (a) S 1"), None);
         assert_eq!(Stat::parse(b"4242 (cut) S 1 2"), None);
         assert_eq!(Stat::parse(b""), None);
     }

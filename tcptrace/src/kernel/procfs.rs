@@ -5,7 +5,10 @@ use std::fs;
 
 use rustc_hash::FxHashMap;
 
-use super::container::container;
+use super::{
+    container::container,
+    descriptors::{start_ticks, ticks},
+};
 use crate::walk::{Holder, Named, Walk};
 
 /// What can be said of a process beyond its pid.
@@ -40,19 +43,9 @@ impl Process {
         process.exe = exe.ok().map(|path| path.into_os_string().into_encoded_bytes());
         process.cgroup = file("cgroup").as_deref().and_then(cgroup);
         process.container = process.cgroup.as_deref().and_then(container);
-        let is_meant = named.is_none_or(|named| {
-            let ticks = named.start_ns / (1_000_000_000 / rustix::param::clock_ticks_per_second());
-            file("stat").as_deref().and_then(start_ticks) == Some(ticks)
-        });
+        let is_meant = named.is_none_or(|named| start_ticks(pid) == Some(ticks(named.start_ns)));
         if is_meant { process } else { Self::default() }
     }
-}
-
-/// When a process started, clock ticks since boot: the 22nd field of its stat. The second is its name in brackets,
-/// which may hold anything.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
-    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// The first number of the line `Uid:` in a process's status.
@@ -145,20 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn the_start_comes_after_a_name_of_any_bytes() {
-        let stat = b"7 (a) R (b) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n";
-        assert_eq!(start_ticks(stat), Some(4711));
-        assert_eq!(start_ticks(b"7 (a S 1"), None);
-        assert_eq!(start_ticks(b"7 (a) S 1"), None);
-    }
-
-    #[test]
     fn another_process_with_the_same_pid_is_not_meant() {
         let pid = std::process::id();
-        let start = fs::read(format!("/proc/{pid}/stat")).ok().as_deref().and_then(start_ticks);
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         let named = |ticks| Some(Named { start_ns: ticks * tick_ns + 1, uid: 0, comm: [0; 16] });
-        let start = start.expect("we run");
+        let start = start_ticks(pid).expect("we run");
         assert!(Process::look_up(pid, named(start)).exe.is_some());
         assert_eq!(Process::look_up(pid, named(start + 1)), Process::default());
     }
