@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Parser;
 use tcptrace_common::state;
 
-use crate::{kernel::Feature, report::Views, states::State, tracker::Policy};
+use crate::{filter::Filter, kernel::Feature, report::Views, states::State, tracker::Policy};
 
 /// Thresholds and the like must leave room for sums on a 64-bit nanosecond clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -49,6 +49,9 @@ pub struct Cli {
     )]
     once: bool,
 
+    #[command(flatten)]
+    filter: Filter,
+
     /// Stop after DUR
     #[arg(long, value_name = "DUR", value_parser = positive_duration, help_heading = "Output")]
     duration: Option<Duration>,
@@ -82,6 +85,7 @@ Examples:
   sudo tcptrace --stuck 30s --json     the same for a log pipeline
   sudo tcptrace --stuck 30s --once     for a health check: 1 if anything is stuck
   sudo tcptrace                        every TCP state transition
+  sudo tcptrace --port 443 -6          those of some sockets
 
 Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
 be traced; 4 failed while running.";
@@ -97,6 +101,8 @@ pub struct Plan {
     pub states: Vec<State>,
     /// Whether to judge what is open right now, and end.
     pub once: bool,
+    /// What is reported.
+    pub filter: Filter,
     /// When to stop.
     pub duration: Option<Duration>,
     /// After how many records to stop.
@@ -147,6 +153,7 @@ impl Cli {
             policy,
             states: self.state,
             once: self.once,
+            filter: self.filter,
             duration: self.duration,
             count: self.count,
             json: self.json,
@@ -273,6 +280,7 @@ mod tests {
             "--queue-size 4095",
             "--queue-size 1073741825",
             "--queue-size 1k",
+            "--port 0-65536",
             "--nonsense",
             "leftover",
         ] {

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod diagnostics;
+pub mod filter;
 pub mod kernel;
 pub mod once;
 pub mod output;

@@ -26,7 +26,8 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     let started_ns = clock::monotonic_ns();
     let threshold_ns = plan.policy.threshold_ns;
     let reporter = Reporter::new(plan.views, threshold_ns);
-    let mut sink = Sink::new(reporter, Rollup::new(started_ns, threshold_ns), format, output, plan.count);
+    let rollup = Rollup::new(started_ns, threshold_ns);
+    let mut sink = Sink::new(reporter, rollup, plan.filter.clone(), format, output, plan.count);
 
     let watched = plan.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;
@@ -48,6 +49,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     sink.roll_up(sink.rollup.all(), clock::monotonic_ns());
     let totals = sink.summary(started_ns);
     if sink.is_text() {
+        let others = sink.count_admitted(&others, &walk);
         say(report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold()));
     }
     finish(sink)?;

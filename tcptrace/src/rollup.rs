@@ -2,7 +2,8 @@
 //! when the process runs out of descriptors.
 //!
 //! Pure: findings, the time and what the system says of a process come in as arguments. A socket that several processes
-//! hold counts in each of them, and once in a process that holds it by several descriptors. Memory is bounded by the
+//! hold counts in each of them, and once in a process that holds it by several descriptors; one that nobody has accepted
+//! counts in those that hold its listener, but takes none of their descriptors. Memory is bounded by the
 //! stuck sockets and the processes that hold or held one and still live.
 
 mod growth;
@@ -56,7 +57,7 @@ pub struct Rolled {
     pub ended: bool,
     /// Whether it is stopped, by a signal or a debugger.
     pub stopped: bool,
-    /// Sockets reported stuck, not cleared, that it holds.
+    /// Sockets found stuck, not cleared, that it holds or does not accept.
     pub stuck: usize,
     /// Age of the oldest of them, nanoseconds, as far as it is proven.
     pub oldest_ns: Option<u64>,
@@ -90,6 +91,8 @@ pub struct Rollup {
 struct Held {
     since_ns: u64,
     by: Vec<ProcessId>,
+    /// Whether each of them has a descriptor of it.
+    has_fd: bool,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,10 @@ struct Process {
     /// (since when, cookie) of its stuck sockets: the first is the oldest.
     stuck: BTreeSet<(u64, u64)>,
     growth: Growth,
+    /// The growth of those for which it has a descriptor.
+    fd_growth: Growth,
+    /// Whether its roll-up is wanted.
+    shown: bool,
     /// Whether it has more or fewer than were told, or other ones.
     changed: bool,
     told_ns: Option<u64>,
@@ -117,16 +124,18 @@ impl Rollup {
         }
     }
 
-    /// A socket has been reported stuck, for the first time or again: since when it is in its state, when it was seen
-    /// there, and which processes hold it, in any order and each as often as it likes.
-    pub fn stuck(&mut self, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
+    /// A socket has been found stuck, for the first time or again: since when it is in its state, when it was seen
+    /// there, and which processes are answerable for it, in any order and each as often as it likes. `has_fd`: whether
+    /// they hold it, or only the listener in whose queue it is.
+    pub fn stuck(&mut self, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId], has_fd: bool) {
         let since_ns = since.latest_ns();
         let mut by = holders.to_vec();
         by.sort_unstable();
         by.dedup();
-        let known = self.sockets.insert(cookie, Held { since_ns, by });
+        let known = self.sockets.insert(cookie, Held { since_ns, by, has_fd });
         let is_new = known.is_none();
-        let (before, was_since_ns) = known.map_or_else(Default::default, |held| (held.by, held.since_ns));
+        let before = known.unwrap_or(Held { since_ns, by: Vec::new(), has_fd });
+        let was_since_ns = before.since_ns;
         let now = &self.sockets[&cookie].by;
         // What was there before the start is the base that growth comes on top of; so is what a process was handed.
         let stuck_ns =
@@ -136,28 +145,36 @@ impl Rollup {
             let process = self.processes.entry(*id).or_insert_with(|| Process::new(began_ns));
             if process.stuck.is_empty() {
                 // However long it had none before: how fast it grows is how fast this leak grows.
-                process.growth = first_ns.map_or_else(|| Growth::since(began_ns), Growth::since_first);
+                let begin = || first_ns.map_or_else(|| Growth::since(began_ns), Growth::since_first);
+                (process.growth, process.fd_growth) = (begin(), begin());
             }
             process.stuck.remove(&(was_since_ns, cookie));
             process.stuck.insert((since_ns, cookie));
             process.changed = true;
             if let Some(stuck_ns) = stuck_ns {
-                process.growth.add(stuck_ns, 1);
+                process.grow(stuck_ns, 1, has_fd);
             }
         }
-        for id in before.iter().filter(|id| !now.contains(id)) {
+        for id in before.by.iter().filter(|id| !now.contains(id)) {
             if let Some(process) = self.processes.get_mut(id) {
-                process.loses((was_since_ns, cookie), seen_ns);
+                process.loses((was_since_ns, cookie), seen_ns, before.has_fd);
             }
+        }
+    }
+
+    /// The roll-up of this process is wanted: a record about one of its sockets has been reported.
+    pub fn show(&mut self, id: ProcessId) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.shown = true;
         }
     }
 
     /// A socket that was reported stuck no longer is.
     pub fn cleared(&mut self, cookie: u64, at_ns: u64) {
-        let Some(Held { since_ns, by }) = self.sockets.remove(&cookie) else { return };
+        let Some(Held { since_ns, by, has_fd }) = self.sockets.remove(&cookie) else { return };
         for id in by {
             if let Some(process) = self.processes.get_mut(&id) {
-                process.loses((since_ns, cookie), at_ns);
+                process.loses((since_ns, cookie), at_ns, has_fd);
             }
         }
     }
@@ -167,14 +184,14 @@ impl Rollup {
         self.processes.values().filter_map(Process::due_ns).min()
     }
 
-    /// The processes whose roll-up is due, by pid.
+    /// The processes whose roll-up is wanted and due, by pid.
     pub fn due(&self, now_ns: u64) -> Vec<ProcessId> {
         self.which(|process| process.due_ns().is_some_and(|due| due <= now_ns))
     }
 
-    /// All processes that hold or held a stuck socket, by pid.
+    /// All processes whose roll-up is wanted, by pid.
     pub fn all(&self) -> Vec<ProcessId> {
-        self.which(|_| true)
+        self.which(|process| process.shown)
     }
 
     fn which(&self, wanted: impl Fn(&Process) -> bool) -> Vec<ProcessId> {
@@ -198,7 +215,8 @@ impl Rollup {
         let growth_per_min = process.growth.per_minute(now_ns);
         let free =
             condition.fds_limit.zip(condition.fds_open).map(|(limit, open)| limit.saturating_sub(open));
-        let per_second = growth_per_min.filter(|growth| *growth > 0.0).map(|growth| growth / 60.0);
+        let fds_per_min = process.fd_growth.per_minute(now_ns).filter(|growth| *growth > 0.0);
+        let per_second = fds_per_min.map(|growth| growth / 60.0);
         Some(Rolled {
             comm: process.comm,
             ended: false,
@@ -217,7 +235,8 @@ impl Rollup {
     /// when it last did.
     pub fn forget_ended(&mut self, lives: impl Fn(ProcessId) -> bool) {
         if self.processes.len() >= self.room {
-            self.processes.retain(|id, process| !process.stuck.is_empty() || process.changed || lives(*id));
+            self.processes
+                .retain(|id, process| !process.stuck.is_empty() || process.due_ns().is_some() || lives(*id));
             self.room = (2 * self.processes.len()).max(64);
         }
     }
@@ -228,6 +247,8 @@ impl Process {
         Self {
             stuck: BTreeSet::new(),
             growth: Growth::since(began_ns),
+            fd_growth: Growth::since(began_ns),
+            shown: false,
             changed: false,
             told_ns: None,
             comm: None,
@@ -235,15 +256,22 @@ impl Process {
         }
     }
 
-    fn loses(&mut self, socket: (u64, u64), at_ns: u64) {
+    fn loses(&mut self, socket: (u64, u64), at_ns: u64, has_fd: bool) {
         if self.stuck.remove(&socket) {
-            self.growth.add(at_ns, -1);
+            self.grow(at_ns, -1, has_fd);
             self.changed = true;
         }
     }
 
+    fn grow(&mut self, at_ns: u64, change: i64, has_fd: bool) {
+        self.growth.add(at_ns, change);
+        if has_fd {
+            self.fd_growth.add(at_ns, change);
+        }
+    }
+
     fn due_ns(&self) -> Option<u64> {
-        self.changed.then(|| self.told_ns.map_or(0, |told| told.saturating_add(BETWEEN_NS)))
+        (self.changed && self.shown).then(|| self.told_ns.map_or(0, |told| told.saturating_add(BETWEEN_NS)))
     }
 
     fn busy(&mut self, cpu_ns: u64, now_ns: u64) -> Option<f64> {

@@ -72,6 +72,7 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
         sink: Sink::new(
             Reporter::new(plan.views, plan.policy.threshold_ns),
             Rollup::new(started_ns, plan.policy.threshold_ns),
+            plan.filter.clone(),
             format,
             output,
             plan.count,
@@ -175,6 +176,7 @@ impl Session {
         }
         let at = self.sink.at(walk.started_ns);
         self.sink.record(Record { at, event: Event::Start(start) });
+        self.sink.meet(&walk);
         self.take_in(&walk)?;
         self.judge(&walk);
         self.roll_up();

@@ -1,17 +1,21 @@
-//! Findings and records in, batches of lines to the output: rendering, counting down `--count`, and dropping what may
-//! be dropped when the reader is too slow.
+//! Findings and records in, batches of lines to the output: filtering, rendering, counting down `--count`, and dropping
+//! what may be dropped when the reader is too slow.
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     clock::{self, WallClock},
-    kernel::{Process, condition, start_ticks},
+    filter::{Admission, Filter},
+    kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
-    report::{self, Event, Evidence, Instant, ProcessRecord, Record, Reporter, Summary, Text},
+    report::{
+        self, Event, Evidence, Instant, Name, OwnerHow, ProcessRecord, Record, Reporter, SocketId, Stuck,
+        Summary, Text,
+    },
     rollup::{ProcessId, Rollup},
-    tracker::Finding,
-    walk::{Holder, Walk},
+    tracker::{Finding, Socket},
+    walk::{Named, Walk},
 };
 
 /// Bytes of records that are handed to the output at the most at a time.
@@ -29,6 +33,8 @@ pub enum Format {
 pub(crate) struct Sink {
     pub(crate) reporter: Reporter,
     pub(crate) rollup: Rollup,
+    admission: Admission,
+    processes: ProcessCache,
     format: Format,
     pub(crate) output: Output,
     lines: Vec<u8>,
@@ -45,12 +51,24 @@ impl Sink {
     pub(crate) fn new(
         reporter: Reporter,
         rollup: Rollup,
+        filter: Filter,
         format: Format,
         output: Output,
         left: Option<u64>,
     ) -> Self {
         let wall = WallClock::now();
-        Self { reporter, rollup, format, output, lines: Vec::new(), wall, left, dropped: 0 }
+        Self {
+            reporter,
+            rollup,
+            admission: Admission::by(filter),
+            processes: ProcessCache::default(),
+            format,
+            output,
+            lines: Vec::new(),
+            wall,
+            left,
+            dropped: 0,
+        }
     }
 
     /// Whether people read along.
@@ -63,8 +81,61 @@ impl Sink {
         if let Finding::Cleared { cookie, at_ns, .. } = finding {
             self.rollup.cleared(*cookie, *at_ns);
         }
-        if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
+        if let Some(mut record) = self.reporter.finding(finding, evidence, self.wall) {
+            let is_admitted = self.is_admitted(&mut record);
+            self.report(record, is_admitted);
+        }
+    }
+
+    /// Takes note of who holds what was open before the start: a filter may ask for it.
+    pub(crate) fn meet(&mut self, walk: &Walk) {
+        if self.admission.filter.asks_for_processes() {
+            let all = walk.sockets.iter().map(|row| row.cookie).collect();
+            let evidence = Evidence::gather(walk, &all, Process::look_up);
+            for row in &walk.sockets {
+                self.admission.learn(row.cookie, &report::charged(row.cookie, &evidence).0);
+            }
+        }
+    }
+
+    /// How many of these sockets, as a walk has seen them, the filter admits.
+    pub(crate) fn count_admitted(&self, sockets: &[(u64, Socket)], walk: &Walk) -> usize {
+        if self.admission.filter.is_empty() {
+            return sockets.len();
+        }
+        let cookies = sockets.iter().map(|(cookie, _)| *cookie).collect();
+        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
+        let is_admitted = |(cookie, socket): &&(u64, Socket)| {
+            let id = SocketId::new(*cookie, socket.netns, &socket.tuple);
+            self.admission.filter.admits(&id, &report::charged(*cookie, &evidence).0)
+        };
+        sockets.iter().filter(is_admitted).count()
+    }
+
+    /// Whether a record is admitted. What it leaves open of the process that acted is looked up where that is worth it.
+    fn is_admitted(&mut self, record: &mut Record) -> bool {
+        let asks = self.admission.filter.asks_for_processes();
+        let actor = match &mut record.event {
+            Event::Transition(transition) if asks => transition.owner.as_mut(),
+            Event::Cleared(cleared) => cleared.by.as_mut(),
+            _ => None,
+        };
+        if let Some(owner) = actor {
+            let comm = owner.comm.as_ref().map(Name::bytes);
+            if let Some(process) = self.processes.find(owner.pid, comm, record.at.mono_ns) {
+                report::complete(owner, process);
+            }
+        }
+        self.admission.admits(&record.event)
+    }
+
+    /// Hands over a record of a view, or counts that a filter keeps it back.
+    fn report(&mut self, record: Record, is_admitted: bool) {
+        if is_admitted {
+            self.reporter.reported(&record.event);
             self.record(record);
+        } else {
+            self.reporter.filtered();
         }
     }
 
@@ -77,21 +148,32 @@ impl Sink {
         });
         let cookies: FxHashSet<u64> = stuck.collect();
         let evidence = Evidence::gather(walk, &cookies, Process::look_up);
-        let mut processes: FxHashMap<u32, ProcessId> = FxHashMap::default();
-        let mut holders: FxHashMap<u64, Vec<ProcessId>> = FxHashMap::default();
-        for Holder { cookie, pid, .. } in walk.holders.iter().filter(|held| cookies.contains(&held.cookie)) {
-            let id = processes.entry(*pid).or_insert_with(|| {
-                // One that has ended by now has its last record coming, and no time of start is needed for that.
-                ProcessId { pid: *pid, start_ticks: start_ticks(*pid).unwrap_or(0) }
-            });
-            holders.entry(*cookie).or_default().push(*id);
-        }
+        let named = walk.holders.iter().map(|holder| (holder.pid, holder.process)).collect();
+        let mut ids = ProcessIds { named, known: FxHashMap::default() };
         for finding in findings {
-            if let Finding::Stuck { cookie, socket, seen_ns } = finding {
-                let holders = holders.get(cookie).map_or(&[][..], Vec::as_slice);
-                self.rollup.stuck(*cookie, socket.since, *seen_ns, holders);
+            let Finding::Stuck { cookie, socket, seen_ns } = finding else {
+                self.finding(finding, &evidence);
+                continue;
+            };
+            let Some(mut record) = self.reporter.finding(finding, &evidence, self.wall) else { continue };
+            let is_admitted = self.is_admitted(&mut record);
+            if let Event::Stuck(stuck) = &record.event {
+                let Stuck { owners, owner_how, .. } = &**stuck;
+                let answerable: Vec<_> = match owner_how {
+                    OwnerHow::Fd | OwnerHow::Listener => {
+                        owners.iter().map(|owner| ids.of(owner.pid)).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                let has_fd = *owner_how == OwnerHow::Fd;
+                self.rollup.stuck(*cookie, socket.since, *seen_ns, &answerable, has_fd);
+                for (owner, id) in owners.iter().zip(answerable).filter(|_| is_admitted) {
+                    if self.admission.filter.admits_owner(owner) {
+                        self.rollup.show(id);
+                    }
+                }
             }
-            self.finding(finding, &evidence);
+            self.report(record, is_admitted);
         }
     }
 
@@ -182,5 +264,18 @@ impl Sink {
     /// An instant, given on the monotonic clock.
     pub(crate) fn at(&self, mono_ns: u64) -> Instant {
         Instant { wall_ns: self.wall.at(mono_ns), mono_ns }
+    }
+}
+
+/// Which process each pid of a walk is.
+struct ProcessIds {
+    named: FxHashMap<u32, Option<Named>>,
+    known: FxHashMap<u32, ProcessId>,
+}
+
+impl ProcessIds {
+    fn of(&mut self, pid: u32) -> ProcessId {
+        let named = self.named.get(&pid).copied().flatten();
+        *self.known.entry(pid).or_insert_with(|| process_id(pid, named))
     }
 }

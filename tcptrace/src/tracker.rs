@@ -44,7 +44,7 @@ pub struct Actor {
     pub tid: u32,
     /// Real user id.
     pub uid: u32,
-    /// The process's name, NUL-padded; `None` where only the thread's can be read.
+    /// The process's name, NUL-padded; `None` where only that of another of its threads can be read.
     pub comm: Option<[u8; COMM_LEN]>,
     /// The thread's name, NUL-padded.
     pub thread_comm: [u8; COMM_LEN],
@@ -53,7 +53,9 @@ pub struct Actor {
 impl Actor {
     fn of(transition: &Transition) -> Option<Self> {
         let Transition { flags, pid, tid, uid, comm, thread_comm, .. } = *transition;
-        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0);
+        // The first thread has the process's name.
+        let leader = Some(thread_comm).filter(|_| pid == tid);
+        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0).or(leader);
         (flags & ACTOR_KNOWN != 0).then_some(Self { pid, tid, uid, comm, thread_comm })
     }
 }
@@ -349,8 +351,8 @@ impl Tracker {
     }
 
     /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
-    /// walk, taken in just before. Returns how many are in a watched state and not proven to be stuck there.
-    pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> usize {
+    /// walk, taken in just before. Returns those in a watched state that are not proven to be stuck there.
+    pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
         let is_stuck = |socket: &Socket| socket.due_ns <= socket.heard_ns;
         let watched = self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER);
         let (mut stuck, others): (Vec<_>, Vec<_>) = watched.partition(|(_, socket)| is_stuck(socket));
@@ -358,7 +360,7 @@ impl Tracker {
         for (cookie, socket) in stuck {
             found(Finding::Stuck { cookie: *cookie, socket: *socket, seen_ns: socket.heard_ns });
         }
-        others.len()
+        others.into_iter().map(|(cookie, socket)| (*cookie, *socket)).collect()
     }
 
     /// Forgets a socket that is no longer there, its closing never heard of.

@@ -281,6 +281,16 @@ impl Puppet {
         self.fork()
     }
 
+    /// Has a child come that has this pid and leaks one connection to itself, until this is dropped. Returns the leak.
+    pub fn leak_as(&mut self, pid: u32) -> Sock {
+        socket(&self.tell(format_args!("leak-as {pid}"))["leak"])
+    }
+
+    /// Uses all the CPU time that it can get from now on.
+    pub fn spin(&mut self) {
+        self.tell("spin");
+    }
+
     /// Has so many children come, leak `pairs` connections each, and end within `at_most_us` of that. Returns what
     /// they had.
     pub fn generations(&mut self, children: usize, pairs: usize, at_most_us: u64) -> Vec<Sock> {

@@ -168,6 +168,7 @@ const EVENTS: [(&str, bool, Fields); 9] = [
             ("transitions", Integer),
             ("lost", Integer),
             ("dropped", Integer),
+            ("filtered", Integer),
             ("stuck", Integer),
             ("cleared", Integer),
             ("lives", Integer),

@@ -234,6 +234,11 @@ impl Tracer {
         self.shared.state().records.clone()
     }
 
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.shared.state().lines.clone()
+    }
+
     /// Waits until it has done all there was to do, and waits itself.
     pub fn await_idle(&self) {
         let path = format!("/proc/{0}/task/{0}/stat", self.pid());

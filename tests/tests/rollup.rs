@@ -1,7 +1,9 @@
 //! The record `process`: how many stuck sockets a process holds, how fast they grow, and when its descriptors run out.
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use tests::{Record, Tracer, monotonic_ns, process::poll_until, scene::Scene};
+use tests::{
+    Puppet, Record, Signal, Sock, Tracer, TracerCommand, monotonic_ns, process::poll_until, scene::Scene,
+};
 
 const THRESHOLD: &str = "300ms";
 
@@ -120,4 +122,85 @@ fn without_the_stuck_view_no_process_is_rolled_up() {
     let leak = scene.leak();
     tracer.await_record("its transition", |record| record.is_about("transition", &leak.socket));
     assert_eq!(tracer.stop().count("process"), 0);
+}
+
+#[test]
+fn what_nobody_has_accepted_is_charged_to_who_holds_the_listener() {
+    let mut scene = Scene::new();
+    let pid = scene.server.pid();
+    let clients = scene.client.connect_many(scene.address(), 3);
+    scene.client.close_all(&clients);
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let rolled = tracer.await_record("its roll-up", |record| of(pid)(record) && record.int("stuck") == 3);
+    assert_eq!((rolled.int("fds_open"), rolled.get("fds_full_in_s").is_null()), (open_fds(pid), true));
+    // Accepted and closed, they are nobody's.
+    let accepted = scene.server.accept_many(&scene.listener, 3);
+    scene.server.close_all(&accepted);
+    for socket in &accepted {
+        tracer.await_cleared(&Sock { pid: 0, fd: 0, ..*socket });
+    }
+    let run = tracer.stop();
+    let last = run.records.iter().rfind(|record| of(pid)(record)).expect("one at the end");
+    assert_eq!((last.int("stuck"), last.text("comm")), (0, "puppet"), "{last:?}");
+}
+
+#[test]
+fn a_pid_used_again_is_another_process() {
+    let mut scene = Scene::new();
+    let mut other = Puppet::new();
+    other.rename(b"second");
+    let first = scene.leak().socket;
+    let pid = scene.server.pid();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    tracer.await_record("its roll-up", |record| of(pid)(record) && record.int("stuck") == 1);
+    let Scene { server, client: _client, namespace: _namespace, .. } = scene;
+    server.kill();
+    tracer.await_cleared(&first);
+
+    let second = other.leak_as(pid);
+    assert_eq!(second.pid, pid);
+    let stuck = tracer.await_stuck(&second);
+    let owner = &stuck.get("owners")[0];
+    assert_eq!((&owner["pid"], &owner["comm"]), (&pid.into(), &"second".into()), "{stuck:?}");
+    // It is told at once: the ten seconds between two records of a process are another's.
+    let rolled = tracer.await_record("its own roll-up", |record| {
+        of(pid)(record) && record.text("comm") == "second" && record.int("stuck") == 1
+    });
+    assert!(
+        rolled.number("oldest_ms")
+            < (rolled.mono_ns() - stuck.mono_ns()) as f64 / 1e6 + stuck.number("age_max_ms") + 1.0
+    );
+    let run = tracer.stop();
+    let of_first: Vec<_> =
+        run.records.iter().filter(|record| of(pid)(record) && record.text("comm") == "puppet").collect();
+    let last = of_first.last().expect("its last one");
+    assert_eq!((last.int("stuck"), last.get("fds_open").is_null()), (0, true), "{of_first:?}");
+}
+
+#[test]
+fn a_process_that_is_stopped_or_busy_is_told_so_in_text() {
+    let mut scene = Scene::new();
+    let pid = scene.server.pid();
+    let words = format!("puppet/{pid}:");
+    let tracer = TracerCommand::new(&["--stuck", THRESHOLD]).start();
+    let leak = scene.leak().socket;
+    let line = tracer.await_line("its roll-up", |line| line.contains(&words));
+    assert!(!line.contains("stopped") && !line.contains("busy"), "{line}");
+    scene.server.spin();
+    let rolled = || tracer.lines().into_iter().filter(|line| line.contains(&words)).collect::<Vec<_>>();
+    poll_until("a busy process", || {
+        // One more, so that there is something to tell; how busy it is, is over the time since it was last told.
+        let told = rolled().len();
+        scene.leak();
+        poll_until("another roll-up", || (rolled().len() > told).then_some(()));
+        rolled().last().is_some_and(|line| line.contains(" busy: ")).then_some(())
+    });
+    scene.server.signal(Signal::STOP);
+    let tracer = {
+        drop(tracer);
+        TracerCommand::new(&["--stuck", THRESHOLD]).start()
+    };
+    tracer.await_line("a stopped process", |line| line.contains(&words) && line.contains(" stopped, "));
+    scene.server.signal(Signal::CONT);
+    scene.server.close(&leak);
 }

@@ -5,11 +5,21 @@ use std::fs;
 
 use tcptrace_common::COMM_LEN;
 
-use crate::rollup::{Condition, ProcessId};
+use crate::{
+    rollup::{Condition, ProcessId},
+    walk::Named,
+};
 
 /// When a process started, as [`ProcessId::start_ticks`]; `None` where there is no such process.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     Some(Stat::read(pid)?.start_ticks)
+}
+
+/// The process with this pid, told from others by its start: by what the kernel said of it, or else by what `/proc` says
+/// now. (One that has ended by now has its last roll-up coming: no start is needed for that.)
+pub fn process_id(pid: u32, named: Option<Named>) -> ProcessId {
+    let start_ticks = named.map(|named| ticks(named.start_ns)).or_else(|| start_ticks(pid));
+    ProcessId { pid, start_ticks: start_ticks.unwrap_or(0) }
 }
 
 /// The same of a time in nanoseconds since boot, as the kernel has it.

@@ -12,6 +12,7 @@ mod load;
 mod loader;
 mod lost;
 mod namespaces;
+mod process_cache;
 mod procfs;
 mod refusal;
 mod sock_diag;
@@ -34,9 +35,10 @@ use crate::{
     diagnostics::{KernelLog, say},
     walk::Walk,
 };
-pub use descriptors::{condition, start_ticks};
+pub use descriptors::{condition, process_id, start_ticks};
 use join::Join;
 use lost::Losses;
+pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;
 pub use refusal::Refusal;
 pub use sources::{Feature, Source};

@@ -14,6 +14,8 @@ use crate::walk::{Holder, Named, Walk};
 /// What can be said of a process beyond its pid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
+    /// Its pids in the namespaces within the host's (`NSpid` in `/proc/PID/status`, pid_namespaces(7)).
+    pub inner_pids: Vec<u32>,
     /// Its name (`/proc/PID/comm`), any bytes.
     pub comm: Option<Vec<u8>>,
     /// Its executable (`/proc/PID/exe`), any bytes.
@@ -32,13 +34,16 @@ impl Process {
     pub fn look_up(pid: u32, named: Option<Named>) -> Self {
         let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
         let mut process = Self::default();
+        let status = file("status").unwrap_or_default();
         if named.is_none() {
             process.comm = file("comm").map(|mut comm| {
                 comm.pop_if(|last| *last == b'\n');
                 comm
             });
-            process.uid = file("status").as_deref().and_then(real_uid);
+            process.uid = numbers(&status, b"Uid:").next();
         }
+        // The first one is the pid itself.
+        process.inner_pids = numbers(&status, b"NSpid:").skip(1).collect();
         let exe = fs::read_link(format!("/proc/{pid}/exe"));
         process.exe = exe.ok().map(|path| path.into_os_string().into_encoded_bytes());
         process.cgroup = file("cgroup").as_deref().and_then(cgroup);
@@ -48,10 +53,11 @@ impl Process {
     }
 }
 
-/// The first number of the line `Uid:` in a process's status.
-fn real_uid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+/// The numbers in the line of a process's status that begins like this.
+fn numbers<'a>(status: &'a [u8], name: &[u8]) -> impl Iterator<Item = u32> + use<'a> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
+    let words = line.and_then(|line| std::str::from_utf8(line).ok()).unwrap_or("").split_ascii_whitespace();
+    words.map_while(|word| word.parse().ok())
 }
 
 /// The path in a process's cgroup file: that of the unified hierarchy (`0::`), or systemd's where all
@@ -106,11 +112,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uid_is_the_real_one() {
-        assert_eq!(real_uid(b"Name:\tx\nUid:\t1000\t0\t0\t0\nGid:\t1\n"), Some(1000));
-        assert_eq!(real_uid(b"Name:\tUid: 5\n"), None);
-        assert_eq!(real_uid(b"Uid:\n"), None);
-        assert_eq!(real_uid(b""), None);
+    fn numbers_are_those_of_the_line_asked_for() {
+        let of = |status: &[u8], name: &[u8]| numbers(status, name).collect::<Vec<_>>();
+        let status = b"Name:\tNSpid: 5\nUid:\t1000\t0\t0\t0\nNSpid:\t4242\t17\t1\n";
+        assert_eq!(of(status, b"Uid:"), [1000, 0, 0, 0]);
+        assert_eq!(of(status, b"NSpid:"), [4242, 17, 1]);
+        assert_eq!(of(b"Uid:\t7 x 8\n", b"Uid:"), [7]);
+        assert_eq!(of(b"Uid:\n", b"Uid:"), [0_u32; 0]);
+        assert_eq!(of(b"", b"Uid:"), [0_u32; 0]);
     }
 
     #[test]

@@ -69,13 +69,11 @@ impl Reporter {
                 })
             }
             Finding::Stuck { cookie, socket, seen_ns } => {
-                self.totals.stuck += 1;
                 let stuck = Self::stuck(*cookie, socket, *seen_ns, evidence, at);
                 let stuck = Stuck { threshold_ms: milliseconds(self.threshold_ns), ..stuck };
                 self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck)) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
-                self.totals.cleared += 1;
                 self.views.stuck.then(|| Record {
                     at: at(*at_ns),
                     event: Event::Cleared(Cleared {
@@ -91,6 +89,20 @@ impl Reporter {
         }
     }
 
+    /// Counts a record that is reported.
+    pub fn reported(&mut self, event: &Event) {
+        match event {
+            Event::Stuck(_) => self.totals.stuck += 1,
+            Event::Cleared(_) => self.totals.cleared += 1,
+            _ => {}
+        }
+    }
+
+    /// Counts a record that a filter kept back.
+    pub fn filtered(&mut self) {
+        self.totals.filtered += 1;
+    }
+
     fn stuck(
         cookie: u64,
         socket: &Socket,
@@ -100,13 +112,7 @@ impl Reporter {
     ) -> Stuck {
         let row = evidence.row(cookie);
         let listeners = evidence.listeners(cookie);
-        let mut owners = holders(cookie, evidence);
-        let mut owner_how = OwnerHow::Fd;
-        if owners.is_empty() {
-            owners = listeners.iter().flat_map(|listener| holders(listener.cookie, evidence)).collect();
-            owners.sort_unstable_by_key(|owner| (owner.pid, owner.fd));
-            owner_how = OwnerHow::Listener;
-        }
+        let (mut owners, mut owner_how) = charged(cookie, evidence);
         let origin = origin(cookie, socket, evidence, &at);
         if let (true, Some(origin)) = (owners.is_empty(), &origin) {
             owners.push(Owner::once(origin.pid));
@@ -124,7 +130,7 @@ impl Reporter {
             recv_queue: row.map_or(0, cause::recv_queue),
             send_queue: row.map_or(0, cause::send_queue),
             cause: row.map_or(Cause::Unknown, Cause::of),
-            owner_how: if owners.is_empty() { OwnerHow::None } else { owner_how },
+            owner_how,
             owners,
             origin,
             listener: listeners.first().map(|row| Listener {
@@ -171,15 +177,7 @@ impl Reporter {
 
 /// The process of a task that acted.
 fn owner(actor: &Actor) -> Owner {
-    Owner {
-        pid: actor.pid,
-        fd: None,
-        comm: actor.comm.map(Name),
-        exe: None,
-        uid: Some(actor.uid),
-        cgroup: None,
-        container: None,
-    }
+    Owner { comm: actor.comm.map(Name), uid: Some(actor.uid), ..Owner::once(actor.pid) }
 }
 
 /// Where a socket came from: what the kernel keeps with it, or else what the tracker saw.
@@ -207,6 +205,19 @@ fn origin(
     })
 }
 
+/// Who is answerable for a socket, and why: who holds it, or the listener in whose accept queue it is.
+pub fn charged(cookie: u64, evidence: &Evidence) -> (Vec<Owner>, OwnerHow) {
+    let holding = holders(cookie, evidence);
+    if !holding.is_empty() {
+        return (holding, OwnerHow::Fd);
+    }
+    let listeners = evidence.listeners(cookie).iter();
+    let mut listening: Vec<_> = listeners.flat_map(|listener| holders(listener.cookie, evidence)).collect();
+    listening.sort_unstable_by_key(|owner| (owner.pid, owner.fd));
+    let how = if listening.is_empty() { OwnerHow::None } else { OwnerHow::Listener };
+    (listening, how)
+}
+
 /// Every process and descriptor that holds a socket.
 fn holders(cookie: u64, evidence: &Evidence) -> Vec<Owner> {
     evidence.holders(cookie).map(|(holder, process)| held(holder, process)).collect()
@@ -214,15 +225,24 @@ fn holders(cookie: u64, evidence: &Evidence) -> Vec<Owner> {
 
 /// The process that holds a socket.
 fn held(holder: &Holder, process: Option<&Process>) -> Owner {
-    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
     let comm = process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes);
-    Owner {
-        pid: holder.pid,
+    let mut owner = Owner {
         fd: Some(holder.fd),
         comm: holder.process.map(|process| Name(process.comm)).or(comm),
-        exe: process.and_then(|process| process.exe.as_ref()).map(text),
         uid: holder.process.map(|process| process.uid).or(process.and_then(|process| process.uid)),
-        cgroup: process.and_then(|process| process.cgroup.as_ref()).map(text),
-        container: process.and_then(|process| process.container.clone()),
+        ..Owner::once(holder.pid)
+    };
+    if let Some(process) = process {
+        complete(&mut owner, process);
     }
+    owner
+}
+
+/// Adds what was looked up about a process beyond its name and user.
+pub fn complete(owner: &mut Owner, process: &Process) {
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    owner.inner_pids.clone_from(&process.inner_pids);
+    owner.exe = process.exe.as_ref().map(text);
+    owner.cgroup = process.cgroup.as_ref().map(text);
+    owner.container.clone_from(&process.container);
 }

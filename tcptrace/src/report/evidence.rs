@@ -43,9 +43,14 @@ impl Evidence {
             evidence.processes.entry(holder.pid).or_insert_with(process);
             evidence.holders.entry(holder.cookie).or_default().push(*holder);
         }
-        for holders in evidence.holders.values_mut() {
+        for (cookie, holders) in &mut evidence.holders {
             holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
             holders.dedup();
+            // Accepted since the walk came by: the descriptors are read after the sockets.
+            if let Some(row) = evidence.rows.get_mut(cookie).filter(|row| row.flags & IN_ACCEPT_QUEUE != 0) {
+                row.flags &= !IN_ACCEPT_QUEUE;
+                evidence.listeners.remove(cookie);
+            }
         }
         evidence
     }
@@ -233,6 +238,16 @@ mod tests {
     fn an_accepted_socket_has_no_listener() {
         let accepted = SocketRow { flags: 0, ..waiting() };
         assert_eq!(listeners(&[accepted, listener(2, US, 1)]), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
+        let holder = Holder { cookie: 1, pid: 42, fd: 5, process: None };
+        let sockets = vec![waiting(), listener(2, US, 1)];
+        let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
+        let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([1]), |_, _| Process::default());
+        assert_eq!(evidence.row(1).map(|row| row.flags), Some(0));
+        assert!(evidence.listeners(1).is_empty());
     }
 
     #[test]

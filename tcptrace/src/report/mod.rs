@@ -9,7 +9,7 @@ mod record;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views};
+pub use assemble::{Reporter, Views, charged, complete};
 pub use evidence::Evidence;
 pub use process::ProcessRecord;
 pub use record::{

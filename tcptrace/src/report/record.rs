@@ -181,6 +181,9 @@ impl Serialize for Name {
 pub struct Owner {
     /// The process (thread group).
     pub pid: u32,
+    /// Its pids in the namespaces within the host's, as far as they were looked up.
+    #[serde(skip)]
+    pub inner_pids: Vec<u32>,
     /// Its descriptor.
     pub fd: Option<u32>,
     /// The process's name.
@@ -198,7 +201,8 @@ pub struct Owner {
 impl Owner {
     /// A process that once had to do with a socket: by now its pid may be another's, so that nothing is looked up.
     pub const fn once(pid: u32) -> Self {
-        Self { pid, fd: None, comm: None, exe: None, uid: None, cgroup: None, container: None }
+        let inner_pids = Vec::new();
+        Self { pid, inner_pids, fd: None, comm: None, exe: None, uid: None, cgroup: None, container: None }
     }
 }
 
@@ -399,6 +403,8 @@ pub struct Summary {
     pub lost: u64,
     /// Records not written, the reader being too slow.
     pub dropped: u64,
+    /// Records of the views that the filters kept back.
+    pub filtered: u64,
     /// `stuck` records made.
     pub stuck: u64,
     /// `cleared` records made.

@@ -87,6 +87,7 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
     let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
         Process {
+            inner_pids: Vec::new(),
             comm: Some(name.to_vec()),
             exe: Some(b"/usr/bin/java".to_vec()),
             uid: Some(1000),

@@ -19,6 +19,12 @@ const fn fds(open: u64, limit: u64) -> Condition {
     }
 }
 
+/// A stuck socket that these hold, and of which they are told.
+fn hold(rollup: &mut Rollup, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
+    rollup.stuck(cookie, since, seen_ns, holders, true);
+    holders.iter().for_each(|id| rollup.show(*id));
+}
+
 /// Sockets leaked by the server, each at the time it entered its state.
 struct Leaks {
     rollup: Rollup,
@@ -34,7 +40,7 @@ impl Leaks {
         for _ in 0..count {
             self.cookie += 1;
             let since = Since::between(None, BEGAN - MINUTE);
-            self.rollup.stuck(self.cookie, since, BEGAN, &[SERVER]);
+            hold(&mut self.rollup, self.cookie, since, BEGAN, &[SERVER]);
         }
     }
 
@@ -42,7 +48,7 @@ impl Leaks {
     fn stuck_at(&mut self, at_ns: u64, count: u64) {
         for _ in 0..count {
             self.cookie += 1;
-            self.rollup.stuck(self.cookie, Since::exact(at_ns - THRESHOLD), at_ns, &[SERVER]);
+            hold(&mut self.rollup, self.cookie, Since::exact(at_ns - THRESHOLD), at_ns, &[SERVER]);
         }
     }
 
@@ -172,12 +178,48 @@ fn when_descriptors_run_out_follows_from_growth_and_room() {
 }
 
 #[test]
+fn what_nobody_has_accepted_grows_and_takes_no_descriptors() {
+    let mut leaks = Leaks::new();
+    leaks.before_the_start(1);
+    let begin = BEGAN + THRESHOLD;
+    for second in 0..600 {
+        let since = Since::exact(BEGAN + second * SECOND);
+        leaks.rollup.stuck(10_000 + second, since, begin + second * SECOND, &[SERVER], false);
+    }
+    let now = begin + 10 * MINUTE;
+    let rolled = leaks.rollup.roll(SERVER, Some(&fds(424, 1024)), now).expect("a known process");
+    assert_eq!((rolled.stuck, rolled.fds_full_in_s), (601, None));
+    assert_about(rolled.growth_per_min, 60.0);
+    for second in 0..600 {
+        leaks.rollup.cleared(10_000 + second, now + second * SECOND);
+        leaks.stuck_at(now + second * SECOND, 1);
+    }
+    let rolled =
+        leaks.rollup.roll(SERVER, Some(&fds(424, 1024)), now + 10 * MINUTE).expect("a known process");
+    assert_about(rolled.growth_per_min, 0.0);
+    assert_about(rolled.fds_full_in_s, 600.0);
+}
+
+#[test]
+fn only_processes_that_are_wanted_are_told() {
+    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let seen = BEGAN + THRESHOLD;
+    rollup.stuck(1, Since::exact(BEGAN), seen, &[SERVER, OTHER], true);
+    assert_eq!((rollup.next_due_ns(), rollup.all()), (None, vec![]));
+    rollup.stuck(2, Since::exact(BEGAN), seen, &[OTHER], true);
+    rollup.show(OTHER);
+    assert_eq!((rollup.due(seen), rollup.all()), (vec![OTHER], vec![OTHER]));
+    let rolled = rollup.roll(OTHER, Some(&fds(0, 0)), seen).expect("a known process");
+    assert_eq!(rolled.stuck, 2, "also those that were not wanted");
+}
+
+#[test]
 fn a_socket_counts_once_in_each_process_that_holds_it() {
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
     let since = Since::exact(BEGAN);
     let seen = BEGAN + THRESHOLD;
-    rollup.stuck(1, since, seen, &[SERVER, OTHER, SERVER]);
-    rollup.stuck(2, Since::exact(BEGAN + SECOND), seen + SECOND, &[SERVER]);
+    hold(&mut rollup, 1, since, seen, &[SERVER, OTHER, SERVER]);
+    hold(&mut rollup, 2, Since::exact(BEGAN + SECOND), seen + SECOND, &[SERVER]);
     let now = seen + MINUTE;
     let mut rolled = |id| {
         let rolled = rollup.roll(id, Some(&fds(0, 0)), now).expect("a known process");
@@ -186,7 +228,7 @@ fn a_socket_counts_once_in_each_process_that_holds_it() {
     assert_eq!(rolled(SERVER), (2, Some(THRESHOLD + MINUTE)));
     assert_eq!(rolled(OTHER), (1, Some(THRESHOLD + MINUTE)));
     // Found stuck again, the other process having closed it meanwhile.
-    rollup.stuck(1, since, now, &[SERVER]);
+    hold(&mut rollup, 1, since, now, &[SERVER]);
     rollup.cleared(2, now);
     rollup.cleared(3, now);
     let mut stuck = |id| rollup.roll(id, Some(&fds(0, 0)), now).expect("a known process").stuck;
@@ -198,9 +240,9 @@ fn a_pid_used_again_starts_anew() {
     let again = ProcessId { start_ticks: 8, ..SERVER };
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
-    rollup.stuck(1, Since::exact(BEGAN), seen, &[SERVER]);
+    hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
     rollup.cleared(1, seen + SECOND);
-    rollup.stuck(2, Since::exact(BEGAN), seen + SECOND, &[again]);
+    hold(&mut rollup, 2, Since::exact(BEGAN), seen + SECOND, &[again]);
     assert_eq!(rollup.all(), [SERVER, again]);
     let last = rollup.roll(SERVER, None, seen + SECOND).expect("a known process");
     assert_eq!((last.ended, last.stuck, last.oldest_ns), (true, 0, None));
@@ -214,12 +256,12 @@ fn a_process_is_due_at_once_and_then_at_most_once_in_ten_seconds() {
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
     assert_eq!(rollup.next_due_ns(), None);
     let seen = BEGAN + THRESHOLD;
-    rollup.stuck(1, Since::exact(BEGAN), seen, &[SERVER]);
+    hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
     assert_eq!(rollup.due(seen), [SERVER]);
     rollup.roll(SERVER, Some(&fds(0, 0)), seen);
     assert_eq!((rollup.next_due_ns(), rollup.due(u64::MAX)), (None, vec![]), "nothing new");
 
-    rollup.stuck(2, Since::exact(BEGAN), seen + SECOND, &[SERVER]);
+    hold(&mut rollup, 2, Since::exact(BEGAN), seen + SECOND, &[SERVER]);
     assert_eq!(rollup.next_due_ns(), Some(seen + BETWEEN_NS));
     assert_eq!(rollup.due(seen + BETWEEN_NS - 1), []);
     assert_eq!(rollup.due(seen + BETWEEN_NS), [SERVER]);
@@ -232,7 +274,7 @@ fn a_process_is_due_at_once_and_then_at_most_once_in_ten_seconds() {
 #[test]
 fn cpu_time_is_a_share_of_the_time_between_two_roll_ups() {
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
-    rollup.stuck(1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[SERVER]);
+    hold(&mut rollup, 1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[SERVER]);
     let mut busy = |cpu_ns, at_ns| {
         let condition = Condition { cpu_ns, ..fds(0, 0) };
         rollup.roll(SERVER, Some(&condition), BEGAN + at_ns).expect("a known process").busy
@@ -248,7 +290,7 @@ fn processes_that_have_ended_do_not_pile_up() {
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
     for pid in 1..10_000 {
         let id = ProcessId { pid, start_ticks: 1 };
-        rollup.stuck(1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[id]);
+        hold(&mut rollup, 1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[id]);
         rollup.roll(id, Some(&fds(0, 0)), BEGAN + THRESHOLD);
         rollup.cleared(1, BEGAN + THRESHOLD);
         rollup.roll(id, Some(&fds(0, 0)), BEGAN + THRESHOLD);

@@ -398,5 +398,5 @@ fn one_look_finds_what_is_proven_to_be_stuck_and_counts_the_rest() {
         Finding::Stuck { cookie, seen_ns, .. } => stuck.push((cookie, seen_ns)),
         other => panic!("{other:?}"),
     });
-    assert_eq!((stuck, others), (vec![(1, at), (2, at)], 2), "the oldest first");
+    assert_eq!((stuck, others.len()), (vec![(1, at), (2, at)], 2), "the oldest first");
 }

@@ -48,7 +48,8 @@ pub(crate) fn generations(children: usize, pairs: usize, at_most_us: u64) -> Out
     Ok(json!({"leaks": leaks}))
 }
 
-fn leak(pairs: usize) -> Outcome<(Value, Vec<std::os::fd::OwnedFd>)> {
+/// Opens so many connections to itself and closes their clients' ends. Says what the servers' ends are.
+pub(crate) fn leak(pairs: usize) -> Outcome<(Value, Vec<std::os::fd::OwnedFd>)> {
     let address = "127.0.0.1:0".parse().map_err(text)?;
     let listener = socket(&address)?;
     net::bind(&listener, &address).map_err(text)?;

@@ -1,7 +1,7 @@
 //! Children, and what else a process can become.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::{fd::OwnedFd, unix::process::CommandExt as _},
     process::Command,
 };
@@ -13,7 +13,7 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
-use crate::{Outcome, text};
+use crate::{Outcome, crowd, text};
 
 /// A child that does nothing but hold what we hold, until the test drops its puppet.
 pub(crate) fn fork() -> Outcome<Value> {
@@ -44,6 +44,26 @@ pub(crate) fn unshare_pids() -> Outcome<Value> {
     }
 }
 
+/// A child that has this pid leaks one connection to itself, and holds it until the test drops
+/// its puppet.
+pub(crate) fn leak_as(pid: i32) -> Outcome<Value> {
+    let (here, there) = io::pipe().map_err(text)?;
+    let mut there = there;
+    split_as(pid, || {
+        let told = crowd::leak(1).and_then(|(leaks, held)| {
+            there.write_all(format!("{leaks}\n").as_bytes()).map_err(text)?;
+            Ok(held)
+        });
+        if let Ok(_held) = told {
+            hold();
+        }
+    })?;
+    drop(there);
+    let mut line = String::new();
+    BufReader::new(here).read_line(&mut line).map_err(text)?;
+    Ok(json!({"leak": serde_json::from_str::<Value>(&line).map_err(text)?[0]}))
+}
+
 /// Another real user; the effective one, and with it what we may do, stays.
 pub(crate) fn become_real_user(uid: u32) -> Outcome<Value> {
     // SAFETY: setreuid(2) has numbers for its arguments.
@@ -68,13 +88,29 @@ pub(crate) fn exec<'a>(
 pub(crate) fn split(child: impl FnOnce()) -> Outcome<i32> {
     // SAFETY: no other thread of this process does anything but wait when a command is obeyed, so that its copy finds
     // no lock taken.
-    match unsafe { libc::fork() } {
+    after_split(unsafe { libc::fork() }.into(), child)
+}
+
+/// The same, and the child has this pid, which no process may have.
+fn split_as(pid: i32, child: impl FnOnce()) -> Outcome<i32> {
+    // SAFETY: all zeros are valid, and mean nothing special.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.set_tid = (&raw const pid).addr() as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: clone3(2) without a stack is a fork; for the rest as above.
+    let child_pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    after_split(child_pid, child)
+}
+
+fn after_split(pid: i64, child: impl FnOnce()) -> Outcome<i32> {
+    match pid {
         -1 => Err(text(io::Error::last_os_error())),
         0 => {
             child();
             std::process::exit(0)
         }
-        pid => Ok(pid),
+        pid => i32::try_from(pid).map_err(text),
     }
 }
 

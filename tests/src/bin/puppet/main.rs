@@ -113,6 +113,8 @@ impl Puppet {
             ["fork"] => family::fork(),
             ["daemon"] => family::daemon(),
             ["real-user", uid] => family::become_real_user(number(uid)?),
+            ["leak-as", pid] => family::leak_as(number(pid)?),
+            ["spin"] => thread::spin(),
             ["unshare-pids"] => family::unshare_pids(),
             ["exec", keep, program] => family::exec(self.open.values(), keep == "keep", program),
             ["exit"] => std::process::exit(0),

@@ -52,6 +52,20 @@ impl Puppet {
     }
 }
 
+/// Two threads that use all the CPU time that they can get: one may have to share a CPU.
+pub(crate) fn spin() -> Outcome<Value> {
+    for _ in 0..2 {
+        thread::Builder::new()
+            .spawn(|| {
+                loop {
+                    std::hint::spin_loop();
+                }
+            })
+            .map_err(text)?;
+    }
+    Ok(json!({}))
+}
+
 fn with_tid(answer: Outcome<Value>) -> Outcome<Value> {
     let mut answer = answer?;
     answer["tid"] = json!(gettid().as_raw_nonzero());

@@ -1,0 +1,65 @@
+//! A filter over the records of a run, in their order: what was admitted once bears on what comes later about the same
+//! socket.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::state;
+
+use super::Filter;
+use crate::report::{Event, Owner};
+
+/// What the filter admits, also of what comes later about the same socket.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// What is to be reported.
+    pub(crate) filter: Filter,
+    /// Sockets reported stuck, and not yet cleared: that is reported too.
+    stuck: FxHashSet<u64>,
+    /// Whether the process of a socket was admitted, where a transition or a walk has told it: for transitions that do
+    /// not tell. Kept as long as the socket.
+    by_process: FxHashMap<u64, bool>,
+}
+
+impl Admission {
+    /// Nothing admitted yet.
+    pub(crate) fn by(filter: Filter) -> Self {
+        Self { filter, stuck: FxHashSet::default(), by_process: FxHashMap::default() }
+    }
+
+    /// These processes have to do with the socket.
+    pub(crate) fn learn(&mut self, cookie: u64, owners: &[Owner]) {
+        let is_admitted = owners.iter().any(|owner| self.filter.admits_owner(owner));
+        self.by_process.insert(cookie, is_admitted);
+    }
+
+    /// Whether a record is to be reported.
+    pub(crate) fn admits(&mut self, event: &Event) -> bool {
+        if self.filter.is_empty() {
+            return true;
+        }
+        match event {
+            Event::Stuck(stuck) => {
+                let is_admitted = self.filter.admits(&stuck.socket, &stuck.owners);
+                if is_admitted {
+                    self.stuck.insert(stuck.socket.cookie);
+                }
+                is_admitted
+            }
+            Event::Cleared(cleared) => self.stuck.remove(&cleared.socket.cookie),
+            Event::Transition(transition) => {
+                let cookie = transition.socket.cookie;
+                let mut is_admitted = self.filter.admits_socket(&transition.socket);
+                if self.filter.asks_for_processes() {
+                    if let Some(owner) = &transition.owner {
+                        self.learn(cookie, std::slice::from_ref(owner));
+                    }
+                    is_admitted &= self.by_process.get(&cookie).is_some_and(|is_admitted| *is_admitted);
+                    if transition.new_state.0 == state::CLOSE {
+                        self.by_process.remove(&cookie);
+                    }
+                }
+                is_admitted
+            }
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Filters: what they keep back is not reported, and is tracked all the same.
+
+use tests::{
+    Namespace, Puppet, Record, Sock, Tracer, TracerCommand, cgroup::Cgroup, feature, monotonic_ns,
+    process::poll_until, scene::Scene,
+};
+
+/// A listener's address, and the one that its client connects from.
+const V4: (&str, &str) = ("127.0.0.1:4001", "127.0.0.1:5001");
+const V6: (&str, &str) = ("[::1]:4002", "[::1]:5002");
+
+/// Two leaks that differ in all that a filter can ask for.
+struct Two {
+    /// By a puppet of root's, over IPv4.
+    first: Sock,
+    /// By another one's, over IPv6, in another namespace, as the first process of a pid namespace.
+    second: Sock,
+    server: Puppet,
+    _first: (Puppet, Puppet, Namespace),
+    _second: (Puppet, Namespace),
+}
+
+fn leak((at, from): (&str, &str)) -> (Sock, Puppet, Puppet, Namespace) {
+    let namespace = Namespace::new();
+    let (mut client, mut server) = (Puppet::new(), Puppet::new());
+    let listener = server.listen(at);
+    let connected = client.connect_from(from.parse().expect("an address"), listener.local);
+    let leak = server.accept(&listener);
+    client.close(&connected);
+    server.read_to_the_end(&leak);
+    (leak, client, server, namespace)
+}
+
+impl Two {
+    fn new() -> Self {
+        let (first, client, server, namespace) = leak(V4);
+        let _first = (client, server, namespace);
+        let (theirs, client, mut server, namespace) = leak(V6);
+        server.rename(b"other");
+        server.tell("real-user 4711");
+        let child = server.fork_into_pid_namespace();
+        server.close(&theirs);
+        let now_ns = monotonic_ns();
+        poll_until("time to pass", || (monotonic_ns() >= now_ns + 400_000_000).then_some(()));
+        Self { first, second: Sock { pid: child, ..theirs }, server, _first, _second: (client, namespace) }
+    }
+
+    /// Which of the two are reported with this filter, each with a roll-up of its process if it is.
+    fn reported(&self, filter: &str) -> [bool; 2] {
+        let filter: Vec<&str> = filter.split_ascii_whitespace().collect();
+        let run =
+            TracerCommand::new(&[&["--stuck", "300ms", "--once", "--json"], &filter[..]].concat()).run();
+        let found = [&self.first, &self.second].map(|socket| {
+            let stuck = run.records.iter().filter(|record| record.is_about("stuck", socket)).count();
+            let rolled =
+                |record: &&Record| record.is("process") && record.int("pid") == u64::from(socket.pid);
+            let rolled = run.records.iter().filter(rolled).count();
+            assert_eq!(stuck, rolled, "{filter:?}: {:?}", run.records);
+            stuck == 1
+        });
+        let code = i32::from(run.count("stuck") > 0);
+        assert_eq!((run.status.code(), run.summary().int("stuck")), (Some(code), run.count("stuck")));
+        found
+    }
+}
+
+#[test]
+fn each_filter_reports_what_it_admits_and_keeps_back_the_rest() {
+    let two = Two::new();
+    let (first, second) = (two.first, two.second);
+    for (only_first, only_second) in [
+        (format!("--pid {}", first.pid), format!("--pid {}", second.pid)),
+        // As it sees itself.
+        (format!("--pid 2,{}", first.pid), "--pid 1".to_owned()),
+        ("--comm puppet".to_owned(), "--comm other,another".to_owned()),
+        ("--uid 0".to_owned(), "--uid 4000-5000".to_owned()),
+        ("--port 4001".to_owned(), "--port 5002".to_owned()),
+        ("--local-port 4001".to_owned(), "--local-port 4002-5001".to_owned()),
+        ("--remote-port 4002-5001".to_owned(), "--remote-port 5002".to_owned()),
+        ("--local 127.0.0.0/8".to_owned(), "--local ::1".to_owned()),
+        ("--remote 127.0.0.1".to_owned(), "--remote ::/0".to_owned()),
+        (format!("--netns {}", first.netns), format!("--netns net:[{}]", second.netns)),
+        ("-4".to_owned(), "-6".to_owned()),
+        (format!("-4 --pid {}", first.pid), format!("--comm other --netns {}", second.netns)),
+    ] {
+        assert_eq!(two.reported(&only_first), [true, false], "{only_first}");
+        assert_eq!(two.reported(&only_second), [false, true], "{only_second}");
+    }
+    assert_eq!(two.reported(""), [true, true]);
+    assert_eq!(two.reported(&format!("-6 --pid {}", first.pid)), [false, false]);
+    let run = TracerCommand::new(&["--stuck", "10000d", "--once", "--port", "4003"]).run();
+    let verdict = run.stderr.lines().last();
+    assert_eq!((run.status.code(), verdict), (Some(0), Some("tcptrace: nothing stuck")), "{}", run.stderr);
+}
+
+#[test]
+fn a_container_and_its_cgroup_are_filters_too() {
+    let test = "a_container_and_its_cgroup_are_filters_too";
+    let id = "9c1f6e0c9d2a7f5e8c3b6a1d0e9f8c7b6a5d4e3f2c1b0a9f8e7d6c5b4a3f2e1d";
+    let slice = format!("/tcptrace-filter-{}.slice", std::process::id());
+    let cgroup = match Cgroup::new(&format!("{slice}/docker-{id}.scope")) {
+        Ok(cgroup) => cgroup,
+        Err(why) => return feature::tell_not_run(test, "a cgroup", &why),
+    };
+    let two = Two::new();
+    cgroup.admit(two.second.pid);
+    for admitting in
+        [format!("--container {}", &id[..12]), format!("--cgroup {slice}"), "--cgroup /".to_owned()]
+    {
+        let [first, second] = two.reported(&admitting);
+        assert!(second && first == (admitting == "--cgroup /"), "{admitting}");
+    }
+    for keeping_back in ["--container 9c1e", "--cgroup /tcptrace-filter"] {
+        assert!(!two.reported(keeping_back)[1], "{keeping_back}");
+    }
+    let Two { server, _first, _second, .. } = two;
+    drop((server, _first, _second)); // before the group
+}
+
+#[test]
+fn what_is_kept_back_is_known_when_something_is_reported() {
+    let mut scene = Scene::new();
+    let pid = scene.server.pid().to_string();
+    let tracer = Tracer::start(&["--transitions", "--stuck", "300ms", "--pid", &pid]);
+    let leak = scene.leak().socket;
+    // Nobody knows whose it is until it is looked at; what led there has been seen all the same.
+    assert_eq!(tracer.await_stuck(&leak).get("exact"), true);
+    scene.server.close(&leak);
+    tracer.await_cleared(&leak);
+    let closed =
+        |record: &Record| record.is_about("transition", &leak) && record.states() == ("LAST_ACK", "CLOSE");
+    tracer.await_record("its end", closed);
+    let run = tracer.stop();
+    let records = &run.records;
+    let closes = |record: &&Record| {
+        record.is_about("transition", &leak) && record.states() == ("CLOSE_WAIT", "LAST_ACK")
+    };
+    let closes = records.iter().find(closes).expect("what its process did");
+    assert!(closes.number("in_old_state_ms") > 0.0, "{closes:?}");
+    let owners: Vec<_> = records.iter().filter(|record| record.is("transition")).map(owner_pid).collect();
+    assert!(owners.iter().flatten().all(|owner| owner.to_string() == pid), "{records:?}");
+    let told = run.count("transition") + run.summary().int("filtered");
+    assert!(told >= run.summary().int("transitions"), "reported or kept back: {:?}", run.summary());
+}
+
+fn owner_pid(record: &Record) -> Option<u64> {
+    record.get("owner")["pid"].as_u64()
+}
+
+#[test]
+fn a_connection_from_before_the_start_is_known_to_be_its_processs() {
+    let mut scene = Scene::new();
+    let (theirs, ours) = scene.connection();
+    let pid = scene.server.pid().to_string();
+    let tracer = Tracer::start(&["--pid", &pid]);
+    scene.client.close(&theirs);
+    let wanted = |record: &Record| {
+        record.is_about("transition", &ours) && record.states() == ("ESTABLISHED", "CLOSE_WAIT")
+    };
+    tracer.await_record("what the peer did to it", wanted);
+    scene.server.close(&ours);
+    let wanted = |record: &Record| record.is_about("transition", &ours) && record.states().1 == "CLOSE";
+    tracer.await_record("its end", wanted);
+    let run = tracer.stop();
+    let of_client = run.records.iter().find(|record| record.is_about("transition", &theirs));
+    assert_eq!(of_client, None, "it is another process's");
+}
+
+#[test]
+fn what_was_reported_stuck_is_reported_cleared_whoever_closes_it() {
+    let mut scene = Scene::new();
+    let leak = scene.leak().socket;
+    let pid = scene.server.pid().to_string();
+    let tracer = Tracer::start(&["--stuck", "300ms", "--pid", &pid]);
+    tracer.await_stuck(&leak);
+    let child = scene.server.fork();
+    scene.server.close(&leak);
+    let Scene { server, client: _client, namespace: _namespace, .. } = scene;
+    server.kill();
+    let cleared = tracer.await_cleared(&leak);
+    assert_eq!(cleared.get("by")["pid"], child, "{cleared:?}");
+}
