@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::vmlinux::unpack;
 
-/// What the tests use that isn't in the kernel itself: `ss` asks tcp_diag.
-pub(crate) const NEEDED: [&str; 1] = ["tcp_diag"];
+/// What the tests use that isn't in the kernel itself: `ss` asks tcp_diag, and veth joins two namespaces.
+pub(crate) const NEEDED: [&str; 2] = ["tcp_diag", "veth"];
 
 /// Copies the modules below `tree` (that of one kernel) to `to`, unpacked, with names that sort in loading order.
 pub(crate) fn collect(tree: &Path, to: &Path) -> Result<()> {
