@@ -66,11 +66,9 @@ fn a_pipe_gets_a_heading_and_aligned_columns_without_colour() {
     }
     let fd_ends_at = heading.find("FD").expect("a column") + 2;
     assert!(stuck[..fd_ends_at].ends_with(&format!(" {fd}")), "{heading}\n{stuck}");
-    // The plain event does not know the name.
-    let name = if feature::why_not(feature::TP_BTF).is_none() { "puppet" } else { "?" };
     for (column, text) in [
         ("AGE", "cleared "),
-        ("PROCESS/PID", &format!("{name}/{pid} ")),
+        ("PROCESS/PID", &format!("puppet/{pid} ")),
         ("LOCAL", &format!("{local} ")),
         ("REMOTE", &format!("{remote} ")),
     ] {
