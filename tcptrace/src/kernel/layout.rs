@@ -1,9 +1,8 @@
 //! Where the running kernel keeps the fields that the BPF programs read: its BTF in, [`KernelLayout`] out.
 
-use std::{fs::File, io::Write as _, os::fd::AsRawFd as _};
-
-use btf_rs::{Backend, Btf, BtfType, Member, Type};
 use tcptrace_common::{ABSENT, KernelLayout};
+
+use super::btf::{Btf, STRUCT};
 
 /// The kernel's BTF says nothing usable about a field that cannot be done without.
 #[derive(Debug, thiserror::Error)]
@@ -12,34 +11,21 @@ pub struct NoSuchField {
     path: String,
 }
 
-/// Parses the kernel's BTF without copying its hundred thousand types, of which a dozen are wanted: btf-rs can
-/// do so on a file that can be mapped, which sysfs's is only from Linux 6.16 on.
-///
-/// # Errors
-/// `raw` is no BTF, or there was no memory for it.
-pub(super) fn parse(raw: &[u8]) -> anyhow::Result<Btf> {
-    let memory = rustix::fs::memfd_create("btf", rustix::fs::MemfdFlags::CLOEXEC)?;
-    File::from(memory.try_clone()?).write_all(raw)?;
-    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    Ok(Btf::from_file_with_backend(path, Backend::Mmap)?)
-}
+/// The structs that the fields are in.
+pub(super) const STRUCTS: [&str; 9] =
+    ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred", "inet_timewait_sock"];
 
 /// Finds every offset.
 ///
 /// # Errors
 /// A required struct or member is not there: a kernel that moved it, or BTF of something else.
-pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
-    let structs =
-        ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred", "inet_timewait_sock"];
-    let structs: Vec<_> =
-        structs.into_iter().filter_map(|name| Some((name, composite(btf, name)?))).collect();
-    let optional = |path: &str| {
+pub(super) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
+    let known = |path: &str| {
         let (name, members) = path.split_once('.')?;
-        let (_, within) = structs.iter().find(|(known, _)| *known == name)?;
-        offset(btf, within, members)
+        btf.offset(btf.id(STRUCT, name)?, members)
     };
-    let find = |path: &str| optional(path).ok_or_else(|| NoSuchField { path: path.to_owned() });
-    let optional = |path: &str| optional(path).unwrap_or(ABSENT);
+    let find = |path: &str| known(path).ok_or_else(|| NoSuchField { path: path.to_owned() });
+    let optional = |path: &str| known(path).unwrap_or(ABSENT);
     Ok(KernelLayout {
         family: find("sock.__sk_common.skc_family")?,
         state: find("sock.__sk_common.skc_state")?,
@@ -76,56 +62,4 @@ pub(super) fn find(btf: &Btf) -> Result<KernelLayout, NoSuchField> {
         held_port: find("sock.__sk_common.skc_num")?,
         substate: find("inet_timewait_sock.tw_substate")?,
     })
-}
-
-/// The struct of that name that has members.
-fn composite(btf: &Btf, name: &str) -> Option<Type> {
-    let found = btf.resolve_types_by_name(name).ok()?;
-    found.into_iter().find(|found| matches!(found, Type::Struct(_)))
-}
-
-/// Byte offset in `within` of `member.member…`; members of anonymous structs and unions are found by name, as
-/// in C.
-fn offset(btf: &Btf, within: &Type, members: &str) -> Option<u32> {
-    let mut within = within.clone();
-    let mut bits = 0;
-    for name in members.split('.') {
-        let (at, found) = member(btf, &within, name)?;
-        bits += at;
-        within = found;
-    }
-    bits.is_multiple_of(8).then_some(bits / 8)
-}
-
-/// The member `name` of `within`: its offset in bits and its type.
-fn member(btf: &Btf, within: &Type, name: &str) -> Option<(u32, Type)> {
-    let (Type::Struct(composite) | Type::Union(composite)) = within else {
-        return None;
-    };
-    composite.members.iter().find_map(|candidate| {
-        let found = btf.resolve_name(candidate).unwrap_or_default();
-        if found == name {
-            Some((candidate.bit_offset(), plain_type(btf, candidate)?))
-        } else if found.is_empty() {
-            let (at, found) = member(btf, &plain_type(btf, candidate)?, name)?;
-            Some((candidate.bit_offset() + at, found))
-        } else {
-            None
-        }
-    })
-}
-
-/// The type of a member without the typedefs and qualifiers around it.
-fn plain_type(btf: &Btf, member: &Member) -> Option<Type> {
-    let mut found = btf.resolve_chained_type(member).ok()?;
-    loop {
-        let wrapper: &dyn BtfType = match &found {
-            Type::Typedef(inner) => inner,
-            Type::Const(inner) => inner,
-            Type::Volatile(inner) => inner,
-            Type::TypeTag(inner) => inner,
-            _ => return Some(found),
-        };
-        found = btf.resolve_chained_type(wrapper).ok()?;
-    }
 }

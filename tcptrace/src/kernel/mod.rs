@@ -3,6 +3,7 @@
 //! Nothing here decides anything about sockets. Records leave it decoded; errors leave it as a [`Refusal`]
 //! (this host cannot be traced) or a [`WalkError`] (this one look failed).
 
+mod btf;
 mod container;
 mod descriptors;
 mod event_format;
