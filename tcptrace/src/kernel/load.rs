@@ -33,10 +33,10 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) attached: Vec<Attached>,
     pub(super) sources: Vec<Source>,
-    /// The name of the program on the tracepoint.
-    pub(super) tracing: &'static str,
+    /// The names of the programs on the tracepoint.
+    pub(super) tracing: Vec<&'static str>,
     /// What may yet be put there.
-    pub(super) third: Option<Third>,
+    pub(super) guards: Option<Guards>,
     /// Whether it reads the kernel's structures. If not, there are no iterators either.
     pub(super) has_btf: bool,
 }
@@ -49,15 +49,20 @@ pub(super) enum Attached {
     Accepted(FEntryLink),
 }
 
-/// The third program for the tracepoint: put there when the second is seen to be needed, since most hosts never are
-/// in need of it.
-pub(super) struct Third(Btf);
+/// Programs that take over on the tracepoint what those before are kept from: put there when they are seen to be needed,
+/// since most hosts never are in need of them.
+pub(super) struct Guards {
+    btf: Btf,
+    next: &'static [&'static str],
+}
 
-impl Third {
-    /// Loads and attaches it.
-    pub(super) fn attach(self, ebpf: &mut Ebpf) -> Result<Attached, Refusal> {
-        tp_btf(ebpf, TWICE_SKIPPED, &self.0)?;
-        Ok(Attached::Transition(attach(ebpf, TWICE_SKIPPED)?))
+impl Guards {
+    /// Loads and attaches the next one, if there is another; its name too.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf) -> Option<Result<(&'static str, Attached), Refusal>> {
+        let (name, rest) = self.next.split_first()?;
+        self.next = rest;
+        let attached = tp_btf(ebpf, name, &self.btf).and_then(|()| attach(ebpf, name));
+        Some(attached.map(|link| (*name, Attached::Transition(link))))
     }
 }
 
@@ -108,16 +113,15 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     } else {
         Source::unused(Feature::TpBtf, NOT_NEEDED)
     };
+    let mut tracing = vec![TRANSITION];
     // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
-    // would cost as much again. What is skipped all the same is counted, and repaired.
-    if options.transitions
-        && options.watched_states == state::ALL
-        && ebpf.program(TRANSITION).is_some_and(lost::is_skipped)
-    {
+    // would cost as much again. It comes when something is skipped all the same.
+    let is_second_wanted = options.transitions && options.watched_states == state::ALL;
+    if is_second_wanted && ebpf.program(TRANSITION).is_some_and(lost::is_skipped) {
         tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
         attached.push(Attached::Transition(attach(&mut ebpf, SKIPPED_TRANSITION)?));
+        tracing.push(SKIPPED_TRANSITION);
     }
-    let has_second = attached.len() > 1;
     let accept = if !options.transitions {
         Source::unused(Feature::Accept, NOT_NEEDED)
     } else if options.without.contains(&Feature::Accept) {
@@ -133,10 +137,11 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Err(refusal) => Source::unused(Feature::Accept, refusal.what()),
         }
     };
-    let third = has_second.then_some(Third(btf));
+    let next = if tracing.len() > 1 { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
+    let guards = options.transitions.then_some(Guards { btf, next });
     let sources =
         vec![traced, Source::used(Feature::IterTcp), helpers.cookie, holders, helpers.storage, accept];
-    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION, third, has_btf: true })
+    Ok(Loaded { ebpf, attached, sources, tracing, guards, has_btf: true })
 }
 
 /// The way without BTF; `why` it is taken.
@@ -159,8 +164,8 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
             ebpf,
             attached,
             sources,
-            tracing: TRANSITION_EVENT,
-            third: None,
+            tracing: vec![TRANSITION_EVENT],
+            guards: None,
             has_btf: false,
         });
     }
@@ -181,7 +186,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
     let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
     let sources =
         sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
-    Ok(Loaded { ebpf, attached, sources, tracing: TRANSITION_EVENT, third: None, has_btf: false })
+    Ok(Loaded { ebpf, attached, sources, tracing: vec![TRANSITION_EVENT], guards: None, has_btf: false })
 }
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {

@@ -3,7 +3,8 @@
 //! A program on a tracepoint is not run again on a CPU on which it is running already (`__bpf_trace_run`,
 //! `kernel/trace/bpf_trace.c`). That happens where a packet interrupts it, or from Linux 7 on another task, and
 //! changes a socket's state too. A second program takes over what the first is kept from, and a third what the second
-//! is; the kernel's count of what the first was kept from, less what was taken over, is lost.
+//! is. Lost is what the first was kept from, less what was taken over: at most as much as the last one was kept from,
+//! for that is the smaller number where most of what the first was kept from concerns nobody.
 
 use std::{
     fs::File,
@@ -29,22 +30,60 @@ const TAKEOVER: Duration = Duration::from_millis(1);
 pub(super) struct Losses {
     lost: PerCpuArray<MapData, u64>,
     taken_over: PerCpuArray<MapData, u64>,
-    fdinfo: Option<File>,
+    /// Where the kernel tells what it kept each program from, in their order on the tracepoint.
+    skips: Vec<File>,
+    skipped: Skipped,
     before: u64,
 }
 
+/// What the first program was kept from, less what was taken over, and what the last one was kept from.
+type Kept = [u64; 2];
+
+/// How much was skipped and not taken over.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Skipped {
+    /// How much of it before the last program came.
+    settled: u64,
+    /// The counts at that time.
+    then: Kept,
+}
+
+impl Skipped {
+    fn total(&self, now: Kept) -> u64 {
+        let [first, last] = [0, 1].map(|which| now[which].saturating_sub(self.then[which]));
+        self.settled + first.min(last)
+    }
+
+    /// One more program is the last: the counts with the one before, and with it.
+    fn settle(&mut self, before: Kept, after: Kept) {
+        *self = Self { settled: self.total(before), then: after };
+    }
+}
+
 impl Losses {
-    /// Those of the program of that name.
+    /// Those of the programs of these names: what is on the tracepoint, in that order.
     ///
     /// # Errors
     /// The BPF object has no such counters.
-    pub(super) fn of(ebpf: &mut Ebpf, program: &str) -> Result<Self, Refusal> {
+    pub(super) fn of(ebpf: &mut Ebpf, programs: &[&str]) -> Result<Self, Refusal> {
         Ok(Self {
             lost: map(ebpf, "LOST")?,
             taken_over: map(ebpf, "TAKEN_OVER")?,
-            fdinfo: ebpf.program(program).and_then(fdinfo),
+            skips: programs.iter().filter_map(|program| fdinfo(ebpf.program(program)?)).collect(),
+            skipped: Skipped::default(),
             before: 0,
         })
+    }
+
+    /// One more program is on the tracepoint, of this name.
+    ///
+    /// # Errors
+    /// The counters could not be read.
+    pub(super) fn guarded_by(&mut self, ebpf: &Ebpf, program: &str, told_twice: u64) -> Result<(), MapError> {
+        let before = self.kept(told_twice)?;
+        self.skips.extend(ebpf.program(program).and_then(fdinfo));
+        self.skipped.settle(before, self.kept(told_twice)?);
+        Ok(())
     }
 
     /// How many since the last call; `told_twice` of what was taken over had not been skipped.
@@ -58,22 +97,32 @@ impl Losses {
             std::thread::sleep(TAKEOVER);
             total = self.total(told_twice)?;
         }
-        Ok(total.saturating_sub(std::mem::replace(&mut self.before, total)))
+        let newly = total.saturating_sub(self.before);
+        self.before = self.before.max(total);
+        Ok(newly)
     }
 
     fn total(&self, told_twice: u64) -> Result<u64, MapError> {
-        let skipped = self.fdinfo.as_ref().and_then(recursion_misses).unwrap_or(0);
-        let lost = sum(&self.lost, 0)? + sum(&self.lost, 1)? + sum(&self.lost, 2)?;
-        let taken_over = (sum(&self.taken_over, 0)? + sum(&self.taken_over, 1)?).saturating_sub(told_twice);
-        Ok(lost + skipped.saturating_sub(taken_over))
+        let full = sum(&self.lost, 0)? + sum(&self.lost, 1)? + sum(&self.lost, 2)?;
+        Ok(full + self.skipped.total(self.kept(told_twice)?))
     }
 
-    /// Whether the second program has taken anything over.
+    fn kept(&self, told_twice: u64) -> Result<Kept, MapError> {
+        let skips = |program: Option<&File>| program.and_then(recursion_misses).unwrap_or(0);
+        let taken_over = (sum(&self.taken_over, 0)? + sum(&self.taken_over, 1)?).saturating_sub(told_twice);
+        Ok([skips(self.skips.first()).saturating_sub(taken_over), skips(self.skips.last())])
+    }
+
+    /// Whether the last program on the tracepoint needs one more behind it: it stands in for others and was needed, or it
+    /// stands alone and was kept from something.
     ///
     /// # Errors
-    /// The counter could not be read.
-    pub(super) fn second_was_needed(&self) -> Result<bool, MapError> {
-        Ok(sum(&self.taken_over, 0)? > 0)
+    /// The counters could not be read.
+    pub(super) fn last_needs_a_guard(&self) -> Result<bool, MapError> {
+        match self.skips.as_slice() {
+            [only] => Ok(recursion_misses(only).unwrap_or(0) > 0),
+            _ => Ok(sum(&self.taken_over, 0)? > 0),
+        }
     }
 }
 
@@ -106,6 +155,20 @@ fn count(fdinfo: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lost_is_no_more_than_the_last_program_was_kept_from() {
+        let mut skipped = Skipped::default();
+        assert_eq!(skipped.total([3, 3]), 3, "it stands alone");
+        // What it was kept from since was seen by the second, if it concerned anybody.
+        skipped.settle([3, 3], [3, 0]);
+        assert_eq!(skipped.total([3, 0]), 3);
+        assert_eq!(skipped.total([103, 0]), 3);
+        assert_eq!(skipped.total([103, 2]), 5);
+        assert_eq!(skipped.total([4, 2]), 4, "all but one of them were taken over");
+        skipped.settle([4, 2], [4, 0]);
+        assert_eq!(skipped.total([50, 1]), 5);
+    }
 
     #[test]
     fn the_count_is_found_among_the_other_lines() {

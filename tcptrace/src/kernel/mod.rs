@@ -64,7 +64,7 @@ pub struct Options {
 pub struct Kernel {
     ebpf: Ebpf,
     attached: Vec<load::Attached>,
-    third: Option<load::Third>,
+    guards: Option<load::Guards>,
     transitions: RingBuf<MapData>,
     losses: Losses,
     row_states: Array<MapData, u32>,
@@ -86,11 +86,11 @@ impl Kernel {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _where_it_matters_the_map_fails =
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-        let load::Loaded { mut ebpf, attached, sources, tracing, third, has_btf } = load::load(options)?;
+        let load::Loaded { mut ebpf, attached, sources, tracing, guards, has_btf } = load::load(options)?;
         Ok(Self {
             attached,
-            third,
-            losses: Losses::of(&mut ebpf, tracing)?,
+            guards,
+            losses: Losses::of(&mut ebpf, &tracing)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             row_states: map(&mut ebpf, "ROW_STATES")?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
@@ -109,7 +109,7 @@ impl Kernel {
     /// Takes the program off the tracepoint: nothing comes into the ring any more. Sockets can still be walked.
     pub fn detach(&mut self) {
         self.attached.clear();
-        self.third = None;
+        self.guards = None;
     }
 
     /// The descriptor that becomes readable when a transition comes after all had been drained.
@@ -140,13 +140,20 @@ impl Kernel {
     /// # Errors
     /// The counters could not be read.
     pub fn newly_lost(&mut self, told_twice: u64) -> Result<u64, aya::maps::MapError> {
-        if let Some(third) = self.third.take_if(|_| self.losses.second_was_needed().unwrap_or(false)) {
-            match third.attach(&mut self.ebpf) {
-                Ok(attached) => self.attached.push(attached),
-                // Two are what there was so far; what both are kept from goes on being counted.
-                Err(refusal) => {
-                    say(format_args!("cannot guard against skipped transitions: {}", refusal.what()))
+        if let Some(guards) = &mut self.guards
+            && self.losses.last_needs_a_guard()?
+        {
+            match guards.attach(&mut self.ebpf) {
+                Some(Ok((name, attached))) => {
+                    self.attached.push(attached);
+                    self.losses.guarded_by(&self.ebpf, name, told_twice)?;
                 }
+                // What there is goes on, and what it is kept from goes on being counted.
+                Some(Err(refusal)) => {
+                    self.guards = None;
+                    say(format_args!("cannot guard against skipped transitions: {}", refusal.what()));
+                }
+                None => self.guards = None,
             }
         }
         self.losses.newly(told_twice)
