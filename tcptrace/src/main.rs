@@ -9,7 +9,7 @@ use tcptrace::{
     kernel::{Kernel, Options},
     once,
     output::Output,
-    report::Text,
+    report::{Json, Text},
     session::{self, Failure},
     sink::Format,
 };
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 fn run(plan: &Plan, kernel: Kernel) -> Result<bool, Failure> {
     let stdout = std::io::stdout();
     let format = if plan.json {
-        Format::Json
+        Format::Json(Json::default())
     } else {
         let is_terminal = stdout.is_terminal();
         let width =

@@ -10,8 +10,8 @@ use crate::{
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
     report::{
-        self, Event, Evidence, Instant, Name, OwnerHow, ProcessRecord, Record, Reporter, SocketId, Stuck,
-        Summary, Text,
+        self, Event, Evidence, Instant, Json, Name, OwnerHow, ProcessRecord, Record, Reporter, SocketId,
+        Stuck, Summary, Text,
     },
     rollup::{ProcessId, Rollup},
     tracker::{Finding, Socket},
@@ -24,7 +24,7 @@ const BATCH: usize = 64 << 10;
 /// How records become bytes.
 pub enum Format {
     /// One JSON object a line.
-    Json,
+    Json(Json),
     /// Aligned text.
     Text(Box<Text>),
 }
@@ -191,7 +191,7 @@ impl Sink {
             return;
         }
         match &mut self.format {
-            Format::Json => report::json(&record, &mut self.lines),
+            Format::Json(json) => json.take(&record, &mut self.lines),
             Format::Text(text) => text.take(record, &mut self.lines),
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
@@ -233,7 +233,7 @@ impl Sink {
     pub(crate) fn due_ns(&self) -> Option<u64> {
         match &self.format {
             Format::Text(text) => text.due_ns(),
-            Format::Json => None,
+            Format::Json(_) => None,
         }
     }
 

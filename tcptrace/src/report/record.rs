@@ -127,6 +127,16 @@ pub enum Family {
     Ipv6,
 }
 
+impl Family {
+    /// As in the records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
 impl SocketId {
     /// From the wire's form.
     pub fn new(cookie: u64, netns: u32, tuple: &Tuple) -> Self {
@@ -220,6 +230,19 @@ pub enum OwnerHow {
     Close,
     /// Not known.
     None,
+}
+
+impl OwnerHow {
+    /// As in the records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fd => "fd",
+            Self::Listener => "listener",
+            Self::Origin => "origin",
+            Self::Close => "close",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Where a socket came from.

@@ -110,7 +110,7 @@ fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
 
 fn parsed(record: &Record) -> Value {
     let mut out = Vec::new();
-    json(record, &mut out);
+    Json::default().take(record, &mut out);
     assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
     serde_json::from_slice(&out).expect("JSON")
 }

@@ -1,0 +1,245 @@
+//! Records as lines of JSON: their serde form, written faster where it pays.
+//!
+//! Nearly all lines of a stream are transitions, and most of a line are names that never change and the same second as
+//! in the line before. Written directly, such a line takes a third of the time; a test holds both ways equal.
+
+use std::{io::Write as _, net::IpAddr};
+
+use serde::Serialize;
+
+use super::record::{Event, Instant, Name, Owner, Record, SCHEMA_VERSION, SocketId, Transition};
+use crate::states::State;
+
+/// `2026-11-22T15:45:32`
+const SECOND_BYTES: usize = 19;
+
+/// Writes lines of JSON.
+#[derive(Debug, Default)]
+pub struct Json {
+    /// The last second that was written, since 1970, and how.
+    second: Option<(i64, [u8; SECOND_BYTES])>,
+}
+
+impl Json {
+    /// Appends a record as one line.
+    pub fn take(&mut self, record: &Record, out: &mut Vec<u8>) {
+        match &record.event {
+            Event::Transition(transition) => self.transition(record.at, transition, out),
+            _ => value(record, out),
+        }
+        out.push(b'\n');
+    }
+
+    fn transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
+        let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how } = record;
+        let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port } = socket;
+        out.extend_from_slice(b"{\"v\":");
+        number(SCHEMA_VERSION, out);
+        out.extend_from_slice(b",\"event\":\"transition\",\"time\":\"");
+        self.time(at, out);
+        out.extend_from_slice(b"\",\"mono_ns\":");
+        number(at.mono_ns, out);
+        out.extend_from_slice(b",\"cookie\":");
+        number(*cookie, out);
+        out.extend_from_slice(b",\"netns\":");
+        option(netns.as_ref(), |netns, out| number(*netns, out), out);
+        out.extend_from_slice(b",\"family\":\"");
+        out.extend_from_slice(family.name().as_bytes());
+        out.extend_from_slice(b"\",\"local_addr\":\"");
+        address(*local_addr, out);
+        out.extend_from_slice(b"\",\"local_port\":");
+        number(*local_port, out);
+        out.extend_from_slice(b",\"remote_addr\":\"");
+        address(*remote_addr, out);
+        out.extend_from_slice(b"\",\"remote_port\":");
+        number(*remote_port, out);
+        state(b",\"old_state\":\"", *old_state, out);
+        state(b"\",\"new_state\":\"", *new_state, out);
+        out.extend_from_slice(b"\",\"in_old_state_ms\":");
+        value(in_old_state_ms, out);
+        out.extend_from_slice(b",\"owner\":");
+        option(owner.as_ref(), process, out);
+        out.extend_from_slice(b",\"owner_how\":\"");
+        out.extend_from_slice(owner_how.name().as_bytes());
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// RFC 3339, UTC, nanoseconds.
+    fn time(&mut self, at: Instant, out: &mut Vec<u8>) {
+        let (second, nanosecond) = match i64::try_from(at.wall_ns) {
+            Ok(ns) => (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000)),
+            Err(_) => return append(out, format_args!("{at}")),
+        };
+        match &self.second {
+            Some((written, text)) if *written == second => out.extend_from_slice(text),
+            _ => {
+                let begin = out.len();
+                append(out, format_args!("{at}"));
+                let text = out.get(begin..begin + SECOND_BYTES).and_then(|text| text.try_into().ok());
+                self.second = text.map(|text| (second, text));
+                return;
+            }
+        }
+        let mut digits = *b".000000000Z";
+        let mut rest = nanosecond;
+        for digit in digits[1..10].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        out.extend_from_slice(&digits);
+    }
+}
+
+fn process(owner: &Owner, out: &mut Vec<u8>) {
+    let Owner { pid, inner_pids: _, fd, comm, exe, uid, cgroup, container } = owner;
+    let integer = |integer: &u32, out: &mut Vec<u8>| number(*integer, out);
+    let text = |text: &String, out: &mut Vec<u8>| value(text, out);
+    out.extend_from_slice(b"{\"pid\":");
+    number(*pid, out);
+    out.extend_from_slice(b",\"fd\":");
+    option(fd.as_ref(), integer, out);
+    out.extend_from_slice(b",\"comm\":");
+    option(comm.as_ref(), name, out);
+    out.extend_from_slice(b",\"exe\":");
+    option(exe.as_ref(), text, out);
+    out.extend_from_slice(b",\"uid\":");
+    option(uid.as_ref(), integer, out);
+    out.extend_from_slice(b",\"cgroup\":");
+    option(cgroup.as_ref(), text, out);
+    out.extend_from_slice(b",\"container\":");
+    option(container.as_ref(), text, out);
+    out.push(b'}');
+}
+
+fn option<T>(option: Option<&T>, write: impl Fn(&T, &mut Vec<u8>), out: &mut Vec<u8>) {
+    match option {
+        Some(some) => write(some, out),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// A task's name: hardly ever is there anything to escape.
+fn name(name: &Name, out: &mut Vec<u8>) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if name.bytes().iter().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(name.bytes());
+        out.push(b'"');
+    } else {
+        value(name, out);
+    }
+}
+
+fn state(name: &[u8], state: State, out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(state.kernel_name().as_bytes());
+}
+
+fn number(number: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn address(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                number(octet, out);
+            }
+        }
+        IpAddr::V6(v6) => append(out, format_args!("{v6}")),
+    }
+}
+
+fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    let _memory_takes_everything = out.write_fmt(text);
+}
+
+/// Appends the serde form.
+fn value(value: &impl Serialize, out: &mut Vec<u8>) {
+    let start = out.len();
+    if let Err(error) = serde_json::to_writer(&mut *out, value) {
+        // Only a type that JSON cannot express fails here, and none of ours is such a type.
+        out.truncate(start);
+        unreachable!("a record that is no JSON: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use crate::report::{Family, OwnerHow};
+
+    fn transition(socket: SocketId, owner: Option<Owner>, in_old_state_ms: Option<f64>) -> Event {
+        let (old_state, new_state) = (State(1), State(8));
+        let owner_how = if owner.is_some() { OwnerHow::Close } else { OwnerHow::None };
+        Event::Transition(Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how })
+    }
+
+    #[test]
+    fn names_written_directly_are_those_of_the_serde_form() {
+        let quoted = |value: serde_json::Result<String>| value.expect("it is JSON");
+        for how in [OwnerHow::Fd, OwnerHow::Listener, OwnerHow::Origin, OwnerHow::Close, OwnerHow::None] {
+            assert_eq!(quoted(serde_json::to_string(&how)), format!("\"{}\"", how.name()));
+        }
+        for family in [Family::Ipv4, Family::Ipv6] {
+            assert_eq!(quoted(serde_json::to_string(&family)), format!("\"{}\"", family.name()));
+        }
+    }
+
+    #[test]
+    fn a_transition_written_directly_is_its_serde_form() {
+        let v4 = |last| IpAddr::from([10, 0, 255, last]);
+        let v6 = IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0xabcd, 1));
+        let socket = |local_addr, remote_addr, netns| SocketId {
+            cookie: u64::MAX,
+            netns,
+            family: if netns.is_some() { Family::Ipv4 } else { Family::Ipv6 },
+            local_addr,
+            local_port: 0,
+            remote_addr,
+            remote_port: 65_535,
+        };
+        let owner = Owner {
+            comm: Some(Name(*b"a \"\n\\ \xff\xf0\x9f\0\0\0\0\0\0\0")),
+            exe: Some("/usr/bin/\u{7}x".to_owned()),
+            uid: Some(0),
+            ..Owner::once(4242)
+        };
+        let times = [
+            1_795_967_132_104_233_918,
+            1_795_967_132_104_233_919,
+            1_795_967_132_999_999_999,
+            1_795_967_133_000_000_000,
+            0,
+            -1,
+            -1_000_000_000,
+            i128::from(i64::MAX),
+            i128::from(i64::MAX) + 1,
+            i128::MIN,
+            1_795_967_133_000_000_001,
+        ];
+        let mut json = Json::default();
+        for wall_ns in times {
+            for event in [
+                transition(socket(v4(1), v4(0), Some(4_026_531_840)), None, None),
+                transition(
+                    socket(v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), None),
+                    Some(owner.clone()),
+                    Some(0.001),
+                ),
+                transition(socket(v4(9), v4(10), Some(1)), Some(owner.clone()), Some(1e300)),
+            ] {
+                let record = Record { at: Instant { wall_ns, mono_ns: 7 }, event };
+                let mut line = Vec::new();
+                json.take(&record, &mut line);
+                let expected = serde_json::to_string(&record).expect("it is JSON") + "\n";
+                assert_eq!(String::from_utf8_lossy(&line), expected);
+            }
+        }
+    }
+}
