@@ -101,6 +101,11 @@ impl Record {
         (self.text("old_state"), self.text("new_state"))
     }
 
+    /// Whether a transition is its socket's last.
+    pub fn is_last(&self) -> bool {
+        self.get("new_state") == "CLOSE" || self.get("stand_in") == true
+    }
+
     /// Its own end's address and port.
     pub fn local(&self) -> SocketAddr {
         self.end("local_addr", "local_port")

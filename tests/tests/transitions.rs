@@ -18,6 +18,16 @@ const CLIENT: [(&str, &str); 5] = [
     ("FIN_WAIT2", "CLOSE"),
 ];
 
+/// The last of them as it is told: by what the kernel puts in the socket's place, where that is seen. The client of these
+/// tests has closed before the server does, so that a stand-in awaits the FIN.
+fn of_client() -> Vec<(&'static str, &'static str)> {
+    let mut steps = CLIENT.to_vec();
+    if feature::why_not(feature::TIME_WAIT).is_none() {
+        steps[4] = ("FIN_WAIT2", "FIN_WAIT2");
+    }
+    steps
+}
+
 const SERVER: [(&str, &str); 5] = [
     ("LISTEN", "SYN_RECV"),
     ("SYN_RECV", "ESTABLISHED"),
@@ -94,7 +104,7 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     server_process.close(&listener);
     for cookie in cookies {
         tracer.await_record("its CLOSE", |record| {
-            record.is("transition") && record.cookie() == cookie && record.get("new_state") == "CLOSE"
+            record.is("transition") && record.cookie() == cookie && record.is_last()
         });
     }
     let run = tracer.stop();
@@ -103,7 +113,7 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     let total = run.of(namespace.inode()).len();
     assert_eq!(total, lives.iter().map(Vec::len).sum::<usize>(), "{:?}", run.of(namespace.inode()));
     let [of_client, of_server, of_listener] = &lives;
-    assert_life(of_client, &CLIENT, &client, family);
+    assert_life(of_client, &self::of_client(), &client, family);
     assert_life(of_server, &SERVER, &server, family);
     let listening_family = if listener.local.is_ipv4() { "ipv4" } else { "ipv6" };
     assert_life(of_listener, &LISTENER, &listener, listening_family);
@@ -227,8 +237,9 @@ fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bo
         let last = life.last().expect("not empty");
         by_ends.entry((last.local(), last.remote())).or_default().push_back(life);
     }
+    let client_steps = of_client();
     for (client, server) in &connections {
-        for (socket, steps) in [(client, &CLIENT), (server, &SERVER)] {
+        for (socket, steps) in [(client, &client_steps[..]), (server, &SERVER)] {
             let ends = (socket.local, socket.remote.expect("connected"));
             let life = by_ends.get_mut(&ends).and_then(VecDeque::pop_front).expect("a life of these ends");
             assert_life(life, steps, socket, "ipv4");

@@ -1,7 +1,7 @@
 //! What the BPF programs attach to, as the only named types of an otherwise blank BTF.
 //!
 //! aya looks up an attach target by name in a parsed BTF. Parsing all of the kernel's takes it 30 ms and 25 MB,
-//! for four ids that `btf-rs` finds without parsing. So aya gets a BTF in which these four have their own ids
+//! for a few ids that `btf-rs` finds without parsing. So aya gets a BTF in which these have their own ids
 //! and every other id is a placeholder. The form is that of `Documentation/bpf/btf.rst`.
 
 use aya::{Btf, Endianness};
@@ -19,6 +19,7 @@ pub(super) fn find(kernel: &btf_rs::Btf) -> Result<Btf, aya::BtfError> {
         ("bpf_iter_tcp", KIND_FUNC),
         ("bpf_iter_task_file", KIND_FUNC),
         ("security_sock_graft", KIND_FUNC),
+        ("tcp_time_wait", KIND_FUNC),
     ];
     let mut named: Vec<(u32, u32, &str)> =
         targets.into_iter().filter_map(|(name, kind)| Some((id(kernel, name, kind)?, kind, name))).collect();

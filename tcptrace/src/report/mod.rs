@@ -4,13 +4,15 @@
 mod assemble;
 mod evidence;
 mod group;
+mod life;
 mod process;
 mod record;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views, charged, complete};
+pub use assemble::{Reporter, Views, charge, charged, complete};
 pub use evidence::Evidence;
+pub use life::LifeRecord;
 pub use process::ProcessRecord;
 pub use record::{
     Cleared, Event, Family, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
