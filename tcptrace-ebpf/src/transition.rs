@@ -105,7 +105,7 @@ fn take<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8
     if let Some(how) = origin::opening(old_state, new_state) {
         origin::remember(sk, how);
     }
-    if is_watched(old_state, new_state) {
+    if is_watched(old_state, new_state) && !is_none(old_state, new_state) {
         record_watched(ctx, sk, old_state, new_state, nth);
     }
 }
@@ -132,7 +132,10 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
         let old_state = ctx.read_at::<u32>(event!(old_state))? as u8;
         let new_state = ctx.read_at::<u32>(event!(new_state))? as u8;
         let sk: *const c_void = ctx.read_at(event!(socket))?;
-        if is_unwatched(sk, old_state, new_state) || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP {
+        if is_unwatched(sk, old_state, new_state)
+            || is_none(old_state, new_state)
+            || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP
+        {
             return Ok(());
         }
         let family: u16 = ctx.read_at(event!(family))?;
@@ -162,6 +165,13 @@ fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
         identity::forget(sk);
     }
     !is_watched
+}
+
+/// Whether nothing changes: so it is where a process closes a socket that is closing already (`tcp_close_state`,
+/// `net/ipv4/tcp.c`).
+#[inline(always)]
+const fn is_none(old_state: u8, new_state: u8) -> bool {
+    old_state == new_state
 }
 
 #[inline(always)]
