@@ -80,6 +80,18 @@ pub struct KernelLayout {
     pub held_port: u32,
     /// `inet_timewait_sock.tw_substate` (`unsigned char`)
     pub substate: u32,
+    /// `tcp_sock.bytes_sent` (`u64`): payload, each time that it was sent; [`ABSENT`] before Linux 4.19
+    pub bytes_sent: u32,
+    /// `tcp_sock.bytes_retrans` (`u64`): payload of what was sent again; [`ABSENT`] before Linux 4.19
+    pub bytes_resent: u32,
+    /// `tcp_sock.bytes_received` (`u64`): payload received in order, a received FIN counting as one; may be [`ABSENT`]
+    pub bytes_received: u32,
+    /// `tcp_sock.total_retrans` (`u32`): segments sent again; may be [`ABSENT`]
+    pub retransmits: u32,
+    /// `tcp_sock.srtt_us` (`u32`): eight times the smoothed round-trip time, µs; may be [`ABSENT`]
+    pub round_trip: u32,
+    /// `sock.__sk_common.skc_flags` (`unsigned long`, a bit for each of `enum sock_flags`); may be [`ABSENT`]
+    pub flags: u32,
 }
 
 /// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in tracefs: all that
@@ -126,11 +138,13 @@ pub struct Config {
     pub has_cookie: u32,
     /// 1 where tracing programs may keep something with a socket, `bpf_sk_storage_get` (Linux 5.11), else 0.
     pub has_storage: u32,
+    /// 1 where a socket's last transition is to be written as a [`crate::Closing`], else 0.
+    pub has_lives: u32,
 }
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 34]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 40]);
 }
 
 impl EventLayout {
@@ -141,12 +155,13 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 34]),
+        layout: bytemuck::must_cast([0_u32; 40]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
         has_storage: 0,
+        has_lives: 0,
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 48 * 4);
+const _: () = assert!(size_of::<Config>() == 55 * 4);

@@ -1,5 +1,5 @@
-//! What the BPF programs write: one [`Transition`] per state change into the ring, one [`FoundSocket`] per
-//! socket and one [`HolderRow`] per file descriptor from the iterators.
+//! What the BPF programs write: one [`Transition`] per state change into the ring, or one [`Closing`] for a socket's
+//! last; one [`FoundSocket`] per socket and one [`HolderRow`] per file descriptor from the iterators.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -17,6 +17,10 @@ pub const TAKEN_OVER: u8 = 4;
 
 /// In [`Transition::flags`]: the task that acted was exiting, so that this is the kernel closing its descriptors.
 pub const EXITING: u8 = 8;
+
+/// In [`Transition::flags`]: the socket is gone. What is in the new state, TIME_WAIT or FIN_WAIT2, is the kernel's small
+/// stand-in for it, which no process holds.
+pub const REPLACED: u8 = 16;
 
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
@@ -61,7 +65,7 @@ pub struct Transition {
     pub old_state: u8,
     /// See [`crate::state`].
     pub new_state: u8,
-    /// [`ACTOR_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`] and [`EXITING`], or 0.
+    /// [`ACTOR_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`], [`EXITING`] and [`REPLACED`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u8,
@@ -98,10 +102,46 @@ pub struct Origin {
     pub tid: u32,
     /// [`CONNECTED`], [`ACCEPTED`], [`LISTENED`] or [`UNKNOWN_ORIGIN`].
     pub how: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Where the kernel is about to replace the socket by a stand-in, the state that this is in: TIME_WAIT or FIN_WAIT2.
+    /// Else 0.
+    pub stand_in: u32,
     /// The thread's name, NUL-padded, any bytes.
     pub thread_comm: [u8; COMM_LEN],
+}
+
+/// A counter that the running kernel does not have, in [`Counters`]: the highest number of its size.
+pub const UNCOUNTED: u64 = u64::MAX;
+
+/// What the kernel has counted for a socket by the end of its life (`struct tcp_sock`, `include/linux/tcp.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counters {
+    /// Bytes of payload sent, each as often as it was sent; or [`UNCOUNTED`].
+    pub bytes_sent: u64,
+    /// Those of them that were sent again; or [`UNCOUNTED`].
+    pub bytes_resent: u64,
+    /// Bytes received in order, the peer's FIN counting as one; or [`UNCOUNTED`].
+    pub bytes_received: u64,
+    /// Segments sent again, SYN and FIN among them; or `u32::MAX`.
+    pub retransmits: u32,
+    /// Eight times the smoothed round-trip time, µs; 0 where there is no sample; or `u32::MAX`.
+    pub round_trip: u32,
+    /// 1 where the peer's FIN has been received, else 0.
+    pub has_fin: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// A socket's last transition, where lives are wanted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Closing {
+    /// The transition.
+    pub transition: Transition,
+    /// What was counted up to it.
+    pub counters: Counters,
+    /// Who connected or accepted the socket; all 0 where the kernel does not tell.
+    pub origin: Origin,
 }
 
 /// One open TCP socket as it was found by walking the kernel's tables.
@@ -181,6 +221,8 @@ pub struct HolderRow {
 
 const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
 const _: () = assert!(size_of::<Transition>() == 112 && align_of::<Transition>() == 8);
+const _: () = assert!(size_of::<Counters>() == 40 && align_of::<Counters>() == 8);
+const _: () = assert!(size_of::<Closing>() == 192 && align_of::<Closing>() == 8);
 const _: () = assert!(size_of::<Origin>() == 40 && align_of::<Origin>() == 8);
 const _: () = assert!(size_of::<SocketRow>() == 96 && align_of::<SocketRow>() == 8);
 const _: () = assert!(size_of::<FoundSocket>() == 136 && align_of::<FoundSocket>() == 8);

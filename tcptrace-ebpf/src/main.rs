@@ -2,7 +2,8 @@
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
 //! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first.
-//! `accepted` runs at every accept(2) and notes who called it. `tcp_sockets` and `socket_holders` run only when
+//! `accepted` runs at every accept(2) and notes who called it; `replaced` where a stand-in is about to take a socket's
+//! place. `tcp_sockets` and `socket_holders` run only when
 //! user space walks the kernel's sockets or file descriptors. Nothing here decides what is stuck, or formats
 //! anything.
 
@@ -16,7 +17,9 @@
 
 mod identity;
 mod kernel;
+mod life;
 mod origin;
+mod ring;
 mod row;
 mod transition;
 
@@ -64,6 +67,14 @@ fn arguments(ctx: &BtfTracePointContext) -> (*const c_void, u8, u8) {
 #[fentry(function = "security_sock_graft")]
 pub fn accepted(ctx: FEntryContext) -> i32 {
     origin::remember(ctx.arg(0), tcptrace_common::ACCEPTED);
+    0
+}
+
+/// `tcp_time_wait(struct sock *sk, int state, int timeo)` (`net/ipv4/tcp_minisocks.c`): the kernel is about to close a
+/// socket, and to put a stand-in in that state in its place.
+#[fentry(function = "tcp_time_wait")]
+pub fn replaced(ctx: FEntryContext) -> i32 {
+    origin::replaced_by(ctx.arg(0), ctx.arg(1));
     0
 }
 

@@ -1,7 +1,8 @@
-//! Where a socket came from: the task that connected or accepted it, or made it listen.
+//! Where a socket came from: the task that connected or accepted it, or made it listen. And what it becomes: the state
+//! of the stand-in that the kernel is about to put in its place.
 //!
 //! Kept by the kernel with the socket (`BPF_MAP_TYPE_SK_STORAGE`, `Documentation/bpf/map_sk_storage.rst`): written
-//! once in a socket's life, gone with it, and read only where somebody asks.
+//! once or twice in a socket's life, gone with it, and read only where somebody asks.
 
 use core::{
     ffi::c_void,
@@ -15,7 +16,8 @@ use aya_ebpf::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
         generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
     },
-    macros::btf_map,
+    macros::{btf_map, map},
+    maps::Array,
 };
 use tcptrace_common::{COMM_LEN, CONNECTED, LISTENED, Origin, UNKNOWN_ORIGIN, state};
 
@@ -24,9 +26,13 @@ use crate::kernel::config;
 #[btf_map]
 static ORIGINS: SkStorage<Origin> = SkStorage::new();
 
+/// 1 where [`replaced_by`] is called for each socket that is replaced: user space says so.
+#[map]
+static REPLACEMENTS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Of a socket that nothing is remembered of.
 static UNKNOWN: Origin =
-    Origin { ktime_ns: 0, pid: 0, tid: 0, how: UNKNOWN_ORIGIN, pad: 0, thread_comm: [0; COMM_LEN] };
+    Origin { ktime_ns: 0, pid: 0, tid: 0, how: UNKNOWN_ORIGIN, stand_in: 0, thread_comm: [0; COMM_LEN] };
 
 /// What the current task does to a socket of which this transition is the beginning.
 #[inline(always)]
@@ -55,9 +61,36 @@ pub(crate) fn remember(sk: *const c_void, how: u32) {
             pid: (pid_tgid >> 32) as u32,
             tid: pid_tgid as u32,
             how,
-            pad: 0,
+            stand_in: 0,
             thread_comm,
         };
+    }
+}
+
+/// Remembers that a stand-in in `state` is about to take the place of the socket at `sk`.
+#[inline(always)]
+pub(crate) fn replaced_by(sk: *const c_void, state: u32) {
+    if config!(has_storage) == 1
+        && let Some(origin) = slot(sk, BPF_SK_STORAGE_GET_F_CREATE.into())
+    {
+        // SAFETY: the slot belongs to this socket, which the kernel has locked.
+        unsafe { (*origin).stand_in = state };
+    }
+}
+
+/// The state of the stand-in that takes the place of the socket at `sk`, which leaves `old_state` for CLOSE.
+#[inline(always)]
+pub(crate) fn stand_in(sk: *const c_void, old_state: u8) -> Option<u8> {
+    if config!(has_storage) == 0
+        || !matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
+        || REPLACEMENTS.get(0) != Some(&1)
+    {
+        return None;
+    }
+    // SAFETY: it lives as long as the socket; what has been written there came before, under the socket's lock.
+    match unsafe { (*slot(sk, 0)?).stand_in } as u8 {
+        state @ (state::TIME_WAIT | state::FIN_WAIT2) => Some(state),
+        _ => None,
     }
 }
 

@@ -1,31 +1,25 @@
-//! One state change → one [`Transition`] in the ring.
+//! One state change → one record in the ring (`ring.rs`), where it is one of TCP that is watched.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
-        bpf_ktime_get_ns, bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::PerCpuArray,
     programs::TracePointContext,
 };
-use tcptrace_common::{
-    ABSENT, ACTOR_KNOWN, AF_INET6, COMM_LEN, EXITING, PROCESS_NAMED, Transition, Tuple, state, v4_mapped,
-};
+use tcptrace_common::{AF_INET6, Tuple, state, v4_mapped};
 
 use crate::{
     identity,
     kernel::{self, config, layout},
     origin,
+    ring::{Fields, count, write},
 };
 
 /// `include/uapi/linux/in.h`
 const IPPROTO_TCP: u16 = 6;
-/// `include/linux/sched.h`
-const PF_EXITING: u32 = 4;
 
 /// The offset of one field of the event.
 macro_rules! event {
@@ -33,14 +27,6 @@ macro_rules! event {
         config!(event.$field) as usize
     };
 }
-
-/// The loader sets the size.
-#[map]
-static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
-
-/// Transitions that found the ring full, counted per CPU and program.
-#[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 
 /// For which task the first program on the tracepoint has last run on this CPU, and the second: until the next one in
 /// the row, which runs for the same event at once, has seen it. 0: none.
@@ -119,7 +105,7 @@ fn take<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8
     if let Some(how) = origin::opening(old_state, new_state) {
         origin::remember(sk, how);
     }
-    if is_watched(old_state, new_state) {
+    if is_watched(old_state, new_state) && !is_none(old_state, new_state) {
         record_watched(ctx, sk, old_state, new_state, nth);
     }
 }
@@ -134,7 +120,7 @@ fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new
     }
     // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
     submit(ctx, sk, old_state, new_state, nth, || unsafe {
-        (kernel::tuple(tcp), kernel::netns(tcp), Some(kernel::load(tcp, layout!(err))))
+        (kernel::tuple(tcp), kernel::netns(tcp), Some((kernel::load(tcp, layout!(err)), tcp)))
     });
 }
 
@@ -146,7 +132,10 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
         let old_state = ctx.read_at::<u32>(event!(old_state))? as u8;
         let new_state = ctx.read_at::<u32>(event!(new_state))? as u8;
         let sk: *const c_void = ctx.read_at(event!(socket))?;
-        if is_unwatched(sk, old_state, new_state) || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP {
+        if is_unwatched(sk, old_state, new_state)
+            || is_none(old_state, new_state)
+            || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP
+        {
             return Ok(());
         }
         let family: u16 = ctx.read_at(event!(family))?;
@@ -178,12 +167,19 @@ fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
     !is_watched
 }
 
+/// Whether nothing changes: so it is where a process closes a socket that is closing already (`tcp_close_state`,
+/// `net/ipv4/tcp.c`).
+#[inline(always)]
+const fn is_none(old_state: u8, new_state: u8) -> bool {
+    old_state == new_state
+}
+
 #[inline(always)]
 fn is_watched(old_state: u8, new_state: u8) -> bool {
     config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) != 0
 }
 
-/// Takes one transition, of which `fields` gives tuple, namespace and `sk_err`, and writes its record.
+/// Takes one transition, of which `fields` gives what is read of the socket, and writes its record.
 ///
 /// Until Linux 6.12 a listener's child enters SYN_RECV before it is made its own: it has no peer yet, and the
 /// listener's cookie. That record is held back until the child's next transition, which comes on the same CPU
@@ -195,7 +191,7 @@ fn submit<C: EbpfContext>(
     old_state: u8,
     new_state: u8,
     nth: u32,
-    fields: impl Fn() -> (Tuple, u32, Option<i32>),
+    fields: impl Fn() -> Fields,
 ) {
     // SAFETY: no arguments.
     let ktime_ns = unsafe { bpf_ktime_get_ns() };
@@ -244,109 +240,5 @@ fn held_back(sk: *const c_void) -> Option<u64> {
         }
         (*child).address = 0;
         Some((*child).entered_ns)
-    }
-}
-
-/// Writes one record, or counts that there was no room for it.
-#[inline(always)]
-fn write<C: EbpfContext>(
-    ctx: &C,
-    sk: *const c_void,
-    (old_state, new_state): (u8, u8),
-    ktime_ns: u64,
-    nth: u32,
-    fields: &impl Fn() -> (Tuple, u32, Option<i32>),
-) {
-    // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
-    // be read meanwhile.
-    // SAFETY: `sk` is the live socket that changes its state.
-    let cookie = unsafe { identity::of(ctx, sk) };
-    if new_state == state::CLOSE {
-        identity::forget(sk);
-    }
-    let Some(mut entry) = TRANSITIONS.reserve::<Transition>(0) else {
-        count(&LOST, nth);
-        return;
-    };
-    let (tuple, netns, sk_err) = fields();
-    let record = entry.write(Transition {
-        ktime_ns,
-        cookie,
-        netns,
-        sk_err: sk_err.unwrap_or(0),
-        tuple,
-        old_state,
-        new_state,
-        flags: if nth == 0 { 0 } else { tcptrace_common::TAKEN_OVER },
-        pad: 0,
-        pid: 0,
-        tid: 0,
-        uid: 0,
-        comm: [0; COMM_LEN],
-        thread_comm: [0; COMM_LEN],
-    });
-    if current_task_acts(old_state, new_state, sk_err) {
-        actor(record);
-    }
-    // No flags: user space is woken only when it had read everything before this record.
-    entry.submit(0);
-}
-
-/// Adds one to a counter of this CPU that no other program writes. (Where the kernel lets a program interrupt
-/// itself, until Linux 6.1, one of two losses at once may go uncounted; the other is not.)
-#[inline(always)]
-fn count(counters: &PerCpuArray<u64>, index: u32) {
-    if let Some(counter) = counters.get_ptr_mut(index) {
-        // SAFETY: as said.
-        unsafe { *counter += 1 };
-    }
-}
-
-/// Whether the task on this CPU is the one that caused the change. All others run in softirq, on whatever
-/// task the CPU was busy with.
-///
-/// A socket goes straight to CLOSE without an error where its process closes it with data unread, or aborts it
-/// (`__tcp_close`, `tcp_disconnect`, `net/ipv4/tcp.c`). With one it was a reset, or a timeout.
-#[inline(always)]
-fn current_task_acts(old_state: u8, new_state: u8, sk_err: Option<i32>) -> bool {
-    match (old_state, new_state) {
-        (state::CLOSE, state::SYN_SENT | state::LISTEN)
-        | (state::ESTABLISHED, state::FIN_WAIT1)
-        | (state::CLOSE_WAIT, state::LAST_ACK)
-        | (state::LISTEN, state::CLOSE) => true,
-        (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => sk_err == Some(0),
-        _ => false,
-    }
-}
-
-/// Fills in the current task: the process by its leader's name, and the thread by its own.
-#[inline(always)]
-fn actor(record: &mut Transition) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    record.flags |= ACTOR_KNOWN;
-    record.pid = (pid_tgid >> 32) as u32;
-    record.tid = pid_tgid as u32;
-    record.uid = bpf_get_current_uid_gid() as u32;
-    if let Ok(comm) = bpf_get_current_comm() {
-        record.thread_comm = comm;
-    }
-    if layout!(task_leader) == ABSENT {
-        return;
-    }
-    // SAFETY: probe reads check the addresses themselves.
-    unsafe {
-        let task = bpf_get_current_task() as *const c_void;
-        let member = |offset: u32| task.byte_add(offset as usize);
-        if bpf_probe_read_kernel(member(layout!(task_flags)).cast::<u32>())
-            .is_ok_and(|flags| flags & PF_EXITING != 0)
-        {
-            record.flags |= EXITING;
-        }
-        let comm = bpf_probe_read_kernel(member(layout!(task_leader)).cast::<*const c_void>())
-            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()));
-        if let Ok(comm) = comm {
-            record.comm = comm;
-            record.flags |= PROCESS_NAMED;
-        }
     }
 }

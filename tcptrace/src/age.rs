@@ -1,30 +1,34 @@
 //! Since when a socket is in its state: exactly where the transition was seen, else a bracket that the
 //! kernel's own clocks prove.
 
+use std::num::NonZeroU64;
+
 use tcptrace_common::{SocketRow, state};
 
 /// The time at which a socket entered its state, `CLOCK_MONOTONIC` nanoseconds: not before `earliest`, not
 /// after `latest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
-    earliest: Option<u64>,
+    /// Never at the boot itself, so that it takes no more room than a number: there is one for each socket.
+    earliest: Option<NonZeroU64>,
     latest: u64,
 }
 
 impl Since {
     /// It was seen entering.
     pub const fn exact(at_ns: u64) -> Self {
-        Self { earliest: Some(at_ns), latest: at_ns }
+        Self { earliest: NonZeroU64::new(at_ns), latest: at_ns }
     }
 
     /// It entered at some time in between; `None` where no earliest time is proven.
     pub fn between(earliest_ns: Option<u64>, latest_ns: u64) -> Self {
-        Self { earliest: earliest_ns.map(|earliest| earliest.min(latest_ns)), latest: latest_ns }
+        let earliest = earliest_ns.and_then(|earliest| NonZeroU64::new(earliest.min(latest_ns)));
+        Self { earliest, latest: latest_ns }
     }
 
     /// The time, where it is known.
     pub fn exact_ns(self) -> Option<u64> {
-        self.earliest.filter(|earliest| *earliest == self.latest)
+        self.earliest_ns().filter(|earliest| *earliest == self.latest)
     }
 
     /// The latest time at which it can have been.
@@ -33,20 +37,20 @@ impl Since {
     }
 
     /// The earliest time at which it can have been, where one is proven.
-    pub const fn earliest_ns(self) -> Option<u64> {
-        self.earliest
+    pub fn earliest_ns(self) -> Option<u64> {
+        self.earliest.map(NonZeroU64::get)
     }
 
     /// Whether it can have been at that time.
     pub fn includes(self, at_ns: u64) -> bool {
-        at_ns <= self.latest && self.earliest.is_none_or(|earliest| earliest <= at_ns)
+        at_ns <= self.latest && self.earliest_ns().is_none_or(|earliest| earliest <= at_ns)
     }
 
     /// What both prove together. Two that contradict each other leave the first as it is.
     pub fn narrowed_by(self, other: Self) -> Self {
         let both =
             Self { earliest: self.earliest.max(other.earliest), latest: self.latest.min(other.latest) };
-        if both.earliest.is_some_and(|earliest| earliest > both.latest) { self } else { both }
+        if both.earliest_ns().is_some_and(|earliest| earliest > both.latest) { self } else { both }
     }
 }
 

@@ -25,6 +25,10 @@ pub struct Cli {
     #[arg(long, value_name = "DUR", value_parser = duration, help_heading = "Views")]
     stuck: Option<Duration>,
 
+    /// One record per connection when it is over: how long, who closed it and why, bytes, retransmits
+    #[arg(long, help_heading = "Views")]
+    lives: bool,
+
     /// The states that --stuck watches, as `ss` spells them
     #[arg(
         long,
@@ -44,7 +48,7 @@ pub struct Cli {
     #[arg(
         long,
         requires = "stuck",
-        conflicts_with_all = ["transitions", "remind", "duration"],
+        conflicts_with_all = ["transitions", "lives", "remind", "duration"],
         help_heading = "Views"
     )]
     once: bool,
@@ -84,6 +88,7 @@ Examples:
   sudo tcptrace --stuck 30s            what is stuck, as it happens
   sudo tcptrace --stuck 30s --json     the same for a log pipeline
   sudo tcptrace --stuck 30s --once     for a health check: 1 if anything is stuck
+  sudo tcptrace --lives                each connection when it is over: who closed it, why, bytes
   sudo tcptrace                        every TCP state transition
   sudo tcptrace --port 443 -6          those of some sockets
 
@@ -138,15 +143,16 @@ impl Plan {
 impl Cli {
     /// What these arguments ask for.
     pub fn plan(self) -> Plan {
-        let views =
-            Views { transitions: self.transitions || self.stuck.is_none(), stuck: self.stuck.is_some() };
+        let (stuck, lives) = (self.stuck.is_some(), self.lives);
+        let views = Views { transitions: self.transitions || !(stuck || lives), stuck, lives };
         let watched =
             if views.stuck { self.state.iter().fold(0, |mask, state| mask | state.bit()) } else { 0 };
         let policy = Policy {
-            followed: if views.transitions { state::ALL } else { watched },
+            followed: if views.transitions || views.lives { state::ALL } else { watched },
             watched,
             threshold_ns: self.stuck.map_or(0, nanoseconds),
             remind_ns: self.remind.map(nanoseconds),
+            lives,
         };
         Plan {
             views,
@@ -218,14 +224,14 @@ mod tests {
     #[test]
     fn no_view_is_all_transitions() {
         let plan = plan("").expect("valid");
-        assert_eq!(plan.views, Views { transitions: true, stuck: false });
+        assert_eq!(plan.views, Views { transitions: true, stuck: false, lives: false });
         assert_eq!((plan.policy.followed, plan.policy.watched), (state::ALL, 0));
     }
 
     #[test]
     fn stuck_alone_follows_only_what_it_watches() {
         let plan = plan("--stuck 1h30m").expect("valid");
-        assert_eq!(plan.views, Views { transitions: false, stuck: true });
+        assert_eq!(plan.views, Views { transitions: false, stuck: true, lives: false });
         assert_eq!(plan.policy.threshold_ns, 5_400_000_000_000);
         assert_eq!(plan.policy.followed, state::bit(state::CLOSE_WAIT));
         assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT));
@@ -235,10 +241,20 @@ mod tests {
     fn views_add_up() {
         let plan =
             plan("--stuck 500ms --transitions --state fin-wait-2,CLOSE_WAIT --remind 2m").expect("valid");
-        assert_eq!(plan.views, Views { transitions: true, stuck: true });
+        assert_eq!(plan.views, Views { transitions: true, stuck: true, lives: false });
         assert_eq!(plan.policy.followed, state::ALL);
         assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT) | state::bit(state::FIN_WAIT2));
         assert_eq!(plan.policy.remind_ns, Some(120_000_000_000));
+    }
+
+    #[test]
+    fn lives_follow_every_state_and_add_up_with_what_is_stuck() {
+        let plan_of = |arguments| plan(arguments).expect("valid");
+        assert_eq!(plan_of("--lives").views, Views { transitions: false, stuck: false, lives: true });
+        let both = plan_of("--lives --stuck 30s");
+        assert_eq!(both.views, Views { transitions: false, stuck: true, lives: true });
+        assert_eq!((both.policy.followed, both.policy.lives), (state::ALL, true));
+        assert_eq!(both.policy.watched, state::bit(state::CLOSE_WAIT));
     }
 
     #[test]
@@ -271,6 +287,7 @@ mod tests {
             "--once",
             "--once --transitions",
             "--stuck 30s --once --transitions",
+            "--stuck 30s --once --lives",
             "--stuck 30s --once --duration 5s",
             "--stuck 30s --once --remind 5s",
             "--stuck 99999999999999999999s",

@@ -1,7 +1,9 @@
 //! Bytes from the kernel → records, each checked for what user space goes on to rely on.
 
 use bytemuck::AnyBitPattern;
-use tcptrace_common::{AF_INET, AF_INET6, FoundSocket, HolderRow, SocketRow, Transition, Tuple, state};
+use tcptrace_common::{
+    AF_INET, AF_INET6, Closing, FoundSocket, HolderRow, SocketRow, Transition, Tuple, state,
+};
 
 /// Bytes that are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,16 +26,40 @@ pub enum DecodeError {
     Family(u16),
 }
 
+/// What comes through the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A state change.
+    Transition(Transition),
+    /// A socket's last one, with what its life came to.
+    Closing(Closing),
+}
+
+impl Heard {
+    /// The state change.
+    pub const fn transition(&self) -> &Transition {
+        match self {
+            Self::Transition(transition) => transition,
+            Self::Closing(closing) => &closing.transition,
+        }
+    }
+}
+
 /// One record of the ring.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn transition(bytes: &[u8]) -> Result<Transition, DecodeError> {
-    let record: Transition = fixed(bytes, "transition")?;
-    check_state(record.old_state)?;
-    check_state(record.new_state)?;
-    check_family(&record.tuple)?;
-    Ok(record)
+pub fn heard(bytes: &[u8]) -> Result<Heard, DecodeError> {
+    let heard = if bytes.len() == size_of::<Closing>() {
+        Heard::Closing(fixed(bytes, "closing")?)
+    } else {
+        Heard::Transition(fixed(bytes, "transition")?)
+    };
+    let transition = heard.transition();
+    check_state(transition.old_state)?;
+    check_state(transition.new_state)?;
+    check_family(&transition.tuple)?;
+    Ok(heard)
 }
 
 /// One row of the walk of the sockets.
@@ -104,16 +130,17 @@ mod tests {
         for shift in 0..8 {
             let mut bytes = vec![0xee; shift];
             bytes.extend_from_slice(bytes_of(&record));
-            assert_eq!(transition(&bytes[shift..]), Ok(record));
+            assert_eq!(heard(&bytes[shift..]), Ok(Heard::Transition(record)));
         }
     }
 
     #[test]
     fn every_other_length_is_refused() {
-        let bytes = [bytes_of(&sample()), &[0; 8]].concat();
-        for length in (0..bytes.len()).filter(|length| *length != size_of::<Transition>()) {
+        let bytes = [bytes_of(&sample()), &[0; 200]].concat();
+        let is_a_record = |length: &usize| [size_of::<Transition>(), size_of::<Closing>()].contains(length);
+        for length in (0..bytes.len()).filter(|length| !is_a_record(length)) {
             assert_eq!(
-                transition(&bytes[..length]),
+                heard(&bytes[..length]),
                 Err(DecodeError::Length { record: "transition", expected: 112, length })
             );
         }
@@ -124,11 +151,20 @@ mod tests {
         for number in [0, 13, 31, 32, 200, 255] {
             let old = Transition { old_state: number, ..sample() };
             let new = Transition { new_state: number, ..sample() };
-            assert_eq!(transition(bytes_of(&old)), Err(DecodeError::State(number)));
-            assert_eq!(transition(bytes_of(&new)), Err(DecodeError::State(number)));
+            assert_eq!(heard(bytes_of(&old)), Err(DecodeError::State(number)));
+            assert_eq!(heard(bytes_of(&new)), Err(DecodeError::State(number)));
         }
         let unix = Transition { tuple: Tuple { family: 1, ..Tuple::zeroed() }, ..sample() };
-        assert_eq!(transition(bytes_of(&unix)), Err(DecodeError::Family(1)));
+        assert_eq!(heard(bytes_of(&unix)), Err(DecodeError::Family(1)));
+        let last = Closing { transition: unix, ..Closing::zeroed() };
+        assert_eq!(heard(bytes_of(&last)), Err(DecodeError::Family(1)));
+    }
+
+    #[test]
+    fn a_last_transition_comes_with_its_counters() {
+        let mut last = Closing { transition: sample(), ..Closing::zeroed() };
+        (last.counters.bytes_sent, last.origin.pid) = (0x0102_0304_0506, 4242);
+        assert_eq!(heard(bytes_of(&last)), Ok(Heard::Closing(last)));
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let plan = Cli::parse().plan();
     let options = Options {
         watched_states: plan.policy.followed,
+        lives: plan.policy.lives,
         transitions: !plan.once,
         // Of no use without transitions, and the smallest is the fastest to make.
         ring_bytes: if plan.once { SMALLEST_RING } else { plan.ring_bytes },

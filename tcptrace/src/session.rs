@@ -232,9 +232,9 @@ impl Session {
     fn drain(&mut self) -> Result<bool, Failure> {
         let Self { kernel, tracker, sink, .. } = self;
         let mut came = false;
-        kernel.drain(|transition| {
+        kernel.drain(|heard| {
             came = true;
-            tracker.transition(transition, &mut |finding| sink.finding(&finding, &Evidence::default()));
+            tracker.hear(heard, &mut |finding| sink.finding(&finding, &Evidence::default()));
         })?;
         self.count_lost()?;
         Ok(came)
@@ -250,11 +250,11 @@ impl Session {
         let mut row = |tracker: &mut Tracker, row, found: &mut _| {
             repaired += usize::from(tracker.row(row, since_by_stamps(row, *jiffy_ns), found));
         };
-        kernel.drain(|transition| {
-            while let Some(earlier) = rows.next_if(|row| row.ktime_ns <= transition.ktime_ns) {
+        kernel.drain(|heard| {
+            while let Some(earlier) = rows.next_if(|row| row.ktime_ns <= heard.transition().ktime_ns) {
                 row(tracker, earlier, &mut found);
             }
-            tracker.transition(transition, &mut found);
+            tracker.hear(heard, &mut found);
         })?;
         for last in rows {
             row(tracker, last, &mut found);

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::Transition;
 
 use crate::{
     clock::{self, WallClock},
@@ -10,11 +11,11 @@ use crate::{
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
     report::{
-        self, Event, Evidence, Instant, Json, Name, OwnerHow, ProcessRecord, Record, Reporter, SocketId,
-        Stuck, Summary, Text,
+        self, Event, Evidence, Instant, Json, Name, Owner, OwnerHow, ProcessRecord, Record, Reporter,
+        SocketId, Stuck, Summary, Text,
     },
     rollup::{ProcessId, Rollup},
-    tracker::{Finding, Socket},
+    tracker::{Actor, Finding, Origin, Socket},
     walk::{Named, Walk},
 };
 
@@ -58,9 +59,9 @@ impl Sink {
     ) -> Self {
         let wall = WallClock::now();
         Self {
-            reporter,
             rollup,
-            admission: Admission::by(filter),
+            admission: Admission::by(filter, reporter.views().lives),
+            reporter,
             processes: ProcessCache::default(),
             format,
             output,
@@ -81,9 +82,31 @@ impl Sink {
         if let Finding::Cleared { cookie, at_ns, .. } = finding {
             self.rollup.cleared(*cookie, *at_ns);
         }
+        if let Finding::Transition { transition, actor: Some(actor), origin, .. } = finding
+            && self.reporter.views().lives
+        {
+            self.meet_actor(transition, actor, origin.as_ref());
+        }
         if let Some(mut record) = self.reporter.finding(finding, evidence, self.wall) {
             let is_admitted = self.is_admitted(&mut record);
             self.report(record, is_admitted);
+        }
+    }
+
+    /// Takes note of who acts on a socket, as long as that can be looked up: its life is told when it is over.
+    fn meet_actor(&mut self, transition: &Transition, actor: &Actor, origin: Option<&Origin>) {
+        let (Some(mut owner), _) = report::charge(transition.ktime_ns, Some(actor), origin) else { return };
+        self.look_up(&mut owner, transition.ktime_ns);
+        if self.admission.filter.asks_for_processes() {
+            self.admission.learn(transition.cookie, std::slice::from_ref(&owner));
+        }
+    }
+
+    /// Adds what can be looked up of a process that acted at that time.
+    fn look_up(&mut self, owner: &mut Owner, at_ns: u64) {
+        let comm = owner.comm.as_ref().map(Name::bytes);
+        if let Some(process) = self.processes.find(owner.pid, comm, at_ns) {
+            report::complete(owner, process);
         }
     }
 
@@ -115,22 +138,24 @@ impl Sink {
     /// Whether a record is admitted. What it leaves open of the process that acted is looked up where that is worth it.
     fn is_admitted(&mut self, record: &mut Record) -> bool {
         let asks = self.admission.filter.asks_for_processes();
+        let at_ns = record.at.mono_ns;
         let actor = match &mut record.event {
             Event::Transition(transition) if asks => transition.owner.as_mut(),
             Event::Cleared(cleared) => cleared.by.as_mut(),
+            Event::Life(life) => life.owner.as_mut(),
             _ => None,
         };
         if let Some(owner) = actor {
-            let comm = owner.comm.as_ref().map(Name::bytes);
-            if let Some(process) = self.processes.find(owner.pid, comm, record.at.mono_ns) {
-                report::complete(owner, process);
-            }
+            self.look_up(owner, at_ns);
         }
         self.admission.admits(&record.event)
     }
 
     /// Hands over a record of a view, or counts that a filter keeps it back.
     fn report(&mut self, record: Record, is_admitted: bool) {
+        if self.is_done() {
+            return;
+        }
         if is_admitted {
             self.reporter.reported(&record.event);
             self.record(record);

@@ -12,15 +12,18 @@
 //! - Nothing is reported unseen. A socket is found stuck only where a walk that began after its threshold
 //!   had passed saw it in that state.
 
+mod finding;
+mod lives;
+
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
-use rustix::io::Errno;
-use tcptrace_common::{
-    ACTOR_KNOWN, COMM_LEN, EXITING, PROCESS_NAMED, SocketRow, TAKEN_OVER, Transition, Tuple, state,
-};
+use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};
 
-use crate::{age::Since, walk::Walk};
+use crate::{age::Since, decode::Heard, walk::Walk};
+pub use finding::{Actor, Ending, Finding, Origin};
+use lives::Lives;
+pub use lives::{CloseReason, Life, Role};
 
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,40 +36,8 @@ pub struct Policy {
     pub threshold_ns: u64,
     /// After how long a socket that is still stuck is found stuck again, nanoseconds.
     pub remind_ns: Option<u64>,
-}
-
-/// The task that caused a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Actor {
-    /// Thread group id.
-    pub pid: u32,
-    /// Thread id.
-    pub tid: u32,
-    /// Real user id.
-    pub uid: u32,
-    /// The process's name, NUL-padded; `None` where only that of another of its threads can be read.
-    pub comm: Option<[u8; COMM_LEN]>,
-    /// The thread's name, NUL-padded.
-    pub thread_comm: [u8; COMM_LEN],
-}
-
-impl Actor {
-    fn of(transition: &Transition) -> Option<Self> {
-        let Transition { flags, pid, tid, uid, comm, thread_comm, .. } = *transition;
-        // The first thread has the process's name.
-        let leader = Some(thread_comm).filter(|_| pid == tid);
-        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0).or(leader);
-        (flags & ACTOR_KNOWN != 0).then_some(Self { pid, tid, uid, comm, thread_comm })
-    }
-}
-
-/// Where a socket came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The task that called connect(2) or listen(2).
-    pub actor: Actor,
-    /// When, `CLOCK_MONOTONIC` nanoseconds.
-    pub at_ns: u64,
+    /// Whether a connection's life is told when it is over. All states are followed then.
+    pub lives: bool,
 }
 
 /// What is known of one live socket.
@@ -92,88 +63,6 @@ pub struct Socket {
 
 const NEVER: u64 = u64::MAX;
 
-/// What the tracker has to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// A socket changed its state.
-    Transition {
-        /// The record, its tuple completed.
-        transition: Transition,
-        /// How long it was in the old state, nanoseconds, where both ends of that time were seen.
-        in_old_state_ns: Option<u64>,
-        /// Who caused it.
-        actor: Option<Actor>,
-        /// Who connected the socket, or made it listen.
-        origin: Option<Origin>,
-    },
-    /// A socket has been in a watched state for longer than the threshold, and a walk has just seen it so.
-    Stuck {
-        /// The socket's identity.
-        cookie: u64,
-        /// What is known of it.
-        socket: Socket,
-        /// When the walk saw it, `CLOCK_MONOTONIC` nanoseconds.
-        seen_ns: u64,
-    },
-    /// A socket that was found stuck has left that state.
-    Cleared {
-        /// The socket's identity.
-        cookie: u64,
-        /// What was known of it while it was stuck.
-        socket: Socket,
-        /// The state it left for.
-        new_state: u8,
-        /// When, `CLOCK_MONOTONIC` nanoseconds; where the transition was lost, when that was noticed.
-        at_ns: u64,
-        /// Who caused it.
-        actor: Option<Actor>,
-        /// In which way.
-        how: Ending,
-    },
-}
-
-/// How a socket left a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// Its process closed it, or shut down its side.
-    Closed,
-    /// Its process exited, and the kernel closed it.
-    Exited,
-    /// The peer reset the connection.
-    Reset,
-    /// The kernel gave up waiting for the peer.
-    TimedOut,
-    /// An administrator destroyed it (`ss --kill`).
-    Destroyed,
-    /// The connection went its way, and no process had a part in that.
-    Peer,
-    /// Nobody saw it.
-    Unknown,
-}
-
-impl Ending {
-    fn of(transition: &Transition) -> Self {
-        let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
-        if flags & EXITING != 0 {
-            return Self::Exited;
-        }
-        if flags & ACTOR_KNOWN != 0 {
-            return Self::Closed;
-        }
-        match new_state {
-            state::CLOSE if sk_err == Errno::TIMEDOUT.raw_os_error() => Self::TimedOut,
-            state::CLOSE if sk_err == Errno::CONNABORTED.raw_os_error() => Self::Destroyed,
-            state::CLOSE if sk_err != 0 => Self::Reset,
-            // With no error it is the process's doing, which here was not seen.
-            state::CLOSE if matches!(old_state, state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT) => {
-                Self::Unknown
-            }
-            _ => Self::Peer,
-        }
-    }
-}
-
 /// All sockets that are followed.
 #[derive(Debug)]
 pub struct Tracker {
@@ -182,12 +71,15 @@ pub struct Tracker {
     /// (when to judge, whom), so that the next one is the first.
     due: BTreeSet<(u64, u64)>,
     told_twice: u64,
+    /// Where lives are to be told.
+    lives: Option<Lives>,
 }
 
 impl Tracker {
     /// A tracker that knows no socket yet.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, sockets: FxHashMap::default(), due: BTreeSet::new(), told_twice: 0 }
+        let lives = policy.lives.then(Lives::default);
+        Self { policy, sockets: FxHashMap::default(), due: BTreeSet::new(), told_twice: 0, lives }
     }
 
     /// How many sockets are followed.
@@ -205,8 +97,16 @@ impl Tracker {
         self.told_twice
     }
 
-    /// Takes in a transition.
-    pub fn transition(&mut self, transition: &Transition, found: &mut impl FnMut(Finding)) {
+    /// Takes in what came through the ring.
+    pub fn hear(&mut self, heard: &Heard, found: &mut impl FnMut(Finding)) {
+        match heard {
+            Heard::Transition(transition) => self.take(transition, None, found),
+            Heard::Closing(closing) => self.take(&closing.transition, Some(closing), found),
+        }
+    }
+
+    /// Takes in a transition, and what its socket's life came to where it is the last one and that is told.
+    fn take(&mut self, transition: &Transition, closing: Option<&Closing>, found: &mut impl FnMut(Finding)) {
         let actor = Actor::of(transition);
         let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
         let known = self.sockets.get(&cookie).copied();
@@ -233,28 +133,40 @@ impl Tracker {
             origin,
         });
         if let Some(socket) = known.filter(|socket| ktime_ns < socket.heard_ns) {
+            if let Some(lives) = &mut self.lives {
+                lives.hear(transition, None, actor);
+            }
             // A walk has already seen where this led to, or beyond; it still tells when that began.
             if socket.state == new_state && socket.since.includes(ktime_ns) {
                 self.put(cookie, Socket { since: Since::exact(ktime_ns), tuple, ..socket });
             }
             return;
         }
+        let ends = is_last(transition);
         if let Some(socket) = known.filter(|socket| socket.reported) {
             found(Finding::Cleared {
                 cookie,
                 socket,
-                new_state,
+                // A stand-in in the same state is not the socket, which is closed.
+                new_state: if ends && new_state == old_state { state::CLOSE } else { new_state },
                 at_ns: ktime_ns,
                 actor,
                 how: Ending::of(transition),
             });
+        }
+        if let Some(lives) = &mut self.lives {
+            if !ends {
+                lives.hear(transition, known.as_ref(), actor);
+            } else if let Some(life) = lives.end(transition, known.as_ref(), closing, actor) {
+                found(Finding::Life { cookie, tuple, netns, at_ns: ktime_ns, life });
+            }
         }
         self.put(
             cookie,
             Socket {
                 tuple,
                 netns,
-                state: new_state,
+                state: if ends { state::CLOSE } else { new_state },
                 since: Since::exact(ktime_ns),
                 origin,
                 heard_ns: ktime_ns,
@@ -279,6 +191,9 @@ impl Tracker {
             reported: false,
         };
         let Some(known) = self.sockets.get(&cookie).copied() else {
+            if let Some(lives) = &mut self.lives {
+                lives.meet(row);
+            }
             self.put(cookie, seen);
             return false;
         };
@@ -301,6 +216,9 @@ impl Tracker {
                 how: Ending::Unknown,
             });
         }
+        if let Some(lives) = &mut self.lives {
+            lives.leave(cookie, &known, known.heard_ns);
+        }
         // It came here at some time after it was last heard of.
         let since = since.narrowed_by(Since::between(Some(known.heard_ns), ktime_ns));
         self.put(cookie, Socket { tuple, since, origin, ..seen });
@@ -310,6 +228,9 @@ impl Tracker {
     /// Ends a walk of all the followed states: forgets the sockets that it should have seen and did not.
     /// Returns how many those were.
     pub fn walked(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> usize {
+        if let Some(lives) = &mut self.lives {
+            lives.forget_vanished();
+        }
         let vanished: Vec<u64> = self
             .sockets
             .iter()
@@ -367,6 +288,7 @@ impl Tracker {
     fn vanish(&mut self, cookie: u64, at_ns: u64, found: &mut impl FnMut(Finding)) {
         if let Some(socket) = self.sockets.remove(&cookie) {
             self.due.remove(&(socket.due_ns, cookie));
+            self.count_listeners(Some(&socket), None);
             if socket.reported {
                 found(Finding::Cleared {
                     cookie,
@@ -376,6 +298,10 @@ impl Tracker {
                     actor: None,
                     how: Ending::Unknown,
                 });
+            }
+            if let Some(life) = self.lives.as_mut().and_then(|lives| lives.vanish(cookie, &socket)) {
+                let Socket { tuple, netns, .. } = socket;
+                found(Finding::Life { cookie, tuple, netns, at_ns, life });
             }
         }
     }
@@ -398,6 +324,7 @@ impl Tracker {
         let followed = socket.state != state::CLOSE && self.policy.followed & state::bit(socket.state) != 0;
         let before =
             if followed { self.sockets.insert(cookie, socket) } else { self.sockets.remove(&cookie) };
+        self.count_listeners(before.as_ref(), followed.then_some(&socket));
         let due_before = before.map_or(NEVER, |before| before.due_ns);
         let due_now = if followed { socket.due_ns } else { NEVER };
         if due_before != due_now {
@@ -407,6 +334,18 @@ impl Tracker {
             }
         }
     }
+
+    /// Keeps count of who listens, where what was known of a socket gives way to what is.
+    fn count_listeners(&mut self, before: Option<&Socket>, now: Option<&Socket>) {
+        if let Some(lives) = &mut self.lives {
+            lives.count_listeners(before, now);
+        }
+    }
+}
+
+/// Whether a socket is gone after it: closed, or replaced by a stand-in.
+const fn is_last(transition: &Transition) -> bool {
+    transition.new_state == state::CLOSE || transition.flags & REPLACED != 0
 }
 
 /// Whether the program that stands in for the first one wrote a transition that the first had written already: the
@@ -415,7 +354,7 @@ fn is_told_twice(transition: &Transition, known: Option<Socket>) -> bool {
     transition.flags & TAKEN_OVER != 0
         && match known {
             Some(socket) => socket.state == transition.new_state && socket.since.exact_ns().is_some(),
-            None => transition.new_state == state::CLOSE,
+            None => is_last(transition),
         }
 }
 

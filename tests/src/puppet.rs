@@ -218,6 +218,11 @@ impl Puppet {
         socket(&self.tell(format_args!("connect {to}")))
     }
 
+    /// Begins to connect, and does not wait for an answer.
+    pub fn connect_in_the_background(&mut self, to: SocketAddr) -> Sock {
+        Sock { remote: Some(to), ..socket(&self.tell(format_args!("begin-to-connect {to}"))) }
+    }
+
     /// Accepts a connection.
     pub fn accept(&mut self, listener: &Sock) -> Sock {
         socket(&self.tell(format_args!("accept {}", listener.fd)))

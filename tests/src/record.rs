@@ -26,7 +26,8 @@ impl Stream {
         if record.is("start") {
             self.tells_namespaces = record.get("sources")[feature::TP_BTF]["in_use"] == true;
         }
-        let may_lack_it = record.is("transition") && !self.tells_namespaces;
+        let of_the_event = record.is("transition") || record.is("life");
+        let may_lack_it = of_the_event && !self.tells_namespaces;
         match record.0.get("netns") {
             Some(Value::Null) if !may_lack_it => Err("field netns is null".to_owned()),
             _ => Ok(record),
@@ -99,6 +100,11 @@ impl Record {
     /// (old state, new state) of a transition.
     pub fn states(&self) -> (&str, &str) {
         (self.text("old_state"), self.text("new_state"))
+    }
+
+    /// Whether a transition is its socket's last.
+    pub fn is_last(&self) -> bool {
+        self.get("new_state") == "CLOSE" || self.get("stand_in") == true
     }
 
     /// Its own end's address and port.

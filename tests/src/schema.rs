@@ -32,12 +32,13 @@ enum Kind {
     ListenerOrNull,
     PeerOrNull,
     Sources,
-    Object,
+    /// Milliseconds by state.
+    Spent,
 }
 
 use Kind::{
-    Address, Change, Flag, Integer, IntegerOrNull, ListenerOrNull, Number, NumberOrNull, Object, OneOf,
-    OriginOrNull, OwnerOrNull, Owners, PeerOrNull, Port, Sources, State, Text, TextOrNull, Time, TimeOrNull,
+    Address, Change, Flag, Integer, IntegerOrNull, ListenerOrNull, Number, NumberOrNull, OneOf, OriginOrNull,
+    OwnerOrNull, Owners, PeerOrNull, Port, Sources, Spent, State, Text, TextOrNull, Time, TimeOrNull,
 };
 
 type Fields = &'static [(&'static str, Kind)];
@@ -76,6 +77,7 @@ const EVENTS: [(&str, bool, Fields); 9] = [
         &[
             ("old_state", State),
             ("new_state", State),
+            ("stand_in", Flag),
             ("in_old_state_ms", NumberOrNull),
             ("owner", OwnerOrNull),
             ("owner_how", OWNER_HOW),
@@ -130,12 +132,25 @@ const EVENTS: [(&str, bool, Fields); 9] = [
             ("opened", TimeOrNull),
             ("duration_ms", NumberOrNull),
             ("role", OneOf(&["client", "server", "unknown"])),
-            ("states", Object),
-            ("close_reason", Text),
+            ("states", Spent),
+            (
+                "close_reason",
+                OneOf(&[
+                    "local_close",
+                    "peer_close",
+                    "reset_received",
+                    "reset_sent",
+                    "timeout",
+                    "refused",
+                    "exit",
+                    "destroyed",
+                    "unknown",
+                ]),
+            ),
             ("error", TextOrNull),
-            ("bytes_sent", Integer),
-            ("bytes_received", Integer),
-            ("retransmits", Integer),
+            ("bytes_sent", IntegerOrNull),
+            ("bytes_received", IntegerOrNull),
+            ("retransmits", IntegerOrNull),
             ("rtt_us", IntegerOrNull),
             ("owner", OwnerOrNull),
             ("owner_how", OWNER_HOW),
@@ -243,8 +258,11 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
         agree::ages(&record)?;
         agree::owners(&record)?;
     }
-    if event == "cleared" {
-        agree::ending(&record)?;
+    match event {
+        "cleared" => agree::ending(&record)?,
+        "transition" => agree::stand_in(&record)?,
+        "life" => agree::life(&record)?,
+        _ => {}
     }
     Ok(record)
 }
@@ -301,7 +319,9 @@ impl Kind {
                         })
                     })
             }),
-            Object => value.is_object(),
+            Spent => value.as_object().is_some_and(|states| {
+                states.iter().all(|(state, ms)| STATES.contains(&state.as_str()) && Number.fits(ms))
+            }),
         }
     }
 }

@@ -63,6 +63,38 @@ pub fn find(socket: &Sock) -> Option<Seen> {
     all().into_iter().find(|seen| seen.local == socket.local && seen.remote == socket.remote)
 }
 
+/// What the kernel has measured of a connection so far, as `ss -i` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The smoothed round-trip time, µs; 0 where there is no sample.
+    pub rtt_us: u64,
+    /// Segments sent again.
+    pub retransmits: u64,
+}
+
+/// What it has measured of the one with these ends.
+///
+/// # Panics
+/// `ss` does not show it, or not in a way that is understood.
+pub fn counters(socket: &Sock) -> Measured {
+    let port = |end: SocketAddr| format!("= :{}", end.port());
+    let remote = socket.remote.expect("a connection");
+    let mut ss = Command::new("ss");
+    ss.args(["-tinaOH", "sport", &port(socket.local), "dport", &port(remote)]);
+    let output = ss.output().expect("ss (iproute2) is needed by these tests");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_its = |line: &&str| line.contains(&socket.local.to_string()) && line.contains(&remote.to_string());
+    let line = text.lines().find(is_its).unwrap_or_else(|| panic!("ss does not show {socket:?}: {text}"));
+    // rtt:0.038/0.019 in milliseconds; retrans:0/2, unacknowledged and in all, left out where it is 0/0.
+    let word = |name: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
+    let rtt_ms = word("rtt:").and_then(|rtt| rtt.split_once('/')?.0.parse::<f64>().ok());
+    let retransmits = word("retrans:").and_then(|retrans| retrans.split_once('/')?.1.parse().ok());
+    Measured {
+        rtt_us: rtt_ms.map_or(0, |ms| (ms * 1e3).round() as u64),
+        retransmits: retransmits.unwrap_or(0),
+    }
+}
+
 /// Waits until the socket with these ends is in `state` (`CLOSE-WAIT`).
 pub fn await_state(socket: &Sock, state: &str) -> Seen {
     poll_until(&format!("{socket:?} in {state}"), || find(socket).filter(|seen| seen.state == state))

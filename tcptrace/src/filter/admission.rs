@@ -17,12 +17,14 @@ pub(crate) struct Admission {
     /// Whether the process of a socket was admitted, where a transition or a walk has told it: for transitions that do
     /// not tell. Kept as long as the socket.
     by_process: FxHashMap<u64, bool>,
+    /// Whether a life is told after the last transition of a connection.
+    tells_lives: bool,
 }
 
 impl Admission {
     /// Nothing admitted yet.
-    pub(crate) fn by(filter: Filter) -> Self {
-        Self { filter, stuck: FxHashSet::default(), by_process: FxHashMap::default() }
+    pub(crate) fn by(filter: Filter, tells_lives: bool) -> Self {
+        Self { filter, stuck: FxHashSet::default(), by_process: FxHashMap::default(), tells_lives }
     }
 
     /// These processes have to do with the socket.
@@ -53,11 +55,20 @@ impl Admission {
                         self.learn(cookie, std::slice::from_ref(owner));
                     }
                     is_admitted &= self.by_process.get(&cookie).is_some_and(|is_admitted| *is_admitted);
-                    if transition.new_state.0 == state::CLOSE {
+                    let is_last = transition.new_state.0 == state::CLOSE || transition.stand_in;
+                    if is_last && (!self.tells_lives || transition.old_state.0 == state::LISTEN) {
                         self.by_process.remove(&cookie);
                     }
                 }
                 is_admitted
+            }
+            Event::Life(life) => {
+                let known = self.by_process.remove(&life.socket.cookie);
+                let is_its = |owner: &Owner| self.filter.admits_owner(owner);
+                self.filter.admits_socket(&life.socket)
+                    && (!self.filter.asks_for_processes()
+                        || known == Some(true)
+                        || life.owner.as_ref().is_some_and(is_its))
             }
             _ => true,
         }

@@ -61,5 +61,11 @@ pub(super) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
         cred_uid: find("cred.uid")?,
         held_port: find("sock.__sk_common.skc_num")?,
         substate: find("inet_timewait_sock.tw_substate")?,
+        bytes_sent: optional("tcp_sock.bytes_sent"),
+        bytes_resent: optional("tcp_sock.bytes_retrans"),
+        bytes_received: optional("tcp_sock.bytes_received"),
+        retransmits: optional("tcp_sock.total_retrans"),
+        round_trip: optional("tcp_sock.srtt_us"),
+        flags: optional("sock.__sk_common.skc_flags"),
     })
 }

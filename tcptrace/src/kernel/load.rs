@@ -2,6 +2,7 @@
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
+    maps::{Array, MapData, MapError},
     programs::{
         BtfTracePoint, FEntry, Iter, TracePoint, fentry::FEntryLink, tp_btf::BtfTracePointLink,
         trace_point::TracePointLink,
@@ -12,7 +13,7 @@ use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 use super::{
     Options, btf, event_format, layout, loader, lost,
     refusal::{self, Refusal},
-    sources::{Feature, NOT_NEEDED, Source, TURNED_OFF},
+    sources::{Feature, NOT_NEEDED, NOT_SHOWN, Source, TURNED_OFF},
     targets,
 };
 
@@ -25,6 +26,9 @@ const SKIPPED_TRANSITION: &str = "skipped_transition";
 const TWICE_SKIPPED: &str = "twice_skipped";
 const TRANSITION_EVENT: &str = "transition_event";
 const ACCEPTED: &str = "accepted";
+const REPLACED: &str = "replaced";
+/// The states that a socket leaves when a stand-in takes its place, as a mask.
+const REPLACED_IN: u32 = state::bit(state::FIN_WAIT2) | state::bit(state::CLOSING);
 pub(super) const TCP_SOCKETS: &str = "tcp_sockets";
 pub(super) const SOCKET_HOLDERS: &str = "socket_holders";
 
@@ -46,7 +50,7 @@ pub(super) struct Loaded {
 pub(super) enum Attached {
     Transition(BtfTracePointLink),
     Event(TracePointLink),
-    Accepted(FEntryLink),
+    Function(FEntryLink),
 }
 
 /// Programs that take over on the tracepoint what those before are kept from: put there when they are seen to be needed,
@@ -92,6 +96,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let config = |helpers: Helpers| Config {
         has_cookie: helpers.cookie.into(),
         has_storage: helpers.storage.into(),
+        has_lives: options.lives.into(),
         ..config(options, layout, event)
     };
     let (mut ebpf, helpers) = with_helpers(&mut loader, options, config, &btf)?;
@@ -122,25 +127,45 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         attached.push(Attached::Transition(attach(&mut ebpf, SKIPPED_TRANSITION)?));
         tracing.push(SKIPPED_TRANSITION);
     }
-    let accept = if !options.transitions {
-        Source::unused(Feature::Accept, NOT_NEEDED)
-    } else if options.without.contains(&Feature::Accept) {
-        Source::unused(Feature::Accept, TURNED_OFF)
-    } else if !helpers.storage.in_use() {
-        Source::unused(Feature::Accept, format_args!("needs {}", Feature::Storage.name()))
-    } else {
-        match accepted(&mut ebpf, &btf) {
-            Ok(link) => {
-                attached.push(Attached::Accepted(link));
-                Source::used(Feature::Accept)
+    let mut function = |feature: Feature, name, is_needed: bool| {
+        if !options.transitions {
+            Source::unused(feature, NOT_NEEDED)
+        } else if options.without.contains(&feature) {
+            Source::unused(feature, TURNED_OFF)
+        } else if !helpers.storage.in_use() {
+            Source::unused(feature, format_args!("needs {}", Feature::Storage.name()))
+        } else if !is_needed {
+            Source::unused(feature, NOT_SHOWN)
+        } else {
+            match fentry(&mut ebpf, name, &btf) {
+                Ok(link) => {
+                    attached.push(Attached::Function(link));
+                    Source::used(feature)
+                }
+                Err(refusal) => Source::unused(feature, refusal.what()),
             }
-            Err(refusal) => Source::unused(Feature::Accept, refusal.what()),
         }
     };
+    let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true);
+    let shows_replaced = options.watched_states & REPLACED_IN != 0;
+    let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced);
+    if time_wait.in_use() {
+        // From here on the program on the tracepoint looks for what that one has noted.
+        let mut replacements: Array<&mut MapData, u32> =
+            ebpf.map_mut("REPLACEMENTS").ok_or_else(|| absent("REPLACEMENTS"))?.try_into().map_err(setup)?;
+        replacements.set(0, 1, 0).map_err(setup)?;
+    }
     let next = if tracing.len() > 1 { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
     let guards = options.transitions.then_some(Guards { btf, next });
-    let sources =
-        vec![traced, Source::used(Feature::IterTcp), helpers.cookie, holders, helpers.storage, accept];
+    let sources = vec![
+        traced,
+        Source::used(Feature::IterTcp),
+        helpers.cookie,
+        holders,
+        helpers.storage,
+        accept,
+        time_wait,
+    ];
     Ok(Loaded { ebpf, attached, sources, tracing, guards, has_btf: true })
 }
 
@@ -154,6 +179,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
             Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
             Source::unused(Feature::Storage, "needs BTF"),
             Source::unused(Feature::Accept, "needs BTF"),
+            Source::unused(Feature::TimeWait, "needs BTF"),
         ]
     };
     if !options.transitions {
@@ -190,7 +216,8 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
 }
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
-    Config { layout, event, watched_states: options.watched_states, has_cookie: 0, has_storage: 0 }
+    let watched_states = options.watched_states;
+    Config { layout, event, watched_states, has_cookie: 0, has_storage: 0, has_lives: 0 }
 }
 
 /// The helpers that tracing programs may call only on newer kernels; whether they may is known only by trying.
@@ -253,13 +280,12 @@ fn with_helpers(
     Err(last.unwrap_or_else(|| absent(TRANSITION)))
 }
 
-fn accepted(ebpf: &mut Ebpf, btf: &Btf) -> Result<FEntryLink, Refusal> {
-    let program = program::<&mut FEntry>(ebpf, ACCEPTED)?;
-    let link = program
-        .load("security_sock_graft", btf)
-        .and_then(|()| program.attach())
-        .and_then(|link| program.take_link(link));
-    link.map_err(|error| Refusal::from_program(ACCEPTED, &error))
+/// Has the program of that name run where the kernel enters that function.
+fn fentry(ebpf: &mut Ebpf, (name, function): (&'static str, &str), btf: &Btf) -> Result<FEntryLink, Refusal> {
+    let program = program::<&mut FEntry>(ebpf, name)?;
+    let link =
+        program.load(function, btf).and_then(|()| program.attach()).and_then(|link| program.take_link(link));
+    link.map_err(|error| Refusal::from_program(name, &error))
 }
 
 fn tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Refusal> {
@@ -298,6 +324,10 @@ where
 {
     let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
     program.try_into().map_err(|error| Refusal::from_program(name, &error))
+}
+
+fn setup(error: MapError) -> Refusal {
+    Refusal::Setup(format!("cannot set up a BPF map: {error}"))
 }
 
 /// Something that `build.rs` should have put there.

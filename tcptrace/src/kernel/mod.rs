@@ -23,19 +23,17 @@ mod walk;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use crate::{
+    decode::{self, DecodeError, Heard},
+    diagnostics::{KernelLog, say},
+    walk::Walk,
+};
 use aya::{
     Ebpf,
     maps::{Array, MapData, RingBuf},
     programs::Iter,
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::Transition;
-
-use crate::{
-    decode::{self, DecodeError},
-    diagnostics::{KernelLog, say},
-    walk::Walk,
-};
 pub use descriptors::{condition, process_id, start_ticks};
 use join::Join;
 use lost::Losses;
@@ -50,6 +48,8 @@ pub use walk::WalkError;
 pub struct Options {
     /// Only transitions from or into one of these states are written to the ring (a mask).
     pub watched_states: u32,
+    /// Whether each socket's last transition is to tell what its life came to.
+    pub lives: bool,
     /// Whether transitions are to be seen. If not, nothing is put on the tracepoint: sockets can only be walked.
     pub transitions: bool,
     /// Size of the ring, bytes: a power of two of pages.
@@ -117,17 +117,19 @@ impl Kernel {
         self.transitions.as_fd()
     }
 
-    /// Hands on every transition in the ring, in the order in which each socket's happened, and passes on
+    /// Hands on every record in the ring, in the order in which each socket's happened, and passes on
     /// what the BPF programs logged.
     ///
     /// # Errors
     /// The ring held something that is no transition; what came after it is still there.
-    pub fn drain(&mut self, mut each: impl FnMut(&Transition)) -> Result<(), DecodeError> {
+    pub fn drain(&mut self, mut each: impl FnMut(&Heard)) -> Result<(), DecodeError> {
         while let Some(bytes) = self.transitions.next() {
-            let transition = decode::transition(&bytes)?;
-            match &mut self.join {
-                Some(join) => each(&join.transition(transition)),
-                None => each(&transition),
+            let heard = decode::heard(&bytes)?;
+            match (&mut self.join, heard) {
+                (Some(join), Heard::Transition(transition)) => {
+                    each(&Heard::Transition(join.transition(transition)));
+                }
+                _ => each(&heard),
             }
         }
         self.log.flush();

@@ -8,6 +8,9 @@ pub(super) const TURNED_OFF: &str = "turned off by --without";
 /// Why a feature is not in use that has nothing to do in this run.
 pub(super) const NOT_NEEDED: &str = "not needed by --once";
 
+/// Why a feature is not in use that only other views have something to do for.
+pub(super) const NOT_SHOWN: &str = "not needed by these views";
+
 /// A kernel feature that tcptrace builds on where it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Feature {
@@ -25,6 +28,8 @@ pub enum Feature {
     Storage,
     /// A program at accept(2), which needs BPF trampolines: who accepted a socket.
     Accept,
+    /// A program where the kernel puts a stand-in in a socket's place, which needs BPF trampolines: TIME_WAIT.
+    TimeWait,
 }
 
 impl Feature {
@@ -37,6 +42,7 @@ impl Feature {
             Self::TaskFile => "iter/task_file",
             Self::Storage => "sk_storage",
             Self::Accept => "fentry/security_sock_graft",
+            Self::TimeWait => "fentry/tcp_time_wait",
         }
     }
 }
@@ -63,7 +69,7 @@ impl Source {
 
     /// Whether it would be in use if this run had anything for it to do.
     pub fn is_lacking(&self) -> bool {
-        self.why_not.as_deref().is_some_and(|why| why != NOT_NEEDED)
+        self.why_not.as_deref().is_some_and(|why| ![NOT_NEEDED, NOT_SHOWN].contains(&why))
     }
 
     /// Whether it is.

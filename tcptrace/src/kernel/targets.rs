@@ -1,7 +1,7 @@
 //! What the BPF programs attach to, as the only named types of an otherwise blank BTF.
 //!
 //! aya looks up an attach target by name in a parsed BTF. Parsing all of the kernel's takes it 30 ms and 25 MB,
-//! for four ids that are found without (`btf.rs`). So aya gets a BTF in which these four have their own ids
+//! for a few ids that are found without (`btf.rs`). So aya gets a BTF in which these have their own ids
 //! and every other id is a placeholder. The form is that of `Documentation/bpf/btf.rst`.
 
 use aya::{Btf, Endianness};
@@ -12,11 +12,12 @@ use super::btf::{self, FUNC, TYPEDEF, Wanted};
 const FORWARD: u32 = 7;
 
 /// What the programs attach to.
-pub(super) const TARGETS: [Wanted; 4] = [
+pub(super) const TARGETS: [Wanted; 5] = [
     (TYPEDEF, "btf_trace_inet_sock_set_state"),
     (FUNC, "bpf_iter_tcp"),
     (FUNC, "bpf_iter_task_file"),
     (FUNC, "security_sock_graft"),
+    (FUNC, "tcp_time_wait"),
 ];
 
 /// A target that the kernel does not have is left out: loading the program that wants it says so.

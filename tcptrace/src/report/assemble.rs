@@ -2,6 +2,7 @@
 
 use super::{
     evidence::Evidence,
+    life::LifeRecord,
     record::{
         Cleared, Event, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow,
         Peer, Record, Resync, SocketId, Stuck, Summary, Transition, milliseconds,
@@ -12,9 +13,10 @@ use crate::{
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Finding, Socket},
+    tracker::{Actor, Finding, Origin, Socket},
     walk::Holder,
 };
+use tcptrace_common::REPLACED;
 
 /// Which records are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Views {
     pub transitions: bool,
     /// One when a socket gets stuck, one when it clears.
     pub stuck: bool,
+    /// One when a connection's life is over.
+    pub lives: bool,
 }
 
 /// Makes the records of a run, and counts them.
@@ -46,21 +50,14 @@ impl Reporter {
             Finding::Transition { transition, in_old_state_ns, actor, origin } => {
                 self.totals.transitions += 1;
                 self.views.transitions.then(|| {
-                    let (owner, owner_how) = match (actor, origin) {
-                        // A task that acts and is the socket's origin has just connected it or made it listen.
-                        (Some(actor), Some(origin)) if origin.at_ns == transition.ktime_ns => {
-                            (Some(owner(actor)), OwnerHow::Origin)
-                        }
-                        (Some(actor), _) => (Some(owner(actor)), OwnerHow::Close),
-                        (None, Some(origin)) => (Some(owner(&origin.actor)), OwnerHow::Origin),
-                        (None, None) => (None, OwnerHow::None),
-                    };
+                    let (owner, owner_how) = charge(transition.ktime_ns, actor.as_ref(), origin.as_ref());
                     Record {
                         at: at(transition.ktime_ns),
                         event: Event::Transition(Transition {
                             socket: SocketId::new(transition.cookie, transition.netns, &transition.tuple),
                             old_state: State(transition.old_state),
                             new_state: State(transition.new_state),
+                            stand_in: transition.flags & REPLACED != 0,
                             in_old_state_ms: in_old_state_ns.map(milliseconds),
                             owner,
                             owner_how,
@@ -86,7 +83,16 @@ impl Reporter {
                     }),
                 })
             }
+            Finding::Life { cookie, tuple, netns, at_ns, life } => self.views.lives.then(|| {
+                let record = LifeRecord::new(SocketId::new(*cookie, *netns, tuple), *at_ns, life, at);
+                Record { at: at(*at_ns), event: Event::Life(Box::new(record)) }
+            }),
         }
+    }
+
+    /// What is wanted.
+    pub const fn views(&self) -> Views {
+        self.views
     }
 
     /// Counts a record that is reported.
@@ -94,6 +100,7 @@ impl Reporter {
         match event {
             Event::Stuck(_) => self.totals.stuck += 1,
             Event::Cleared(_) => self.totals.cleared += 1,
+            Event::Life(_) => self.totals.lives += 1,
             _ => {}
         }
     }
@@ -175,8 +182,19 @@ impl Reporter {
     }
 }
 
+/// Who has to do with a socket that changed its state at that time: who acts, or else who brought it into its process.
+pub fn charge(at_ns: u64, actor: Option<&Actor>, origin: Option<&Origin>) -> (Option<Owner>, OwnerHow) {
+    match (actor, origin) {
+        // A task that acts and is the socket's origin has just connected it or made it listen.
+        (Some(actor), Some(origin)) if origin.at_ns == at_ns => (Some(owner(actor)), OwnerHow::Origin),
+        (Some(actor), _) => (Some(owner(actor)), OwnerHow::Close),
+        (None, Some(origin)) => (Some(owner(&origin.actor)), OwnerHow::Origin),
+        (None, None) => (None, OwnerHow::None),
+    }
+}
+
 /// The process of a task that acted.
-fn owner(actor: &Actor) -> Owner {
+pub(super) fn owner(actor: &Actor) -> Owner {
     Owner { comm: actor.comm.map(Name), uid: Some(actor.uid), ..Owner::once(actor.pid) }
 }
 

@@ -31,7 +31,7 @@ impl Json {
     }
 
     fn transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
-        let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how } = record;
+        let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how, stand_in } = record;
         let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port } = socket;
         out.extend_from_slice(b"{\"v\":");
         number(SCHEMA_VERSION, out);
@@ -55,7 +55,9 @@ impl Json {
         number(*remote_port, out);
         state(b",\"old_state\":\"", *old_state, out);
         state(b"\",\"new_state\":\"", *new_state, out);
-        out.extend_from_slice(b"\",\"in_old_state_ms\":");
+        out.extend_from_slice(b"\",\"stand_in\":");
+        value(stand_in, out);
+        out.extend_from_slice(b",\"in_old_state_ms\":");
         value(in_old_state_ms, out);
         out.extend_from_slice(b",\"owner\":");
         option(owner.as_ref(), process, out);
@@ -177,7 +179,16 @@ mod tests {
     fn transition(socket: SocketId, owner: Option<Owner>, in_old_state_ms: Option<f64>) -> Event {
         let (old_state, new_state) = (State(1), State(8));
         let owner_how = if owner.is_some() { OwnerHow::Close } else { OwnerHow::None };
-        Event::Transition(Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how })
+        let stand_in = in_old_state_ms.is_some();
+        Event::Transition(Transition {
+            socket,
+            old_state,
+            new_state,
+            in_old_state_ms,
+            owner,
+            owner_how,
+            stand_in,
+        })
     }
 
     #[test]

@@ -5,14 +5,16 @@ mod assemble;
 mod evidence;
 mod group;
 mod json;
+mod life;
 mod process;
 mod record;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views, charged, complete};
+pub use assemble::{Reporter, Views, charge, charged, complete};
 pub use evidence::Evidence;
 pub use json::Json;
+pub use life::LifeRecord;
 pub use process::ProcessRecord;
 pub use record::{
     Cleared, Event, Family, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,

@@ -8,7 +8,7 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tcptrace_common::{ACCEPTED, AF_INET, COMM_LEN, CONNECTED, LISTENED, Tuple};
 
-use super::process::ProcessRecord;
+use super::{life::LifeRecord, process::ProcessRecord};
 use crate::{cause::Cause, kernel::Source, states::State, tracker::Ending};
 
 /// Version of the records' form. Adding a field keeps it.
@@ -44,6 +44,8 @@ pub enum Event {
     Stuck(Box<Stuck>),
     /// A stuck socket has left its state.
     Cleared(Cleared),
+    /// A connection's life is over.
+    Life(Box<LifeRecord>),
     /// What stuck sockets come to in one process.
     Process(ProcessRecord),
     /// Something was lost.
@@ -62,6 +64,7 @@ impl Event {
             Self::Transition(_) => "transition",
             Self::Stuck(_) => "stuck",
             Self::Cleared(_) => "cleared",
+            Self::Life(_) => "life",
             Self::Process(_) => "process",
             Self::Lost(_) => "lost",
             Self::Resync(_) => "resync",
@@ -71,12 +74,12 @@ impl Event {
 
     /// Whether it is a record of a view, which `--count` counts.
     pub const fn is_of_a_view(&self) -> bool {
-        matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_))
+        matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_) | Self::Life(_))
     }
 
     /// Whether it may be dropped when the reader is too slow. All others are bounded by the sockets there are.
     pub const fn may_be_dropped(&self) -> bool {
-        matches!(self, Self::Transition(_))
+        matches!(self, Self::Transition(_) | Self::Life(_))
     }
 }
 
@@ -323,6 +326,8 @@ pub struct Transition {
     pub old_state: State,
     /// The state it entered.
     pub new_state: State,
+    /// Whether the socket is gone, and what is in the new state is the kernel's stand-in for it, which nobody holds.
+    pub stand_in: bool,
     /// How long it was in the old one, milliseconds, where both ends of that time were seen.
     pub in_old_state_ms: Option<f64>,
     /// Who has to do with it, as far as the transition tells.
@@ -458,7 +463,7 @@ impl Serialize for Record {
     }
 }
 
-fn rfc3339<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn rfc3339<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
 }
 

@@ -9,6 +9,7 @@ use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Tuple, state, v4_mapped};
 use super::*;
 use crate::{
     clock::WallClock,
+    decode::Heard,
     kernel::Process,
     states::State,
     tracker::{Actor, Finding, Policy, Tracker},
@@ -42,8 +43,9 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
         watched: state::bit(state::CLOSE_WAIT),
         threshold_ns: 30 * SECOND,
         remind_ns: None,
+        lives: false,
     });
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: true }, 30 * SECOND);
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: true, lives: false }, 30 * SECOND);
     let mut findings = Vec::new();
     let transition = |ktime_ns, old_state, new_state| tcptrace_common::Transition {
         ktime_ns,
@@ -55,8 +57,11 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
         ..tcptrace_common::Transition::zeroed()
     };
     let mut take = |finding| findings.push(finding);
-    tracker.transition(&transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED), &mut take);
-    tracker.transition(&transition(entered, state::ESTABLISHED, state::CLOSE_WAIT), &mut take);
+    tracker.hear(
+        &Heard::Transition(transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
+        &mut take,
+    );
+    tracker.hear(&Heard::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
     let seen = SocketRow {
         ktime_ns: entered + 30 * SECOND + 400_000,
         cookie: 14893,
@@ -83,7 +88,7 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
         thread_comm: comm(b"worker"),
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };
-    tracker.transition(&leave, &mut take);
+    tracker.hear(&Heard::Transition(leave), &mut take);
     let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
         Process {
@@ -246,7 +251,7 @@ fn spans_are_short_and_never_too_long() {
 #[test]
 fn every_record_says_what_it_is_and_when() {
     let at = Instant { wall_ns: 1_795_362_300_000_000_001, mono_ns: 7 };
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: false }, 0);
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
     let summary = |reporter: &Reporter| Record { at, event: Event::Summary(reporter.summary(1, at)) };
     for record in
         [reporter.lost(3, at), reporter.resync(10, 2, at), reporter.dropped(4, at), summary(&reporter)]
@@ -277,7 +282,7 @@ fn an_actor_that_is_no_utf8_is_still_json() {
         actor: Some(actor),
         origin: None,
     };
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: false }, 0);
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
     let record = reporter.finding(&finding, &Evidence::default(), WALL).expect("wanted");
     assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));

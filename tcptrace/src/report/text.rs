@@ -4,6 +4,8 @@
 //! shortened. Records of the stuck view wait up to a second for others, and many that have everything that matters in
 //! common become one line (`group.rs`).
 
+mod life;
+
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
@@ -48,6 +50,7 @@ pub struct Text {
     zone: TimeZone,
     transitions_headed: bool,
     stuck_headed: bool,
+    lives_headed: bool,
     waiting: Waiting,
     /// When what had waited was last written, `CLOCK_MONOTONIC` nanoseconds.
     written_ns: u64,
@@ -68,13 +71,23 @@ struct Waiting {
 enum Layout {
     Transitions,
     Stuck,
+    Lives,
 }
 
 impl Text {
     /// Text for a terminal of `width` columns, or for no terminal; times in `zone`.
     pub fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
         let waiting = Waiting::default();
-        Self { width, colour, zone, transitions_headed: false, stuck_headed: false, waiting, written_ns: 0 }
+        Self {
+            width,
+            colour,
+            zone,
+            transitions_headed: false,
+            stuck_headed: false,
+            lives_headed: false,
+            waiting,
+            written_ns: 0,
+        }
     }
 
     /// Takes a record: appends its line, with a heading before the first one of its columns, or lets it wait until
@@ -89,6 +102,10 @@ impl Text {
             Event::Transition(transition) => {
                 self.head(Layout::Transitions, out);
                 put(&self.transition(at, &transition), out);
+            }
+            Event::Life(life) => {
+                self.head(Layout::Lives, out);
+                put(&self.life(at, &life), out);
             }
             Event::Stuck(stuck) => self.waiting.stuck.push((at, *stuck)),
             Event::Cleared(cleared) => self.waiting.cleared.push((at, cleared)),
@@ -137,6 +154,7 @@ impl Text {
         let shown = match layout {
             Layout::Transitions => &mut self.transitions_headed,
             Layout::Stuck => &mut self.stuck_headed,
+            Layout::Lives => &mut self.lives_headed,
         };
         if std::mem::replace(shown, true) {
             return;
@@ -157,6 +175,7 @@ impl Text {
                 "{:8} {:8} {:process$} {:>5} {local} {:21} WHY",
                 "TIME", "AGE", "PROCESS/PID", "FD", "REMOTE"
             ),
+            Layout::Lives => self.life_heading(),
         };
         out.extend_from_slice(self.paint(BOLD, &line).as_bytes());
         out.push(b'\n');

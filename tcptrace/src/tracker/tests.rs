@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    AF_INET,
+    ACTOR_KNOWN, AF_INET,
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 
@@ -17,6 +17,7 @@ fn tracker(remind_ns: Option<u64>) -> Tracker {
         watched: state::bit(CLOSE_WAIT),
         threshold_ns: THRESHOLD,
         remind_ns,
+        lives: false,
     })
 }
 
@@ -62,7 +63,7 @@ impl Driven {
 
     fn transition(&mut self, record: Transition) {
         let Self { tracker, found } = self;
-        tracker.transition(&record, &mut |finding| {
+        tracker.hear(&Heard::Transition(record), &mut |finding| {
             if !matches!(finding, Finding::Transition { .. }) {
                 found.push(finding);
             }
@@ -190,7 +191,7 @@ fn the_time_in_the_old_state_is_told_only_where_both_ends_were_seen() {
     let mut driven = tracker(None);
     let mut told = Vec::new();
     let mut take = |tracker: &mut Tracker, record| {
-        tracker.transition(&record, &mut |finding| {
+        tracker.hear(&Heard::Transition(record), &mut |finding| {
             if let Finding::Transition { in_old_state_ns, .. } = finding {
                 told.push(in_old_state_ns);
             }
@@ -230,7 +231,7 @@ fn the_tuple_is_completed_from_what_was_seen_before() {
         transition(1, 2, SYN_SENT, ESTABLISHED),
         Transition { tuple: released, ..transition(1, 3, ESTABLISHED, CLOSE) },
     ] {
-        driven.transition(&record, &mut |finding| {
+        driven.hear(&Heard::Transition(record), &mut |finding| {
             if let Finding::Transition { transition, .. } = finding {
                 tuples.push(transition.tuple);
             }
@@ -344,7 +345,8 @@ fn sockets_of_a_namespace_that_was_not_walked_are_kept() {
 #[test]
 fn only_followed_states_are_kept() {
     let watched = state::bit(CLOSE_WAIT);
-    let policy = Policy { followed: watched, watched, threshold_ns: THRESHOLD, remind_ns: None };
+    let policy =
+        Policy { followed: watched, watched, threshold_ns: THRESHOLD, remind_ns: None, lives: false };
     let mut driven = Driven { tracker: Tracker::new(policy), found: Vec::new() };
     driven.walk(&walk(1, &[row(1, 2, ESTABLISHED), row(2, 3, CLOSE_WAIT), row(3, 4, FIN_WAIT1)]));
     assert_eq!(driven.tracker.len(), 1);
@@ -365,7 +367,7 @@ fn what_both_programs_wrote_is_told_once() {
         let first = transition(1, at, old_state, new_state);
         let again = Transition { flags: TAKEN_OVER, ..transition(1, at + 1, old_state, new_state) };
         for record in [first, again] {
-            tracker.transition(&record, &mut |_| told.push(record.ktime_ns));
+            tracker.hear(&Heard::Transition(record), &mut |_| told.push(record.ktime_ns));
         }
     }
     assert_eq!(told, [1_000, 1_010, 1_020, 1_030]);
@@ -378,7 +380,7 @@ fn what_only_the_second_program_wrote_is_told() {
     let mut told = 0;
     for (at, (old_state, new_state)) in (1_000..).zip(life) {
         let record = Transition { flags: TAKEN_OVER, ..transition(1, at, old_state, new_state) };
-        tracker.transition(&record, &mut |_| told += 1);
+        tracker.hear(&Heard::Transition(record), &mut |_| told += 1);
     }
     assert_eq!(told, 4);
 }

@@ -63,3 +63,45 @@ pub(super) fn ending(record: &Map<String, Value>) -> Result<(), String> {
     }
     Err(format!("it was {} by {}", record["how"], record["by"]))
 }
+
+/// Only in those states is there a stand-in, and nothing else is in TIME_WAIT.
+pub(super) fn stand_in(record: &Map<String, Value>) -> Result<(), String> {
+    let (old, new) = (&record["old_state"], &record["new_state"]);
+    let agrees = match record["stand_in"] == true {
+        true => (old == "FIN_WAIT2" || old == "CLOSING") && (new == "TIME_WAIT" || new == "FIN_WAIT2"),
+        false => old != "TIME_WAIT" && new != "TIME_WAIT" && old != new,
+    };
+    if agrees { Ok(()) } else { Err(format!("{old} to {new} with stand_in {}", record["stand_in"])) }
+}
+
+/// The states make up the duration, and who, how and why do not contradict each other.
+pub(super) fn life(record: &Map<String, Value>) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{what}: {}", Value::Object(record.clone())));
+    let states =
+        record["states"].as_object().map_or(0.0, |states| states.values().filter_map(Value::as_f64).sum());
+    match record["duration_ms"].as_f64() {
+        // Each is cut at a microsecond.
+        Some(duration) if states > duration + 0.001 => return wrong("longer in its states than open"),
+        Some(_) if record["opened"].is_null() => return wrong("a duration from nowhere"),
+        _ => {}
+    }
+    if record["remote_port"] == 0 {
+        return wrong("no connection");
+    }
+    let has_error = !record["error"].is_null();
+    let agrees = match record["close_reason"].as_str() {
+        Some("timeout" | "refused" | "reset_received" | "destroyed") => has_error,
+        Some("reset_sent" | "unknown") => !has_error,
+        _ => true,
+    };
+    if !agrees {
+        return wrong("its error is not its reason's");
+    }
+    let how = record["owner_how"].as_str();
+    let acts = matches!(record["close_reason"].as_str(), Some("exit" | "reset_sent"));
+    let is_known = matches!(how, Some("close" | "origin")) && record["owner"]["fd"].is_null();
+    if record["owner"].is_object() != is_known || (!is_known && how != Some("none")) {
+        return wrong("its owner is not known as it says");
+    }
+    if acts && how != Some("close") { wrong("closed by nobody") } else { Ok(()) }
+}

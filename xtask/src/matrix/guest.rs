@@ -136,7 +136,7 @@ impl Host {
 /// Has the tracer tell which kernel features it uses here.
 fn features(job: &Value) -> Result<String> {
     let mut tracer = command("/bin/tcptrace", job);
-    tracer.args(strings(&job["features"])).args(["--stuck", "1h", "--duration", "1ms", "--json"]);
+    tracer.args(strings(&job["features"])).args(["--transitions", "--duration", "1ms", "--json"]);
     let output = tracer.output().context("cannot run tcptrace")?;
     let start = output.stdout.split(|byte| *byte == b'\n').next().unwrap_or_default();
     match serde_json::from_slice::<Value>(start) {

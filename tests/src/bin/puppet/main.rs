@@ -65,6 +65,15 @@ impl Puppet {
                 let client = connect(address.parse().map_err(text)?, Some(own))?;
                 self.keep(client)
             }
+            ["begin-to-connect", address] => {
+                let address: SocketAddr = address.parse().map_err(text)?;
+                let client = socket(&address)?;
+                rustix::io::ioctl_fionbio(&client, true).map_err(text)?;
+                match net::connect(&client, &address) {
+                    Err(Errno::INPROGRESS) => self.keep(client),
+                    other => Err(format!("not in progress but {other:?}")),
+                }
+            }
             ["accept", fd] => {
                 let server = net::accept(self.socket(fd)?).map_err(text)?;
                 self.keep(server)

@@ -1,0 +1,139 @@
+//! What the tracker has to say: findings, and the actors and endings in them.
+
+use rustix::io::Errno;
+use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, EXITING, PROCESS_NAMED, REPLACED, Transition, Tuple, state};
+
+use super::{Socket, lives::Life};
+
+/// The task that caused a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// The process's name, NUL-padded; `None` where only that of another of its threads can be read.
+    pub comm: Option<[u8; COMM_LEN]>,
+    /// The thread's name, NUL-padded.
+    pub thread_comm: [u8; COMM_LEN],
+}
+
+impl Actor {
+    pub(super) fn of(transition: &Transition) -> Option<Self> {
+        let Transition { flags, pid, tid, uid, comm, thread_comm, .. } = *transition;
+        // The first thread has the process's name.
+        let leader = Some(thread_comm).filter(|_| pid == tid);
+        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0).or(leader);
+        (flags & ACTOR_KNOWN != 0).then_some(Self { pid, tid, uid, comm, thread_comm })
+    }
+}
+
+/// Where a socket came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The task that called connect(2) or listen(2).
+    pub actor: Actor,
+    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+}
+
+/// What the tracker has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// A socket changed its state.
+    Transition {
+        /// The record, its tuple completed.
+        transition: Transition,
+        /// How long it was in the old state, nanoseconds, where both ends of that time were seen.
+        in_old_state_ns: Option<u64>,
+        /// Who caused it.
+        actor: Option<Actor>,
+        /// Who connected the socket, or made it listen.
+        origin: Option<Origin>,
+    },
+    /// A socket has been in a watched state for longer than the threshold, and a walk has just seen it so.
+    Stuck {
+        /// The socket's identity.
+        cookie: u64,
+        /// What is known of it.
+        socket: Socket,
+        /// When the walk saw it, `CLOCK_MONOTONIC` nanoseconds.
+        seen_ns: u64,
+    },
+    /// A socket that was found stuck has left that state.
+    Cleared {
+        /// The socket's identity.
+        cookie: u64,
+        /// What was known of it while it was stuck.
+        socket: Socket,
+        /// The state it left for.
+        new_state: u8,
+        /// When, `CLOCK_MONOTONIC` nanoseconds; where the transition was lost, when that was noticed.
+        at_ns: u64,
+        /// Who caused it.
+        actor: Option<Actor>,
+        /// In which way.
+        how: Ending,
+    },
+    /// A connection's life is over.
+    Life {
+        /// The socket's identity.
+        cookie: u64,
+        /// Its two ends.
+        tuple: Tuple,
+        /// Its network namespace; 0 where it is not known.
+        netns: u32,
+        /// When it ended, `CLOCK_MONOTONIC` nanoseconds; where that was lost, when it was noticed.
+        at_ns: u64,
+        /// What it came to.
+        life: Box<Life>,
+    },
+}
+
+/// How a socket left a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Its process closed it, or shut down its side.
+    Closed,
+    /// Its process exited, and the kernel closed it.
+    Exited,
+    /// The peer reset the connection.
+    Reset,
+    /// The kernel gave up waiting for the peer.
+    TimedOut,
+    /// An administrator destroyed it (`ss --kill`).
+    Destroyed,
+    /// The connection went its way, and no process had a part in that.
+    Peer,
+    /// Nobody saw it.
+    Unknown,
+}
+
+impl Ending {
+    pub(super) fn of(transition: &Transition) -> Self {
+        let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
+        if flags & REPLACED != 0 && new_state == state::FIN_WAIT2 {
+            // Its process closed it; who that was is not told.
+            return Self::Unknown;
+        }
+        if flags & EXITING != 0 {
+            return Self::Exited;
+        }
+        if flags & ACTOR_KNOWN != 0 {
+            return Self::Closed;
+        }
+        match new_state {
+            state::CLOSE if sk_err == Errno::TIMEDOUT.raw_os_error() => Self::TimedOut,
+            state::CLOSE if sk_err == Errno::CONNABORTED.raw_os_error() => Self::Destroyed,
+            state::CLOSE if sk_err != 0 => Self::Reset,
+            // With no error it is the process's doing, which here was not seen.
+            state::CLOSE if matches!(old_state, state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT) => {
+                Self::Unknown
+            }
+            _ => Self::Peer,
+        }
+    }
+}
