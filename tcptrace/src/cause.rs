@@ -1,10 +1,10 @@
 //! Why a socket stays in its state, from what its queues hold, and what those are for people.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tcptrace_common::{IN_ACCEPT_QUEUE, SocketRow, state};
 
 /// Why a socket stays where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Still in the accept queue: no process has called accept(2).

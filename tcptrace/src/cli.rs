@@ -1,6 +1,6 @@
 //! The command line: parsed and checked before anything is touched.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use tcptrace_common::state;
@@ -53,6 +53,10 @@ pub struct Cli {
     )]
     once: bool,
 
+    /// Read a recorded JSON stream (`-` is stdin) in place of the kernel; needs no privilege
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "duration", "without"], help_heading = "Views")]
+    replay: Option<PathBuf>,
+
     #[command(flatten)]
     filter: Filter,
 
@@ -91,6 +95,7 @@ Examples:
   sudo tcptrace --lives                each connection when it is over: who closed it, why, bytes
   sudo tcptrace                        every TCP state transition
   sudo tcptrace --port 443 -6          those of some sockets
+  tcptrace --replay FILE --stuck 5s    what a recording says with another threshold
 
 Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
 be traced; 4 failed while running.";
@@ -106,6 +111,8 @@ pub struct Plan {
     pub states: Vec<State>,
     /// Whether to judge what is open right now, and end.
     pub once: bool,
+    /// What is to be read in place of the kernel.
+    pub replay: Option<PathBuf>,
     /// What is reported.
     pub filter: Filter,
     /// When to stop.
@@ -159,6 +166,7 @@ impl Cli {
             policy,
             states: self.state,
             once: self.once,
+            replay: self.replay,
             filter: self.filter,
             duration: self.duration,
             count: self.count,
@@ -297,6 +305,9 @@ mod tests {
             "--queue-size 4095",
             "--queue-size 1073741825",
             "--queue-size 1k",
+            "--replay",
+            "--stuck 30s --once --replay x",
+            "--replay x --duration 5s",
             "--port 0-65536",
             "--nonsense",
             "leftover",

@@ -13,6 +13,8 @@ pub mod filter;
 pub mod kernel;
 pub mod once;
 pub mod output;
+pub mod recording;
+pub mod replay;
 pub mod report;
 pub mod rollup;
 pub mod session;

@@ -1,6 +1,12 @@
 //! The program: arguments in, exit status out. What happens in between is in the library.
 
-use std::{fs::File, io::IsTerminal as _, os::fd::AsFd as _, process::ExitCode};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, IsTerminal as _},
+    os::fd::AsFd as _,
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use tcptrace::{
@@ -9,6 +15,7 @@ use tcptrace::{
     kernel::{Kernel, Options},
     once,
     output::Output,
+    replay,
     report::{Json, Text},
     session::{self, Failure},
     sink::Format,
@@ -16,6 +23,8 @@ use tcptrace::{
 
 /// `--once` found stuck sockets.
 const STUCK: u8 = 1;
+/// Wrong usage.
+const WRONG_USAGE: u8 = 2;
 /// This host cannot be traced.
 const REFUSED: u8 = 3;
 /// Failed while running.
@@ -30,6 +39,15 @@ const IDENTITIES: u32 = 262_144;
 fn main() -> ExitCode {
     // clap ends the program with 2 for wrong usage, with 0 after --help.
     let plan = Cli::parse().plan();
+    if let Some(file) = &plan.replay {
+        return match replay(&plan, file) {
+            Ok(status) => status,
+            Err(failure) => {
+                say(failure);
+                FAILED.into()
+            }
+        };
+    }
     let options = Options {
         watched_states: plan.policy.followed,
         lives: plan.policy.lives,
@@ -58,6 +76,34 @@ fn main() -> ExitCode {
 
 /// Runs. Says whether `--once` found stuck sockets.
 fn run(plan: &Plan, kernel: Kernel) -> Result<bool, Failure> {
+    let (format, output) = stdout(plan)?;
+    if plan.once {
+        return once::run(plan, kernel, output, format);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(session::run(plan, kernel, output, format)).map(|()| false)
+}
+
+/// Replays a recording.
+fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
+    let recording: Box<dyn BufRead> = if file == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        match File::open(file) {
+            Ok(file) => Box::new(BufReader::with_capacity(1 << 20, file)),
+            Err(error) => {
+                say(format_args!("cannot open {}: {error}", file.display()));
+                return Ok(WRONG_USAGE.into());
+            }
+        }
+    };
+    let (format, output) = stdout(plan)?;
+    replay::run(plan, recording, output, format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What to write to stdout, and how.
+fn stdout(plan: &Plan) -> Result<(Format, Output), Failure> {
     let stdout = std::io::stdout();
     let format = if plan.json {
         Format::Json(Json::default())
@@ -70,9 +116,5 @@ fn run(plan: &Plan, kernel: Kernel) -> Result<bool, Failure> {
     };
     // Not through std's stdout, which cuts lines where its buffer ends.
     let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?), plan.queue_bytes)?;
-    if plan.once {
-        return once::run(plan, kernel, output, format);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(session::run(plan, kernel, output, format)).map(|()| false)
+    Ok((format, output))
 }

@@ -87,6 +87,19 @@ impl Output {
         self.shared.queue().waiting >= self.limit
     }
 
+    /// Whether writing has ended before its time.
+    pub fn has_ended(&self) -> bool {
+        self.shared.queue().ended.is_some()
+    }
+
+    /// Waits until there is room for more, or writing has ended.
+    pub fn wait_for_room(&self) {
+        let mut queue = self.shared.queue();
+        while queue.waiting >= self.limit && queue.ended.is_none() {
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Hands over whole lines.
     pub fn write(&self, lines: Bytes) {
         if lines.is_empty() {

@@ -124,6 +124,11 @@ impl Rollup {
         }
     }
 
+    /// Tracing begins anew at `began_ns`.
+    pub fn begin(&mut self, began_ns: u64) {
+        *self = Self::new(began_ns, self.threshold_ns);
+    }
+
     /// A socket has been found stuck, for the first time or again: since when it is in its state, when it was seen
     /// there, and which processes are answerable for it, in any order and each as often as it likes. `has_fd`: whether
     /// they hold it, or only the listener in whose queue it is.

@@ -50,6 +50,9 @@ pub enum Failure {
     /// stdout could not be written to.
     #[error("cannot write to stdout: {0}")]
     Output(io::Error),
+    /// What was recorded could not be read.
+    #[error(transparent)]
+    Recording(#[from] crate::recording::BadLine),
     /// Waiting for the kernel, or for signals, could not be set up.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] io::Error),

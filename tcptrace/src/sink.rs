@@ -6,6 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::Transition;
 
 use crate::{
+    age::Since,
     clock::{self, WallClock},
     filter::{Admission, Filter},
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
@@ -14,7 +15,7 @@ use crate::{
         self, Event, Evidence, Instant, Json, Name, Owner, OwnerHow, ProcessRecord, Record, Reporter,
         SocketId, Stuck, Summary, Text,
     },
-    rollup::{ProcessId, Rollup},
+    rollup::{Condition, ProcessId, Rollup},
     tracker::{Actor, Finding, Origin, Socket},
     walk::{Named, Walk},
 };
@@ -35,7 +36,8 @@ pub(crate) struct Sink {
     pub(crate) reporter: Reporter,
     pub(crate) rollup: Rollup,
     admission: Admission,
-    processes: ProcessCache,
+    /// What is known of this host's processes; of another one's, from which records come, nothing is.
+    processes: Option<ProcessCache>,
     format: Format,
     pub(crate) output: Output,
     lines: Vec<u8>,
@@ -62,7 +64,7 @@ impl Sink {
             rollup,
             admission: Admission::by(filter, reporter.views().lives),
             reporter,
-            processes: ProcessCache::default(),
+            processes: Some(ProcessCache::default()),
             format,
             output,
             lines: Vec::new(),
@@ -70,6 +72,18 @@ impl Sink {
             left,
             dropped: 0,
         }
+    }
+
+    /// The same for records of another host, or another time: nothing is looked up.
+    pub(crate) fn without_a_host(
+        reporter: Reporter,
+        rollup: Rollup,
+        filter: Filter,
+        format: Format,
+        output: Output,
+        left: Option<u64>,
+    ) -> Self {
+        Self { processes: None, ..Self::new(reporter, rollup, filter, format, output, left) }
     }
 
     /// Whether people read along.
@@ -87,10 +101,15 @@ impl Sink {
         {
             self.meet_actor(transition, actor, origin.as_ref());
         }
-        if let Some(mut record) = self.reporter.finding(finding, evidence, self.wall) {
-            let is_admitted = self.is_admitted(&mut record);
-            self.report(record, is_admitted);
+        if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
+            self.offer(record);
         }
+    }
+
+    /// Hands over a record of a view, if the filter admits it.
+    pub(crate) fn offer(&mut self, mut record: Record) {
+        let is_admitted = self.is_admitted(&mut record);
+        self.report(record, is_admitted);
     }
 
     /// Takes note of who acts on a socket, as long as that can be looked up: its life is told when it is over.
@@ -105,7 +124,7 @@ impl Sink {
     /// Adds what can be looked up of a process that acted at that time.
     fn look_up(&mut self, owner: &mut Owner, at_ns: u64) {
         let comm = owner.comm.as_ref().map(Name::bytes);
-        if let Some(process) = self.processes.find(owner.pid, comm, at_ns) {
+        if let Some(process) = self.processes.as_mut().and_then(|known| known.find(owner.pid, comm, at_ns)) {
             report::complete(owner, process);
         }
     }
@@ -176,30 +195,39 @@ impl Sink {
         let named = walk.holders.iter().map(|holder| (holder.pid, holder.process)).collect();
         let mut ids = ProcessIds { named, known: FxHashMap::default() };
         for finding in findings {
-            let Finding::Stuck { cookie, socket, seen_ns } = finding else {
+            let Finding::Stuck { socket, seen_ns, .. } = finding else {
                 self.finding(finding, &evidence);
                 continue;
             };
-            let Some(mut record) = self.reporter.finding(finding, &evidence, self.wall) else { continue };
-            let is_admitted = self.is_admitted(&mut record);
-            if let Event::Stuck(stuck) = &record.event {
-                let Stuck { owners, owner_how, .. } = &**stuck;
-                let answerable: Vec<_> = match owner_how {
-                    OwnerHow::Fd | OwnerHow::Listener => {
-                        owners.iter().map(|owner| ids.of(owner.pid)).collect()
-                    }
-                    _ => Vec::new(),
-                };
-                let has_fd = *owner_how == OwnerHow::Fd;
-                self.rollup.stuck(*cookie, socket.since, *seen_ns, &answerable, has_fd);
-                for (owner, id) in owners.iter().zip(answerable).filter(|_| is_admitted) {
-                    if self.admission.filter.admits_owner(owner) {
-                        self.rollup.show(id);
-                    }
+            if let Some(record) = self.reporter.finding(finding, &evidence, self.wall) {
+                self.stuck(record, socket.since, *seen_ns, |pid| ids.of(pid));
+            }
+        }
+    }
+
+    /// Hands over the record of a stuck socket, if the filter admits it, and counts it in its processes.
+    pub(crate) fn stuck(
+        &mut self,
+        mut record: Record,
+        since: Since,
+        seen_ns: u64,
+        mut id: impl FnMut(u32) -> ProcessId,
+    ) {
+        let is_admitted = self.is_admitted(&mut record);
+        if let Event::Stuck(stuck) = &record.event {
+            let Stuck { socket, owners, owner_how, .. } = &**stuck;
+            let answerable: Vec<_> = match owner_how {
+                OwnerHow::Fd | OwnerHow::Listener => owners.iter().map(|owner| id(owner.pid)).collect(),
+                _ => Vec::new(),
+            };
+            self.rollup.stuck(socket.cookie, since, seen_ns, &answerable, *owner_how == OwnerHow::Fd);
+            for (owner, id) in owners.iter().zip(answerable).filter(|_| is_admitted) {
+                if self.admission.filter.admits_owner(owner) {
+                    self.rollup.show(id);
                 }
             }
-            self.report(record, is_admitted);
         }
+        self.report(record, is_admitted);
     }
 
     /// Hands over a record: into the batch, or to be counted where the reader is too slow for it.
@@ -264,18 +292,49 @@ impl Sink {
 
     /// Hands over the roll-ups of these processes.
     pub(crate) fn roll_up(&mut self, which: Vec<ProcessId>, now_ns: u64) {
+        self.roll_up_as(which, now_ns, condition);
+        self.rollup.forget_ended(|id| start_ticks(id.pid) == Some(id.start_ticks));
+    }
+
+    /// The same, with this for what the system says of a process.
+    pub(crate) fn roll_up_as(
+        &mut self,
+        which: Vec<ProcessId>,
+        now_ns: u64,
+        condition: impl Fn(ProcessId) -> Option<Condition>,
+    ) {
         let at = self.at(now_ns);
         for id in which {
             if let Some(rolled) = self.rollup.roll(id, condition(id).as_ref(), now_ns) {
                 self.record(Record { at, event: Event::Process(ProcessRecord::new(id.pid, &rolled)) });
             }
         }
-        self.rollup.forget_ended(|id| start_ticks(id.pid) == Some(id.start_ticks));
+    }
+
+    /// Hands over a line that is a record already, but for people.
+    pub(crate) fn pass(&mut self, line: &[u8]) {
+        if let Format::Json(_) = self.format {
+            self.lines.extend_from_slice(line);
+            self.lines.push(b'\n');
+        }
+    }
+
+    /// Ends the batch as of a time when it has become long, or holds what people wait for, and waits for the reader.
+    pub(crate) fn flush_when_full(&mut self, now_ns: u64) {
+        if self.lines.len() >= BATCH || self.due_ns().is_some_and(|due| due <= now_ns) {
+            self.flush_as_of(now_ns);
+        }
+        self.output.wait_for_room();
     }
 
     /// Hands over the summary of a run that began at `started_ns`, and says what it is.
     pub(crate) fn summary(&mut self, started_ns: u64) -> Summary {
-        let at = self.at(clock::monotonic_ns());
+        self.summary_at(started_ns, clock::monotonic_ns())
+    }
+
+    /// The same of a run that ended then.
+    pub(crate) fn summary_at(&mut self, started_ns: u64, ended_ns: u64) -> Summary {
+        let at = self.at(ended_ns);
         let totals = self.reporter.summary(started_ns, at);
         self.record(Record { at, event: Event::Summary(totals.clone()) });
         totals

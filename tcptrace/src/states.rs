@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tcptrace_common::state;
 
 /// A TCP state.
@@ -52,6 +52,14 @@ impl State {
 impl Serialize for State {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.kernel_name())
+    }
+}
+
+impl<'de> Deserialize<'de> for State {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let known = NAMES.iter().find(|(_, kernel, _)| *kernel == name);
+        known.map(|(number, ..)| Self(*number)).ok_or_else(|| D::Error::custom(format!("no state: {name}")))
     }
 }
 

@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};
 
 use crate::{age::Since, decode::Heard, walk::Walk};
-pub use finding::{Actor, Ending, Finding, Origin};
+pub use finding::{Actor, Ending, Finding, Origin, signs};
 use lives::Lives;
 pub use lives::{CloseReason, Life, Role};
 
@@ -62,6 +62,19 @@ pub struct Socket {
 }
 
 const NEVER: u64 = u64::MAX;
+
+/// How a socket left its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The state it left for.
+    pub new_state: u8,
+    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+    /// Who caused it.
+    pub actor: Option<Actor>,
+    /// In which way.
+    pub how: Ending,
+}
 
 /// All sockets that are followed.
 #[derive(Debug)]
@@ -151,7 +164,7 @@ impl Tracker {
                 new_state: if ends && new_state == old_state { state::CLOSE } else { new_state },
                 at_ns: ktime_ns,
                 actor,
-                how: Ending::of(transition),
+                how: Ending::of_leaving(transition),
             });
         }
         if let Some(lives) = &mut self.lives {
@@ -282,6 +295,51 @@ impl Tracker {
             found(Finding::Stuck { cookie: *cookie, socket: *socket, seen_ns: socket.heard_ns });
         }
         others.into_iter().map(|(cookie, socket)| (*cookie, *socket)).collect()
+    }
+
+    /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is
+    /// told, where what is not told has not happened.
+    pub fn judge_until(&mut self, until_ns: u64, found: &mut impl FnMut(Finding)) {
+        while let Some((due, cookie)) = self.due.first().copied().filter(|(due, _)| *due <= until_ns) {
+            if !self.judge_one(cookie, until_ns, found) {
+                self.due.remove(&(due, cookie));
+            }
+        }
+    }
+
+    /// Judges one socket in the same way, if it is due by then. Says whether it was.
+    pub fn judge_one(&mut self, cookie: u64, until_ns: u64, found: &mut impl FnMut(Finding)) -> bool {
+        let Some(socket) = self.sockets.get(&cookie).copied().filter(|socket| socket.due_ns <= until_ns)
+        else {
+            return false;
+        };
+        let seen_ns = socket.due_ns.max(socket.heard_ns);
+        found(Finding::Stuck { cookie, socket, seen_ns });
+        let again = self.policy.remind_ns.map_or(NEVER, |remind| seen_ns.saturating_add(remind.max(1)));
+        self.replace(cookie, Socket { reported: true, due_ns: again, ..socket });
+        true
+    }
+
+    /// Takes in that a socket left a state, where no transition tells it.
+    pub fn left(&mut self, cookie: u64, from: u8, left: Left, found: &mut impl FnMut(Finding)) {
+        let Left { new_state, at_ns, actor, how } = left;
+        let Some(socket) = self.sockets.get(&cookie).copied().filter(|socket| socket.state == from) else {
+            return;
+        };
+        if socket.reported {
+            found(Finding::Cleared { cookie, socket, new_state, at_ns, actor, how });
+        }
+        let since = Since::exact(at_ns);
+        self.put(cookie, Socket { state: new_state, since, heard_ns: at_ns, reported: false, ..socket });
+    }
+
+    /// Something was lost that nothing will make up for: judges no socket any more that is not heard of again.
+    pub fn doubt(&mut self) {
+        for (_, cookie) in std::mem::take(&mut self.due) {
+            if let Some(socket) = self.sockets.get_mut(&cookie) {
+                socket.due_ns = NEVER;
+            }
+        }
     }
 
     /// Forgets a socket that is no longer there, its closing never heard of.

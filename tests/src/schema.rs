@@ -25,6 +25,7 @@ enum Kind {
     TimeOrNull,
     State,
     OneOf(&'static [&'static str]),
+    OneOfOrNull(&'static [&'static str]),
     Owner,
     OwnerOrNull,
     Owners,
@@ -37,9 +38,12 @@ enum Kind {
 }
 
 use Kind::{
-    Address, Change, Flag, Integer, IntegerOrNull, ListenerOrNull, Number, NumberOrNull, OneOf, OriginOrNull,
-    OwnerOrNull, Owners, PeerOrNull, Port, Sources, Spent, State, Text, TextOrNull, Time, TimeOrNull,
+    Address, Change, Flag, Integer, IntegerOrNull, ListenerOrNull, Number, NumberOrNull, OneOf, OneOfOrNull,
+    OriginOrNull, OwnerOrNull, Owners, PeerOrNull, Port, Sources, Spent, State, Text, TextOrNull, Time,
+    TimeOrNull,
 };
+
+const ENDINGS: &[&str] = &["closed", "exited", "reset", "timed_out", "destroyed", "peer", "unknown"];
 
 type Fields = &'static [(&'static str, Kind)];
 
@@ -81,6 +85,7 @@ const EVENTS: [(&str, bool, Fields); 9] = [
             ("in_old_state_ms", NumberOrNull),
             ("owner", OwnerOrNull),
             ("owner_how", OWNER_HOW),
+            ("how", OneOfOrNull(ENDINGS)),
         ],
     ),
     (
@@ -122,7 +127,7 @@ const EVENTS: [(&str, bool, Fields); 9] = [
             ("new_state", State),
             ("in_state_ms", Number),
             ("by", OwnerOrNull),
-            ("how", OneOf(&["closed", "exited", "reset", "timed_out", "destroyed", "peer", "unknown"])),
+            ("how", OneOf(ENDINGS)),
         ],
     ),
     (
@@ -260,7 +265,7 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     }
     match event {
         "cleared" => agree::ending(&record)?,
-        "transition" => agree::stand_in(&record)?,
+        "transition" => agree::transition(&record)?,
         "life" => agree::life(&record)?,
         _ => {}
     }
@@ -302,6 +307,9 @@ impl Kind {
             TimeOrNull => value.is_null() || Time.fits(value),
             State => value.as_str().is_some_and(|state| STATES.contains(&state)),
             OneOf(names) => value.as_str().is_some_and(|text| names.contains(&text)),
+            Self::OneOfOrNull(names) => {
+                value.is_null() || value.as_str().is_some_and(|text| names.contains(&text))
+            }
             Self::Owner => object(OWNER),
             OwnerOrNull => value.is_null() || object(OWNER),
             Owners => {

@@ -13,7 +13,7 @@ use crate::{
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Finding, Origin, Socket},
+    tracker::{Actor, Ending, Finding, Origin, Socket},
     walk::Holder,
 };
 use tcptrace_common::REPLACED;
@@ -48,7 +48,7 @@ impl Reporter {
         let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
         match finding {
             Finding::Transition { transition, in_old_state_ns, actor, origin } => {
-                self.totals.transitions += 1;
+                self.heard();
                 self.views.transitions.then(|| {
                     let (owner, owner_how) = charge(transition.ktime_ns, actor.as_ref(), origin.as_ref());
                     Record {
@@ -61,6 +61,7 @@ impl Reporter {
                             in_old_state_ms: in_old_state_ns.map(milliseconds),
                             owner,
                             owner_how,
+                            how: Ending::of(transition),
                         }),
                     }
                 })
@@ -93,6 +94,11 @@ impl Reporter {
     /// What is wanted.
     pub const fn views(&self) -> Views {
         self.views
+    }
+
+    /// Counts a transition that has reached the tracker.
+    pub fn heard(&mut self) {
+        self.totals.transitions += 1;
     }
 
     /// Counts a record that is reported.

@@ -31,7 +31,8 @@ impl Json {
     }
 
     fn transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
-        let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how, stand_in } = record;
+        let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how, stand_in, how } =
+            record;
         let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port } = socket;
         out.extend_from_slice(b"{\"v\":");
         number(SCHEMA_VERSION, out);
@@ -63,7 +64,9 @@ impl Json {
         option(owner.as_ref(), process, out);
         out.extend_from_slice(b",\"owner_how\":\"");
         out.extend_from_slice(owner_how.name().as_bytes());
-        out.extend_from_slice(b"\"}");
+        out.extend_from_slice(b"\",\"how\":");
+        value(how, out);
+        out.push(b'}');
     }
 
     /// RFC 3339, UTC, nanoseconds.
@@ -174,7 +177,10 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::report::{Family, OwnerHow};
+    use crate::{
+        report::{Family, OwnerHow},
+        tracker::Ending,
+    };
 
     fn transition(socket: SocketId, owner: Option<Owner>, in_old_state_ms: Option<f64>) -> Event {
         let (old_state, new_state) = (State(1), State(8));
@@ -188,6 +194,7 @@ mod tests {
             owner,
             owner_how,
             stand_in,
+            how: stand_in.then_some(Ending::TimedOut),
         })
     }
 

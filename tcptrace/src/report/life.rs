@@ -1,11 +1,11 @@
 //! A connection's life as a record: what the kernel counted, as numbers that people mean.
 
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap as _};
 use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::{
     assemble::owner,
-    record::{Instant, Name, Owner, OwnerHow, SocketId, milliseconds, rfc3339},
+    record::{Instant, Name, Owner, OwnerHow, SocketId, milliseconds, rfc3339, wall_time},
 };
 use crate::{
     states::State,
@@ -13,20 +13,20 @@ use crate::{
 };
 
 /// See the contract, `life`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LifeRecord {
     /// Which socket.
     #[serde(flatten)]
     pub socket: SocketId,
     /// When it began; null where that was not seen.
-    #[serde(serialize_with = "rfc3339_or_null")]
+    #[serde(serialize_with = "rfc3339_or_null", deserialize_with = "wall_time_or_null")]
     pub opened: Option<Instant>,
     /// From then to its end, milliseconds; null where one of them was not seen.
     pub duration_ms: Option<f64>,
     /// Which end of the connection it was.
     pub role: Role,
     /// How long it was in each state, milliseconds; where it was not seen entering, at least.
-    #[serde(serialize_with = "spent")]
+    #[serde(serialize_with = "spent", deserialize_with = "spent_in")]
     pub states: Vec<(State, f64)>,
     /// What ended it.
     pub close_reason: CloseReason,
@@ -138,6 +138,32 @@ fn rfc3339_or_null<S: Serializer>(at: &Option<Instant>, serializer: S) -> Result
         Some(at) => rfc3339(at, serializer),
         None => serializer.serialize_none(),
     }
+}
+
+fn wall_time_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
+    #[derive(Deserialize)]
+    struct Wall(#[serde(deserialize_with = "wall_time")] Instant);
+    Ok(Option::<Wall>::deserialize(deserializer)?.map(|Wall(at)| at))
+}
+
+fn spent_in<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(State, f64)>, D::Error> {
+    struct InOrder;
+    impl<'de> serde::de::Visitor<'de> for InOrder {
+        type Value = Vec<(State, f64)>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("states with milliseconds")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut states = Vec::new();
+            while let Some(state) = map.next_entry()? {
+                states.push(state);
+            }
+            Ok(states)
+        }
+    }
+    deserializer.deserialize_map(InOrder)
 }
 
 fn spent<S: Serializer>(states: &[(State, f64)], serializer: S) -> Result<S::Ok, S::Error> {

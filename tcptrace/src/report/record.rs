@@ -1,12 +1,13 @@
 //! The records that tcptrace puts out, as data. Their JSON is their serde form.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use tcptrace_common::{ACCEPTED, AF_INET, COMM_LEN, CONNECTED, LISTENED, Tuple};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
+use tcptrace_common::{ACCEPTED, AF_INET, AF_INET6, COMM_LEN, CONNECTED, LISTENED, Tuple, v4_mapped};
 
 use super::{life::LifeRecord, process::ProcessRecord};
 use crate::{cause::Cause, kernel::Source, states::State, tracker::Ending};
@@ -102,7 +103,7 @@ pub struct Start {
 }
 
 /// Which socket a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketId {
     /// What `ss -e` prints as `sk:`, or what stands for it.
     pub cookie: u64,
@@ -121,7 +122,7 @@ pub struct SocketId {
 }
 
 /// An address family, by what is spoken on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4, also through a dual-stack socket.
@@ -158,6 +159,18 @@ impl SocketId {
         let netns = Some(netns).filter(|netns| *netns != 0);
         Self { cookie, netns, family, local_addr, local_port, remote_addr, remote_port }
     }
+
+    /// The wire's form.
+    pub fn tuple(&self) -> Tuple {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4_mapped(v4.octets()),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        let Self { family, local_addr, local_port, remote_addr, remote_port, .. } = *self;
+        let family = if family == Family::Ipv4 { AF_INET } else { AF_INET6 };
+        let (local_addr, remote_addr) = (octets(local_addr), octets(remote_addr));
+        Tuple { local_addr, remote_addr, local_port, remote_port, family, pad: 0 }
+    }
 }
 
 /// A task's name as the kernel keeps it: any bytes, NUL-padded.
@@ -189,8 +202,15 @@ impl Serialize for Name {
     }
 }
 
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Ok(Self::from_bytes(text.as_bytes()))
+    }
+}
+
 /// A process, as one that has to do with a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The process (thread group).
     pub pid: u32,
@@ -220,7 +240,7 @@ impl Owner {
 }
 
 /// How an owner is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnerHow {
     /// A process holds it open now.
@@ -249,7 +269,7 @@ impl OwnerHow {
 }
 
 /// Where a socket came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginRecord {
     /// The process.
     pub pid: u32,
@@ -260,12 +280,12 @@ pub struct OriginRecord {
     /// What it did.
     pub how: OriginHow,
     /// When.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
     pub time: Instant,
 }
 
 /// How a socket comes into a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OriginHow {
     /// connect(2)
@@ -289,7 +309,7 @@ impl OriginHow {
 }
 
 /// The listener in whose accept queue a socket waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Its cookie.
     pub cookie: u64,
@@ -304,7 +324,7 @@ pub struct Listener {
 }
 
 /// The other end of a connection, on the same host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its cookie.
     pub cookie: u64,
@@ -317,7 +337,7 @@ pub struct Peer {
 }
 
 /// See the contract, `transition`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transition {
     /// Which socket.
     #[serde(flatten)]
@@ -334,10 +354,12 @@ pub struct Transition {
     pub owner: Option<Owner>,
     /// How that is known.
     pub owner_how: OwnerHow,
+    /// In which way it left the old state; null of one that is opening.
+    pub how: Option<Ending>,
 }
 
 /// See the contract, `stuck`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stuck {
     /// Which socket.
     #[serde(flatten)]
@@ -353,7 +375,7 @@ pub struct Stuck {
     /// Whether it was seen entering.
     pub exact: bool,
     /// When it entered; where that was not seen, the latest time at which it can have been.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
     pub since: Instant,
     /// Bytes the process has not read.
     pub recv_queue: u32,
@@ -374,7 +396,7 @@ pub struct Stuck {
 }
 
 /// See the contract, `cleared`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cleared {
     /// Which socket.
     #[serde(flatten)]
@@ -392,7 +414,7 @@ pub struct Cleared {
 }
 
 /// See the contract, `lost`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// How many since the last such record.
     pub lost: u64,
@@ -403,7 +425,7 @@ pub struct Lost {
 }
 
 /// Why something was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
     /// Transitions that never reached us: the ring was full or, rarely, the kernel skipped the program because a
@@ -414,7 +436,7 @@ pub enum LostReason {
 }
 
 /// See the contract, `resync`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resync {
     /// How many sockets were looked at.
     pub sockets: usize,
@@ -465,6 +487,13 @@ impl Serialize for Record {
 
 pub(super) fn rfc3339<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
+}
+
+/// An instant of which the wall clock's time is told and nothing else.
+pub(super) fn wall_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    let time: jiff::Timestamp = text.parse().map_err(D::Error::custom)?;
+    Ok(Instant { wall_ns: time.as_nanosecond(), mono_ns: 0 })
 }
 
 fn sources<S: Serializer>(sources: &[Source], serializer: S) -> Result<S::Ok, S::Error> {

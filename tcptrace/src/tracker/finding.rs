@@ -93,7 +93,7 @@ pub enum Finding {
 }
 
 /// How a socket left a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Its process closed it, or shut down its side.
@@ -112,8 +112,28 @@ pub enum Ending {
     Unknown,
 }
 
+/// What makes a transition one that came about in this way: (flags, `sk_err`), the inverse of [`Ending::of`].
+pub const fn signs(how: Option<Ending>) -> (u8, i32) {
+    match how {
+        Some(Ending::Closed) => (ACTOR_KNOWN, 0),
+        Some(Ending::Exited) => (ACTOR_KNOWN | EXITING, 0),
+        Some(Ending::Reset) => (0, Errno::CONNRESET.raw_os_error()),
+        Some(Ending::TimedOut) => (0, Errno::TIMEDOUT.raw_os_error()),
+        Some(Ending::Destroyed) => (0, Errno::CONNABORTED.raw_os_error()),
+        Some(Ending::Peer | Ending::Unknown) | None => (0, 0),
+    }
+}
+
 impl Ending {
-    pub(super) fn of(transition: &Transition) -> Self {
+    /// How a transition came about; `None` of a connection, or a listener, that is opening.
+    pub fn of(transition: &Transition) -> Option<Self> {
+        let Transition { old_state, new_state, .. } = *transition;
+        let opens =
+            matches!(old_state, state::CLOSE) || matches!(new_state, state::SYN_RECV | state::ESTABLISHED);
+        (!opens).then(|| Self::of_leaving(transition))
+    }
+
+    pub(super) fn of_leaving(transition: &Transition) -> Self {
         let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
         if flags & REPLACED != 0 && new_state == state::FIN_WAIT2 {
             // Its process closed it; who that was is not told.

@@ -21,7 +21,7 @@ mod reason;
 pub use reason::CloseReason;
 
 /// Which end of a connection a socket is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// It connected.

@@ -6,7 +6,7 @@ use tcptrace_common::{ACTOR_KNOWN, Transition, state};
 /// What ended a connection's life. Where several had a part in it, the first in this list:
 /// `destroyed`, `timeout`, `refused`, `reset_received` before this end had closed, `exit`, `reset_sent`, and then who
 /// closed first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
     /// This end closed first: it sent the first FIN, or gave up while it was still connecting.

@@ -1,0 +1,314 @@
+//! `--replay`: a recorded stream in place of the kernel. The tracker judges it as it would have judged the kernel's,
+//! whatever the recording was asked for.
+//!
+//! What no transition tells, a recorded `stuck` does: sockets from before the start, holders, queues, peers. It needs no
+//! privilege, and looks at nothing of the host it runs on.
+
+use std::io::BufRead;
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::{ACTOR_KNOWN, REPLACED, SocketRow, state};
+
+use crate::{
+    age::Since,
+    cli::Plan,
+    clock::WallClock,
+    decode::Heard,
+    diagnostics::say,
+    output::Output,
+    recording::{Began, Line, Recording, Said},
+    report::{self, Event, Evidence, LostReason, Owner, OwnerHow, Record, Reporter, Stuck, Transition},
+    rollup::{Condition, ProcessId, Rollup},
+    session::{Failure, finish},
+    sink::{Format, Sink},
+    tracker::{Actor, Finding, Left, Tracker, signs},
+};
+
+/// Lines may be out of order by as much as records of several processors in one ring are, nanoseconds.
+const DISORDER_NS: u64 = 100_000_000;
+
+/// Replays what `input` has recorded.
+///
+/// # Errors
+/// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
+pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> Result<(), Failure> {
+    let threshold_ns = plan.policy.threshold_ns;
+    let reporter = Reporter::new(plan.views, threshold_ns);
+    let rollup = Rollup::new(0, threshold_ns);
+    let sink = Sink::without_a_host(reporter, rollup, plan.filter.clone(), format, output, plan.count);
+    let mut replay = Replay {
+        tracker: Tracker::new(plan.policy),
+        anew: || Tracker::new(plan.policy),
+        sink,
+        seen: FxHashMap::default(),
+        names: FxHashMap::default(),
+        began_ns: None,
+        now_ns: 0,
+    };
+    let mut recording = Recording::new(input);
+    let read = loop {
+        match recording.next_line() {
+            Ok(Some(line)) if !replay.is_done() => replay.take(line),
+            Ok(_) => break Ok(()),
+            Err(bad) => break Err(Failure::Recording(bad)),
+        }
+    };
+    replay.end().and(read)
+}
+
+struct Replay<F> {
+    tracker: Tracker,
+    /// Makes a tracker that knows no socket yet.
+    anew: F,
+    sink: Sink,
+    /// What was last recorded of each stuck socket, as long as it is in that state.
+    seen: FxHashMap<u64, Box<Stuck>>,
+    /// The names of the processes that hold stuck sockets.
+    names: FxHashMap<u32, report::Name>,
+    /// When the first line happened, and the latest, `CLOCK_MONOTONIC` nanoseconds.
+    began_ns: Option<u64>,
+    now_ns: u64,
+}
+
+impl<F: Fn() -> Tracker> Replay<F> {
+    fn is_done(&self) -> bool {
+        self.sink.is_done() || self.sink.output.has_ended()
+    }
+
+    fn take(&mut self, line: Line) {
+        let Line { at, said, bytes } = line;
+        let mono_ns = at.mono_ns;
+        if let Said::Start(began) = &said {
+            self.start(began, mono_ns);
+        }
+        self.sink.wall = WallClock::with_offset_ns(at.wall_ns - i128::from(mono_ns));
+        if self.began_ns.is_none() {
+            self.sink.rollup.begin(mono_ns);
+            self.began_ns = Some(mono_ns);
+        }
+        self.now_ns = self.now_ns.max(mono_ns);
+        self.judge(self.now_ns.saturating_sub(DISORDER_NS));
+        match said {
+            Said::Start(_) => self.sink.pass(&bytes),
+            Said::Transition(transition) => {
+                self.transition(Record { at, event: Event::Transition(transition) })
+            }
+            Said::Stuck(stuck) => self.stuck(mono_ns, stuck),
+            Said::Cleared(cleared) => {
+                let actor = cleared.by.as_ref().map(actor);
+                let left = Left { new_state: cleared.new_state.0, at_ns: mono_ns, actor, how: cleared.how };
+                let mut found = Vec::new();
+                let cookie = cleared.socket.cookie;
+                self.judge_one(cookie, mono_ns);
+                self.tracker.left(cookie, cleared.state.0, left, &mut |finding| found.push(finding));
+                found.iter().for_each(|finding| self.cleared(finding, cleared.by.as_ref()));
+            }
+            Said::Life(life) => {
+                if self.sink.reporter.views().lives {
+                    self.sink.offer(Record { at, event: Event::Life(life) });
+                }
+            }
+            Said::Lost(lost) => {
+                self.tracker.doubt();
+                let record = match lost.reason {
+                    LostReason::RingFull => self.sink.reporter.lost(lost.lost, at),
+                    LostReason::ReaderSlow => self.sink.reporter.dropped(lost.lost, at),
+                };
+                self.sink.record(record);
+            }
+            Said::Resync(resync) => {
+                let record = self.sink.reporter.resync(resync.sockets, resync.repaired, at);
+                self.sink.record(record);
+            }
+            Said::Other => {}
+        }
+        self.roll_up();
+        self.sink.flush_when_full(self.now_ns);
+    }
+
+    /// Another run was recorded behind the one before: nothing is known of its sockets.
+    fn start(&mut self, began: &Began, mono_ns: u64) {
+        if self.began_ns.is_some() {
+            self.judge(self.now_ns);
+            self.tell(self.sink.rollup.all());
+            self.tracker = (self.anew)();
+            self.seen.clear();
+            self.sink.rollup.begin(mono_ns);
+        }
+        self.now_ns = mono_ns;
+        if self.sink.is_text() {
+            let Began { version, kernel, host } = began;
+            say(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
+        }
+    }
+
+    fn transition(&mut self, record: Record) {
+        let Event::Transition(transition) = &record.event else { return };
+        let heard = Heard::Transition(wire(transition, record.at.mono_ns));
+        let cookie = transition.socket.cookie;
+        self.judge_one(cookie, record.at.mono_ns);
+        let mut found = Vec::new();
+        self.tracker.hear(&heard, &mut |finding| found.push(finding));
+        let by = transition.owner.clone().filter(|_| transition.owner_how == OwnerHow::Close);
+        let mut record = Some(record);
+        for finding in &found {
+            match finding {
+                // As it was recorded: that has all that can be known of it.
+                Finding::Transition { .. } => {
+                    if let Some(record) = record.take() {
+                        self.sink.reporter.heard();
+                        if self.sink.reporter.views().transitions {
+                            self.sink.offer(record);
+                        }
+                    }
+                }
+                _ => self.cleared(finding, by.as_ref()),
+            }
+        }
+        self.seen.remove(&cookie);
+    }
+
+    fn cleared(&mut self, finding: &Finding, by: Option<&Owner>) {
+        if let Finding::Cleared { cookie, at_ns, .. } = finding {
+            self.seen.remove(cookie);
+            self.sink.rollup.cleared(*cookie, *at_ns);
+            if let Some(mut record) =
+                self.sink.reporter.finding(finding, &Evidence::default(), self.sink.wall)
+            {
+                if let Event::Cleared(cleared) = &mut record.event
+                    && let Some(by) = by
+                {
+                    cleared.by = Some(by.clone());
+                }
+                self.sink.offer(record);
+            }
+        }
+    }
+
+    /// A socket that was recorded as stuck: seen in that state, for that long.
+    fn stuck(&mut self, mono_ns: u64, stuck: Box<Stuck>) {
+        let before = |ms: f64| mono_ns.saturating_sub(nanoseconds(ms));
+        let since = if stuck.exact {
+            Since::exact(before(stuck.age_ms))
+        } else {
+            Since::between(stuck.age_max_ms.map(before), before(stuck.age_ms))
+        };
+        let row = SocketRow {
+            ktime_ns: mono_ns,
+            cookie: stuck.socket.cookie,
+            netns: stuck.socket.netns.unwrap_or(0),
+            state: stuck.state.0,
+            tuple: stuck.socket.tuple(),
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let mut found = Vec::new();
+        self.tracker.row(&row, since, &mut |finding| found.push(finding));
+        found.iter().for_each(|finding| self.cleared(finding, None));
+        self.seen.insert(row.cookie, stuck);
+    }
+
+    /// Reports what has been stuck for long enough by then.
+    fn judge(&mut self, until_ns: u64) {
+        let mut found = Vec::new();
+        self.tracker.judge_until(until_ns, &mut |finding| found.push(finding));
+        self.report_stuck(&found);
+    }
+
+    /// The same of one socket of which there is news of that time.
+    fn judge_one(&mut self, cookie: u64, until_ns: u64) {
+        let mut found = Vec::new();
+        while self.tracker.judge_one(cookie, until_ns, &mut |finding| found.push(finding)) {}
+        self.report_stuck(&found);
+    }
+
+    fn report_stuck(&mut self, found: &[Finding]) {
+        for finding in found {
+            let Finding::Stuck { cookie, socket, seen_ns } = finding else { continue };
+            let Some(mut record) = self.sink.reporter.finding(finding, &Evidence::default(), self.sink.wall)
+            else {
+                continue;
+            };
+            let Event::Stuck(stuck) = &mut record.event else { continue };
+            if let Some(seen) = self.seen.get(cookie).filter(|seen| seen.state == stuck.state) {
+                // Its ages and times are of now; all else is as it was seen.
+                let Stuck { threshold_ms, age_ms, age_max_ms, exact, since, .. } = **stuck;
+                **stuck = Stuck { threshold_ms, age_ms, age_max_ms, exact, since, ..(**seen).clone() };
+            }
+            for owner in &stuck.owners {
+                self.names.extend(owner.comm.map(|comm| (owner.pid, comm)));
+            }
+            self.sink.stuck(record, socket.since, *seen_ns, |pid| ProcessId { pid, start_ticks: 0 });
+        }
+    }
+
+    /// Rolls up the processes for which that is due: what the recording tells, which is nothing of their descriptors.
+    fn roll_up(&mut self) {
+        if self.sink.rollup.next_due_ns().is_some_and(|due| due <= self.now_ns) {
+            let due = self.sink.rollup.due(self.now_ns);
+            self.tell(due);
+        }
+    }
+
+    fn tell(&mut self, which: Vec<ProcessId>) {
+        let names = &self.names;
+        let condition = |id: ProcessId| {
+            let comm = names.get(&id.pid).map_or_else(Default::default, |name| name.0);
+            Some(Condition { comm, ..Condition::default() })
+        };
+        self.sink.roll_up_as(which, self.now_ns, condition);
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        self.judge(self.now_ns);
+        self.tell(self.sink.rollup.all());
+        let began_ns = self.began_ns.unwrap_or(self.now_ns);
+        let totals = self.sink.summary_at(began_ns, self.now_ns);
+        if self.sink.is_text() {
+            say(report::farewell(&totals));
+        }
+        finish(self.sink)
+    }
+}
+
+/// A recorded transition as it came from the kernel, as far as it was recorded.
+fn wire(transition: &Transition, ktime_ns: u64) -> tcptrace_common::Transition {
+    let Transition { socket, old_state, new_state, stand_in, owner, owner_how, how, .. } = transition;
+    let opens = old_state.0 == state::CLOSE && matches!(new_state.0, state::SYN_SENT | state::LISTEN);
+    let (signs, sk_err) = signs(*how);
+    let owner = owner.as_ref().filter(|_| opens || *owner_how == OwnerHow::Close);
+    // Who acts is known where the recording names it.
+    let acts = if owner.is_some() { signs | ACTOR_KNOWN } else { signs & !ACTOR_KNOWN };
+    let mut wire = tcptrace_common::Transition {
+        ktime_ns,
+        cookie: socket.cookie,
+        netns: socket.netns.unwrap_or(0),
+        sk_err,
+        tuple: socket.tuple(),
+        old_state: old_state.0,
+        new_state: new_state.0,
+        flags: if *stand_in { acts | REPLACED } else { acts },
+        ..bytemuck::Zeroable::zeroed()
+    };
+    if let Some(actor) = owner.map(actor) {
+        (wire.pid, wire.tid, wire.uid) = (actor.pid, actor.tid, actor.uid);
+        wire.thread_comm = actor.thread_comm;
+    }
+    wire
+}
+
+fn actor(owner: &Owner) -> Actor {
+    let comm = owner.comm.map(|comm| comm.0);
+    Actor {
+        pid: owner.pid,
+        // Which of its threads it was is not recorded.
+        tid: owner.pid,
+        uid: owner.uid.unwrap_or(0),
+        comm,
+        thread_comm: comm.unwrap_or_default(),
+    }
+}
+
+fn nanoseconds(ms: f64) -> u64 {
+    // To the microsecond, which is what was written; the cast stays within the type.
+    ((ms * 1_000.0).round() as u64).saturating_mul(1_000)
+}

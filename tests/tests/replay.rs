@@ -1,0 +1,217 @@
+//! `--replay`: a recording gives what the live run would have given, to anybody.
+
+use std::{fs, io::Write as _, os::unix::process::CommandExt as _, path::PathBuf};
+
+use tests::{
+    Record, Tracer, TracerCommand, feature, monotonic_ns,
+    process::poll_until,
+    scene::{Leak, Scene},
+    tracer::Finished,
+};
+
+const THRESHOLD: &str = "300ms";
+
+/// A file that is removed with this.
+struct Recording(PathBuf);
+
+impl Recording {
+    fn new(name: &str, lines: &[String]) -> Self {
+        let path = std::env::temp_dir().join(format!("tcptrace-replay-{}-{name}", std::process::id()));
+        let mut file = fs::File::create(&path).expect("a file");
+        for line in lines {
+            writeln!(file, "{line}").expect("room on the disk");
+        }
+        Self(path)
+    }
+
+    fn replay(&self, arguments: &[&str]) -> Finished {
+        let path = self.0.to_str().expect("UTF-8");
+        TracerCommand::exactly(&[&["--replay", path], arguments].concat()).run()
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+fn wait_for_age(leak: &Leak) {
+    let ns = leak.not_after_ns + 400_000_000;
+    poll_until("time to pass", || (monotonic_ns() >= ns).then_some(()));
+}
+
+/// When a stuck socket entered its state, to the microsecond; its age is told to that.
+fn entered_us(stuck: &Record) -> i64 {
+    (stuck.mono_ns() / 1_000) as i64 - (stuck.number("age_ms") * 1_000.0).round() as i64
+}
+
+/// Holds what a replay says of each socket in a namespace against what was said live.
+fn assert_same(netns: u64, live: &Finished, replayed: &Finished, fields: &[&str]) {
+    for event in ["stuck", "cleared"] {
+        let of = |run: &Finished| {
+            let mut records: Vec<_> = run.of(netns).into_iter().filter(|record| record.is(event)).collect();
+            records.sort_by_key(Record::cookie);
+            records
+        };
+        let (live, replayed) = (of(live), of(replayed));
+        let cookies = |records: &[Record]| records.iter().map(Record::cookie).collect::<Vec<_>>();
+        assert_eq!(cookies(&live), cookies(&replayed), "{event}:\n{live:?}\n{replayed:?}");
+        for (was, is) in live.iter().zip(&replayed) {
+            let same: &[&str] = if event == "stuck" { fields } else { &["new_state", "how"] };
+            for field in
+                [&["netns", "local_addr", "local_port", "remote_addr", "remote_port", "state"], same].concat()
+            {
+                assert_eq!(was.get(field), is.get(field), "{event}, {field}:\n{was:?}\n{is:?}");
+            }
+            // Two tracers read the clock one after the other, and two walks a socket's stamps at two moments of a tick.
+            let near = |was: i64, is: i64| (was - is).abs() <= 20_000;
+            if event == "stuck" {
+                assert!(near(entered_us(was), entered_us(is)), "{was:?}\n{is:?}");
+            } else {
+                let left_us = |record: &Record| (record.mono_ns() / 1_000) as i64;
+                let for_us = |record: &Record| (record.number("in_state_ms") * 1_000.0) as i64;
+                assert!(near(left_us(was), left_us(is)) && near(for_us(was), for_us(is)), "{was:?}\n{is:?}");
+                assert_eq!(was.get("by")["pid"], is.get("by")["pid"], "{was:?}\n{is:?}");
+            }
+        }
+    }
+    let count = |event| replayed.of(netns).iter().filter(|record| record.is(event)).count();
+    assert!(count("stuck") >= 4 && count("cleared") >= 4, "nothing was compared");
+}
+
+/// What can be seen of leaks that begin, stay and end in several ways, after `before` the start of both tracers.
+fn record(arguments: &[&str], before: usize) -> (Finished, Finished, u64) {
+    let mut scene = Scene::new();
+    let netns = scene.netns();
+    let mut leaks: Vec<_> = std::iter::repeat_with(|| scene.leak()).take(before).collect();
+    if let Some(last) = leaks.last() {
+        wait_for_age(last);
+    }
+    let recorder = Tracer::start(arguments);
+    let live = Tracer::start(&["--stuck", THRESHOLD]);
+    leaks.extend(std::iter::repeat_with(|| scene.leak()).take(4));
+    let early = scene.leak();
+    scene.server.close(&early.socket);
+    for leak in &leaks {
+        live.await_stuck(&leak.socket);
+    }
+    scene.server.close(&leaks[0].socket);
+    scene.server.shutdown(&leaks[1].socket);
+    for leak in &leaks[..2] {
+        live.await_cleared(&leak.socket);
+    }
+    let rest: Vec<_> = leaks[2..].iter().map(|leak| leak.socket).collect();
+    let Scene { server, client: _client, namespace: _namespace, .. } = scene;
+    server.kill();
+    for socket in &rest {
+        live.await_cleared(socket);
+    }
+    (recorder.stop(), live.stop(), netns)
+}
+
+#[test]
+fn transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it() {
+    if feature::is_missing(
+        feature::TP_BTF,
+        "transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it",
+    ) {
+        return;
+    }
+    let (recorded, live, netns) = record(&[], 0);
+    let recording = Recording::new("transitions", &recorded.lines);
+    let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
+    assert_eq!((replayed.status.code(), replayed.stderr.as_str()), (Some(0), ""));
+    assert_same(netns, &live, &replayed, &["exact"]);
+    assert_eq!(replayed.lines[0], recorded.lines[0], "the start is what it was");
+    let [was, is] = [&recorded, &replayed].map(|run| run.summary().int("transitions"));
+    assert_eq!(was, is);
+
+    // Replayed as it is, it is what it was.
+    let again = recording.replay(&["--json"]);
+    let of = |run: &Finished| {
+        run.lines.iter().filter(|line| line.contains(r#""event":"transition""#)).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of(&again), of(&recorded));
+    let longer = recording.replay(&["--stuck", "1h", "--json"]);
+    assert_eq!((longer.count("stuck"), longer.count("cleared")), (0, 0));
+}
+
+#[test]
+fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
+    if feature::is_missing(feature::TP_BTF, "with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen") {
+        return;
+    }
+    let (recorded, live, netns) = record(&["--transitions", "--stuck", "0s"], 3);
+    let recording = Recording::new("stuck", &recorded.lines);
+    let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
+    assert_eq!(replayed.status.code(), Some(0), "{}", replayed.stderr);
+    assert_same(
+        netns,
+        &live,
+        &replayed,
+        &["owners", "owner_how", "cause", "recv_queue", "send_queue", "listener"],
+    );
+    let pid = live.of(netns).iter().find(|record| record.is("stuck")).expect("compared").holders()[0].0;
+    let rolled = |run: &Finished| {
+        let its = |record: &&Record| record.is("process") && record.int("pid") == u64::from(pid);
+        run.records.iter().rfind(its).cloned().expect("a roll-up")
+    };
+    let (was, is) = (rolled(&live), rolled(&replayed));
+    assert_eq!((was.get("comm"), was.get("stuck")), (is.get("comm"), is.get("stuck")));
+    assert!(is.get("fds_open").is_null(), "nobody recorded that: {is:?}");
+}
+
+#[test]
+fn a_recording_is_text_too_and_filtered_and_read_by_anybody_from_stdin() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&[]);
+    let leak = scene.leak();
+    scene.server.close(&leak.socket);
+    let closed =
+        |record: &Record| record.is_about("transition", &leak.socket) && record.states().1 == "CLOSE";
+    tracer.await_record("its end", closed);
+    let recorded = tracer.stop();
+    let recording = Recording::new("text", &recorded.lines);
+    let text = recording.replay(&[]);
+    assert_eq!(text.status.code(), Some(0), "{}", text.stderr);
+    assert!(text.stderr.contains("replaying what tcptrace ") && text.stderr.contains(" transitions seen"));
+    assert_eq!(text.lines.len() as u64, 1 + recorded.count("transition"), "a heading, and a line each");
+
+    let port = leak.socket.local.port().to_string();
+    let mut command = TracerCommand::exactly(&["--replay", "-", "--json", "--local-port", &port]);
+    // A copy, since others may not go where the program is.
+    let program = std::env::temp_dir().join(format!("tcptrace-replay-{}", std::process::id()));
+    fs::copy(command.command.get_program(), &program).expect("room on the disk");
+    let mut plain = std::process::Command::new(&program);
+    plain.args(command.command.get_args()).uid(65_534).gid(65_534);
+    plain.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.command = plain;
+    command.command.stdin(fs::File::open(&recording.0).expect("it was just written"));
+    let filtered = command.run();
+    fs::remove_file(program).expect("it is there");
+    assert_eq!((filtered.status.code(), filtered.stderr.as_str()), (Some(0), ""));
+    let wanted = |record: &&Record| record.is("transition") && record.local().port().to_string() == port;
+    let expected = recorded.records.iter().filter(wanted).count() as u64;
+    assert!(expected > 0 && filtered.count("transition") == expected);
+    assert_eq!(filtered.summary().int("filtered"), recorded.count("transition") - expected);
+}
+
+#[test]
+fn what_is_no_recording_is_refused_with_its_line_after_what_came_before() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&[]);
+    scene.leak();
+    let mut lines = tracer.stop().lines;
+    lines.truncate(4);
+    lines.push("{\"v\":1,\"event\":\"transition\"".to_owned());
+    lines.push(lines[1].clone());
+    let run = Recording::new("bad", &lines).replay(&["--json"]);
+    assert_eq!(run.status.code(), Some(4));
+    assert!(run.stderr.starts_with("tcptrace: line 5 of the recording: is no record: "), "{}", run.stderr);
+    assert_eq!(run.count("transition"), 3, "{:?}", run.lines);
+
+    let missing = TracerCommand::exactly(&["--replay", "/nowhere", "--json"]).run();
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(missing.stderr.starts_with("tcptrace: cannot open /nowhere: "), "{}", missing.stderr);
+}
