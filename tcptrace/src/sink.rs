@@ -142,7 +142,15 @@ impl Sink {
         let actor = match &mut record.event {
             Event::Transition(transition) if asks => transition.owner.as_mut(),
             Event::Cleared(cleared) => cleared.by.as_mut(),
-            Event::Life(life) => life.owner.as_mut(),
+            Event::Life(life) => match (&mut life.owner, life.owned_ns) {
+                (Some(owner), Some(owned_ns)) => {
+                    if let Some(process) = self.processes.find_from(owner.pid, owned_ns, at_ns) {
+                        report::name(owner, process);
+                    }
+                    None
+                }
+                (owner, _) => owner.as_mut(),
+            },
             _ => None,
         };
         if let Some(owner) = actor {

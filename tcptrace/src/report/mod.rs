@@ -10,7 +10,7 @@ mod record;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views, charge, charged, complete};
+pub use assemble::{Reporter, Views, charge, charged, complete, name};
 pub use evidence::Evidence;
 pub use life::LifeRecord;
 pub use process::ProcessRecord;
