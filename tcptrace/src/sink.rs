@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::Transition;
+use tcptrace_common::{Transition, state};
 
 use crate::{
     clock::{self, WallClock},
@@ -95,6 +95,10 @@ impl Sink {
 
     /// Takes note of who acts on a socket, as long as that can be looked up: its life is told when it is over.
     fn meet_actor(&mut self, transition: &Transition, actor: &Actor, origin: Option<&Origin>) {
+        if transition.old_state == state::LISTEN {
+            // A listener has no life; what was noted for one is not needed any more.
+            return self.admission.forget(transition.cookie);
+        }
         let (Some(mut owner), _) = report::charge(transition.ktime_ns, Some(actor), origin) else { return };
         self.look_up(&mut owner, transition.ktime_ns);
         if self.admission.filter.asks_for_processes() {

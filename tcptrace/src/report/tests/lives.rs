@@ -68,6 +68,16 @@ fn a_life_is_what_the_contract_shows() {
 }
 
 #[test]
+fn a_life_counts_as_a_record_and_is_dropped_for_a_slow_reader() {
+    let event = record(life()).event;
+    assert!(event.is_of_a_view() && event.may_be_dropped());
+    let mut reporter = Reporter::new(Views { transitions: false, stuck: false, lives: true }, 0);
+    reporter.reported(&event);
+    let at = Instant { wall_ns: 0, mono_ns: 0 };
+    assert_eq!(reporter.summary(0, at).lives, 1);
+}
+
+#[test]
 fn what_the_kernel_does_not_count_is_null() {
     let fields = ["bytes_sent", "bytes_received", "retransmits", "rtt_us"];
     let uncounted = Counters {
