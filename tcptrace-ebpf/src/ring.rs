@@ -101,10 +101,7 @@ impl Header {
     #[inline(always)]
     fn fill(&self, entry: &mut MaybeUninit<Transition>, &(tuple, netns, more): &Fields) {
         let &Self { ktime_ns, cookie, old_state, new_state, stand_in, nth } = self;
-        let sk_err = match more {
-            Some((sk_err, _)) => Some(sk_err),
-            None => None,
-        };
+        let sk_err = more.map(|(sk_err, _)| sk_err);
         let taken_over = if nth == 0 { 0 } else { tcptrace_common::TAKEN_OVER };
         let record = entry.write(Transition {
             ktime_ns,

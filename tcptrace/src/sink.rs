@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::Transition;
+use tcptrace_common::{Transition, state};
 
 use crate::{
     age::Since,
@@ -114,6 +114,10 @@ impl Sink {
 
     /// Takes note of who acts on a socket, as long as that can be looked up: its life is told when it is over.
     fn meet_actor(&mut self, transition: &Transition, actor: &Actor, origin: Option<&Origin>) {
+        if transition.old_state == state::LISTEN {
+            // A listener has no life; what was noted for one is not needed any more.
+            return self.admission.forget(transition.cookie);
+        }
         let (Some(mut owner), _) = report::charge(transition.ktime_ns, Some(actor), origin) else { return };
         self.look_up(&mut owner, transition.ktime_ns);
         if self.admission.filter.asks_for_processes() {
@@ -161,7 +165,15 @@ impl Sink {
         let actor = match &mut record.event {
             Event::Transition(transition) if asks => transition.owner.as_mut(),
             Event::Cleared(cleared) => cleared.by.as_mut(),
-            Event::Life(life) => life.owner.as_mut(),
+            Event::Life(life) => match (&mut life.owner, life.owned_ns) {
+                (Some(owner), Some(owned_ns)) => {
+                    if let Some(process) = self.processes.find_from(owner.pid, owned_ns, at_ns) {
+                        report::name(owner, process);
+                    }
+                    None
+                }
+                (owner, _) => owner.as_mut(),
+            },
             _ => None,
         };
         if let Some(owner) = actor {

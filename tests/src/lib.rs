@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod feature;
+pub mod life;
 pub mod namespace;
 pub mod process;
 pub mod puppet;

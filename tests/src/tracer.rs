@@ -219,6 +219,11 @@ impl Tracer {
         self.await_record(&format!("{socket:?} cleared"), |record| record.is_about("cleared", socket))
     }
 
+    /// Waits for what a connection came to.
+    pub fn await_life(&self, socket: &Sock) -> Record {
+        self.await_record(&format!("the life of {socket:?}"), |record| record.is_about("life", socket))
+    }
+
     /// Waits for a line of text.
     pub fn await_line(&self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
         self.shared.wait(what, |state| state.lines.iter().find(|line| wanted(line)).cloned())

@@ -33,6 +33,11 @@ impl Admission {
         self.by_process.insert(cookie, is_admitted);
     }
 
+    /// The socket is gone.
+    pub(crate) fn forget(&mut self, cookie: u64) {
+        self.by_process.remove(&cookie);
+    }
+
     /// Whether a record is to be reported.
     pub(crate) fn admits(&mut self, event: &Event) -> bool {
         if self.filter.is_empty() {

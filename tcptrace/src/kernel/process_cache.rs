@@ -4,6 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{descriptors::start_ticks, procfs::Process};
+use crate::clock;
 
 /// For so long a process is taken for the same one that had its pid, nanoseconds.
 const TRUSTED_NS: u64 = 1_000_000_000;
@@ -33,6 +34,16 @@ impl ProcessCache {
             self.known.remove(&pid);
         }
         self.known.get(&pid).map(|known| &known.process)
+    }
+
+    /// What is known of the process that had this pid at `then_ns`, `CLOCK_MONOTONIC` nanoseconds: nothing where the one that
+    /// has it now is younger.
+    pub(crate) fn find_from(&mut self, pid: u32, then_ns: u64, now_ns: u64) -> Option<&Process> {
+        self.get(pid, now_ns);
+        let known = self.known.get(&pid)?;
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        let started_ns = known.start_ticks?.saturating_mul(tick_ns);
+        (started_ns <= clock::since_boot_ns(then_ns)).then_some(&known.process)
     }
 
     fn get(&mut self, pid: u32, now_ns: u64) -> &Process {
@@ -73,6 +84,15 @@ mod tests {
         assert_eq!(found, exe.into_os_string().into_encoded_bytes());
         assert_eq!(cache.find(me, None, 1).and_then(|process| process.comm.clone()), Some(comm));
         assert_eq!(cache.find(me, Some(b"another"), 1), None, "not the one that acted");
+    }
+
+    #[test]
+    fn a_younger_process_with_the_pid_is_not_the_one() {
+        let me = std::process::id();
+        let mut cache = ProcessCache::default();
+        let now_ns = clock::monotonic_ns();
+        assert!(cache.find_from(me, now_ns, now_ns).is_some_and(|process| process.exe.is_some()));
+        assert_eq!(cache.find_from(me, 1, now_ns), None, "we did not begin with the host");
     }
 
     #[test]

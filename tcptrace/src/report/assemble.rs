@@ -262,6 +262,13 @@ fn held(holder: &Holder, process: Option<&Process>) -> Owner {
     owner
 }
 
+/// Names a process of which nothing but the pid was known.
+pub fn name(owner: &mut Owner, process: &Process) {
+    owner.comm = process.comm.as_deref().map(Name::from_bytes);
+    owner.uid = process.uid;
+    complete(owner, process);
+}
+
 /// Adds what was looked up about a process beyond its name and user.
 pub fn complete(owner: &mut Owner, process: &Process) {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();

@@ -44,6 +44,9 @@ pub struct LifeRecord {
     pub owner: Option<Owner>,
     /// How that is known.
     pub owner_how: OwnerHow,
+    /// When the owner was last known to be there, `CLOCK_MONOTONIC` nanoseconds, where nothing but its pid is known.
+    #[serde(skip)]
+    pub owned_ns: Option<u64>,
 }
 
 impl LifeRecord {
@@ -51,6 +54,8 @@ impl LifeRecord {
     pub(super) fn new(socket: SocketId, ended_ns: u64, life: &Life, at: impl Fn(u64) -> Instant) -> Self {
         let Life { opened_ns, is_end_seen, role, states, reason, sk_err, counters, .. } = life;
         let (owner, owner_how) = whose(life);
+        let is_nameless =
+            owner_how == OwnerHow::Origin && owner.as_ref().is_some_and(|owner| owner.comm.is_none());
         let duration_ns = opened_ns.filter(|_| *is_end_seen).map(|opened| ended_ns.saturating_sub(opened));
         Self {
             socket,
@@ -64,6 +69,7 @@ impl LifeRecord {
             bytes_received: counters.as_ref().and_then(bytes_received),
             retransmits: counters.map(|counters| counters.retransmits).filter(|count| *count != u32::MAX),
             rtt_us: counters.and_then(rtt_us),
+            owned_ns: life.kept.filter(|_| is_nameless).map(|kept| kept.ktime_ns),
             owner,
             owner_how,
         }

@@ -40,10 +40,17 @@ fn sockets_in(start: &Start, namespaces: usize) -> String {
 
 /// What to say on stderr at the end.
 pub fn farewell(summary: &Summary) -> String {
-    let Summary { transitions, lost, dropped, stuck, cleared, duration_ms, .. } = summary;
+    let Summary { transitions, lost, dropped, stuck, cleared, lives, duration_ms, .. } = summary;
     let mut text = format!("{} seen", plural(*transitions as usize, "transition"));
     if *stuck + *cleared > 0 {
         let _infallible = write!(text, ", {stuck} stuck, {cleared} cleared");
+    }
+    if *lives > 0 {
+        let _infallible = write!(
+            text,
+            ", {} told",
+            if *lives == 1 { "1 life".to_owned() } else { format!("{lives} lives") }
+        );
     }
     if *lost > 0 {
         let _infallible = write!(text, ", {lost} lost");

@@ -252,4 +252,8 @@ impl Lives {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
+/// With its key in each map, a connection takes 200 bytes.
 const _: () = assert!(size_of::<Course>() <= 48 && size_of::<Socket>() <= 136);

@@ -22,7 +22,7 @@ impl Text {
     pub(super) fn life(&self, at: Instant, record: &LifeRecord) -> String {
         let LifeRecord { socket, duration_ms, bytes_sent, bytes_received, owner, close_reason, .. } = record;
         let width = self.life_process_width();
-        let life = duration_ms.map_or_else(|| "-".to_owned(), span);
+        let life = duration_ms.map_or_else(|| "-".to_owned(), lasted);
         let who = owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
         let bytes = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), bytes);
         let mut line = format!(
@@ -66,6 +66,12 @@ const fn ended(reason: CloseReason) -> (&'static str, &'static str) {
         CloseReason::Destroyed => ("destroyed", YELLOW),
         CloseReason::Unknown => ("unknown", ""),
     }
+}
+
+/// How long a connection lasted in six columns: many last for less than a millisecond.
+fn lasted(ms: impl std::borrow::Borrow<f64>) -> String {
+    let ms = *ms.borrow();
+    if ms < 1.0 { format!("{:.0}µs", ms * 1e3) } else { span(ms) }
 }
 
 /// A number of bytes in five columns: `512B`, `1.5K`, `999K`, `1.0M`; a K is 1024.
@@ -114,6 +120,13 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text, "{count}");
             assert!(text.len() <= 5);
+        }
+    }
+
+    #[test]
+    fn the_shortest_lives_are_told_in_microseconds() {
+        for (ms, text) in [(0.043, "43µs"), (0.999, "999µs"), (1.0, "1.0ms"), (62_000.0, "1m02s")] {
+            assert_eq!(lasted(ms), text);
         }
     }
 
