@@ -14,6 +14,7 @@ pub mod scene;
 pub mod schema;
 pub mod terminal;
 pub mod tracer;
+pub mod user;
 pub mod witness;
 
 pub use namespace::Namespace;

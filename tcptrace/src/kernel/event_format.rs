@@ -42,8 +42,9 @@ pub(super) fn where_tracefs_is<T: Send>(action: impl FnOnce() -> T + Send) -> io
 /// Reads the event's format; call it [`where_tracefs_is`].
 pub(super) fn read() -> Result<EventLayout, FormatError> {
     let path = "events/sock/inet_sock_set_state/format";
-    let format = fs::read_to_string(Path::new(TRACEFS).join(path))
-        .or_else(|_| fs::read_to_string(Path::new(IN_DEBUGFS).join(path)))?;
+    let at = |tracefs: &str| fs::read_to_string(Path::new(tracefs).join(path));
+    // Why it could not be read where it usually is says more than that it is not elsewhere either.
+    let format = at(TRACEFS).or_else(|error| at(IN_DEBUGFS).map_err(|_| error))?;
     parse(&format)
 }
 

@@ -25,6 +25,12 @@ pub enum Feature {
     Storage,
     /// A program at accept(2), which needs BPF trampolines: who accepted a socket.
     Accept,
+    /// Entering other network namespaces (CAP_SYS_ADMIN): also the sockets there that no process holds.
+    #[value(skip)]
+    SetNs,
+    /// Other users' processes in `/proc` (CAP_SYS_PTRACE; where holders are found there, CAP_DAC_READ_SEARCH).
+    #[value(skip)]
+    Proc,
 }
 
 impl Feature {
@@ -37,6 +43,8 @@ impl Feature {
             Self::TaskFile => "iter/task_file",
             Self::Storage => "sk_storage",
             Self::Accept => "fentry/security_sock_graft",
+            Self::SetNs => "setns",
+            Self::Proc => "/proc/PID",
         }
     }
 }
