@@ -83,6 +83,8 @@ fn field(format: &str, name: &str, size: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// As Linux 6.12 prints it, with everything behind the common fields moved by `shift`.
@@ -129,6 +131,25 @@ mod tests {
         assert!(error.contains("`protocol` of 2 bytes"), "{error}");
         for broken in ["", "field:", "field:const void * skaddr;", "field:skaddr; offset:x; size:8;"] {
             assert!(parse(broken).is_err(), "{broken}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_error_or_a_format_of_all_fields(
+            cut in 0_usize..900, with in "[\\PC\\t\\n]{0,40}", skipped in 0_usize..40
+        ) {
+            let whole = format(0);
+            let from = whole.len().min(cut);
+            let broken = format!("{}{with}{}", &whole[..from], &whole[whole.len().min(from + skipped)..]);
+            match parse(&broken) {
+                Ok(layout) => {
+                    let declared = format!("offset:{}", layout.socket);
+                    prop_assert!(broken.contains(&declared));
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+            prop_assert!(parse(&with).is_err());
         }
     }
 }

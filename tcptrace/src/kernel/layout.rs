@@ -18,10 +18,25 @@ pub struct NoSuchField {
 /// # Errors
 /// `raw` is no BTF, or there was no memory for it.
 pub(super) fn parse(raw: &[u8]) -> anyhow::Result<Btf> {
+    check_sections(raw)?;
     let memory = rustix::fs::memfd_create("btf", rustix::fs::MemfdFlags::CLOEXEC)?;
     File::from(memory.try_clone()?).write_all(raw)?;
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
     Ok(Btf::from_file_with_backend(path, Backend::Mmap)?)
+}
+
+/// Refuses BTF whose sections are not all there: btf-rs would take it, and what is missing for something that this kernel
+/// does not have.
+fn check_sections(raw: &[u8]) -> anyhow::Result<()> {
+    // `struct btf_header`: magic, version and flags, then hdr_len, type_off, type_len, str_off, str_len.
+    let word = |at: usize| raw.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes).map(u64::from);
+    let header = (word(4), word(8), word(12), word(16), word(20));
+    let (Some(header), Some(types), Some(types_length), Some(strings), Some(strings_length)) = header else {
+        anyhow::bail!("its header is cut off");
+    };
+    let end = header + (types + types_length).max(strings + strings_length);
+    anyhow::ensure!(end <= raw.len() as u64, "it is cut off: {} of {end} bytes", raw.len());
+    Ok(())
 }
 
 /// Finds every offset.
@@ -87,45 +102,66 @@ fn composite(btf: &Btf, name: &str) -> Option<Type> {
 /// Byte offset in `within` of `member.member…`; members of anonymous structs and unions are found by name, as
 /// in C.
 fn offset(btf: &Btf, within: &Type, members: &str) -> Option<u32> {
+    let mut search = Search { btf, steps: STEPS };
     let mut within = within.clone();
-    let mut bits = 0;
+    let mut bits = 0_u32;
     for name in members.split('.') {
-        let (at, found) = member(btf, &within, name)?;
-        bits += at;
+        let (at, found) = search.member(&within, name, DEPTH)?;
+        bits = bits.checked_add(at)?;
         within = found;
     }
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
-/// The member `name` of `within`: its offset in bits and its type.
-fn member(btf: &Btf, within: &Type, name: &str) -> Option<(u32, Type)> {
-    let (Type::Struct(composite) | Type::Union(composite)) = within else {
-        return None;
-    };
-    composite.members.iter().find_map(|candidate| {
-        let found = btf.resolve_name(candidate).unwrap_or_default();
-        if found == name {
-            Some((candidate.bit_offset(), plain_type(btf, candidate)?))
-        } else if found.is_empty() {
-            let (at, found) = member(btf, &plain_type(btf, candidate)?, name)?;
-            Some((candidate.bit_offset() + at, found))
-        } else {
-            None
-        }
-    })
+/// How many members are looked at for one field, at most. The kernel's largest struct, with all that is in it, has fewer
+/// than a thousand.
+const STEPS: u32 = 20_000;
+/// How deep anonymous structs may be in each other.
+const DEPTH: u32 = 16;
+
+/// One search, which ends also where types go round in circles.
+struct Search<'a> {
+    btf: &'a Btf,
+    /// How many more are allowed.
+    steps: u32,
 }
 
-/// The type of a member without the typedefs and qualifiers around it.
-fn plain_type(btf: &Btf, member: &Member) -> Option<Type> {
-    let mut found = btf.resolve_chained_type(member).ok()?;
-    loop {
-        let wrapper: &dyn BtfType = match &found {
-            Type::Typedef(inner) => inner,
-            Type::Const(inner) => inner,
-            Type::Volatile(inner) => inner,
-            Type::TypeTag(inner) => inner,
-            _ => return Some(found),
+impl Search<'_> {
+    /// The member `name` of `within`: its offset in bits and its type.
+    fn member(&mut self, within: &Type, name: &str, depth: u32) -> Option<(u32, Type)> {
+        let (Type::Struct(composite) | Type::Union(composite)) = within else {
+            return None;
         };
-        found = btf.resolve_chained_type(wrapper).ok()?;
+        for candidate in &composite.members {
+            self.steps = self.steps.checked_sub(1)?;
+            let found = self.btf.resolve_name(candidate).unwrap_or_default();
+            if found == name {
+                return Some((candidate.bit_offset(), self.plain_type(candidate)?));
+            }
+            if found.is_empty()
+                && let Some(depth) = depth.checked_sub(1)
+                && let Some(anonymous) = self.plain_type(candidate)
+                && let Some((at, found)) = self.member(&anonymous, name, depth)
+            {
+                return Some((candidate.bit_offset().checked_add(at)?, found));
+            }
+        }
+        None
+    }
+
+    /// The type of a member without the typedefs and qualifiers around it.
+    fn plain_type(&mut self, member: &Member) -> Option<Type> {
+        let mut found = self.btf.resolve_chained_type(member).ok()?;
+        loop {
+            self.steps = self.steps.checked_sub(1)?;
+            let wrapper: &dyn BtfType = match &found {
+                Type::Typedef(inner) => inner,
+                Type::Const(inner) => inner,
+                Type::Volatile(inner) => inner,
+                Type::TypeTag(inner) => inner,
+                _ => return Some(found),
+            };
+            found = self.btf.resolve_chained_type(wrapper).ok()?;
+        }
     }
 }

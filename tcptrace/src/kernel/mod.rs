@@ -8,6 +8,8 @@ mod descriptors;
 mod event_format;
 mod join;
 mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod load;
 mod loader;
 mod lost;

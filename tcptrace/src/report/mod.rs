@@ -4,6 +4,7 @@
 mod assemble;
 mod evidence;
 mod group;
+mod json;
 mod process;
 mod record;
 mod text;
@@ -11,6 +12,7 @@ mod words;
 
 pub use assemble::{Reporter, Views, charged, complete};
 pub use evidence::Evidence;
+pub use json::json;
 pub use process::ProcessRecord;
 pub use record::{
     Cleared, Event, Family, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
@@ -19,17 +21,6 @@ pub use record::{
 };
 pub use text::Text;
 pub use words::{farewell, looked, span, verdict, welcome};
-
-/// Appends a record as one line of JSON.
-pub fn json(record: &Record, out: &mut Vec<u8>) {
-    let start = out.len();
-    if let Err(error) = serde_json::to_writer(&mut *out, record) {
-        // Only a type that JSON cannot express fails here, and none of ours is such a type.
-        out.truncate(start);
-        unreachable!("a record that is no JSON: {error}");
-    }
-    out.push(b'\n');
-}
 
 #[cfg(test)]
 mod tests;
