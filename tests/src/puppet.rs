@@ -265,6 +265,12 @@ impl Puppet {
         self.tell("unshare");
     }
 
+    /// Goes through so many network namespaces that did not exist before, and leaks a connection in each, which is there
+    /// for so many microseconds. Returns what leaked.
+    pub fn pass_through_namespaces(&mut self, count: usize, us: u64) -> Vec<Sock> {
+        sockets(&self.tell(format_args!("namespaces {count} {us}")))
+    }
+
     /// Forks a child that holds the same descriptors until this is dropped. Returns its pid.
     pub fn fork(&mut self) -> u32 {
         small(&self.tell("fork"), "child")

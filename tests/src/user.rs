@@ -47,12 +47,23 @@ impl Copied {
     /// What `command` would run, run by [`UID`] with these capabilities (ambient, as a systemd unit's
     /// `AmbientCapabilities=`; and no others to be had).
     #[must_use]
-    pub fn run_by_user(&self, mut command: TracerCommand, held: CapabilitySet) -> TracerCommand {
+    pub fn run_by_user(&self, command: TracerCommand, held: CapabilitySet) -> TracerCommand {
+        self.run_by_user_after(command, held, || Ok(()))
+    }
+
+    /// The same, after `prepare` has been done in that process as root: system calls and no more.
+    #[must_use]
+    pub fn run_by_user_after(
+        &self,
+        mut command: TracerCommand,
+        held: CapabilitySet,
+        prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> TracerCommand {
         let mut copy = Command::new(self.0.join("tcptrace"));
         copy.args(command.command.get_args()).current_dir("/").env_remove("NO_COLOR");
         copy.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: system calls and no more.
-        unsafe { copy.pre_exec(move || become_user(held)) };
+        // SAFETY: system calls and no more, as `prepare` is said to be.
+        unsafe { copy.pre_exec(move || prepare().and_then(|()| become_user(held))) };
         command.command = copy;
         command
     }
