@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
     process::{ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -44,6 +45,12 @@ impl Puppet {
     #[expect(clippy::new_without_default, reason = "it starts a process: nothing for a default")]
     pub fn new() -> Self {
         Self::start(Command::new(own_program("puppet")))
+    }
+
+    /// Starts a copy of the program, at this path.
+    pub fn at(path: &Path) -> Self {
+        std::fs::copy(own_program("puppet"), path).expect("a program can be copied");
+        Self::start(Command::new(path))
     }
 
     /// Starts one with this for its `argv[0]`.
