@@ -110,6 +110,8 @@ fn check_family(tuple: &Tuple) -> Result<(), DecodeError> {
 mod tests {
     use bytemuck::{Zeroable as _, bytes_of};
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sample() -> Transition {
@@ -186,5 +188,37 @@ mod tests {
         assert_eq!(found_socket(bytes_of(&bad)), Err(DecodeError::State(99)));
         let bad = HolderRow { socket: bad, ..holder };
         assert_eq!(holder_row(bytes_of(&bad)), Err(DecodeError::State(99)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_sound_record_or_an_error(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            length in proptest::sample::select(vec![
+                size_of::<Transition>(), size_of::<Closing>(), size_of::<FoundSocket>(), size_of::<HolderRow>(), 0
+            ]),
+            state in 0_u8..14,
+            family in proptest::sample::select(vec![AF_INET, AF_INET6, 1]),
+        ) {
+            let (known, sound) = (1..=12, [AF_INET, AF_INET6]);
+            if length > 0 {
+                bytes.resize(length, state);
+            }
+            if length == size_of::<Transition>() || length == size_of::<Closing>() {
+                // Random bytes alone would never be a record. A transition comes first in both.
+                let (head, rest) = bytes.split_at(size_of::<Transition>());
+                let mut likely: Transition = bytemuck::pod_read_unaligned(head);
+                (likely.old_state, likely.new_state, likely.tuple.family) = (state, 8, family);
+                bytes = [bytes_of(&likely), rest].concat();
+            }
+            if let Ok(heard) = heard(&bytes) {
+                let record = heard.transition();
+                prop_assert!(known.contains(&record.old_state) && known.contains(&record.new_state));
+                prop_assert!(sound.contains(&record.tuple.family));
+            }
+            for row in [found_socket(&bytes), holder_row(&bytes).map(|row| row.socket)].into_iter().flatten() {
+                prop_assert!(known.contains(&row.row.state) && sound.contains(&row.row.tuple.family));
+            }
+        }
     }
 }

@@ -167,7 +167,9 @@ impl Sink {
             Event::Cleared(cleared) => cleared.by.as_mut(),
             Event::Life(life) => match (&mut life.owner, life.owned_ns) {
                 (Some(owner), Some(owned_ns)) => {
-                    if let Some(process) = self.processes.find_from(owner.pid, owned_ns, at_ns) {
+                    let known = self.processes.as_mut();
+                    if let Some(process) = known.and_then(|known| known.find_from(owner.pid, owned_ns, at_ns))
+                    {
                         report::name(owner, process);
                     }
                     None

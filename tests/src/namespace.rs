@@ -76,8 +76,11 @@ fn go(namespace: &OwnedFd) {
         .expect("root may enter a network namespace");
 }
 
-/// What `ip link set lo up` does.
-fn bring_loopback_up() -> io::Result<()> {
+/// What `ip link set lo up` does, in the calling thread's namespace.
+///
+/// # Errors
+/// No permission.
+pub fn bring_loopback_up() -> io::Result<()> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: `ifreq` is plain data, valid when all zero.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

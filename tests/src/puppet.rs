@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
     process::{ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -44,6 +45,12 @@ impl Puppet {
     #[expect(clippy::new_without_default, reason = "it starts a process: nothing for a default")]
     pub fn new() -> Self {
         Self::start(Command::new(own_program("puppet")))
+    }
+
+    /// Starts a copy of the program, at this path.
+    pub fn at(path: &Path) -> Self {
+        std::fs::copy(own_program("puppet"), path).expect("a program can be copied");
+        Self::start(Command::new(path))
     }
 
     /// Starts one with this for its `argv[0]`.
@@ -268,6 +275,12 @@ impl Puppet {
     /// Goes to a network namespace that did not exist before; its open sockets stay in theirs.
     pub fn leave_namespace(&mut self) {
         self.tell("unshare");
+    }
+
+    /// Goes through so many network namespaces that did not exist before, and leaks a connection in each, which is there
+    /// for so many microseconds. Returns what leaked.
+    pub fn pass_through_namespaces(&mut self, count: usize, us: u64) -> Vec<Sock> {
+        sockets(&self.tell(format_args!("namespaces {count} {us}")))
     }
 
     /// Forks a child that holds the same descriptors until this is dropped. Returns its pid.

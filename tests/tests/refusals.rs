@@ -1,16 +1,17 @@
 //! Hosts that cannot be traced, and users who may not: exit status 3, and words that say what is missing, why
 //! it is needed and what to do.
 
-use std::{
-    ffi::CStr,
-    fs, io,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::PathBuf,
-};
+use std::{ffi::CStr, io, os::unix::process::CommandExt as _};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use tests::{TracerCommand, process::tracer_program, scene::Scene, tracer::Finished, witness};
+use tests::{
+    TracerCommand,
+    scene::Scene,
+    tracer::Finished,
+    user::{CapabilitySet, Copied},
+    witness,
+};
 
 const ARGUMENTS: [&str; 4] = ["--stuck", "1h", "--duration", "1ms"];
 
@@ -33,36 +34,11 @@ fn run_after(prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Fi
     command.run()
 }
 
-/// A copy of the tracer where anybody may run it.
-struct Copied(PathBuf);
-
-impl Copied {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("tcptrace-refusals-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder in the temporary one");
-        let path = folder.join("tcptrace");
-        fs::copy(tracer_program(), &path).expect("the tracer can be copied");
-        for path in [&folder, &path] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        }
-        Self(folder)
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        let _left_behind = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_user_who_is_not_root_is_told_which_capabilities_are_missing() {
     let copied = Copied::new();
-    let mut command = TracerCommand::new(&[]);
-    command.command = std::process::Command::new(copied.0.join("tcptrace"));
-    command.command.args(ARGUMENTS).current_dir("/").uid(65_534).gid(65_534);
-    command.command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    assert_refused(&command.run(), &["CAP_BPF", "CAP_PERFMON", "sudo"]);
+    let command = copied.run_by_user(TracerCommand::exactly(&ARGUMENTS), CapabilitySet::empty());
+    assert_refused(&command.run(), &["CAP_BPF", "CAP_PERFMON", "sudo", "setcap"]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// `BTF_MAGIC`, in this machine's byte order.
 const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
+/// `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
+const HEADER_BYTES: usize = 24;
 /// Of a type, without what follows it for its kind; likewise of a member.
 const TYPE_BYTES: usize = 12;
 const MEMBER_BYTES: usize = 12;
@@ -32,7 +34,7 @@ const TYPE_TAG: u32 = 18;
 pub(crate) enum BadBtf {
     #[error("it does not begin as BTF of this machine does")]
     Magic,
-    #[error("it ends too early")]
+    #[error("it is cut off")]
     Short,
     #[error("type {id} is of an unknown kind, {kind}")]
     Kind { id: u32, kind: u32 },
@@ -103,10 +105,12 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// It is no BTF, or has something in it that cannot be skipped.
     pub(super) fn parse(raw: &'a [u8], wanted: &[Wanted]) -> Result<Self, BadBtf> {
+        if raw.len() < HEADER_BYTES {
+            return Err(BadBtf::Short);
+        }
         if raw.get(..2) != Some(&MAGIC[..]) {
             return Err(BadBtf::Magic);
         }
-        // struct btf_header: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len
         let [header, types_at, types_length, strings_at, strings_length] =
             [4, 8, 12, 16, 20].map(|at| word(raw, at).map(|word| word as usize));
         let section = |at: Option<usize>, length: Option<usize>| -> Option<&'a [u8]> {

@@ -51,7 +51,8 @@ fn unescape(name: &str) -> Option<String> {
     let mut rest = name;
     while let Some((before, after)) = rest.split_once("\\x") {
         bytes.extend_from_slice(before.as_bytes());
-        bytes.push(u8::from_str_radix(after.get(..2)?, 16).ok()?);
+        let digits = after.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
         rest = &after[2..];
     }
     bytes.extend_from_slice(rest.as_bytes());
@@ -60,6 +61,8 @@ fn unescape(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ID: &str = "4b1f6e0c9d2a7f5e8c3b6a1d0e9f8c7b6a5d4e3f2c1b0a9f8e7d6c5b4a3f2e1d";
@@ -122,5 +125,26 @@ mod tests {
             assert_eq!(of(path), None, "{path}");
         }
         assert_eq!(container(b"/docker/\xff\xfe"), None);
+    }
+
+    #[test]
+    fn what_follows_a_backslash_is_two_hexadecimal_digits() {
+        assert_eq!(of("/machine.slice/machine-a\\x+1b.scope"), None);
+        assert_eq!(of("/machine.slice/machine-a\\xä1.scope"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_has_an_id_a_name_or_none(
+            name in "[\\PC\\\\x0-9a-f./-]{0,80}", at in 0..PREFIXES.len(), suffix in "(\\.scope|\\.service|/payload)?"
+        ) {
+            let prefix = PREFIXES[at];
+            if let Some(container) = container(format!("/a/{prefix}{name}{suffix}").as_bytes()) {
+                prop_assert!(!container.is_empty());
+                let is_named = ["machine-", "systemd-nspawn@", "lxc.payload."].contains(&prefix);
+                prop_assert!(is_named || is_id(&container), "{}", container);
+            }
+            prop_assert!(container(name.as_bytes()).is_none_or(|container| !container.is_empty()));
+        }
     }
 }

@@ -98,6 +98,8 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -132,5 +134,23 @@ mod tests {
         assert!(condition_now.fds_open.is_some_and(|open| open > 2), "{condition_now:?}");
         assert_eq!(condition(ProcessId { start_ticks: id.start_ticks + 1, ..id }), None, "another one's pid");
         assert_eq!(start_ticks(0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_hides_a_field(name in proptest::collection::vec(any::<u8>(), 0..16), start in any::<u64>()) {
+            let fields = format!(") S 1 1 1 0 -1 4194560 1 0 0 0 7 8 0 0 20 0 1 0 {start} 0 0\n");
+            let line = [b"7 (", &name[..], fields.as_bytes()].concat();
+            let stat = Stat::parse(&line).expect("a line as the kernel has it");
+            prop_assert_eq!((stat.state, stat.cpu_ticks, stat.start_ticks), (b'S', 15, start));
+            prop_assert!(stat.comm.starts_with(&name));
+        }
+
+        #[test]
+        fn any_bytes_are_a_process_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _or_none = (Stat::parse(&bytes), soft_limit(&bytes));
+            let _or_none = soft_limit(&[b"Max open files ", &bytes[..]].concat());
+            let _or_none = Stat::parse(&[b"7 (a) ", &bytes[..]].concat());
+        }
     }
 }

@@ -42,8 +42,9 @@ pub(super) fn where_tracefs_is<T: Send>(action: impl FnOnce() -> T + Send) -> io
 /// Reads the event's format; call it [`where_tracefs_is`].
 pub(super) fn read() -> Result<EventLayout, FormatError> {
     let path = "events/sock/inet_sock_set_state/format";
-    let format = fs::read_to_string(Path::new(TRACEFS).join(path))
-        .or_else(|_| fs::read_to_string(Path::new(IN_DEBUGFS).join(path)))?;
+    let at = |tracefs: &str| fs::read_to_string(Path::new(tracefs).join(path));
+    // Why it could not be read where it usually is says more than that it is not elsewhere either.
+    let format = at(TRACEFS).or_else(|error| at(IN_DEBUGFS).map_err(|_| error))?;
     parse(&format)
 }
 
@@ -82,6 +83,8 @@ fn field(format: &str, name: &str, size: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// As Linux 6.12 prints it, with everything behind the common fields moved by `shift`.
@@ -128,6 +131,25 @@ mod tests {
         assert!(error.contains("`protocol` of 2 bytes"), "{error}");
         for broken in ["", "field:", "field:const void * skaddr;", "field:skaddr; offset:x; size:8;"] {
             assert!(parse(broken).is_err(), "{broken}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_error_or_a_format_of_all_fields(
+            cut in 0_usize..900, with in "[\\PC\\t\\n]{0,40}", skipped in 0_usize..40
+        ) {
+            let whole = format(0);
+            let from = whole.len().min(cut);
+            let broken = format!("{}{with}{}", &whole[..from], &whole[whole.len().min(from + skipped)..]);
+            match parse(&broken) {
+                Ok(layout) => {
+                    let declared = format!("offset:{}", layout.socket);
+                    prop_assert!(broken.contains(&declared));
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+            prop_assert!(parse(&with).is_err());
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use tcptrace_common::{ABSENT, KernelLayout};
 
-use super::btf::{Btf, STRUCT};
+use super::{
+    btf::{BadBtf, Btf, STRUCT, Wanted},
+    targets::TARGETS,
+};
 
 /// The kernel's BTF says nothing usable about a field that cannot be done without.
 #[derive(Debug, thiserror::Error)]
@@ -12,8 +15,18 @@ pub struct NoSuchField {
 }
 
 /// The structs that the fields are in.
-pub(super) const STRUCTS: [&str; 9] =
+const STRUCTS: [&str; 9] =
     ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred", "inet_timewait_sock"];
+
+/// Parses the kernel's BTF for all that is looked up in it.
+///
+/// # Errors
+/// `raw` is no BTF.
+pub(super) fn parse(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
+    let structs = STRUCTS.map(|name| (STRUCT, name));
+    let wanted: Vec<Wanted> = structs.into_iter().chain(TARGETS).collect();
+    Btf::parse(raw, &wanted)
+}
 
 /// Finds every offset.
 ///

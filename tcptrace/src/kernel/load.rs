@@ -11,7 +11,7 @@ use aya::{
 use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use super::{
-    Options, btf, event_format, layout, loader, lost,
+    Options, event_format, layout, loader, lost,
     refusal::{self, Refusal},
     sources::{Feature, NOT_NEEDED, NOT_SHOWN, Source, TURNED_OFF},
     targets,
@@ -85,9 +85,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Refusal> {
 
 fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let raw = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
-    let wanted: Vec<_> =
-        layout::STRUCTS.map(|name| (btf::STRUCT, name)).into_iter().chain(targets::TARGETS).collect();
-    let kernel = btf::Btf::parse(&raw, &wanted).map_err(|error| Refusal::BadBtf(error.to_string()))?;
+    let kernel = layout::parse(&raw).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let layout = layout::find(&kernel).map_err(Refusal::UnknownKernel)?;
     let btf = targets::find(&kernel).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     drop(raw);

@@ -9,10 +9,13 @@ mod descriptors;
 mod event_format;
 mod join;
 mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod load;
 mod loader;
 mod lost;
 mod namespaces;
+mod privilege;
 mod process_cache;
 mod procfs;
 mod refusal;
@@ -37,6 +40,7 @@ use aya_log::EbpfLogger;
 pub use descriptors::{condition, process_id, start_ticks};
 use join::Join;
 use lost::Losses;
+pub(crate) use privilege::give_up_all;
 pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;
 pub use refusal::Refusal;
@@ -76,17 +80,23 @@ pub struct Kernel {
 
 impl Kernel {
     /// Loads the BPF object and attaches to the tracepoint, where transitions are wanted: from here on none is missed.
+    /// The calling thread, which should be the only one, keeps no more privileges than walking takes.
     ///
     /// # Errors
     /// This host cannot be traced.
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
-        refusal::check_privilege()?;
+        privilege::check()?;
         // Before Linux 5.11 a map's memory counts as locked memory. If this is not allowed, creating the map
         // says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _where_it_matters_the_map_fails =
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-        let load::Loaded { mut ebpf, attached, sources, tracing, guards, has_btf } = load::load(options)?;
+        let load::Loaded { mut ebpf, attached, mut sources, tracing, guards, has_btf } = load::load(options)?;
+        if let Err(error) = privilege::give_up(guards.is_some()) {
+            say(format_args!("cannot give up what is no longer needed: {error}"));
+        }
+        let by_proc = !uses(&sources, Feature::TaskFile);
+        sources.extend(privilege::sources(by_proc));
         Ok(Self {
             attached,
             guards,

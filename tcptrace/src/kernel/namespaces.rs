@@ -34,7 +34,7 @@ pub(super) struct Namespaces {
 
 /// Looks at every process and every named namespace. What vanishes meanwhile is left out.
 pub(super) fn find() -> Namespaces {
-    let own = inode("/proc/self/ns/net".into()).map(|own| own.inode);
+    let own = own().map(|own| own.inode);
     let mut found = FxHashMap::default();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let of_processes = processes
@@ -48,6 +48,11 @@ pub(super) fn find() -> Namespaces {
         found.remove(&own);
     }
     Namespaces { own, others: found.into_values().collect() }
+}
+
+/// The one that this process is in, if /proc is there to tell.
+pub(super) fn own() -> Option<Namespace> {
+    inode("/proc/self/ns/net".into())
 }
 
 fn inode(path: PathBuf) -> Option<Namespace> {

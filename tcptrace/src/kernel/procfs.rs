@@ -109,6 +109,8 @@ fn socket_inode(target: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -154,5 +156,21 @@ mod tests {
         let start = start_ticks(pid).expect("we run");
         assert!(Process::look_up(pid, named(start)).exe.is_some());
         assert_eq!(Process::look_up(pid, named(start + 1)), Process::default());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_understood_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for name in [&b"Uid:"[..], b"NSpid:"] {
+                let _or_fewer = numbers(&[name, &bytes[..]].concat(), name).count();
+            }
+            if let Some(path) = cgroup(&bytes) {
+                prop_assert!(!path.contains(&b'\n'));
+            }
+            let unified = [b"0::/", &bytes[..]].concat();
+            prop_assert!(cgroup(&unified).is_some_and(|path| path.starts_with(b"/")));
+            let end = socket_inode(&bytes).map(|inode| format!("{inode}]"));
+            prop_assert!(end.is_none_or(|end| bytes.ends_with(end.as_bytes())));
+        }
     }
 }

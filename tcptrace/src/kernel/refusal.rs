@@ -3,7 +3,6 @@
 use std::{fmt, io};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
-use rustix::thread::CapabilitySet;
 
 use super::layout::NoSuchField;
 
@@ -73,8 +72,8 @@ impl Refusal {
     const fn why(&self) -> &'static str {
         match self {
             Self::NotPrivileged { .. } => {
-                "loading a BPF program on a kernel tracepoint takes CAP_BPF and CAP_PERFMON; seeing every process's \
-                 sockets takes CAP_SYS_PTRACE, and every network namespace CAP_SYS_ADMIN"
+                "loading the BPF programs that see the sockets takes CAP_BPF and CAP_PERFMON; entering other network \
+                 namespaces takes CAP_SYS_ADMIN, and looking at other users' processes CAP_SYS_PTRACE"
             }
             Self::NoBtf(_) | Self::BadBtf(_) | Self::UnknownKernel(_) => {
                 "the BPF program reads sockets at the offsets that the running kernel gives there"
@@ -94,7 +93,10 @@ impl Refusal {
     /// What to do.
     const fn remedy(&self) -> &'static str {
         match self {
-            Self::NotPrivileged { .. } => "run it as root: `sudo tcptrace …`",
+            Self::NotPrivileged { .. } => {
+                "run it as root: `sudo tcptrace …`; or let it be run by others: `setcap \
+                 cap_bpf,cap_perfmon,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep $(which tcptrace)`"
+            }
             Self::NoBtf(_) => {
                 "mount /sys, or run a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11, Ubuntu 20.10, RHEL 8.2 and later \
                  are)"
@@ -103,13 +105,15 @@ impl Refusal {
                 "report this with the output of `uname -r`; a newer tcptrace may know this kernel"
             }
             Self::NoEvent { .. } => {
-                "mount tracefs (`mount -t tracefs tracefs /sys/kernel/tracing`), or run a kernel with BTF"
+                "mount tracefs (`mount -t tracefs tracefs /sys/kernel/tracing`) and, if not root, have CAP_DAC_READ_SEARCH \
+                 to read it; or run a kernel with BTF"
             }
             Self::NoBpf => "run a kernel built with CONFIG_BPF_SYSCALL=y",
             Self::NoRingBuffer(_) => "run Linux 5.8 or later",
             Self::Forbidden => {
                 "look for a container's seccomp profile (Docker: --privileged, or --cap-add with \
-                 --security-opt seccomp=unconfined) or kernel lockdown (/sys/kernel/security/lockdown)"
+                 --security-opt seccomp=unconfined), kernel lockdown (/sys/kernel/security/lockdown) or, before Linux 5.11, \
+                 the limit of locked memory (CAP_SYS_RESOURCE, or `LimitMEMLOCK=infinity` in a systemd unit)"
             }
             Self::Setup(_) => "see the message above",
         }
@@ -150,22 +154,6 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
-
-/// Refuses a process that could load nothing.
-pub(super) fn check_privilege() -> Result<(), Refusal> {
-    let held = rustix::thread::capabilities(None)
-        .map_err(|error| Refusal::Setup(format!("cannot read this process's capabilities: {error}")))?
-        .effective;
-    if held.contains(CapabilitySet::SYS_ADMIN) {
-        return Ok(());
-    }
-    let missing: Vec<_> = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|(capability, _)| !held.contains(*capability))
-        .map(|(_, name)| name)
-        .collect();
-    if missing.is_empty() { Ok(()) } else { Err(Refusal::NotPrivileged { missing }) }
-}
 
 /// A program's error in a line: what the system call returned and the verifier's last words.
 pub(super) fn brief(error: &ProgramError) -> String {

@@ -150,7 +150,7 @@ fn answers(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => {
                 let error: i32 = head(body).ok_or_else(nonsense)?;
-                return Err(io::Error::from_raw_os_error(-error));
+                return Err(io::Error::from_raw_os_error(error.saturating_neg()));
             }
             _ => rows.extend(row(body, netns, ktime_ns)),
         }
@@ -218,6 +218,8 @@ fn head<T: Pod>(bytes: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn answer(state: u8, timer: u8) -> Vec<u8> {
@@ -287,5 +289,22 @@ mod tests {
         assert!(answers(&whole[..20], 1, 1, &mut Vec::new()).is_err());
         let endless = message(SOCK_DIAG_BY_FAMILY, &[&answer(state::LISTEN, 0)[..72], &[0; 8]].concat());
         assert!(answers(&endless, 1, 1, &mut Vec::new()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_rows_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..200, byte in any::<u8>()
+        ) {
+            let mut rows = Vec::new();
+            let _or_an_error = answers(&bytes, 1, 1, &mut rows);
+            prop_assert!(rows.len() <= bytes.len() / size_of::<MessageHeader>());
+            let mut one_wrong = message(SOCK_DIAG_BY_FAMILY, &answer(state::CLOSE_WAIT, 0));
+            let at = at % one_wrong.len();
+            one_wrong[at] = byte;
+            one_wrong.extend_from_slice(&bytes);
+            let _or_an_error = answers(&one_wrong, 1, 1, &mut rows);
+            let _or_none = attribute(&bytes, INET_DIAG_INFO);
+        }
     }
 }

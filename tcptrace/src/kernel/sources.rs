@@ -30,6 +30,12 @@ pub enum Feature {
     Accept,
     /// A program where the kernel puts a stand-in in a socket's place, which needs BPF trampolines: TIME_WAIT.
     TimeWait,
+    /// Entering other network namespaces (CAP_SYS_ADMIN): also the sockets there that no process holds.
+    #[value(skip)]
+    SetNs,
+    /// Other users' processes in `/proc` (CAP_SYS_PTRACE; where holders are found there, CAP_DAC_READ_SEARCH).
+    #[value(skip)]
+    Proc,
 }
 
 impl Feature {
@@ -43,6 +49,8 @@ impl Feature {
             Self::Storage => "sk_storage",
             Self::Accept => "fentry/security_sock_graft",
             Self::TimeWait => "fentry/tcp_time_wait",
+            Self::SetNs => "setns",
+            Self::Proc => "/proc/PID",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     record::{Name, milliseconds},
-    words::{process, span},
+    words::{process, span, visible},
 };
 use crate::rollup::Rolled;
 
@@ -80,7 +80,7 @@ impl ProcessRecord {
         let mut words = String::new();
         for level in 0..=LEAST {
             words = self.words_at(level);
-            let columns = words.chars().count() + full.as_ref().map_or(0, |full| full.len() + 2);
+            let columns = visible(&words) + full.as_ref().map_or(0, |full| full.len() + 2);
             if room.is_none_or(|room| columns <= room) {
                 break;
             }

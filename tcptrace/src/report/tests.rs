@@ -37,6 +37,11 @@ fn comm(name: &[u8]) -> [u8; 16] {
 
 /// A socket of `tuple`, 30.0004 s in CLOSE_WAIT, held by one process of that name, as its records.
 fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
+    records_by(tuple, name, |_| WALL)
+}
+
+/// The same, with what the wall clock was when each was made.
+fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> Vec<Record> {
     let entered = 1_002 * SECOND;
     let mut tracker = Tracker::new(Policy {
         followed: state::ALL,
@@ -100,7 +105,8 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
             container: None,
         }
     });
-    findings.iter().filter_map(|finding| reporter.finding(finding, &evidence, WALL)).collect()
+    let made = |(nth, finding)| reporter.finding(finding, &evidence, wall(nth));
+    findings.iter().enumerate().filter_map(made).collect()
 }
 
 fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
@@ -122,6 +128,23 @@ fn parsed(record: &Record) -> Value {
 
 fn stuck(records: &[Record]) -> &Record {
     records.iter().find(|record| matches!(record.event, Event::Stuck(_))).expect("a stuck record")
+}
+
+#[test]
+fn a_wall_clock_that_jumps_changes_no_age() {
+    // Back by an hour before each record, then far ahead.
+    let jumps = |nth: usize| [0, -3_600, -7_200, 86_400, 0][nth % 5];
+    let jumping = |nth| WallClock::with_offset_ns(WALL.at(0) + i128::from(jumps(nth)) * i128::from(SECOND));
+    let (steady, jumped) = (records(v4_tuple(), b"java"), records_by(v4_tuple(), b"java", jumping));
+    assert_eq!(steady.len(), jumped.len());
+    let mut different = 0;
+    for (steady, jumped) in steady.iter().map(parsed).zip(jumped.iter().map(parsed)) {
+        different += usize::from(steady["time"] != jumped["time"]);
+        for field in ["mono_ns", "age_ms", "age_max_ms", "exact", "in_old_state_ms", "in_state_ms"] {
+            assert_eq!(steady[field], jumped[field], "{field}: {jumped}");
+        }
+    }
+    assert!(different >= 2, "the clock did jump");
 }
 
 #[test]

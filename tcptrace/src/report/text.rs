@@ -15,8 +15,8 @@ use super::{
     process::ProcessRecord,
     record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck, Transition},
     words::{
-        age, descriptors, detail, end, ending, lost_words, origin, peer, port, process, remote, resync_words,
-        span, visible,
+        age, descriptors, detail, end, ending, lost_words, origin, padded, peer, port, process, remote,
+        resync_words, span, visible,
     },
 };
 use crate::states::State;
@@ -264,15 +264,20 @@ impl Text {
     ) -> String {
         let width = self.process_width();
         let who = owner.map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
-        format!("{:8} {age} {who:width$} {fd:>5} {local} {remote:21} ", self.time(at, "%H:%M:%S"))
+        let who = padded(&who, width);
+        format!("{:8} {age} {who} {fd:>5} {local} {remote:21} ", self.time(at, "%H:%M:%S"))
     }
 
     fn process(&self, at: Instant, record: &ProcessRecord) -> String {
         let time = self.time(at, "%H:%M:%S");
         let room = self.width.map(|width| usize::from(width).saturating_sub(time.len() + 1));
         let (words, full) = record.words(room);
-        let (who, rest) = words.split_once(' ').unwrap_or((&words, ""));
-        let mut line = format!("{time} {} {rest}", self.paint(BOLD, who));
+        // A name may have a blank in it, and a colon.
+        let who_ends = words
+            .rfind(&format!("/{}: ", record.pid))
+            .and_then(|at| words[at..].find(' ').map(|blank| at + blank));
+        let (who, rest) = words.split_at(who_ends.unwrap_or(0));
+        let mut line = format!("{time} {}{rest}", self.paint(BOLD, who));
         if let Some(full) = full {
             let colour = match record.fds_full_in_s {
                 Some(seconds) if seconds < SOON => RED,
@@ -285,7 +290,7 @@ impl Text {
     }
 
     fn add_if_it_fits(&self, line: &mut String, more: &str) {
-        if self.width.is_none_or(|width| visible(line) + more.len() <= width.into()) {
+        if self.width.is_none_or(|width| visible(line) + visible(more) <= width.into()) {
             line.push_str(more);
         }
     }

@@ -6,6 +6,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use unicode_width::UnicodeWidthChar;
+
 use super::record::{Lost, LostReason, Name, OriginHow, Owner, Resync, SocketId, Start, Stuck, Summary};
 use crate::{cause::Cause, tracker::Ending};
 
@@ -183,17 +185,26 @@ pub(super) fn process((pid, comm): (u32, Option<&Name>), width: usize) -> String
     let pid = pid.to_string();
     let Some(comm) = comm else { return format!("?/{pid}") };
     let room = width.saturating_sub(pid.len() + 1).max(1);
-    let name: String = printable(comm).chars().take(room).collect();
+    let mut name = String::new();
+    let mut columns = 0;
+    for c in printable(comm).chars() {
+        columns += width_of(c);
+        if columns > room {
+            break;
+        }
+        name.push(c);
+    }
     format!("{name}/{pid}")
 }
 
-/// A process's name with everything escaped that is not a visible character.
+/// A process's name with everything escaped that does not stand in a column of its own, or two, where it was written.
 pub(super) fn printable(name: &Name) -> String {
     let mut text = String::new();
     for chunk in name.bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
                 '"' | '\'' => text.push(c),
+                c if width_of(c) == 0 || is_right_to_left(c) => text.extend(c.escape_unicode()),
                 c => text.extend(c.escape_debug()),
             }
         }
@@ -202,6 +213,18 @@ pub(super) fn printable(name: &Name) -> String {
         }
     }
     text
+}
+
+/// Columns that a terminal gives to a character (UAX #11).
+fn width_of(c: char) -> usize {
+    UnicodeWidthChar::width(c).unwrap_or(0)
+}
+
+/// Whether a terminal may show it before what it follows, and the columns after it in another order: the blocks of scripts
+/// that run from right to left (`DerivedBidiClass.txt`: R and AL, with what is not assigned yet).
+const fn is_right_to_left(c: char) -> bool {
+    matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}'
+        | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
 }
 
 pub(super) fn remote(socket: &SocketId) -> String {
@@ -224,7 +247,12 @@ pub(super) fn plural(count: usize, thing: &str) -> String {
     if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
-/// Columns that a line takes: its characters without the colours.
+/// A text with as many blanks behind it as fill `width` columns.
+pub(super) fn padded(text: &str, width: usize) -> String {
+    format!("{text}{:1$}", "", width.saturating_sub(visible(text)))
+}
+
+/// Columns that a line takes, without its colours.
 pub(super) fn visible(line: &str) -> usize {
     let mut columns = 0;
     let mut in_colour = false;
@@ -232,9 +260,70 @@ pub(super) fn visible(line: &str) -> usize {
         match (in_colour, c) {
             (false, '\x1b') => in_colour = true,
             (true, 'm') => in_colour = false,
-            (false, _) => columns += 1,
+            (false, c) => columns += width_of(c),
             (true, _) => {}
         }
     }
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(name: &str) -> String {
+        printable(&Name::from_bytes(name.as_bytes()))
+    }
+
+    #[test]
+    fn what_moves_the_cursor_or_what_follows_is_escaped() {
+        for (name, expected) in [
+            ("java", "java"),
+            ("tmux: server", "tmux: server"),
+            ("Gem\u{fc}se", "Gem\u{fc}se"),
+            ("\u{65e5}\u{672c}", "\u{65e5}\u{672c}"),
+            ("\x1b[2J", "\\u{1b}[2J"),
+            ("a\u{200b}b", "a\\u{200b}b"), // nothing, in no column
+            ("e\u{301}", "e\\u{301}"),     // on top of what is before it
+            ("\u{1160}", "\\u{1160}"),     // a vowel that joins the letter before it
+            ("\u{5d0}", "\\u{5d0}"),       // from right to left
+            ("\u{202e}x", "\\u{202e}x"),   // all of it from right to left
+            ("\u{2067}x", "\\u{2067}x"),
+            ("\u{61c}", "\\u{61c}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+        ] {
+            assert_eq!(shown(name), expected);
+        }
+    }
+
+    #[test]
+    fn wide_characters_take_the_columns_that_they_take() {
+        let name = Name::from_bytes("\u{65e5}\u{672c}\u{8a9e}".as_bytes());
+        assert_eq!(process((4242, Some(&name)), 10), "\u{65e5}\u{672c}/4242");
+        assert_eq!(visible("\x1b[31m\u{65e5}\u{672c}\x1b[0m/4242"), 9);
+        assert_eq!(padded("\u{65e5}\u{672c}", 6), "\u{65e5}\u{672c}  ");
+        assert_eq!(padded("longer", 3), "longer");
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_stays_in_its_columns(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..16),
+                "\\PC{0,5}|[\\x00-\\u{ff}]{0,8}|[\u{590}-\u{8ff}\u{1100}-\u{11ff}\u{2000}-\u{206f}]{0,5}|.{0,5}"
+                    .prop_map(String::into_bytes),
+            ],
+            width in 0_usize..30,
+        ) {
+            let name = Name::from_bytes(&bytes);
+            let text = printable(&name);
+            prop_assert!(!text.chars().any(|c| c.is_control() || width_of(c) == 0 || is_right_to_left(c)), "{:?}", text);
+            let text = process((7, Some(&name)), width);
+            prop_assert!(text.ends_with("/7"));
+            prop_assert!(visible(&text) <= width.max(4), "{:?}", text);
+            prop_assert_eq!(visible(&padded(&text, 30)), 30);
+        }
+    }
 }

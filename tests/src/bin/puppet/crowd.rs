@@ -61,3 +61,18 @@ pub(crate) fn leak(pairs: usize) -> Outcome<(Value, Vec<std::os::fd::OwnedFd>)> 
     let sockets: Outcome<Vec<Value>> = held.iter().map(|server| describe(server.as_fd())).collect();
     Ok((json!(sockets?), held))
 }
+
+/// So many network namespaces, one after the other, each with a connection that leaks for so long. Says what leaked.
+pub(crate) fn namespaces(count: usize, us: u64) -> Outcome<Value> {
+    let mut leaks = Vec::new();
+    for _ in 0..count {
+        tests::namespace::leave_for_a_new_one().map_err(text)?;
+        tests::namespace::bring_loopback_up().map_err(text)?;
+        let (mut leaked, held) = leak(1)?;
+        leaks.push(leaked[0].take());
+        // Time itself has to pass. With the next namespace this one is left, and with its last socket it is gone.
+        std::thread::sleep(Duration::from_micros(us));
+        drop(held);
+    }
+    Ok(json!({"answers": leaks}))
+}

@@ -130,6 +130,7 @@ impl Puppet {
             ["generations", children, pairs, at_most_us] => {
                 crowd::generations(number(children)?, number(pairs)?, number(at_most_us)?)
             }
+            ["namespaces", count, us] => crowd::namespaces(number(count)?, number(us)?),
             ["mailbox", name] => self.open_mailbox(name),
             ["send", fd, name] => passing::send(self.socket(fd)?, name),
             ["receive"] => self.receive(),

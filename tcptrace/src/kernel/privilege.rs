@@ -1,0 +1,159 @@
+//! What this process may do (capabilities(7)): what it needs, what it gives up once it traces, and what it does without.
+//!
+//! A capability is of use as long as something may yet ask for it. What is left after the start is what the next walk
+//! takes; docs/requirements.md says what each is for.
+
+use std::{fs, io, thread};
+
+use rustix::{
+    io::Errno,
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    },
+};
+
+use super::{
+    namespaces,
+    refusal::Refusal,
+    sources::{Feature, Source},
+};
+
+/// Without these nothing can be loaded. CAP_SYS_ADMIN stands for both (`bpf_capable`, `perfmon_capable`,
+/// `include/linux/capability.h`).
+const TO_LOAD: [(CapabilitySet, &str); 2] =
+    [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")];
+
+/// What walks go on to need: bpf(2) itself, which Linux 6.1 and before refuse to all others where
+/// kernel.unprivileged_bpf_disabled is set; setns(2); other users' `/proc/PID/{exe,ns}`, and the descriptors in
+/// `/proc/PID/fd`.
+const TO_WALK: CapabilitySet = CapabilitySet::BPF
+    .union(CapabilitySet::SYS_ADMIN)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::DAC_READ_SEARCH);
+
+/// Refuses a process that could load nothing.
+pub(super) fn check() -> Result<(), Refusal> {
+    let held = capabilities(None)
+        .map_err(|error| Refusal::Setup(format!("cannot read this process's capabilities: {error}")))?
+        .effective;
+    let missing = missing(held);
+    if missing.is_empty() { Ok(()) } else { Err(Refusal::NotPrivileged { missing }) }
+}
+
+/// The names of those that are missing among these.
+fn missing(held: CapabilitySet) -> Vec<&'static str> {
+    let is_missing = |capability| !held.intersects(CapabilitySet::SYS_ADMIN.union(capability));
+    TO_LOAD.into_iter().filter(|(capability, _)| is_missing(*capability)).map(|(_, name)| name).collect()
+}
+
+/// Gives up, for good, all that walks do not need, also what a program that this one executed could get: it executes
+/// none. To be called while there is one thread: capabilities are a thread's own, and the next ones inherit these.
+/// `loads_more`: whether a program may yet be loaded.
+///
+/// # Errors
+/// A filter of system calls forbids it.
+pub(super) fn give_up(loads_more: bool) -> io::Result<()> {
+    let to_load = if loads_more { CapabilitySet::PERFMON } else { CapabilitySet::empty() };
+    give_up_all_but(TO_WALK | to_load)
+}
+
+/// Gives up all, for a thread that only writes to what is open.
+///
+/// # Errors
+/// As with [`give_up`].
+pub(crate) fn give_up_all() -> io::Result<()> {
+    give_up_all_but(CapabilitySet::empty())
+}
+
+fn give_up_all_but(kept: CapabilitySet) -> io::Result<()> {
+    set_no_new_privs(true)?;
+    clear_ambient_capability_set()?;
+    for capability in (0..u64::BITS).map(|bit| CapabilitySet::from_bits_retain(1 << bit)) {
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // EINVAL: no more of them. EPERM, without CAP_SETPCAP: what bounds execve(2) matters to who executes.
+            Err(Errno::INVAL | Errno::PERM) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let CapabilitySets { effective, permitted, .. } = capabilities(None)?;
+    let left = CapabilitySets {
+        effective: effective & kept,
+        permitted: permitted & kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, left)?)
+}
+
+/// What cannot be seen for want of a capability, found by trying. `by_proc`: whether holders are found in `/proc`.
+pub(super) fn sources(by_proc: bool) -> [Source; 2] {
+    let source = |feature, tried: Result<(), String>| match tried {
+        Ok(()) => Source::used(feature),
+        Err(why) => Source::unused(feature, why),
+    };
+    [source(Feature::SetNs, try_setns()), source(Feature::Proc, try_proc(by_proc))]
+}
+
+/// Enters the namespace that it is in already: that takes what any other one takes, but for the owner's.
+fn try_setns() -> Result<(), String> {
+    let enter = || namespaces::own().map_or(Err(io::ErrorKind::NotFound.into()), |own| own.enter());
+    let entered = thread::spawn(enter).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    entered.map_err(|error| {
+        format!(
+            "needs CAP_SYS_ADMIN ({error}); in other network namespaces only sockets that a process holds are \
+             found, and only by iter/task_file"
+        )
+    })
+}
+
+/// A process that is there on every host, is not ours, and may do all: it is seen only by who may see any.
+const KTHREADD: &str = "/proc/2/ns/net";
+
+fn try_proc(by_proc: bool) -> Result<(), String> {
+    fs::metadata(KTHREADD).map_err(|error| {
+        let also = match error.kind() {
+            io::ErrorKind::NotFound => ", and the host's pid namespace",
+            _ => "",
+        };
+        format!(
+            "needs CAP_SYS_PTRACE{also} ({error}); executables of other users' processes, and the network namespaces \
+             that only they live in, are not seen"
+        )
+    })?;
+    // No file tells: root may read the folders of its own processes without.
+    let may_read =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_READ_SEARCH));
+    if by_proc && !may_read {
+        return Err(
+            "needs CAP_DAC_READ_SEARCH; other users' processes are not seen to hold sockets".to_owned()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_load_programs_is_told_by_name() {
+        assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON"]);
+        assert_eq!(
+            missing(CapabilitySet::all() - CapabilitySet::SYS_ADMIN - CapabilitySet::BPF),
+            ["CAP_BPF"]
+        );
+        assert_eq!(missing(CapabilitySet::PERFMON | CapabilitySet::BPF), [""; 0]);
+        assert_eq!(missing(CapabilitySet::SYS_ADMIN), [""; 0]);
+    }
+
+    #[test]
+    fn a_thread_that_gave_up_all_has_nothing_and_others_have_what_they_had() {
+        let before = capabilities(None).expect("this process is there");
+        let none = CapabilitySet::empty();
+        let after = thread::spawn(|| give_up_all().and_then(|()| Ok(capabilities(None)?)));
+        let after = after.join().expect("it does not panic").expect("it may give up");
+        assert_eq!(after, CapabilitySets { effective: none, permitted: none, inheritable: none });
+        assert_eq!(capabilities(None).expect("this process is there"), before);
+    }
+}

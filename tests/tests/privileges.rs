@@ -1,0 +1,195 @@
+//! What the tracer may do: a user with a few capabilities sees all, one with fewer is told what he does not see, and
+//! once it runs it may do no more than it goes on to need.
+
+use tests::{
+    Record, Tracer, TracerCommand, feature,
+    process::poll_until,
+    scene::Scene,
+    tracer::Finished,
+    user::{self, CapabilitySet, Copied},
+    witness,
+};
+
+const THRESHOLD: &str = "200ms";
+const SET_NS: &str = "setns";
+const PROC: &str = "/proc/PID";
+
+/// What a run goes on to need (docs/requirements.md).
+const KEPT: CapabilitySet = CapabilitySet::BPF
+    .union(CapabilitySet::SYS_ADMIN)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::DAC_READ_SEARCH);
+
+/// What it needs in all: before Linux 5.11 maps are locked memory.
+fn documented() -> CapabilitySet {
+    KEPT | CapabilitySet::PERFMON | (CapabilitySet::SYS_RESOURCE & user::ours())
+}
+
+fn started(copied: &Copied, held: CapabilitySet, arguments: &[&str]) -> (Tracer, Record) {
+    let command = TracerCommand::new(&[arguments, &["--json"]].concat());
+    let tracer = copied.run_by_user(command, held).start();
+    let start = tracer.await_record("the start", |record| record.is("start"));
+    (tracer, start)
+}
+
+/// That a source is in use, or that it is not and says so with this word.
+fn assert_source(start: &Record, name: &str, why_not: Option<&str>) {
+    let source = &start.get("sources")[name];
+    assert_eq!(source["in_use"], why_not.is_none(), "{name}: {source}");
+    if let Some(word) = why_not {
+        assert!(source["why_not"].as_str().is_some_and(|why| why.contains(word)), "{name}: {source}");
+    }
+}
+
+/// That no thread may do more than it should, all the time that one looks.
+fn assert_given_up(tracer: &Tracer, main: CapabilitySet) {
+    const LOOKS: u32 = 50;
+    let mut looks = 0;
+    poll_until("some looks at its threads", || {
+        let threads = user::privileges(tracer.pid());
+        assert!(threads.values().any(|thread| thread.name == "tcptrace-out"), "{threads:?}");
+        for (tid, thread) in &threads {
+            let (none, sets) = (CapabilitySet::empty(), &thread.sets);
+            let expected = if thread.name == "tcptrace-out" { none } else { main };
+            let of = |name: &str| sets[name];
+            assert_eq!((of("CapPrm"), of("CapEff")), (expected, expected), "{tid}: {thread:?}");
+            assert_eq!((of("CapInh"), of("CapAmb")), (none, none), "{tid}: {thread:?}");
+            assert!(thread.no_new, "{tid}: {thread:?}");
+        }
+        looks += 1;
+        (looks == LOOKS).then_some(())
+    });
+}
+
+#[test]
+fn a_user_with_the_documented_capabilities_sees_all_and_keeps_no_more_than_that_takes() {
+    let copied = Copied::new();
+    // In one namespace a socket of root's, in another one that nobody has accepted: no descriptor leads to it.
+    let mut elsewhere = Scene::new();
+    let unaccepted = elsewhere.client.connect(elsewhere.address());
+    elsewhere.client.close(&unaccepted);
+    let elsewhere_netns = elsewhere.netns();
+    let mut scene = Scene::new();
+    let before = scene.leak().socket;
+    let (tracer, start) = started(&copied, documented(), &["--stuck", THRESHOLD, "--remind", "50ms"]);
+    assert_source(&start, SET_NS, None);
+    assert_source(&start, PROC, None);
+    assert_given_up(&tracer, KEPT);
+
+    // All this is seen after it has given up the rest.
+    let after = scene.leak().socket;
+    for leak in [&before, &after] {
+        let stuck = tracer.await_stuck(leak);
+        witness::assert_held(&stuck, leak, &[(leak.pid, leak.fd)]);
+        let owner = &stuck.get("owners")[0];
+        let exe = std::fs::read_link(format!("/proc/{}/exe", leak.pid)).expect("it lives");
+        assert_eq!((owner["exe"].as_str(), &owner["uid"]), (exe.to_str(), &0.into()), "{stuck:?}");
+    }
+    let waiting = tracer.await_record("a socket that waits elsewhere", |record| {
+        record.is("stuck") && record.is_in(elsewhere_netns) && record.text("cause") == "not_accepted"
+    });
+    assert_eq!(waiting.text("owner_how"), "listener", "{waiting:?}");
+    scene.server.close(&before);
+    assert_eq!(tracer.await_cleared(&before).get("by")["pid"], before.pid);
+    let run = tracer.stop();
+    assert_eq!(run.stderr, "", "nothing to complain of");
+
+    let once = TracerCommand::new(&["--stuck", THRESHOLD, "--once", "--json"]);
+    let run = copied.run_by_user(once, documented()).run();
+    assert_eq!(run.status.code(), Some(1), "{}", run.stderr);
+    let stuck = run.records.iter().find(|record| record.is_about("stuck", &after)).expect("still stuck");
+    assert_eq!(stuck.holders(), [(after.pid, after.fd)], "{stuck:?}");
+    drop((scene, elsewhere));
+}
+
+#[test]
+fn root_too_gives_up_what_is_no_longer_needed() {
+    let mut elsewhere = Scene::new();
+    let leak = elsewhere.leak().socket;
+    let _scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--remind", "50ms"]);
+    assert_given_up(&tracer, KEPT & user::ours());
+    for (tid, thread) in user::privileges(tracer.pid()) {
+        // Only root can, and what root executed would have all of it.
+        assert_eq!(thread.sets["CapBnd"], CapabilitySet::empty(), "{tid}: {thread:?}");
+    }
+    let stuck = tracer.await_stuck(&leak);
+    assert_eq!(stuck.holders(), [(leak.pid, leak.fd)], "{stuck:?}");
+    elsewhere.server.close(&leak);
+    tracer.await_cleared(&leak);
+    tracer.stop();
+}
+
+#[test]
+fn without_a_capability_that_loading_takes_the_refusal_names_it() {
+    let copied = Copied::new();
+    let names = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")];
+    for (missing, name) in names {
+        // CAP_SYS_ADMIN would stand for either.
+        let held = documented() - CapabilitySet::SYS_ADMIN - missing;
+        let run = copied.run_by_user(TracerCommand::new(&["--stuck", THRESHOLD]), held).run();
+        assert_refused(&run, &format!("{name} missing"));
+    }
+}
+
+fn assert_refused(run: &Finished, words: &str) {
+    assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+    assert!(run.stderr.contains(words) && run.lines.is_empty(), "nothing of {words}: {}", run.stderr);
+}
+
+#[test]
+fn without_the_capability_to_enter_namespaces_sockets_are_found_through_their_holders_and_the_start_says_so()
+{
+    let name = "without_the_capability_to_enter_namespaces_sockets_are_found_through_their_holders_and_the_start_says_so";
+    if feature::is_missing(feature::TASK_FILE, name) {
+        return;
+    }
+    let copied = Copied::new();
+    let mut elsewhere = Scene::new();
+    let leak = elsewhere.leak().socket;
+    let _scene = Scene::new();
+    let held = documented() - CapabilitySet::SYS_ADMIN;
+    let (tracer, start) = started(&copied, held, &["--stuck", THRESHOLD]);
+    assert_source(&start, SET_NS, Some("CAP_SYS_ADMIN"));
+    assert_source(&start, PROC, None);
+    assert_eq!(tracer.await_stuck(&leak).holders(), [(leak.pid, leak.fd)]);
+    tracer.stop();
+}
+
+#[test]
+fn without_the_capability_to_look_at_processes_holders_have_no_executable_and_the_start_says_so() {
+    let name = "without_the_capability_to_look_at_processes_holders_have_no_executable_and_the_start_says_so";
+    if feature::is_missing(feature::TASK_FILE, name) {
+        return;
+    }
+    let copied = Copied::new();
+    let mut scene = Scene::new();
+    let leak = scene.leak().socket;
+    let held = documented() - CapabilitySet::SYS_PTRACE;
+    let (tracer, start) = started(&copied, held, &["--stuck", THRESHOLD]);
+    assert_source(&start, SET_NS, None);
+    assert_source(&start, PROC, Some("CAP_SYS_PTRACE"));
+    let stuck = tracer.await_stuck(&leak);
+    assert_eq!(stuck.holders(), [(leak.pid, leak.fd)], "{stuck:?}");
+    let owner = &stuck.get("owners")[0];
+    assert!(owner["exe"].is_null() && owner["comm"] == "puppet", "{stuck:?}");
+    tracer.stop();
+}
+
+#[test]
+fn without_the_capability_to_read_folders_holders_are_not_found_in_proc_and_the_start_says_so() {
+    let copied = Copied::new();
+    let mut scene = Scene::new();
+    let leak = scene.leak().socket;
+    let held = documented() - CapabilitySet::DAC_READ_SEARCH;
+    if feature::why_not(feature::TP_BTF).is_some() {
+        // tracefs is root's: there is nothing to read the transitions from.
+        let run = copied.run_by_user(TracerCommand::new(&["--stuck", THRESHOLD]), held).run();
+        return assert_refused(&run, "CAP_DAC_READ_SEARCH");
+    }
+    let (tracer, start) = started(&copied, held, &["--stuck", THRESHOLD, "--without", "task-file"]);
+    assert_source(&start, PROC, Some("CAP_DAC_READ_SEARCH"));
+    let stuck = tracer.await_stuck(&leak);
+    assert_eq!((stuck.text("owner_how"), stuck.holders()), ("none", vec![]), "{stuck:?}");
+    tracer.stop();
+}
