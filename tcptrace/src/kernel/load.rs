@@ -154,7 +154,9 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         replacements.set(0, 1, 0).map_err(setup)?;
     }
     let next = if tracing.len() > 1 { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
-    let guards = options.transitions.then_some(Guards { btf, next });
+    // Where the kernel does not count what it skips, it skips nothing.
+    let skips = ebpf.program(TRANSITION).is_some_and(lost::is_skipped);
+    let guards = (options.transitions && skips).then_some(Guards { btf, next });
     let sources = vec![
         traced,
         Source::used(Feature::IterTcp),

@@ -54,7 +54,9 @@ fn missing(held: CapabilitySet) -> Vec<&'static str> {
 /// # Errors
 /// A filter of system calls forbids it.
 pub(super) fn give_up(loads_more: bool) -> io::Result<()> {
-    let to_load = if loads_more { CapabilitySet::PERFMON } else { CapabilitySet::empty() };
+    // CAP_SYS_ADMIN, where it is held, goes for both.
+    let has_admin = capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN);
+    let to_load = if loads_more && !has_admin { CapabilitySet::PERFMON } else { CapabilitySet::empty() };
     give_up_all_but(TO_WALK | to_load)
 }
 
