@@ -4,6 +4,7 @@
 //! The tests run as root. They need two kinds of programs beside themselves: the tracer (`TCPTRACE_BIN`) and
 //! this crate's own (`TCPTRACE_TEST_BINS`); see [`process`].
 
+pub mod bpf;
 pub mod cgroup;
 pub mod feature;
 pub mod namespace;
