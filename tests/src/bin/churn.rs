@@ -33,9 +33,8 @@ fn main() -> io::Result<()> {
     thread::scope(|scope| {
         // They are in the namespace of the thread that starts them.
         let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || churn(thread as u8, each))).collect();
-        all.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        all.into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     println!("{} {}", each * threads, began.elapsed().as_secs_f64());
     Ok(())

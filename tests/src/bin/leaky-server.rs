@@ -55,7 +55,8 @@ fn serve(sockets: usize) -> io::Result<()> {
     poll_until("all to be in CLOSE_WAIT, and nothing else there", || {
         let states = states()?;
         let stuck = states.iter().filter(|state| *state == CLOSE_WAIT).count();
-        (stuck == sockets && states.iter().all(|state| [CLOSE_WAIT, LISTEN].contains(&&**state))).then_some(())
+        (stuck == sockets && states.iter().all(|state| [CLOSE_WAIT, LISTEN].contains(&&**state)))
+            .then_some(())
     });
     println!("ready");
     io::copy(&mut io::stdin(), &mut io::sink())?;
