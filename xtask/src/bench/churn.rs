@@ -258,20 +258,22 @@ impl Churned {
     pub(crate) fn goals(&self) -> Vec<Goal> {
         let ratio =
             |name| self.row(name).map_or(f64::NAN, |row| row.ns_per_transition().median() / self.floor_ns());
-        let rate = |name, turns: fn(&Row) -> &[Turn]| {
-            self.row(name).map_or(f64::NAN, |row| Row::percent(turns(row)).median())
+        let rates = |name| {
+            let percent = |turns: fn(&Row) -> &[Turn]| {
+                self.row(name).map_or(f64::NAN, |row| Row::percent(turns(row)).median())
+            };
+            [percent(|row| &row.crowded), percent(|row| &row.roomy)]
         };
-        let (crowded, roomy): (fn(&Row) -> &[Turn], fn(&Row) -> &[Turn]) =
-            (|row| &row.crowded, |row| &row.roomy);
+        let ([full_crowded, full_roomy], [stuck_crowded, stuck_roomy]) = (rates(JSON), rates(STUCK));
         let json = self.row(JSON);
         let user = json.map(|row| row.cpu_us(self.ticks_per_s, |seen| seen.cpu.user).median());
         vec![
             Goal::at_most("kernel time of the full stream, × the empty program", ratio(JSON), 3.5, ""),
             Goal::at_most("kernel time of --stuck where nothing concerns it, ×", ratio(UNCONCERNED), 1.3, ""),
-            Goal::at_least("connections/s, full stream, load on all CPUs", rate(JSON, crowded), 95.0, " %"),
-            Goal::at_least("connections/s, full stream, one CPU left", rate(JSON, roomy), 95.0, " %"),
-            Goal::at_least("connections/s, --stuck, load on all CPUs", rate(STUCK, crowded), 99.0, " %"),
-            Goal::at_least("connections/s, --stuck, one CPU left", rate(STUCK, roomy), 99.0, " %"),
+            Goal::at_least("connections/s, full stream, load on all CPUs", full_crowded, 95.0, " %"),
+            Goal::at_least("connections/s, full stream, one CPU left", full_roomy, 95.0, " %"),
+            Goal::at_least("connections/s, --stuck, load on all CPUs", stuck_crowded, 99.0, " %"),
+            Goal::at_least("connections/s, --stuck, one CPU left", stuck_roomy, 99.0, " %"),
             Goal::at_most("lost, full stream as JSON", json.map_or(f64::NAN, Row::lost), 0.0, ""),
             Goal::at_most("user CPU per event to JSON", user.unwrap_or(f64::NAN), 1.0, " µs"),
         ]
