@@ -5,6 +5,7 @@
 //! this crate's own (`TCPTRACE_TEST_BINS`); see [`process`].
 
 pub mod bpf;
+pub mod bpf_cost;
 pub mod cgroup;
 pub mod feature;
 pub mod life;

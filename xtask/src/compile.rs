@@ -1,8 +1,11 @@
 //! Building with cargo, as the user. Knows where the results are; runs none of them.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 
 use crate::{
     cargo_json::{self, Executable},
@@ -54,6 +57,33 @@ pub(crate) fn kernel_tests(tools: &Tools) -> Result<KernelTests> {
         bail!("the package tests has no tests; kernel tests belong in tests/tests/*.rs");
     }
     Ok(KernelTests { programs, helpers })
+}
+
+/// The benchmarks, compiled.
+#[derive(Debug)]
+pub(crate) struct Benchmarks {
+    /// Of the code between ring and output.
+    pub(crate) pipeline: PathBuf,
+    /// Of owner resolution.
+    pub(crate) owners: PathBuf,
+    /// The directory with the programs that make the load and read the output.
+    pub(crate) helpers: PathBuf,
+}
+
+/// Builds the benchmarks, and the programs of the package `tests`, optimised.
+pub(crate) fn benchmarks(tools: &Tools) -> Result<Benchmarks> {
+    let benches = programs(tools, &["bench", "--package", "tcptrace", "--benches", "--no-run"])?;
+    let bench = |name: &str| {
+        let found = benches.iter().find(|program| program.name == name);
+        Ok::<_, Error>(found.with_context(|| format!("cargo built no benchmark {name}"))?.path.clone())
+    };
+    let helpers = programs(tools, &["build", "--package", "tests", "--bins", "--release"])?;
+    let helpers = helpers.first().and_then(|program| program.path.parent()).map(Path::to_path_buf);
+    Ok(Benchmarks {
+        pipeline: bench("pipeline")?,
+        owners: bench("owners")?,
+        helpers: helpers.context("cargo built the package tests, but no program")?,
+    })
 }
 
 /// Has cargo build something and tell which programs that made. What is wrong with the code goes to stderr.

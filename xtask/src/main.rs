@@ -8,6 +8,7 @@
     reason = "speaking is its job: results on stdout, what it does on stderr"
 )]
 
+mod bench;
 mod cargo_json;
 mod ci;
 mod compile;
@@ -80,6 +81,14 @@ enum Task {
     Test(test::Options),
     /// Check the format, the lints and the documentation, then run all the tests, here and under all the kernels
     Ci,
+    /// Measure what tracing costs: tables of ratios within one run, next to other tools where they are installed
+    ///
+    /// It installs none of them, and says which are missing. docs/performance.md says what the tables mean. Anything
+    /// else that runs on the machine meanwhile makes them less certain.
+    Bench(bench::Options),
+    /// The part of `bench` that needs root
+    #[command(hide = true)]
+    BenchAsRoot(bench::Measure),
     /// What a guest runs as its first process
     #[command(hide = true)]
     Guest,
@@ -118,6 +127,8 @@ fn run(task: Task) -> Result<ExitCode> {
             return Err(shell::become_root(&binary, &arguments));
         }
         Task::Test(options) => return test::run(&options),
+        Task::Bench(options) => return bench::run(options),
+        Task::BenchAsRoot(measure) => return bench::measure(&measure),
         Task::Ci => return ci::run(),
         Task::Guest => return matrix::guest::main(),
         Task::Install { prefix } => install::run(&prefix)?,

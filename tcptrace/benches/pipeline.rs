@@ -1,0 +1,158 @@
+//! What a transition costs between the ring and the output, and a live socket in memory: the very code that ships, with
+//! no kernel, clock or file.
+//!
+//! `pipeline/load.rs` makes the records, `pipeline/memory.rs` counts allocations. divan shows the median per event; the
+//! line `the_load_alone` is the part of it that is not tcptrace's.
+
+#![expect(clippy::print_stdout, reason = "its results")]
+
+#[path = "pipeline/load.rs"]
+mod load;
+#[path = "pipeline/memory.rs"]
+mod memory;
+
+use divan::Bencher;
+use tcptrace::{
+    clock::WallClock,
+    decode,
+    report::{Evidence, Json, Reporter, Text, Views},
+    tracker::{Policy, Tracker},
+};
+use tcptrace_common::state;
+
+use crate::load::Load;
+
+/// How many sockets are live while others come and go.
+const LIVE: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+
+/// So many events are counted for the number of allocations.
+const EVENTS: usize = 200_000;
+
+/// As in `sink.rs`: bytes of output that are handed over at a time.
+const BATCH: usize = 64 << 10;
+
+fn main() {
+    memory_table();
+    divan::main();
+}
+
+/// What is asked of the tracer.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// `tcptrace --json`
+    Json,
+    /// `tcptrace`
+    Text,
+    /// `tcptrace --stuck 30s --json`
+    Stuck,
+}
+
+/// Bytes from the ring in, bytes for the output out.
+struct Pipeline {
+    tracker: Tracker,
+    reporter: Reporter,
+    json: Json,
+    text: Option<Text>,
+    load: Load,
+    out: Vec<u8>,
+}
+
+impl Pipeline {
+    /// So many sockets are live already; in `Mode::Stuck` all of them are in CLOSE_WAIT, for no other is tracked then.
+    fn new(mode: Mode, live: usize) -> Self {
+        let stuck = matches!(mode, Mode::Stuck);
+        let watched = if stuck { state::bit(state::CLOSE_WAIT) } else { 0 };
+        let threshold_ns = 30_000_000_000;
+        let policy = Policy {
+            followed: if stuck { watched } else { state::ALL },
+            watched,
+            threshold_ns,
+            remind_ns: None,
+            lives: false,
+        };
+        let mut pipeline = Self {
+            tracker: Tracker::new(policy),
+            reporter: Reporter::new(Views { transitions: !stuck, stuck, lives: false }, threshold_ns),
+            json: Json::default(),
+            text: matches!(mode, Mode::Text).then(|| Text::new(None, false, jiff::tz::TimeZone::UTC)),
+            load: if stuck { Load::of_closers() } else { Load::of_connections() },
+            out: Vec::with_capacity(2 * BATCH),
+        };
+        while pipeline.tracker.len() < live {
+            let opening = pipeline.load.open();
+            opening.into_iter().for_each(|event| pipeline.take(&event));
+        }
+        pipeline
+    }
+
+    /// Has the next event happen and takes it all the way.
+    fn next(&mut self) {
+        let event = self.load.next();
+        self.take(&event);
+    }
+
+    fn take(&mut self, event: &[u8]) {
+        let Self { tracker, reporter, json, text, out, .. } = self;
+        let heard = decode::heard(event).expect("the load makes valid records");
+        tracker.hear(&heard, &mut |finding| {
+            let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
+            if let Some(record) = reporter.finding(&finding, &Evidence::default(), wall) {
+                match text {
+                    Some(text) => text.take(record, out),
+                    None => json.take(&record, out),
+                }
+            }
+        });
+        if out.len() >= BATCH {
+            divan::black_box(&*out);
+            out.clear();
+        }
+    }
+}
+
+/// Prints what no timer shows.
+fn memory_table() {
+    println!("bytes per tracked socket (highest while the table grew), allocations per event");
+    let modes = [("every_transition_as_json", Mode::Json), ("stuck_only", Mode::Stuck)];
+    for (name, mode) in modes {
+        for live in LIVE {
+            let before = memory::start();
+            let mut pipeline = Pipeline::new(mode, live);
+            let grown = memory::since(&before);
+            let per_socket = |bytes: usize| bytes.saturating_sub(2 * BATCH) / live;
+            let (bytes, peak) = (per_socket(grown.bytes), per_socket(grown.peak));
+            (0..EVENTS).for_each(|_| pipeline.next()); // it may settle first
+            let before = memory::start();
+            (0..EVENTS).for_each(|_| pipeline.next());
+            let allocations = memory::since(&before).allocations as f64 / EVENTS as f64;
+            println!("{name} {live:>9} {bytes:>5} ({peak}) {allocations:.4}");
+        }
+    }
+}
+
+#[divan::bench(args = LIVE, sample_size = 2_000)]
+fn every_transition_as_json(bencher: Bencher<'_, '_>, live: usize) {
+    let mut pipeline = Pipeline::new(Mode::Json, live);
+    bencher.bench_local(|| pipeline.next());
+}
+
+#[divan::bench(args = LIVE, sample_size = 2_000)]
+fn every_transition_as_text(bencher: Bencher<'_, '_>, live: usize) {
+    let mut pipeline = Pipeline::new(Mode::Text, live);
+    bencher.bench_local(|| pipeline.next());
+}
+
+#[divan::bench(args = LIVE, sample_size = 2_000)]
+fn stuck_only(bencher: Bencher<'_, '_>, live: usize) {
+    let mut pipeline = Pipeline::new(Mode::Stuck, live);
+    bencher.bench_local(|| pipeline.next());
+}
+
+#[divan::bench(sample_size = 2_000)]
+fn the_load_alone(bencher: Bencher<'_, '_>) {
+    let mut load = Load::of_connections();
+    for _ in 0..1_000 {
+        let _opened = load.open();
+    }
+    bencher.bench_local(|| load.next());
+}
