@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use tests::{
     Record, Signal, Sock, Tracer, TracerCommand, feature, life, monotonic_ns, scene::Scene, schema::unix_ns,
-    terminal,
+    terminal, tracer::Finished,
 };
 
 #[test]
@@ -185,6 +185,7 @@ fn lives_are_filtered_by_process_and_by_port_and_counted() {
     let mut scene = Scene::new();
     let pid = scene.server.pid().to_string();
     let port = scene.address().port().to_string();
+    let (old_client, old_server) = scene.connection();
     let by_process = Tracer::start(&["--lives", "--pid", &pid]);
     let by_port = Tracer::start(&["--lives", "--remote-port", &port]);
     let counting = Tracer::start(&["--lives", "--local-port", &port, "--count", "2"]);
@@ -196,13 +197,19 @@ fn lives_are_filtered_by_process_and_by_port_and_counted() {
         scene.server.close(&server);
         all.push((client, server));
     }
-    let (last_client, last_server) = all[2];
-    by_process.await_life(&last_server);
-    by_port.await_life(&last_client);
-    let of = |run: &tests::tracer::Finished| -> Vec<SocketAddr> {
-        run.records.iter().filter(|record| record.is("life")).map(Record::local).collect()
+    // Nobody closed the server's end, and nobody saw it accepted: it is the server's because it held it at the start.
+    scene.client.reset(&old_client);
+    all.push((old_client, old_server));
+    by_process.await_life(&old_server);
+    by_port.await_life(&old_client);
+    type Ends = (SocketAddr, Option<SocketAddr>);
+    let of = |run: &Finished| -> Vec<Ends> {
+        let lives = run.records.iter().filter(|record| record.is("life"));
+        lives.map(|life| (life.local(), Some(life.remote()))).collect()
     };
-    let ends = |pick: fn(&(Sock, Sock)) -> Sock| all.iter().map(|pair| pick(pair).local).collect::<Vec<_>>();
+    let ends = |pick: fn(&(Sock, Sock)) -> Sock| -> Vec<Ends> {
+        all.iter().map(pick).map(|socket| (socket.local, socket.remote)).collect()
+    };
     let run = by_process.stop();
     assert_eq!(of(&run), ends(|(_, server)| *server));
     assert!(run.summary().int("filtered") >= 3, "{:?}", run.summary());
