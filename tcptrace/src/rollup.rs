@@ -36,7 +36,7 @@ pub struct ProcessId {
 /// What the system says of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Its name, NUL-padded.
+    /// Its name, NUL-padded; nothing else where it cannot be read.
     pub comm: [u8; COMM_LEN],
     /// CPU time it has used, nanoseconds, all threads, user and system.
     pub cpu_ns: u64,
@@ -214,7 +214,7 @@ impl Rollup {
             return Some(Rolled { comm, ended: true, ..Rolled::default() });
         };
         let process = self.processes.get_mut(&id)?;
-        process.comm = Some(condition.comm);
+        process.comm = Some(condition.comm).filter(|comm| *comm != [0; COMM_LEN]).or(process.comm);
         process.changed = false;
         process.told_ns = Some(now_ns);
         let growth_per_min = process.growth.per_minute(now_ns);

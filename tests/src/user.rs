@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use rustix::fs::XattrFlags;
 pub use rustix::thread::CapabilitySet;
 use rustix::thread::{
     CapabilitySets, capabilities, configure_capability_in_ambient_set, remove_capability_from_bounding_set,
@@ -51,7 +52,26 @@ impl Copied {
         self.run_by_user_after(command, held, || Ok(()))
     }
 
-    /// The same, after `prepare` has been done in that process as root: system calls and no more.
+    /// What `command` would run, run by [`UID`], who has nothing; the copy has these capabilities, as setcap(8) gives them
+    /// to a file.
+    ///
+    /// # Errors
+    /// The file system keeps none.
+    pub fn run_with_file_capabilities(
+        &self,
+        command: TracerCommand,
+        held: CapabilitySet,
+    ) -> io::Result<TracerCommand> {
+        // `struct vfs_cap_data`: revision 2 with the effective bit, then permitted and inheritable, low words first.
+        let (low, high) = (held.bits() as u32, (held.bits() >> 32) as u32);
+        let data: Vec<u8> = [0x0200_0001, low, 0, high, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+        rustix::fs::setxattr(self.0.join("tcptrace"), "security.capability", &data, XattrFlags::empty())?;
+        let mut command = self.run_copy(command);
+        command.command.uid(UID).gid(UID);
+        Ok(command)
+    }
+
+    /// As [`Self::run_by_user`], after `prepare` has been done in that process as root: system calls and no more.
     #[must_use]
     pub fn run_by_user_after(
         &self,
@@ -59,11 +79,16 @@ impl Copied {
         held: CapabilitySet,
         prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> TracerCommand {
+        command = self.run_copy(command);
+        // SAFETY: system calls and no more, as `prepare` is said to be.
+        unsafe { command.command.pre_exec(move || prepare().and_then(|()| become_user(held))) };
+        command
+    }
+
+    fn run_copy(&self, mut command: TracerCommand) -> TracerCommand {
         let mut copy = Command::new(self.0.join("tcptrace"));
         copy.args(command.command.get_args()).current_dir("/").env_remove("NO_COLOR");
         copy.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: system calls and no more, as `prepare` is said to be.
-        unsafe { copy.pre_exec(move || prepare().and_then(|()| become_user(held))) };
         command.command = copy;
         command
     }

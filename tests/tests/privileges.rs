@@ -1,8 +1,9 @@
 //! What the tracer may do: a user with a few capabilities sees all, one with fewer is told what he does not see, and
 //! once it runs it may do no more than it goes on to need.
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tests::{
-    Record, Tracer, TracerCommand, feature,
+    Record, Tracer, TracerCommand, bpf, feature,
     process::poll_until,
     scene::Scene,
     tracer::Finished,
@@ -103,6 +104,34 @@ fn a_user_with_the_documented_capabilities_sees_all_and_keeps_no_more_than_that_
 }
 
 #[test]
+fn a_file_with_the_documented_capabilities_does_for_a_user_what_root_does() {
+    let name = "a_file_with_the_documented_capabilities_does_for_a_user_what_root_does";
+    let copied = Copied::new();
+    let command = TracerCommand::new(&["--stuck", THRESHOLD, "--transitions", "--json"]);
+    let command = match copied.run_with_file_capabilities(command, documented()) {
+        Ok(command) => command,
+        Err(error) => return feature::tell_not_run(name, "capabilities of files", &error.to_string()),
+    };
+    let mut elsewhere = Scene::new();
+    let leak = elsewhere.leak().socket;
+    let _scene = Scene::new();
+    let tracer = command.start();
+    let stuck = tracer.await_stuck(&leak);
+    let owner = &stuck.get("owners")[0];
+    assert!(stuck.holders() == [(leak.pid, leak.fd)] && owner["exe"].is_string(), "{stuck:?}");
+    // As much is loaded as for root: also what is found out in the /proc of a process that may not be dumped.
+    let by_root = Tracer::start(&["--stuck", THRESHOLD, "--transitions"]);
+    let kinds = |tracer: &Tracer| -> Vec<_> {
+        bpf::held_by(tracer.pid()).into_iter().map(|(kind, _)| kind).collect()
+    };
+    assert_eq!(kinds(&tracer), kinds(&by_root));
+    assert_eq!(tracer.records()[0].get("sources"), by_root.records()[0].get("sources"));
+    elsewhere.server.close(&leak);
+    tracer.await_cleared(&leak);
+    tracer.stop();
+}
+
+#[test]
 fn root_too_gives_up_what_is_no_longer_needed() {
     let mut elsewhere = Scene::new();
     let leak = elsewhere.leak().socket;
@@ -129,6 +158,26 @@ fn without_a_capability_that_loading_takes_the_refusal_names_it() {
         let held = documented() - CapabilitySet::SYS_ADMIN - missing;
         let run = copied.run_by_user(TracerCommand::new(&["--stuck", THRESHOLD]), held).run();
         assert_refused(&run, &format!("{name} missing"));
+    }
+}
+
+#[test]
+fn where_maps_are_locked_memory_and_none_is_allowed_the_refusal_says_what_allows_it() {
+    let copied = Copied::new();
+    let no_locked_memory = || {
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        Ok(setrlimit(Resource::Memlock, none)?)
+    };
+    let arguments = ["--stuck", THRESHOLD, "--duration", "1ms"];
+    let held = documented() - CapabilitySet::SYS_RESOURCE;
+    let run = copied.run_by_user_after(TracerCommand::new(&arguments), held, no_locked_memory).run();
+    // `bpf_map_charge_memlock` went with Linux 5.11.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let mut version = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if (version.next(), version.next()) < (Some(5), Some(11)) {
+        assert_refused(&run, "CAP_SYS_RESOURCE");
+    } else {
+        assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
     }
 }
 

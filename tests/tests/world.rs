@@ -151,6 +151,14 @@ fn where_proc_hides_others_a_user_who_may_look_sees_them_and_one_who_may_not_is_
             "{stuck:?}"
         );
         assert_eq!((owner["exe"].is_null(), owner["cgroup"].is_null()), (!may_look, !may_look), "{stuck:?}");
+        let rolled_up = tracer.await_record("its roll-up", |record| {
+            record.is("process") && record.get("pid") == leak.pid && record.int("stuck") == 1
+        });
+        assert_eq!(
+            (rolled_up.get("comm").is_null(), rolled_up.get("fds_open").is_null()),
+            (!may_look, !may_look),
+            "{rolled_up:?}"
+        );
         if !may_look {
             assert!(source["why_not"].as_str().is_some_and(|why| why.contains("CAP_SYS_PTRACE")), "{source}");
         }

@@ -3,6 +3,10 @@
 
 use std::fs;
 
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use tcptrace_common::COMM_LEN;
 
 use crate::{
@@ -33,7 +37,12 @@ fn tick_ns() -> u64 {
 
 /// What the system says of a process; `None` where it has ended, its pid given to another one or not.
 pub fn condition(id: ProcessId) -> Option<Condition> {
-    let stat = Stat::read(id.pid).filter(|stat| stat.start_ticks == id.start_ticks)?;
+    let Some(stat) = Stat::read(id.pid) else {
+        return is_hidden(id.pid).then(Condition::default);
+    };
+    if stat.start_ticks != id.start_ticks {
+        return None;
+    }
     Some(Condition {
         comm: stat.comm,
         cpu_ns: stat.cpu_ticks.saturating_mul(tick_ns()),
@@ -41,6 +50,12 @@ pub fn condition(id: ProcessId) -> Option<Condition> {
         fds_open: open(id.pid),
         fds_limit: fs::read(format!("/proc/{}/limits", id.pid)).ok().as_deref().and_then(soft_limit),
     })
+}
+
+/// Whether there is such a process although `/proc` shows none (proc(5), hidepid): signals know all of them.
+fn is_hidden(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
 }
 
 /// How many descriptors a process has open.
@@ -134,6 +149,7 @@ mod tests {
         assert!(condition_now.fds_open.is_some_and(|open| open > 2), "{condition_now:?}");
         assert_eq!(condition(ProcessId { start_ticks: id.start_ticks + 1, ..id }), None, "another one's pid");
         assert_eq!(start_ticks(0), None);
+        assert!(is_hidden(pid) && !is_hidden(0) && !is_hidden(i32::MAX.cast_unsigned()));
     }
 
     proptest! {
