@@ -102,10 +102,14 @@ fn concerns_us(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
 /// Does it, as the `nth` of the programs.
 #[inline(always)]
 fn take<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
-    if let Some(how) = origin::opening(old_state, new_state) {
+    let is_watched = is_watched(old_state, new_state);
+    // Who opens a socket is in the record of that, where there is one: noting it with the socket costs a microsecond.
+    if let Some(how) = origin::opening(old_state, new_state)
+        && !is_watched
+    {
         origin::remember(sk, how);
     }
-    if is_watched(old_state, new_state) && !is_none(old_state, new_state) {
+    if is_watched && !is_none(old_state, new_state) {
         record_watched(ctx, sk, old_state, new_state, nth);
     }
 }

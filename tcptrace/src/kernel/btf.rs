@@ -10,9 +10,9 @@ use std::ops::Range;
 /// `BTF_MAGIC`, in this machine's byte order.
 const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
 /// `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
-const HEADER_BYTES: usize = 24;
+pub(super) const HEADER_BYTES: usize = 24;
 /// Of a type, without what follows it for its kind; likewise of a member.
-const TYPE_BYTES: usize = 12;
+pub(super) const TYPE_BYTES: usize = 12;
 const MEMBER_BYTES: usize = 12;
 /// So many types lead from one to another at the most: the kernel's own are far below.
 const DEEPEST: u32 = 32;

@@ -87,8 +87,10 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let raw = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
     let kernel = layout::parse(&raw).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let layout = layout::find(&kernel).map_err(Refusal::UnknownKernel)?;
-    let btf = targets::find(&kernel).map_err(|error| Refusal::BadBtf(error.to_string()))?;
+    let targets = targets::find(&kernel);
+    // What aya makes of the targets takes as much memory again.
     drop(raw);
+    let btf = targets::blank(&targets).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let mut loader = loader::new();
     let event = EventLayout::UNKNOWN;
     let config = |helpers: Helpers| Config {

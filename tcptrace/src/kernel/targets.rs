@@ -6,7 +6,7 @@
 
 use aya::{Btf, Endianness};
 
-use super::btf::{self, FUNC, TYPEDEF, Wanted};
+use super::btf::{self, FUNC, HEADER_BYTES, TYPE_BYTES, TYPEDEF, Wanted};
 
 /// A forward declaration: what a placeholder is (`include/uapi/linux/btf.h`).
 const FORWARD: u32 = 7;
@@ -20,30 +20,38 @@ pub(super) const TARGETS: [Wanted; 5] = [
     (FUNC, "tcp_time_wait"),
 ];
 
-/// A target that the kernel does not have is left out: loading the program that wants it says so.
-pub(super) fn find(kernel: &btf::Btf<'_>) -> Result<Btf, aya::BtfError> {
-    let mut named: Vec<(u32, u32, &str)> =
-        TARGETS.into_iter().filter_map(|(kind, name)| Some((kernel.id(kind, name)?, kind, name))).collect();
-    named.sort_unstable();
+/// A target in the running kernel: its id, kind and name.
+pub(super) type Target = (u32, u32, &'static str);
+
+/// Those that the kernel has: loading the program that wants another one says so.
+pub(super) fn find(kernel: &btf::Btf<'_>) -> Vec<Target> {
+    let find = |(kind, name): Wanted| Some((kernel.id(kind, name)?, kind, name));
+    let mut targets: Vec<_> = TARGETS.into_iter().filter_map(find).collect();
+    targets.sort_unstable();
+    targets
+}
+
+/// A BTF with these in it, and otherwise blank.
+pub(super) fn blank(targets: &[Target]) -> Result<Btf, aya::BtfError> {
+    let count = targets.last().map_or(0, |(id, ..)| *id);
     let mut strings = vec![0];
-    let mut types = Vec::new();
+    let mut blob = Vec::with_capacity(HEADER_BYTES + TYPE_BYTES * count as usize + 256);
+    blob.extend_from_slice(&0xeb9f_u16.to_ne_bytes()); // magic
+    blob.extend_from_slice(&[1, 0]); // version, flags
+    let put = |blob: &mut Vec<u8>, words: &[u32]| {
+        words.iter().for_each(|word| blob.extend_from_slice(&word.to_ne_bytes()));
+    };
+    let type_length = count * TYPE_BYTES as u32;
+    let string_length = 1 + targets.iter().map(|(.., name)| name.len() as u32 + 1).sum::<u32>();
+    put(&mut blob, &[HEADER_BYTES as u32, 0, type_length, type_length, string_length]);
     let mut next_id = 1;
-    for (id, kind, name) in named {
-        (next_id..id).for_each(|_| types.extend([0, FORWARD << 24, 0]));
-        types.extend([strings.len() as u32, kind << 24, 0]);
+    for (id, kind, name) in targets {
+        (next_id..*id).for_each(|_| put(&mut blob, &[0, FORWARD << 24, 0]));
+        put(&mut blob, &[strings.len() as u32, kind << 24, 0]);
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
         next_id = id + 1;
     }
-    let type_bytes: &[u8] = bytemuck::cast_slice(&types);
-    let (type_length, string_length) = (type_bytes.len() as u32, strings.len() as u32);
-    let mut blob = Vec::with_capacity(24 + type_bytes.len() + strings.len());
-    blob.extend_from_slice(&0xeb9f_u16.to_ne_bytes()); // magic
-    blob.extend_from_slice(&[1, 0]); // version, flags
-    for word in [24, 0, type_length, type_length, string_length] {
-        blob.extend_from_slice(&word.to_ne_bytes());
-    }
-    blob.extend_from_slice(type_bytes);
     blob.extend_from_slice(&strings);
     Btf::parse(&blob, Endianness::default())
 }
