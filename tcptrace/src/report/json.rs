@@ -185,6 +185,10 @@ struct Harmless(CompactFormatter);
 impl Formatter for Harmless {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let Self(as_it_is) = self;
+        // All field names, and nearly all that is in them.
+        if fragment.bytes().all(|byte| byte < 0x7f) {
+            return as_it_is.write_string_fragment(writer, fragment);
+        }
         let mut rest = fragment;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| does_harm(*c)) {
             as_it_is.write_string_fragment(writer, &rest[..at])?;
