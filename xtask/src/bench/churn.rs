@@ -265,15 +265,23 @@ impl Churned {
             [percent(|row| &row.crowded), percent(|row| &row.roomy)]
         };
         let ([full_crowded, full_roomy], [stuck_crowded, stuck_roomy]) = (rates(JSON), rates(STUCK));
+        // An untraced run, compared with the untraced one before it, would be 100 % on a quiet machine.
+        let noise = self.rows.iter().filter(|row| row.command.is_none());
+        let noise = noise.flat_map(|row| row.crowded.iter().chain(&row.roomy)).map(|turn| 100.0 * turn.ratio);
+        let noise = noise.collect::<Figures>().deviation(100.0);
         let json = self.row(JSON);
         let user = json.map(|row| row.cpu_us(self.ticks_per_s, |seen| seen.cpu.user).median());
         vec![
             Goal::at_most("kernel time of the full stream, × the empty program", ratio(JSON), 3.5, ""),
             Goal::at_most("kernel time of --stuck where nothing concerns it, ×", ratio(UNCONCERNED), 1.3, ""),
-            Goal::at_least("connections/s, full stream, load on all CPUs", full_crowded, 95.0, " %"),
-            Goal::at_least("connections/s, full stream, one CPU left", full_roomy, 95.0, " %"),
-            Goal::at_least("connections/s, --stuck, load on all CPUs", stuck_crowded, 99.0, " %"),
-            Goal::at_least("connections/s, --stuck, one CPU left", stuck_roomy, 99.0, " %"),
+            Goal::at_least("connections/s, full stream, load on all CPUs", full_crowded, 95.0, " %")
+                .unless_noise_is(noise),
+            Goal::at_least("connections/s, full stream, one CPU left", full_roomy, 95.0, " %")
+                .unless_noise_is(noise),
+            Goal::at_least("connections/s, --stuck, load on all CPUs", stuck_crowded, 99.0, " %")
+                .unless_noise_is(noise),
+            Goal::at_least("connections/s, --stuck, one CPU left", stuck_roomy, 99.0, " %")
+                .unless_noise_is(noise),
             Goal::at_most("lost, full stream as JSON", json.map_or(f64::NAN, Row::lost), 0.0, ""),
             Goal::at_most("user CPU per event to JSON", user.unwrap_or(f64::NAN), 1.0, " µs"),
         ]

@@ -22,6 +22,11 @@ impl Figures {
         }
     }
 
+    /// How far the rounds lie apart from `expected`: half of them are nearer.
+    pub(crate) fn deviation(&self, expected: f64) -> f64 {
+        self.0.iter().map(|round| (round - expected).abs()).collect::<Self>().median()
+    }
+
     /// The sum of all rounds.
     pub(crate) fn sum(&self) -> f64 {
         self.0.iter().sum()
@@ -53,6 +58,7 @@ mod tests {
         let figures = |rounds: &[f64]| rounds.iter().copied().collect::<Figures>();
         assert_eq!(figures(&[3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(figures(&[4.0, 1.0, 2.0, 3.0]).median(), 2.5);
+        assert_eq!(figures(&[90.0, 101.0, 130.0]).deviation(100.0), 10.0);
         assert!(figures(&[]).median().is_nan());
         assert_eq!(figures(&[3.0, 1.0, 2.25]).show(1), "2.2 (1.0–3.0)");
         assert_eq!(figures(&[7.0]).show(0), "7");

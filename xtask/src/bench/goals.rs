@@ -10,17 +10,32 @@ pub(crate) struct Goal {
     limit: f64,
     is_at_most: bool,
     unit: &'static str,
+    /// How far apart measurements of the same thing lie.
+    noise: f64,
 }
 
 impl Goal {
     /// The less, the better.
     pub(crate) fn at_most(what: impl Into<String>, measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), measured, limit, is_at_most: true, unit }
+        Self { what: what.into(), measured, limit, is_at_most: true, unit, noise: 0.0 }
     }
 
     /// The more, the better.
     pub(crate) fn at_least(what: impl Into<String>, measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), measured, limit, is_at_most: false, unit }
+        Self { what: what.into(), measured, limit, is_at_most: false, unit, noise: 0.0 }
+    }
+
+    /// Not decided where measurements of the same thing lie so far apart, in per cent, that they could miss it.
+    pub(crate) fn unless_noise_is(self, noise: f64) -> Self {
+        Self { noise, ..self }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.is_met() {
+            _ if self.noise > 0.0 && self.noise > 100.0 - self.limit => "too noisy",
+            true => "met",
+            false => "missed",
+        }
     }
 
     /// What was not measured is not met.
@@ -29,13 +44,12 @@ impl Goal {
     }
 
     fn row(&self) -> Vec<String> {
-        let Self { what, measured, limit, is_at_most, unit } = self;
+        let Self { what, measured, limit, is_at_most, unit, .. } = self;
         let number =
             |number: f64| if number >= 100.0 { format!("{number:.0}") } else { format!("{number:.2}") };
         let goal = format!("{} {limit}{unit}", if *is_at_most { "≤" } else { "≥" });
         let measured = if measured.is_nan() { "-".to_owned() } else { number(*measured) + unit };
-        let verdict = if self.is_met() { "met" } else { "missed" };
-        vec![what.clone(), goal, measured, verdict.to_owned()]
+        vec![what.clone(), goal, measured, self.verdict().to_owned()]
     }
 }
 
@@ -55,6 +69,8 @@ mod tests {
         assert!(!Goal::at_most("", 3.6, 3.5, "").is_met());
         assert!(Goal::at_least("", 95.0, 95.0, "").is_met());
         assert!(!Goal::at_least("", 94.9, 95.0, "").is_met());
+        let rate = |noise| Goal::at_least("", 96.0, 95.0, " %").unless_noise_is(noise).verdict();
+        assert_eq!((rate(4.0), rate(6.0)), ("met", "too noisy"));
         assert!(!Goal::at_most("", f64::NAN, 1.0, "").is_met(), "nothing was measured");
     }
 }
