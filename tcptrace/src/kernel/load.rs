@@ -56,7 +56,7 @@ pub(super) enum Attached {
 /// Programs that take over on the tracepoint what those before are kept from: put there when they are seen to be needed,
 /// since most hosts never are in need of them.
 pub(super) struct Guards {
-    btf: Btf,
+    targets: Vec<targets::Target>,
     next: &'static [&'static str],
 }
 
@@ -65,7 +65,10 @@ impl Guards {
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf) -> Option<Result<(&'static str, Attached), Refusal>> {
         let (name, rest) = self.next.split_first()?;
         self.next = rest;
-        let attached = tp_btf(ebpf, name, &self.btf).and_then(|()| attach(ebpf, name));
+        let attached = targets::blank(&self.targets)
+            .map_err(|error| Refusal::BadBtf(error.to_string()))
+            .and_then(|btf| tp_btf(ebpf, name, &btf))
+            .and_then(|()| attach(ebpf, name));
         Some(attached.map(|link| (*name, Attached::Transition(link))))
     }
 }
@@ -158,7 +161,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let next = if tracing.len() > 1 { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
     // Where the kernel does not count what it skips, it skips nothing.
     let skips = ebpf.program(TRANSITION).is_some_and(lost::is_skipped);
-    let guards = (options.transitions && skips).then_some(Guards { btf, next });
+    let guards = (options.transitions && skips).then_some(Guards { targets, next });
     let sources = vec![
         traced,
         Source::used(Feature::IterTcp),
