@@ -8,11 +8,11 @@
 mod churn;
 mod figures;
 mod goals;
-mod helper;
+pub(crate) mod helper;
 mod owners;
-mod proc;
+pub(crate) mod proc;
 mod table;
-mod tracer;
+pub(crate) mod tracer;
 
 use std::{
     ffi::OsString,

@@ -77,13 +77,14 @@ pub(crate) fn benchmarks(tools: &Tools) -> Result<Benchmarks> {
         let found = benches.iter().find(|program| program.name == name);
         Ok::<_, Error>(found.with_context(|| format!("cargo built no benchmark {name}"))?.path.clone())
     };
+    Ok(Benchmarks { pipeline: bench("pipeline")?, owners: bench("owners")?, helpers: helpers(tools)? })
+}
+
+/// Builds the programs of the package `tests`, optimised, and says in which directory they are.
+pub(crate) fn helpers(tools: &Tools) -> Result<PathBuf> {
     let helpers = programs(tools, &["build", "--package", "tests", "--bins", "--release"])?;
     let helpers = helpers.first().and_then(|program| program.path.parent()).map(Path::to_path_buf);
-    Ok(Benchmarks {
-        pipeline: bench("pipeline")?,
-        owners: bench("owners")?,
-        helpers: helpers.context("cargo built the package tests, but no program")?,
-    })
+    helpers.context("cargo built the package tests, but no program")
 }
 
 /// Has cargo build something and tell which programs that made. What is wrong with the code goes to stderr.

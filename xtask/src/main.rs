@@ -21,6 +21,7 @@ mod plan;
 mod results;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -86,6 +87,11 @@ enum Task {
     /// It installs none of them, and says which are missing. docs/performance.md says what the tables mean. Anything
     /// else that runs on the machine meanwhile makes them less certain.
     Bench(bench::Options),
+    /// Send millions of transitions through one run, and account for every one of them
+    Soak(soak::Options),
+    /// The part of `soak` that needs root
+    #[command(hide = true)]
+    SoakAsRoot(soak::Measure),
     /// The part of `bench` that needs root
     #[command(hide = true)]
     BenchAsRoot(bench::Measure),
@@ -128,6 +134,8 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Test(options) => return test::run(&options),
         Task::Bench(options) => return bench::run(options),
+        Task::Soak(options) => return soak::run(&options),
+        Task::SoakAsRoot(measure) => return soak::measure(&measure),
         Task::BenchAsRoot(measure) => return bench::measure(&measure),
         Task::Ci => return ci::run(),
         Task::Guest => return matrix::guest::main(),

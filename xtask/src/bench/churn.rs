@@ -342,7 +342,7 @@ mod tests {
     fn lines_are_missed_only_where_the_tracer_counts_no_losses() {
         let seen = |lines, lost| {
             let (runs, cpu) = Default::default();
-            Some(Seen { runs, cpu, peak_kib: 0, lines, lost })
+            Some(Seen { runs, cpu, peak_kib: 0, lines, lost, summary: None })
         };
         let turn = |seen| Turn { connections: 10.0, seconds: 1.0, ratio: 1.0, seen };
         let lost = |seen| Row { crowded: vec![turn(seen)], ..row("") }.lost();

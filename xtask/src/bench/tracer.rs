@@ -54,6 +54,21 @@ pub(crate) struct Seen {
     pub(crate) lines: u64,
     /// What it says that it has lost, where it says so.
     pub(crate) lost: Option<u64>,
+    /// What tcptrace's last record says.
+    pub(crate) summary: Option<Summary>,
+}
+
+/// Of the record `summary`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Transitions that reached the tracker.
+    pub(crate) transitions: u64,
+    /// Those that did not.
+    pub(crate) lost: u64,
+    /// Records not written.
+    pub(crate) dropped: u64,
+    /// Looks at all sockets after a loss.
+    pub(crate) resyncs: u64,
 }
 
 /// A tracer that is running, and who reads what it writes.
@@ -104,6 +119,11 @@ impl Tracer {
         Ok(Self { process, _counter: counter, counted, stderr, runs, cpu })
     }
 
+    /// Its pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// Ends it as Ctrl-C does.
     pub(crate) fn finish(mut self, what: &Command) -> Result<Seen> {
         thread::sleep(TO_FINISH);
@@ -128,7 +148,10 @@ impl Tracer {
             cpu: Cpu { user: cpu.user - self.cpu.user, system: cpu.system - self.cpu.system },
             peak_kib,
             lines: lines.parse().with_context(|| format!("no number of lines: {lines:?}"))?,
-            lost: lost(&last).or_else(|| lost_in_words(&said(&self.stderr))),
+            lost: summary(&last)
+                .map(|summary| summary.lost + summary.dropped)
+                .or_else(|| lost_in_words(&said(&self.stderr))),
+            summary: summary(&last),
         })
     }
 }
@@ -138,10 +161,16 @@ fn said(stderr: &Receiver<String>) -> String {
     stderr.iter().collect::<Vec<_>>().join("; ")
 }
 
-/// By the `summary` record of tcptrace: what never reached it, and what it did not write.
-fn lost(last: &str) -> Option<u64> {
+/// The `summary` record of tcptrace.
+fn summary(last: &str) -> Option<Summary> {
     let record: Value = serde_json::from_str(last).ok()?;
-    Some(record["lost"].as_u64()? + record["dropped"].as_u64()?)
+    let count = |name: &str| record[name].as_u64();
+    Some(Summary {
+        transitions: count("transitions")?,
+        lost: count("lost")?,
+        dropped: count("dropped")?,
+        resyncs: count("resyncs")?,
+    })
 }
 
 /// The same by its last words in text: `9 transitions seen, 2 lost, 1 not written (reader too slow) in 3.0s`.
@@ -160,9 +189,11 @@ mod tests {
 
     #[test]
     fn what_was_lost_is_read_from_the_last_record() {
-        assert_eq!(lost(r#"{"event":"summary","transitions":9,"lost":2,"dropped":3}"#), Some(5));
-        assert_eq!(lost(r#"{"event":"transition"}"#), None);
-        assert_eq!(lost("no JSON"), None);
+        let last = r#"{"event":"summary","transitions":9,"lost":2,"dropped":3,"resyncs":1}"#;
+        let expected = Summary { transitions: 9, lost: 2, dropped: 3, resyncs: 1 };
+        assert_eq!(summary(last), Some(expected));
+        assert_eq!(summary(r#"{"event":"transition"}"#), None);
+        assert_eq!(summary("no JSON"), None);
     }
 
     #[test]
