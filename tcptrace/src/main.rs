@@ -109,10 +109,13 @@ fn stdout(plan: &Plan) -> Result<(Format, Output), Failure> {
         Format::Json(Json::default())
     } else {
         let is_terminal = stdout.is_terminal();
-        let width =
-            rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|_| is_terminal);
+        let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| is_terminal);
         let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Format::Text(Box::new(Text::new(width, colour, jiff::tz::TimeZone::system())))
+        let text = Text::new(size.map(|size| size.ws_col), colour, jiff::tz::TimeZone::system());
+        Format::Text(Box::new(match size {
+            Some(size) => text.with_rows(size.ws_row),
+            None => text,
+        }))
     };
     // Not through std's stdout, which cuts lines where its buffer ends.
     let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?), plan.queue_bytes)?;

@@ -119,6 +119,24 @@ fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
+#[test]
+fn on_a_terminal_a_heading_comes_again_before_it_is_out_of_sight() {
+    let transition =
+        records(v4_tuple(), b"java").into_iter().find(|record| record.event.name() == "transition");
+    let transition = transition.expect("one of them is");
+    let heads = |text: Text| {
+        let (mut text, mut out) = (text, Vec::new());
+        (0..60).for_each(|_| text.take(transition.clone(), &mut out));
+        let out = String::from_utf8(out).expect("UTF-8");
+        let heads = out.lines().enumerate().filter(|(_, line)| line.starts_with("TIME"));
+        heads.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let text = || Text::new(Some(80), false, TimeZone::UTC);
+    assert_eq!(heads(text()), [0]);
+    assert_eq!(heads(text().with_rows(24)), [0, 22, 44]);
+    assert_eq!(heads(text().with_rows(0)), [0], "a terminal that does not tell its size");
+}
+
 fn parsed(record: &Record) -> Value {
     let mut out = Vec::new();
     Json::default().take(record, &mut out);

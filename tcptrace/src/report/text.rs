@@ -32,8 +32,8 @@ const GATHERING_NS: u64 = 100_000_000;
 const SETTLING_NS: u64 = 1_000_000_000;
 
 /// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
-const SOON: f64 = 600.0;
-const TODAY: f64 = 7_200.0;
+const ALARMING_S: f64 = 600.0;
+const WORRYING_S: f64 = 7_200.0;
 
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -48,9 +48,11 @@ pub struct Text {
     width: Option<u16>,
     colour: bool,
     zone: TimeZone,
-    transitions_headed: bool,
-    stuck_headed: bool,
-    lives_headed: bool,
+    /// After how many lines a heading comes again; `None`: never.
+    screenful: Option<u64>,
+    /// Lines written, and the number of the one before each layout's last heading.
+    lines: u64,
+    headed: [Option<u64>; 3],
     waiting: Waiting,
     /// When what had waited was last written, `CLOCK_MONOTONIC` nanoseconds.
     written_ns: u64,
@@ -78,22 +80,30 @@ impl Text {
     /// Text for a terminal of `width` columns, or for no terminal; times in `zone`.
     pub fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
         let waiting = Waiting::default();
-        Self {
-            width,
-            colour,
-            zone,
-            transitions_headed: false,
-            stuck_headed: false,
-            lives_headed: false,
-            waiting,
-            written_ns: 0,
-        }
+        Self { width, colour, zone, screenful: None, lines: 0, headed: [None; 3], waiting, written_ns: 0 }
+    }
+
+    /// The same on a terminal of so many rows: headings come again before they are out of sight.
+    #[must_use]
+    pub fn with_rows(self, rows: u16) -> Self {
+        // A terminal that does not tell its size says 0.
+        Self { screenful: (rows > 0).then(|| u64::from(rows.saturating_sub(2)).max(10)), ..self }
     }
 
     /// Takes a record: appends its line, with a heading before the first one of its columns, or lets it wait until
     /// [`Self::settle`]. `start` and `summary` have none: see [`welcome`](super::welcome) and
     /// [`farewell`](super::farewell).
     pub fn take(&mut self, record: Record, out: &mut Vec<u8>) {
+        let begin = out.len();
+        self.take_one(record, out);
+        self.count(&out[begin..]);
+    }
+
+    fn count(&mut self, written: &[u8]) {
+        self.lines += written.iter().filter(|byte| **byte == b'\n').count() as u64;
+    }
+
+    fn take_one(&mut self, record: Record, out: &mut Vec<u8>) {
         let Record { at, event } = record;
         if matches!(event, Event::Stuck(_) | Event::Cleared(_) | Event::Process(_)) {
             self.waiting.since_ns.get_or_insert(at.mono_ns);
@@ -129,6 +139,7 @@ impl Text {
             return;
         }
         self.written_ns = now_ns;
+        let begin = out.len();
         let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
         if !(stuck.is_empty() && cleared.is_empty()) {
             self.head(Layout::Stuck, out);
@@ -148,17 +159,16 @@ impl Text {
         for (at, record) in processes {
             put(&self.process(at, &record), out);
         }
+        self.count(&out[begin..]);
     }
 
     fn head(&mut self, layout: Layout, out: &mut Vec<u8>) {
-        let shown = match layout {
-            Layout::Transitions => &mut self.transitions_headed,
-            Layout::Stuck => &mut self.stuck_headed,
-            Layout::Lives => &mut self.lives_headed,
-        };
-        if std::mem::replace(shown, true) {
+        let headed = &mut self.headed[layout as usize];
+        let is_in_sight = |at: u64| self.screenful.is_none_or(|screenful| self.lines < at + screenful);
+        if headed.is_some_and(is_in_sight) {
             return;
         }
+        *headed = Some(self.lines);
         let local = self.local_heading();
         let process = self.process_width();
         let line = match layout {
@@ -280,8 +290,8 @@ impl Text {
         let mut line = format!("{time} {}{rest}", self.paint(BOLD, who));
         if let Some(full) = full {
             let colour = match record.fds_full_in_s {
-                Some(seconds) if seconds < SOON => RED,
-                Some(seconds) if seconds < TODAY => YELLOW,
+                Some(seconds) if seconds < ALARMING_S => RED,
+                Some(seconds) if seconds < WORRYING_S => YELLOW,
                 _ => "",
             };
             let _infallible = write!(line, ", {}", self.paint(colour, &full));
