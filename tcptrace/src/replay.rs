@@ -312,3 +312,6 @@ fn nanoseconds(ms: f64) -> u64 {
     // To the microsecond, which is what was written; the cast stays within the type.
     ((ms * 1_000.0).round() as u64).saturating_mul(1_000)
 }
+
+#[cfg(test)]
+mod tests;

@@ -315,7 +315,9 @@ impl Tracker {
         };
         let seen_ns = socket.due_ns.max(socket.heard_ns);
         found(Finding::Stuck { cookie, socket, seen_ns });
-        let again = self.policy.remind_ns.map_or(NEVER, |remind| seen_ns.saturating_add(remind.max(1)));
+        // Where the stream is silent for long, once is enough.
+        let next = |remind| seen_ns.saturating_add(remind).max(until_ns.saturating_add(1));
+        let again = self.policy.remind_ns.map_or(NEVER, next);
         self.replace(cookie, Socket { reported: true, due_ns: again, ..socket });
         true
     }

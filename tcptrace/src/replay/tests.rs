@@ -1,0 +1,117 @@
+//! Recordings in, records out: sound ones, and any bytes.
+
+use std::{fs::File, io::Read as _, os::fd::OwnedFd};
+
+use clap::Parser as _;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{cli::Cli, report::Json};
+
+/// What a replay of this with these arguments writes, and how it ends.
+fn replay(recording: &[u8], arguments: &str) -> (String, Result<(), String>) {
+    let arguments = ["tcptrace", "--replay", "-"].into_iter().chain(arguments.split_whitespace());
+    let plan = Cli::try_parse_from(arguments).expect("good arguments").plan();
+    let (mut read, write) = std::io::pipe().expect("a pipe");
+    let output = Output::start(File::from(OwnedFd::from(write)), 1 << 20).expect("a thread");
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        read.read_to_string(&mut text).map(|_| text)
+    });
+    let format = Format::Json(Json::default());
+    let ended = run(&plan, recording, output, format).map_err(|failure| failure.to_string());
+    (reader.join().expect("it does not panic").expect("UTF-8"), ended)
+}
+
+fn transition(ns: u64, (old, new): (&str, &str), how: &str) -> String {
+    format!(
+        r#"{{"v":1,"event":"transition","time":"2026-11-22T15:45:32.104233918Z","mono_ns":{ns},"cookie":5,"netns":7,"family":"ipv4","local_addr":"10.0.0.5","local_port":80,"remote_addr":"10.0.0.9","remote_port":4000,"old_state":"{old}","new_state":"{new}","stand_in":false,"in_old_state_ms":null,"owner":null,"owner_how":"none","how":{how}}}"#
+    )
+}
+
+const STUCK: &str = r#"{"v":1,"event":"stuck","time":"2026-11-22T15:45:33.104233918Z","mono_ns":2000000000,"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","threshold_ms":1000.0,"age_ms":1000.5,"age_max_ms":5000.0,"exact":false,"since":"2026-11-22T15:45:32.103733918Z","recv_queue":3,"send_queue":0,"cause":"data_unread","owners":[{"pid":42,"fd":5,"comm":"java","exe":null,"uid":0,"cgroup":"/","container":null}],"owner_how":"fd","origin":null,"listener":null,"peer":null}"#;
+
+/// Two sockets: one seen to be in CLOSE_WAIT for two seconds, one recorded as stuck.
+fn recording() -> String {
+    let lines = [
+        transition(1_000_000_000, ("ESTABLISHED", "CLOSE_WAIT"), "\"peer\""),
+        STUCK.to_owned(),
+        r#"{"v":1,"event":"lost","time":"2026-11-22T15:45:33.204233918Z","mono_ns":2100000000,"lost":0,"lost_total":0,"reason":"ring_full"}"#.replace("\"lost\":0", "\"lost\":1"),
+        transition(3_000_000_000, ("CLOSE_WAIT", "CLOSE"), "\"reset\""),
+    ];
+    lines.join("\n") + "\n"
+}
+
+fn events(text: &str) -> Vec<String> {
+    let event = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["event"].clone();
+    text.lines().map(|line| event(line).as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn what_is_stuck_is_told_by_transitions_and_by_what_was_seen() {
+    let sound = recording().lines().filter(|line| !line.contains("lost")).collect::<Vec<_>>().join("\n");
+    let (text, ended) = replay(sound.as_bytes(), "--stuck 500ms");
+    assert_eq!(ended, Ok(()));
+    assert_eq!(events(&text), ["stuck", "stuck", "cleared", "process", "process", "summary"], "{text}");
+    assert!(text.contains(r#""cause":"data_unread""#) && text.contains(r#""how":"reset""#), "{text}");
+    let (text, _) = replay(sound.as_bytes(), "--stuck 10s");
+    assert_eq!(events(&text), ["summary"]);
+}
+
+#[test]
+fn after_a_loss_nothing_is_stuck_that_is_not_heard_of_again() {
+    let (text, ended) = replay(recording().as_bytes(), "--stuck 1500ms");
+    assert_eq!(ended, Ok(()));
+    assert_eq!(events(&text), ["lost", "summary"], "{text}");
+}
+
+#[test]
+fn a_long_silence_is_no_flood_of_reminders() {
+    let last = transition(u64::MAX - 1, ("CLOSE_WAIT", "CLOSE"), "\"reset\"");
+    let lines = [transition(1_000_000_000, ("ESTABLISHED", "CLOSE_WAIT"), "\"peer\""), last].join("\n");
+    let (text, ended) = replay(lines.as_bytes(), "--stuck 1ms --remind 1ms");
+    assert_eq!(ended, Ok(()));
+    assert_eq!(events(&text), ["stuck", "stuck", "cleared", "summary"], "{text}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_an_error_or_a_replay(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _sound_or_not = replay(&bytes, "--stuck 1s --transitions --lives");
+    }
+
+    #[test]
+    fn no_number_or_word_makes_it_panic(
+        wrong in proptest::collection::vec((any::<prop::sample::Index>(), word()), 1..6)
+    ) {
+        // Of the words between quotes and of the numbers, some become others.
+        let mut parts: Vec<String> =
+            recording().split_inclusive([':', ',', '\n']).map(str::to_owned).collect();
+        for (at, word) in wrong {
+            let part = at.get(&parts).clone();
+            let end = part.chars().last().unwrap_or(',');
+            let at = at.index(parts.len());
+            if end != ':' {
+                parts[at] = format!("{word}{end}");
+            }
+        }
+        let _sound_or_not = replay(parts.concat().as_bytes(), "--stuck 1ms --remind 1ms --transitions");
+    }
+}
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("0".to_owned()),
+        Just(u64::MAX.to_string()),
+        Just(i64::MIN.to_string()),
+        Just("1e308".to_owned()),
+        Just("-0.001".to_owned()),
+        Just("null".to_owned()),
+        Just("[]".to_owned()),
+        Just("\"CLOSE_WAIT\"".to_owned()),
+        Just("\"CLOSE\"".to_owned()),
+        Just("\"9999-12-30T22:00:00.999999999Z\"".to_owned()),
+        Just("\"-009999-01-02T01:59:59Z\"".to_owned()),
+        any::<u64>().prop_map(|number| number.to_string()),
+    ]
+}
