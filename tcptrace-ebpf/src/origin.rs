@@ -78,19 +78,21 @@ pub(crate) fn replaced_by(sk: *const c_void, state: u32) {
     }
 }
 
-/// The state of the stand-in that takes the place of the socket at `sk`, which leaves `old_state` for CLOSE.
+/// The state of the stand-in that takes the place of the socket at `sk`, which leaves `old_state` for CLOSE; 0: there is
+/// none.
 #[inline(always)]
-pub(crate) fn stand_in(sk: *const c_void, old_state: u8) -> Option<u8> {
+pub(crate) fn stand_in(sk: *const c_void, old_state: u8) -> u8 {
     if config!(has_storage) == 0
         || !matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
         || REPLACEMENTS.get(0) != Some(&1)
     {
-        return None;
+        return 0;
     }
+    let Some(origin) = slot(sk, 0) else { return 0 };
     // SAFETY: it lives as long as the socket; what has been written there came before, under the socket's lock.
-    match unsafe { (*slot(sk, 0)?).stand_in } as u8 {
-        state @ (state::TIME_WAIT | state::FIN_WAIT2) => Some(state),
-        _ => None,
+    match unsafe { (*origin).stand_in } as u8 {
+        state @ (state::TIME_WAIT | state::FIN_WAIT2) => state,
+        _ => 0,
     }
 }
 

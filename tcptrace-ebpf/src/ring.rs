@@ -34,9 +34,20 @@ static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 
-/// What is read of a socket: tuple, namespace and, where more than the event can be read, `sk_err` and its
-/// `struct tcp_sock`.
-pub(crate) type Fields = (Tuple, u32, Option<(i32, *const c_void)>);
+/// What is read of a socket. It has no padding: until Linux 6.2 the verifier lets nothing be copied from the stack that
+/// was not written there.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Fields {
+    /// Its two ends.
+    pub(crate) tuple: Tuple,
+    /// Its namespace.
+    pub(crate) netns: u32,
+    /// `sk->sk_err`, if it can be read.
+    pub(crate) sk_err: i32,
+    /// The same as a `struct tcp_sock`; null where no more than the event can be read.
+    pub(crate) tcp: *const c_void,
+}
 
 /// Writes one record, or counts that there was no room for it.
 #[inline(always)]
@@ -55,7 +66,7 @@ pub(crate) fn write<C: EbpfContext>(
     if new_state == state::CLOSE {
         identity::forget(sk);
     }
-    let stand_in = if new_state == state::CLOSE { origin::stand_in(sk, old_state) } else { None };
+    let stand_in = if new_state == state::CLOSE { origin::stand_in(sk, old_state) } else { 0 };
     let header = Header { ktime_ns, cookie, old_state, new_state, stand_in, nth };
     // A listener is no connection, and lives no connection's life.
     if config!(has_lives) == 1 && new_state == state::CLOSE && old_state != state::LISTEN {
@@ -68,10 +79,8 @@ pub(crate) fn write<C: EbpfContext>(
         // SAFETY: the ring's space is ours until it is submitted. `tcp` is what `record_watched` has checked.
         unsafe {
             header.fill(&mut *(&raw mut (*record).transition).cast(), &fields);
-            (&raw mut (*record).counters).write(match fields {
-                (.., Some((_, tcp))) => life::counters(tcp),
-                (.., None) => Counters::zeroed(),
-            });
+            let counters = if fields.tcp.is_null() { Counters::zeroed() } else { life::counters(fields.tcp) };
+            (&raw mut (*record).counters).write(counters);
             (&raw mut (*record).origin).write(*origin::of(sk));
         }
         entry.submit(0);
@@ -92,26 +101,27 @@ struct Header {
     cookie: u64,
     old_state: u8,
     new_state: u8,
-    stand_in: Option<u8>,
+    /// The state of what takes the socket's place; 0: nothing does.
+    stand_in: u8,
     nth: u32,
 }
 
 impl Header {
     /// Writes the record.
     #[inline(always)]
-    fn fill(&self, entry: &mut MaybeUninit<Transition>, &(tuple, netns, more): &Fields) {
+    fn fill(&self, entry: &mut MaybeUninit<Transition>, fields: &Fields) {
         let &Self { ktime_ns, cookie, old_state, new_state, stand_in, nth } = self;
-        let sk_err = more.map(|(sk_err, _)| sk_err);
+        let &Fields { tuple, netns, sk_err, tcp } = fields;
         let taken_over = if nth == 0 { 0 } else { tcptrace_common::TAKEN_OVER };
         let record = entry.write(Transition {
             ktime_ns,
             cookie,
             netns,
-            sk_err: sk_err.unwrap_or(0),
+            sk_err,
             tuple,
             old_state,
-            new_state: stand_in.unwrap_or(new_state),
-            flags: if stand_in.is_some() { taken_over | REPLACED } else { taken_over },
+            new_state: if stand_in == 0 { new_state } else { stand_in },
+            flags: if stand_in == 0 { taken_over } else { taken_over | REPLACED },
             pad: 0,
             pid: 0,
             tid: 0,
@@ -119,7 +129,7 @@ impl Header {
             comm: [0; COMM_LEN],
             thread_comm: [0; COMM_LEN],
         });
-        if current_task_acts(old_state, new_state, sk_err) {
+        if current_task_acts(old_state, new_state, !tcp.is_null() && sk_err == 0) {
             actor(record);
         }
     }
@@ -139,15 +149,16 @@ pub(crate) fn count(counters: &PerCpuArray<u64>, index: u32) {
 /// task the CPU was busy with.
 ///
 /// A socket goes straight to CLOSE without an error where its process closes it with data unread, or aborts it
-/// (`__tcp_close`, `tcp_disconnect`, `net/ipv4/tcp.c`). With one it was a reset, or a timeout.
+/// (`__tcp_close`, `tcp_disconnect`, `net/ipv4/tcp.c`). With one it was a reset, or a timeout. `has_no_error`: whether
+/// that is known.
 #[inline(always)]
-fn current_task_acts(old_state: u8, new_state: u8, sk_err: Option<i32>) -> bool {
+fn current_task_acts(old_state: u8, new_state: u8, has_no_error: bool) -> bool {
     match (old_state, new_state) {
         (state::CLOSE, state::SYN_SENT | state::LISTEN)
         | (state::ESTABLISHED, state::FIN_WAIT1)
         | (state::CLOSE_WAIT, state::LAST_ACK)
         | (state::LISTEN, state::CLOSE) => true,
-        (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => sk_err == Some(0),
+        (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => has_no_error,
         _ => false,
     }
 }

@@ -124,7 +124,8 @@ fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new
     }
     // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
     submit(ctx, sk, old_state, new_state, nth, || unsafe {
-        (kernel::tuple(tcp), kernel::netns(tcp), Some((kernel::load(tcp, layout!(err)), tcp)))
+        let (tuple, netns) = (kernel::tuple(tcp), kernel::netns(tcp));
+        Fields { tuple, netns, sk_err: kernel::load(tcp, layout!(err)), tcp }
     });
 }
 
@@ -156,7 +157,12 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
             family,
             pad: 0,
         };
-        submit(ctx, sk, old_state, new_state, 0, || (tuple, 0, None));
+        submit(ctx, sk, old_state, new_state, 0, || Fields {
+            tuple,
+            netns: 0,
+            sk_err: 0,
+            tcp: core::ptr::null(),
+        });
     }
     Ok(())
 }
@@ -199,12 +205,9 @@ fn submit<C: EbpfContext>(
 ) {
     // SAFETY: no arguments.
     let ktime_ns = unsafe { bpf_ktime_get_ns() };
-    if old_state == state::LISTEN && new_state == state::SYN_RECV {
-        let (tuple, ..) = fields();
-        if tuple.remote_port == 0 {
-            hold_back(sk, ktime_ns);
-            return;
-        }
+    if old_state == state::LISTEN && new_state == state::SYN_RECV && fields().tuple.remote_port == 0 {
+        hold_back(sk, ktime_ns);
+        return;
     }
     if old_state == state::SYN_RECV
         && let Some(entered_ns) = held_back(sk)
