@@ -57,6 +57,8 @@ pub(super) enum Attached {
 /// since most hosts never are in need of them.
 pub(super) struct Guards {
     targets: Vec<targets::Target>,
+    /// Those in the form that aya takes: where transitions are many, the next guard must not be long in coming.
+    ready: Option<Btf>,
     next: &'static [&'static str],
 }
 
@@ -65,7 +67,8 @@ impl Guards {
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf) -> Option<Result<(&'static str, Attached), Refusal>> {
         let (name, rest) = self.next.split_first()?;
         self.next = rest;
-        let attached = targets::blank(&self.targets)
+        let btf = self.ready.take().map_or_else(|| targets::blank(&self.targets), Ok);
+        let attached = btf
             .map_err(|error| Refusal::BadBtf(error.to_string()))
             .and_then(|btf| tp_btf(ebpf, name, &btf))
             .and_then(|()| attach(ebpf, name));
@@ -161,7 +164,11 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let next = if tracing.len() > 1 { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
     // Where the kernel does not count what it skips, it skips nothing.
     let skips = ebpf.program(TRANSITION).is_some_and(lost::is_skipped);
-    let guards = (options.transitions && skips).then_some(Guards { targets, next });
+    let guards = (options.transitions && skips).then(|| Guards {
+        targets,
+        ready: is_second_wanted.then_some(btf),
+        next,
+    });
     let sources = vec![
         traced,
         Source::used(Feature::IterTcp),
