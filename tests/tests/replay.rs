@@ -116,7 +116,7 @@ fn record(arguments: &[&str], before: usize) -> (Finished, Finished, (u64, Vec<u
 #[test]
 fn transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it() {
     if feature::is_missing(
-        feature::TP_BTF,
+        feature::COOKIE,
         "transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it",
     ) {
         return;

@@ -138,10 +138,10 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             Source::unused(feature, NOT_NEEDED)
         } else if options.without.contains(&feature) {
             Source::unused(feature, TURNED_OFF)
-        } else if !helpers.storage.in_use() {
-            Source::unused(feature, format_args!("needs {}", Feature::Storage.name()))
         } else if !is_needed {
             Source::unused(feature, NOT_SHOWN)
+        } else if !helpers.storage.in_use() {
+            Source::unused(feature, format_args!("needs {}", Feature::Storage.name()))
         } else {
             match fentry(&mut ebpf, name, &btf) {
                 Ok(link) => {
@@ -153,8 +153,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         }
     };
     let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true);
-    let shows_replaced = options.watched_states & REPLACED_IN != 0;
-    let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced);
+    let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced(options));
     if time_wait.in_use() {
         // From here on the program on the tracepoint looks for what that one has noted.
         let mut replacements: Array<&mut MapData, u32> =
@@ -181,6 +180,11 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     Ok(Loaded { ebpf, attached, sources, tracing, guards, has_btf: true })
 }
 
+/// Whether these views show what becomes of a socket that a stand-in replaces.
+const fn shows_replaced(options: &Options) -> bool {
+    options.watched_states & REPLACED_IN != 0
+}
+
 /// The way without BTF; `why` it is taken.
 fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
     let sources = |event| {
@@ -191,7 +195,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
             Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
             Source::unused(Feature::Storage, "needs BTF"),
             Source::unused(Feature::Accept, "needs BTF"),
-            Source::unused(Feature::TimeWait, "needs BTF"),
+            Source::unused(Feature::TimeWait, if shows_replaced(options) { "needs BTF" } else { NOT_SHOWN }),
         ]
     };
     if !options.transitions {
