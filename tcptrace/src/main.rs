@@ -40,13 +40,7 @@ fn main() -> ExitCode {
     // clap ends the program with 2 for wrong usage, with 0 after --help.
     let plan = Cli::parse().plan();
     if let Some(file) = &plan.replay {
-        return match replay(&plan, file) {
-            Ok(status) => status,
-            Err(failure) => {
-                say(failure);
-                FAILED.into()
-            }
-        };
+        return status(replay(&plan, file));
     }
     let options = Options {
         watched_states: plan.policy.followed,
@@ -64,24 +58,27 @@ fn main() -> ExitCode {
             return REFUSED.into();
         }
     };
-    match run(&plan, kernel) {
-        Ok(false) => ExitCode::SUCCESS,
-        Ok(true) => STUCK.into(),
-        Err(failure) => {
-            say(failure);
-            FAILED.into()
-        }
-    }
+    status(run(&plan, kernel))
 }
 
-/// Runs. Says whether `--once` found stuck sockets.
-fn run(plan: &Plan, kernel: Kernel) -> Result<bool, Failure> {
+/// The exit status, and a word on stderr where something failed.
+fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
+    ended.unwrap_or_else(|failure| {
+        say(failure);
+        FAILED.into()
+    })
+}
+
+/// Runs, or looks once.
+fn run(plan: &Plan, kernel: Kernel) -> Result<ExitCode, Failure> {
     let (format, output) = stdout(plan)?;
     if plan.once {
-        return once::run(plan, kernel, output, format);
+        let is_stuck = once::run(plan, kernel, output, format)?;
+        return Ok(if is_stuck { STUCK.into() } else { ExitCode::SUCCESS });
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(session::run(plan, kernel, output, format)).map(|()| false)
+    runtime.block_on(session::run(plan, kernel, output, format))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Replays a recording.

@@ -10,8 +10,7 @@ use crate::{
     diagnostics::say,
     kernel::Kernel,
     output::Output,
-    report::{self, Event, Record, Reporter},
-    rollup::Rollup,
+    report::{self, Event, Record},
     session::{Failure, finish, greet, start_record},
     sink::{Format, Sink},
     tracker::Tracker,
@@ -24,10 +23,7 @@ use crate::{
 /// See [`Failure`]. A reader that has gone is none.
 pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> Result<bool, Failure> {
     let started_ns = clock::monotonic_ns();
-    let threshold_ns = plan.policy.threshold_ns;
-    let reporter = Reporter::new(plan.views, threshold_ns);
-    let rollup = Rollup::new(started_ns, threshold_ns);
-    let mut sink = Sink::new(reporter, rollup, plan.filter.clone(), format, output, plan.count);
+    let mut sink = Sink::new(plan, started_ns, format, output);
 
     let watched = plan.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;

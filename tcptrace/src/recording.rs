@@ -111,19 +111,15 @@ impl<R: BufRead> Recording<R> {
         if read == 0 {
             return Ok(None);
         }
-        if bytes.pop_if(|last| *last == b'\n').is_none() {
-            // Whole lines are written; one without an end may be whole all the same, if it was put there by hand.
-            return Err(if read as u64 == LONGEST_LINE {
-                What::Long
-            } else if parse(bytes.clone())
-                .is_err_and(|what| matches!(&what, What::NoRecord(why) if why.is_eof()))
-            {
-                What::CutOff
-            } else {
-                return parse(bytes).map(Some);
-            });
+        let has_end = bytes.pop_if(|last| *last == b'\n').is_some();
+        if !has_end && read as u64 == LONGEST_LINE {
+            return Err(What::Long);
         }
-        parse(bytes).map(Some)
+        // Lines are written whole; one without an end may be whole all the same, if it was put there by hand.
+        parse(bytes).map(Some).map_err(|what| match what {
+            What::NoRecord(why) if !has_end && why.is_eof() => What::CutOff,
+            what => what,
+        })
     }
 }
 

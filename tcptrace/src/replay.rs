@@ -17,11 +17,11 @@ use crate::{
     diagnostics::say,
     output::Output,
     recording::{Began, Line, Recording, Said},
-    report::{self, Event, Evidence, LostReason, Owner, OwnerHow, Record, Reporter, Stuck, Transition},
-    rollup::{Condition, ProcessId, Rollup},
+    report::{self, Event, Evidence, LostReason, Owner, OwnerHow, Record, Stuck, Transition},
+    rollup::{Condition, ProcessId},
     session::{Failure, finish},
     sink::{Format, Sink},
-    tracker::{Actor, Finding, Left, Tracker, signs},
+    tracker::{Actor, Finding, Left, Policy, Tracker, signs},
 };
 
 /// Lines may be out of order by as much as records of several processors in one ring are, nanoseconds.
@@ -32,14 +32,10 @@ const DISORDER_NS: u64 = 100_000_000;
 /// # Errors
 /// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
 pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> Result<(), Failure> {
-    let threshold_ns = plan.policy.threshold_ns;
-    let reporter = Reporter::new(plan.views, threshold_ns);
-    let rollup = Rollup::new(0, threshold_ns);
-    let sink = Sink::without_a_host(reporter, rollup, plan.filter.clone(), format, output, plan.count);
     let mut replay = Replay {
+        policy: plan.policy,
         tracker: Tracker::new(plan.policy),
-        anew: || Tracker::new(plan.policy),
-        sink,
+        sink: Sink::new(plan, 0, format, output).without_a_host(),
         seen: FxHashMap::default(),
         names: FxHashMap::default(),
         began_ns: None,
@@ -56,10 +52,9 @@ pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> 
     replay.end().and(read)
 }
 
-struct Replay<F> {
+struct Replay {
+    policy: Policy,
     tracker: Tracker,
-    /// Makes a tracker that knows no socket yet.
-    anew: F,
     sink: Sink,
     /// What was last recorded of each stuck socket, as long as it is in that state.
     seen: FxHashMap<u64, Box<Stuck>>,
@@ -70,7 +65,7 @@ struct Replay<F> {
     now_ns: u64,
 }
 
-impl<F: Fn() -> Tracker> Replay<F> {
+impl Replay {
     fn is_done(&self) -> bool {
         self.sink.is_done() || self.sink.output.has_ended()
     }
@@ -131,7 +126,7 @@ impl<F: Fn() -> Tracker> Replay<F> {
         if self.began_ns.is_some() {
             self.judge(self.now_ns);
             self.tell(self.sink.rollup.all());
-            self.tracker = (self.anew)();
+            self.tracker = Tracker::new(self.policy);
             self.seen.clear();
             self.sink.rollup.begin(mono_ns);
         }

@@ -7,8 +7,9 @@ use tcptrace_common::{Transition, state};
 
 use crate::{
     age::Since,
+    cli::Plan,
     clock::{self, WallClock},
-    filter::{Admission, Filter},
+    filter::Admission,
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
     report::{
@@ -50,40 +51,26 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// Nothing handed over yet; `left` records of the views are wanted, or all.
-    pub(crate) fn new(
-        reporter: Reporter,
-        rollup: Rollup,
-        filter: Filter,
-        format: Format,
-        output: Output,
-        left: Option<u64>,
-    ) -> Self {
-        let wall = WallClock::now();
+    /// For a run that began at `began_ns`; nothing handed over yet.
+    pub(crate) fn new(plan: &Plan, began_ns: u64, format: Format, output: Output) -> Self {
+        let Plan { views, policy, filter, count, .. } = plan;
         Self {
-            rollup,
-            admission: Admission::by(filter, reporter.views().lives),
-            reporter,
+            reporter: Reporter::new(*views, policy.threshold_ns),
+            rollup: Rollup::new(began_ns, policy.threshold_ns),
+            admission: Admission::by(filter.clone(), views.lives),
             processes: Some(ProcessCache::default()),
             format,
             output,
             lines: Vec::new(),
-            wall,
-            left,
+            wall: WallClock::now(),
+            left: *count,
             dropped: 0,
         }
     }
 
     /// The same for records of another host, or another time: nothing is looked up.
-    pub(crate) fn without_a_host(
-        reporter: Reporter,
-        rollup: Rollup,
-        filter: Filter,
-        format: Format,
-        output: Output,
-        left: Option<u64>,
-    ) -> Self {
-        Self { processes: None, ..Self::new(reporter, rollup, filter, format, output, left) }
+    pub(crate) fn without_a_host(self) -> Self {
+        Self { processes: None, ..self }
     }
 
     /// Whether people read along.

@@ -277,11 +277,23 @@ impl Tracker {
                 self.vanish(cookie, walk.started_ns, found);
                 continue;
             }
-            found(Finding::Stuck { cookie, socket, seen_ns: socket.heard_ns });
-            let again =
-                self.policy.remind_ns.map_or(NEVER, |remind| socket.heard_ns.saturating_add(remind.max(1)));
-            self.replace(cookie, Socket { reported: true, due_ns: again, ..socket });
+            self.find_stuck(cookie, socket, socket.heard_ns, 0, found);
         }
+    }
+
+    /// Finds a socket stuck, seen so then, and again after the interval of reminders, but not before `not_before_ns`.
+    fn find_stuck(
+        &mut self,
+        cookie: u64,
+        socket: Socket,
+        seen_ns: u64,
+        not_before_ns: u64,
+        found: &mut impl FnMut(Finding),
+    ) {
+        found(Finding::Stuck { cookie, socket, seen_ns });
+        let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
+        let due_ns = self.policy.remind_ns.map_or(NEVER, again);
+        self.replace(cookie, Socket { reported: true, due_ns, ..socket });
     }
 
     /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
@@ -313,12 +325,9 @@ impl Tracker {
         else {
             return false;
         };
+        // Where the stream is silent for long, one reminder is enough.
         let seen_ns = socket.due_ns.max(socket.heard_ns);
-        found(Finding::Stuck { cookie, socket, seen_ns });
-        // Where the stream is silent for long, once is enough.
-        let next = |remind| seen_ns.saturating_add(remind).max(until_ns.saturating_add(1));
-        let again = self.policy.remind_ns.map_or(NEVER, next);
-        self.replace(cookie, Socket { reported: true, due_ns: again, ..socket });
+        self.find_stuck(cookie, socket, seen_ns, until_ns.saturating_add(1), found);
         true
     }
 

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 /// `BTF_MAGIC`, in this machine's byte order.
-const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
+pub(super) const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
 /// `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
 pub(super) const HEADER_BYTES: usize = 24;
 /// Of a type, without what follows it for its kind; likewise of a member.
@@ -201,72 +201,26 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
+pub(super) mod blob;
+
+#[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{blob::Blob, *};
 
     const FORWARD: u32 = 7;
     const INT: u32 = 1;
 
-    /// BTF being written.
-    #[derive(Default)]
-    struct Blob {
-        types: Vec<u32>,
-        strings: Vec<u8>,
-    }
-
-    impl Blob {
-        fn name(&mut self, name: &str) -> u32 {
-            if self.strings.is_empty() {
-                self.strings.push(0);
-            }
-            if name.is_empty() {
-                return 0;
-            }
-            let at = self.strings.len();
-            self.strings.extend(name.bytes().chain([0]));
-            at as u32
-        }
-
-        fn plain(&mut self, kind: u32, name: &str, to: u32) {
-            let name = self.name(name);
-            self.types.extend([name, kind << 24, to]);
-            if kind == INT {
-                self.types.push(32);
-            }
-        }
-
-        /// Members as (name, type, offset in bits).
-        fn composite(&mut self, kind: u32, name: &str, flag: u32, members: &[(&str, u32, u32)]) {
-            let name = self.name(name);
-            self.types.extend([name, flag << 31 | kind << 24 | members.len() as u32, 0]);
-            for (member, of, bits) in members {
-                let member = self.name(member);
-                self.types.extend([member, *of, *bits]);
-            }
-        }
-
-        fn bytes(&self) -> Vec<u8> {
-            let types: &[u8] = bytemuck::cast_slice(&self.types);
-            let lengths = [types.len() as u32, types.len() as u32, self.strings.len() as u32];
-            let mut bytes = [&MAGIC[..], &[1, 0]].concat();
-            for word in [24, 0].into_iter().chain(lengths) {
-                bytes.extend(word.to_ne_bytes());
-            }
-            [&bytes, types, &self.strings].concat()
-        }
-    }
-
     fn example() -> Vec<u8> {
         let mut blob = Blob::default();
-        blob.plain(INT, "int", 4); // 1
-        blob.composite(STRUCT, "sock", 0, &[]); // 2: an empty one of the same name
-        blob.composite(UNION, "", 0, &[("port", 1, 0), ("hash", 1, 0)]); // 3
-        blob.composite(STRUCT, "common", 0, &[("family", 1, 0), ("", 3, 32), ("odd", 1, 65)]); // 4
-        blob.plain(TYPEDEF, "common_t", 4); // 5
-        blob.plain(CONST, "", 5); // 6
-        blob.composite(STRUCT, "sock", 1, &[("flags", 1, 3 << 24 | 8), ("inner", 6, 64)]); // 7
-        blob.plain(FUNC, "sock", 1); // 8
-        blob.plain(FORWARD, "other", 0); // 9
+        blob.add("int", INT, 4, &[32]); // 1
+        blob.composite("sock", &[]); // 2: an empty one of the same name
+        blob.composite_of("", UNION, 0, &[("port", 1, 0), ("hash", 1, 0)]); // 3
+        blob.composite("common", &[("family", 1, 0), ("", 3, 32), ("odd", 1, 65)]); // 4
+        blob.add("common_t", TYPEDEF, 4, &[]); // 5
+        blob.add("", CONST, 5, &[]); // 6
+        blob.composite_of("sock", STRUCT, 1, &[("flags", 1, 3 << 24 | 8), ("inner", 6, 64)]); // 7
+        blob.add("sock", FUNC, 1, &[]); // 8
+        blob.add("other", FORWARD, 0, &[]); // 9
         blob.bytes()
     }
 
@@ -294,15 +248,15 @@ mod tests {
             assert!(matches!(cut, Err(BadBtf::Magic | BadBtf::Short)), "{length}: {cut:?}");
         }
         let mut blob = Blob::default();
-        blob.plain(31, "new", 0);
+        blob.add("new", 31, 0, &[]);
         assert_eq!(Btf::parse(&blob.bytes(), &[]).map(|_| ()), Err(BadBtf::Kind { id: 1, kind: 31 }));
     }
 
     #[test]
     fn types_that_lead_to_themselves_end_somewhere() {
         let mut blob = Blob::default();
-        blob.composite(STRUCT, "sock", 0, &[("", 1, 0), ("", 1, 0), ("to", 2, 0)]); // 1: in itself, twice
-        blob.plain(TYPEDEF, "loop", 2); // 2
+        blob.composite("sock", &[("", 1, 0), ("", 1, 0), ("to", 2, 0)]); // 1: in itself, twice
+        blob.add("loop", TYPEDEF, 2, &[]); // 2
         let raw = blob.bytes();
         let btf = Btf::parse(&raw, &[(STRUCT, "sock")]).expect("it is good");
         assert_eq!(btf.offset(1, "to.x"), None);

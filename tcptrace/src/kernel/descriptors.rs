@@ -31,7 +31,8 @@ pub(super) fn ticks(ns: u64) -> u64 {
     ns / tick_ns()
 }
 
-fn tick_ns() -> u64 {
+/// Length of a clock tick as `/proc` counts them, nanoseconds.
+pub(super) fn tick_ns() -> u64 {
     1_000_000_000 / rustix::param::clock_ticks_per_second()
 }
 

@@ -2,63 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::{layout, targets};
+use super::{
+    btf::{STRUCT, TYPEDEF, blob::Blob},
+    layout, targets,
+};
 
 const KIND_INT: u32 = 1;
-const KIND_STRUCT: u32 = 4;
-const KIND_TYPEDEF: u32 = 8;
-
-/// Types and strings in the form of `Documentation/bpf/btf.rst`.
-#[derive(Clone, Default)]
-struct Blob {
-    types: Vec<u32>,
-    strings: Vec<u8>,
-    count: u32,
-}
-
-impl Blob {
-    fn string(&mut self, text: &str) -> u32 {
-        if self.strings.is_empty() {
-            self.strings.push(0);
-        }
-        if text.is_empty() {
-            return 0;
-        }
-        let at = self.strings.len() as u32;
-        self.strings.extend_from_slice(text.as_bytes());
-        self.strings.push(0);
-        at
-    }
-
-    /// A type of that kind with these words after its header; its id.
-    fn add(&mut self, name: &str, kind: u32, size_or_type: u32, more: &[u32]) -> u32 {
-        let name = self.string(name);
-        let members = if kind == KIND_STRUCT { more.len() as u32 / 3 } else { 0 };
-        self.types.extend([name, kind << 24 | members, size_or_type]);
-        self.types.extend_from_slice(more);
-        self.count += 1;
-        self.count
-    }
-
-    /// A struct with these members: name, type, offset in bits.
-    fn composite(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
-        let mut words = Vec::new();
-        for (name, id, bits) in members {
-            words.extend([self.string(name), *id, *bits]);
-        }
-        self.add(name, KIND_STRUCT, 8, &words)
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let types: &[u8] = bytemuck::cast_slice(&self.types);
-        let mut bytes = 0xeb9f_u16.to_ne_bytes().to_vec();
-        bytes.extend([1, 0]);
-        for word in [24, 0, types.len() as u32, types.len() as u32, self.strings.len() as u32] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        [&bytes, types, &self.strings].concat()
-    }
-}
 
 /// Every field that can be asked for, in structs within structs as `layout.rs` walks them.
 fn whole() -> Blob {
@@ -74,7 +23,7 @@ fn whole() -> Blob {
         "sock_common",
         &["skc_family", "skc_state", "skc_dport", "skc_daddr", "skc_rcv_saddr", "skc_num"],
     );
-    let common = blob.add("common_t", KIND_TYPEDEF, common, &[]);
+    let common = blob.add("common_t", TYPEDEF, common, &[]);
     blob.composite(
         "sock",
         &[
@@ -103,7 +52,7 @@ fn whole() -> Blob {
     );
     fields(&mut blob, "cred", &["uid"]);
     fields(&mut blob, "inet_timewait_sock", &["tw_substate"]);
-    blob.add("btf_trace_inet_sock_set_state", KIND_TYPEDEF, int, &[]);
+    blob.add("btf_trace_inet_sock_set_state", TYPEDEF, int, &[]);
     blob
 }
 
@@ -135,7 +84,7 @@ fn type_information_that_is_cut_off_is_an_error_that_says_so() {
 fn types_that_go_round_in_circles_end_the_search() {
     // A typedef of itself.
     let mut blob = Blob::default();
-    let itself = blob.add("loop_t", KIND_TYPEDEF, 1, &[]);
+    let itself = blob.add("loop_t", TYPEDEF, 1, &[]);
     blob.composite("sock", &[("__sk_common", itself, 0)]);
     assert!(read(&blob.bytes()).expect_err("no common").contains("skc_family"));
 
@@ -186,7 +135,7 @@ fn word() -> impl Strategy<Value = u32> {
     prop_oneof![
         0_u32..60,
         (0_u32..24, 0_u32..5).prop_map(|(kind, members)| kind << 24 | members),
-        any::<u16>().prop_map(|members| KIND_STRUCT << 24 | u32::from(members)),
+        any::<u16>().prop_map(|members| STRUCT << 24 | u32::from(members)),
         any::<u32>(),
         Just(u32::MAX),
     ]

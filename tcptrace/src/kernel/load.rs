@@ -127,8 +127,10 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let mut tracing = vec![TRANSITION];
     // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
     // would cost as much again. It comes when something is skipped all the same.
-    let is_second_wanted = options.transitions && options.watched_states == state::ALL;
-    if is_second_wanted && ebpf.program(TRANSITION).is_some_and(lost::is_skipped) {
+    // Where the kernel does not count what it skips, it skips nothing.
+    let may_skip = options.transitions && ebpf.program(TRANSITION).is_some_and(lost::is_skipped);
+    let has_second = may_skip && options.watched_states == state::ALL;
+    if has_second {
         tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
         attached.push(Attached::Transition(attach(&mut ebpf, SKIPPED_TRANSITION)?));
         tracing.push(SKIPPED_TRANSITION);
@@ -160,14 +162,8 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
             ebpf.map_mut("REPLACEMENTS").ok_or_else(|| absent("REPLACEMENTS"))?.try_into().map_err(setup)?;
         replacements.set(0, 1, 0).map_err(setup)?;
     }
-    let next = if tracing.len() > 1 { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
-    // Where the kernel does not count what it skips, it skips nothing.
-    let skips = ebpf.program(TRANSITION).is_some_and(lost::is_skipped);
-    let guards = (options.transitions && skips).then(|| Guards {
-        targets,
-        ready: is_second_wanted.then_some(btf),
-        next,
-    });
+    let next = if has_second { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
+    let guards = may_skip.then(|| Guards { targets, ready: has_second.then_some(btf), next });
     let sources = vec![
         traced,
         Source::used(Feature::IterTcp),

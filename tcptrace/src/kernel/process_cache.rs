@@ -3,7 +3,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{descriptors::start_ticks, procfs::Process};
+use super::{
+    descriptors::{start_ticks, tick_ns},
+    procfs::Process,
+};
 use crate::clock;
 
 /// For so long a process is taken for the same one that had its pid, nanoseconds.
@@ -41,8 +44,7 @@ impl ProcessCache {
     pub(crate) fn find_from(&mut self, pid: u32, then_ns: u64, now_ns: u64) -> Option<&Process> {
         self.get(pid, now_ns);
         let known = self.known.get(&pid)?;
-        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        let started_ns = known.start_ticks?.saturating_mul(tick_ns);
+        let started_ns = known.start_ticks?.saturating_mul(tick_ns());
         (started_ns <= clock::since_boot_ns(then_ns)).then_some(&known.process)
     }
 

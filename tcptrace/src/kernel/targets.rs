@@ -6,7 +6,7 @@
 
 use aya::{Btf, Endianness};
 
-use super::btf::{self, FUNC, HEADER_BYTES, TYPE_BYTES, TYPEDEF, Wanted};
+use super::btf::{self, FUNC, HEADER_BYTES, MAGIC, TYPE_BYTES, TYPEDEF, Wanted};
 
 /// A forward declaration: what a placeholder is (`include/uapi/linux/btf.h`).
 const FORWARD: u32 = 7;
@@ -36,7 +36,7 @@ pub(super) fn blank(targets: &[Target]) -> Result<Btf, aya::BtfError> {
     let count = targets.last().map_or(0, |(id, ..)| *id);
     let mut strings = vec![0];
     let mut blob = Vec::with_capacity(HEADER_BYTES + TYPE_BYTES * count as usize + 256);
-    blob.extend_from_slice(&0xeb9f_u16.to_ne_bytes()); // magic
+    blob.extend_from_slice(&MAGIC);
     blob.extend_from_slice(&[1, 0]); // version, flags
     let put = |blob: &mut Vec<u8>, words: &[u32]| {
         words.iter().for_each(|word| blob.extend_from_slice(&word.to_ne_bytes()));
