@@ -15,6 +15,7 @@
     reason = "the entry points, which the macro makes public again without their docs"
 )]
 
+mod guard;
 mod identity;
 mod kernel;
 mod life;
@@ -35,7 +36,7 @@ use aya_ebpf::{
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
-    transition::record(&ctx, sk, old_state, new_state);
+    transition::see_to(&ctx, sk, old_state, new_state, 0);
     0
 }
 
@@ -43,7 +44,7 @@ pub fn transition(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
-    transition::take_over(&ctx, sk, old_state, new_state, 1);
+    transition::see_to(&ctx, sk, old_state, new_state, 1);
     0
 }
 
@@ -51,7 +52,7 @@ pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn twice_skipped(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
-    transition::take_over(&ctx, sk, old_state, new_state, 2);
+    transition::see_to(&ctx, sk, old_state, new_state, 2);
     0
 }
 

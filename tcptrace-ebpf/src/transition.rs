@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
+    helpers::{bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
     macros::map,
     maps::PerCpuArray,
     programs::TracePointContext,
@@ -12,10 +12,10 @@ use aya_ebpf::{
 use tcptrace_common::{AF_INET6, Tuple, state, v4_mapped};
 
 use crate::{
-    identity,
+    guard, identity,
     kernel::{self, config, layout},
     origin,
-    ring::{Fields, count, write},
+    ring::{Fields, write},
 };
 
 /// `include/uapi/linux/in.h`
@@ -28,69 +28,13 @@ macro_rules! event {
     };
 }
 
-/// For which task the first program on the tracepoint has last run on this CPU, and the second: until the next one in
-/// the row, which runs for the same event at once, has seen it. 0: none.
-#[map]
-static HAS_RUN: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
-
-/// Transitions that the second program recorded, and the third, counted per CPU.
-#[map]
-static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
-
-/// Writes the record of one transition, where it is one of TCP that is watched, and remembers who opens a socket.
+/// Sees to one transition as the `nth` program on the tracepoint (the first is 0): writes its record, where it is one of
+/// TCP that is watched, and remembers who opens a socket.
 #[inline(always)]
-pub(crate) fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8) {
-    if concerns_us(sk, old_state, new_state) {
-        take(ctx, sk, old_state, new_state, 0);
-        has_run(0);
-    }
-}
-
-/// The same, as the `nth` program on the tracepoint (the first is 0), for a transition for which the kernel did not run
-/// the one before, because that was at work on this CPU already: an interrupt's packet, or from Linux 7 on another
-/// task, came in between.
-///
-/// The other way round, if something comes in between the two programs of one event, both write it:
-/// [`tcptrace_common::TAKEN_OVER`] tells user space to look.
-#[inline(always)]
-pub(crate) fn take_over<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
-    if !concerns_us(sk, old_state, new_state) {
-        return;
-    }
-    if !ran_for_this(nth - 1) {
-        count(&TAKEN_OVER, nth - 1);
+pub(crate) fn see_to<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
+    if concerns_us(sk, old_state, new_state) && guard::falls_to(nth, sk, old_state, new_state) {
         take(ctx, sk, old_state, new_state, nth);
     }
-    if nth == 1 {
-        has_run(nth);
-    }
-}
-
-/// Tells the next program that the `nth` has run.
-#[inline(always)]
-fn has_run(nth: u32) {
-    if let Some(task) = HAS_RUN.get_ptr_mut(nth) {
-        // SAFETY: this CPU's own slot.
-        unsafe { *task = this_task() };
-    }
-}
-
-/// Whether the `nth` program has run for this event, which it is asked once.
-#[inline(always)]
-fn ran_for_this(nth: u32) -> bool {
-    let Some(task) = HAS_RUN.get_ptr_mut(nth) else { return false };
-    // SAFETY: this CPU's own slot.
-    unsafe {
-        let ran = *task == this_task();
-        *task = 0;
-        ran
-    }
-}
-
-/// Never 0, which the idle task's ids are.
-#[inline(always)]
-fn this_task() -> u64 {
-    bpf_get_current_pid_tgid() | 1 << 63
 }
 
 /// Whether there is something to do. A closed socket's identity is forgotten all the same.
@@ -109,7 +53,7 @@ fn take<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8
     {
         origin::remember(sk, how);
     }
-    if is_watched && !is_none(old_state, new_state) {
+    if is_watched {
         record_watched(ctx, sk, old_state, new_state, nth);
     }
 }
@@ -138,7 +82,6 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
         let new_state = ctx.read_at::<u32>(event!(new_state))? as u8;
         let sk: *const c_void = ctx.read_at(event!(socket))?;
         if is_unwatched(sk, old_state, new_state)
-            || is_none(old_state, new_state)
             || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP
         {
             return Ok(());
@@ -177,16 +120,11 @@ fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
     !is_watched
 }
 
-/// Whether nothing changes: so it is where a process closes a socket that is closing already (`tcp_close_state`,
-/// `net/ipv4/tcp.c`).
-#[inline(always)]
-const fn is_none(old_state: u8, new_state: u8) -> bool {
-    old_state == new_state
-}
-
+/// Whether somebody wants it. Nothing changes where a process closes a socket that is closing already
+/// (`tcp_close_state`, `net/ipv4/tcp.c`).
 #[inline(always)]
 fn is_watched(old_state: u8, new_state: u8) -> bool {
-    config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) != 0
+    old_state != new_state && config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) != 0
 }
 
 /// Takes one transition, of which `fields` gives what is read of the socket, and writes its record.

@@ -1,0 +1,73 @@
+//! Which transitions the programs on the tracepoint have seen to, so that each is seen to once.
+//!
+//! The kernel does not run a program that is at work on this CPU already (`__bpf_trace_run`,
+//! `kernel/trace/bpf_trace.c`): a packet that interrupts it, or from Linux 7 on another task, can change a socket's
+//! state meanwhile. The second program on the tracepoint does what the first was kept from, and the third what both
+//! were. Each leaves a mark for the next one in the row: of the transition, not of the task or the moment, because
+//! any number of others may begin and end between two programs of one transition.
+//!
+//! A mark can be gone before the next program looks, where another socket's took its place or the task went to another
+//! CPU. Then a transition is told twice: [`tcptrace_common::TAKEN_OVER`] tells user space to look.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+
+use crate::ring::count;
+
+/// Sockets whose addresses differ little have marks of their own.
+const MARKS: usize = 64;
+
+/// What the first program leaves for the two others, and the second for the third; 0: nothing.
+#[repr(C)]
+struct Marks {
+    first: [u64; MARKS],
+    second: [u64; MARKS],
+}
+
+#[map]
+static SEEN: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
+
+/// Transitions that the second program recorded, and the third, counted per CPU.
+#[map]
+static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+
+/// Whether it falls to the `nth` program (the first is 0) to see to this transition; the next ones will know.
+#[inline(always)]
+pub(crate) fn falls_to(nth: u32, sk: *const c_void, old_state: u8, new_state: u8) -> bool {
+    let Some(marks) = SEEN.get_ptr_mut(0) else { return nth == 0 };
+    // The verifier lets nobody calculate with a pointer, but for what is between two of them.
+    let distance = (sk as usize).wrapping_sub(marks as usize) as u64;
+    let mark = distance.rotate_left(16) ^ u64::from(old_state) << 8 ^ u64::from(new_state);
+    // A `struct tcp_sock` takes more than 2048 bytes.
+    let place = (distance >> 11) as usize % MARKS;
+    // SAFETY: this CPU's own marks. Who interrupts us leaves marks of other sockets: this one is locked.
+    let (first, second) = unsafe { (&mut (*marks).first[place], &mut (*marks).second[place]) };
+    match nth {
+        0 => {
+            *first = mark;
+            return true;
+        }
+        1 => *second = mark,
+        _ => {
+            if take(second, mark) {
+                return false;
+            }
+        }
+    }
+    if take(first, mark) {
+        return false;
+    }
+    count(&TAKEN_OVER, nth - 1);
+    true
+}
+
+/// Whether this mark is there; not any more.
+#[inline(always)]
+fn take(place: &mut u64, mark: u64) -> bool {
+    let is_there = *place == mark;
+    if is_there {
+        *place = 0;
+    }
+    is_there
+}
