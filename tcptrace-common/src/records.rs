@@ -5,10 +5,10 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::COMM_LEN;
 
-/// In [`Transition::flags`]: the current task is the one that acted, so `pid` … `thread_comm` mean something.
+/// In [`Transition::flags`]: `task` is the one that acted.
 pub const ACTOR_KNOWN: u8 = 1;
 
-/// In [`Transition::flags`]: `comm` is the process's name. Without kernel BTF only the thread's can be read.
+/// In [`Transition::flags`] and [`Origin::flags`]: [`Task::comm`] is known. Without kernel BTF it cannot be read.
 pub const PROCESS_NAMED: u8 = 2;
 
 /// In [`Transition::flags`]: written by a program that stands in for the first one. Where something came in between the
@@ -21,6 +21,9 @@ pub const EXITING: u8 = 8;
 /// In [`Transition::flags`]: the socket is gone. What is in the new state, TIME_WAIT or FIN_WAIT2, is the kernel's small
 /// stand-in for it, which no process holds.
 pub const REPLACED: u8 = 16;
+
+/// In [`Transition::flags`]: no task acted; `task` is the one that accepted or connected the socket.
+pub const ORIGIN_KNOWN: u8 = 32;
 
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
@@ -47,6 +50,22 @@ pub struct Tuple {
     pub pad: u16,
 }
 
+/// A task, a thread of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Task {
+    /// Thread group id, in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id, likewise.
+    pub tid: u32,
+    /// Real user id, in the initial user namespace.
+    pub uid: u32,
+    /// The process's name (its thread group leader's), NUL-padded, any bytes.
+    pub comm: [u8; COMM_LEN],
+    /// The thread's name, likewise.
+    pub thread_comm: [u8; COMM_LEN],
+}
+
 /// One state change of one TCP socket, from `sock:inet_sock_set_state` (`net/ipv4/af_inet.c`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -65,30 +84,22 @@ pub struct Transition {
     pub old_state: u8,
     /// See [`crate::state`].
     pub new_state: u8,
-    /// [`ACTOR_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`], [`EXITING`] and [`REPLACED`], or 0.
+    /// [`ACTOR_KNOWN`] or [`ORIGIN_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`], [`EXITING`] and [`REPLACED`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u8,
-    /// Thread group id of the task that acted, in the initial pid namespace.
-    pub pid: u32,
-    /// Thread id of the task that acted, likewise.
-    pub tid: u32,
-    /// Real user id of the task that acted, in the initial user namespace.
-    pub uid: u32,
-    /// The process's name (its thread group leader's), NUL-padded, any bytes.
-    pub comm: [u8; COMM_LEN],
-    /// The name of the thread that acted, likewise.
-    pub thread_comm: [u8; COMM_LEN],
+    /// Who acted, or else brought the socket into its process; all 0 where neither is known.
+    pub task: Task,
 }
 
 /// [`Origin::how`]: nothing is known of where the socket came from.
-pub const UNKNOWN_ORIGIN: u32 = 0;
+pub const UNKNOWN_ORIGIN: u8 = 0;
 /// [`Origin::how`]: the task called connect(2).
-pub const CONNECTED: u32 = 1;
+pub const CONNECTED: u8 = 1;
 /// [`Origin::how`]: the task called accept(2).
-pub const ACCEPTED: u32 = 2;
+pub const ACCEPTED: u8 = 2;
 /// [`Origin::how`]: the task called listen(2).
-pub const LISTENED: u32 = 3;
+pub const LISTENED: u8 = 3;
 
 /// Who brought a socket into a process: the kernel keeps it with the socket.
 #[repr(C)]
@@ -96,17 +107,17 @@ pub const LISTENED: u32 = 3;
 pub struct Origin {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub ktime_ns: u64,
-    /// Thread group id, in the initial pid namespace.
-    pub pid: u32,
-    /// Thread id, likewise.
-    pub tid: u32,
+    /// Who it was.
+    pub task: Task,
     /// [`CONNECTED`], [`ACCEPTED`], [`LISTENED`] or [`UNKNOWN_ORIGIN`].
-    pub how: u32,
+    pub how: u8,
     /// Where the kernel is about to replace the socket by a stand-in, the state that this is in: TIME_WAIT or FIN_WAIT2.
     /// Else 0.
-    pub stand_in: u32,
-    /// The thread's name, NUL-padded, any bytes.
-    pub thread_comm: [u8; COMM_LEN],
+    pub stand_in: u8,
+    /// [`PROCESS_NAMED`] or 0.
+    pub flags: u8,
+    /// Always 0.
+    pub pad: u8,
 }
 
 /// A counter that the running kernel does not have, in [`Counters`]: the highest number of its size.
@@ -221,9 +232,10 @@ pub struct HolderRow {
 
 const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
 const _: () = assert!(size_of::<Transition>() == 112 && align_of::<Transition>() == 8);
+const _: () = assert!(size_of::<Task>() == 44 && align_of::<Task>() == 4);
 const _: () = assert!(size_of::<Counters>() == 40 && align_of::<Counters>() == 8);
-const _: () = assert!(size_of::<Closing>() == 192 && align_of::<Closing>() == 8);
-const _: () = assert!(size_of::<Origin>() == 40 && align_of::<Origin>() == 8);
+const _: () = assert!(size_of::<Closing>() == 208 && align_of::<Closing>() == 8);
+const _: () = assert!(size_of::<Origin>() == 56 && align_of::<Origin>() == 8);
 const _: () = assert!(size_of::<SocketRow>() == 96 && align_of::<SocketRow>() == 8);
-const _: () = assert!(size_of::<FoundSocket>() == 136 && align_of::<FoundSocket>() == 8);
-const _: () = assert!(size_of::<HolderRow>() == 176 && align_of::<HolderRow>() == 8);
+const _: () = assert!(size_of::<FoundSocket>() == 152 && align_of::<FoundSocket>() == 8);
+const _: () = assert!(size_of::<HolderRow>() == 192 && align_of::<HolderRow>() == 8);

@@ -22,6 +22,7 @@ mod life;
 mod origin;
 mod ring;
 mod row;
+mod task;
 mod transition;
 
 use core::ffi::c_void;

@@ -13,30 +13,31 @@ use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::SkStorage,
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        bpf_ktime_get_ns,
         generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
     },
-    macros::{btf_map, map},
-    maps::Array,
+    macros::btf_map,
 };
-use tcptrace_common::{COMM_LEN, CONNECTED, LISTENED, Origin, UNKNOWN_ORIGIN, state};
+use tcptrace_common::{COMM_LEN, CONNECTED, LISTENED, Origin, PROCESS_NAMED, Task, UNKNOWN_ORIGIN, state};
 
-use crate::kernel::config;
+use crate::{kernel::config, task};
 
 #[btf_map]
 static ORIGINS: SkStorage<Origin> = SkStorage::new();
 
-/// 1 where [`replaced_by`] is called for each socket that is replaced: user space says so.
-#[map]
-static REPLACEMENTS: Array<u32> = Array::with_max_entries(1, 0);
-
 /// Of a socket that nothing is remembered of.
-static UNKNOWN: Origin =
-    Origin { ktime_ns: 0, pid: 0, tid: 0, how: UNKNOWN_ORIGIN, stand_in: 0, thread_comm: [0; COMM_LEN] };
+pub(crate) static UNKNOWN: Origin = Origin {
+    ktime_ns: 0,
+    task: Task { pid: 0, tid: 0, uid: 0, comm: [0; COMM_LEN], thread_comm: [0; COMM_LEN] },
+    how: UNKNOWN_ORIGIN,
+    stand_in: 0,
+    flags: 0,
+    pad: 0,
+};
 
 /// What the current task does to a socket of which this transition is the beginning.
 #[inline(always)]
-pub(crate) const fn opening(old_state: u8, new_state: u8) -> Option<u32> {
+pub(crate) const fn opening(old_state: u8, new_state: u8) -> Option<u8> {
     match (old_state, new_state) {
         (state::CLOSE, state::SYN_SENT) => Some(CONNECTED),
         (state::CLOSE, state::LISTEN) => Some(LISTENED),
@@ -46,24 +47,18 @@ pub(crate) const fn opening(old_state: u8, new_state: u8) -> Option<u32> {
 
 /// Remembers the current task as the one that brought the socket at `sk` into its process.
 #[inline(always)]
-pub(crate) fn remember(sk: *const c_void, how: u32) {
+pub(crate) fn remember(sk: *const c_void, how: u8) {
     // SAFETY: `sk` is a live `struct sock`; the helper answers null for whatever is not a full TCP socket.
     if config!(has_storage) == 0 || unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.is_null() {
         return;
     }
     let Some(origin) = slot(sk, BPF_SK_STORAGE_GET_F_CREATE.into()) else { return };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let thread_comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
     // SAFETY: the slot belongs to this socket, which one task at a time opens.
     unsafe {
-        *origin = Origin {
-            ktime_ns: bpf_ktime_get_ns(),
-            pid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
-            how,
-            stand_in: 0,
-            thread_comm,
-        };
+        (*origin).ktime_ns = bpf_ktime_get_ns();
+        (*origin).how = how;
+        (*origin).stand_in = 0;
+        (*origin).flags = task::current(&mut (*origin).task) & PROCESS_NAMED;
     }
 }
 
@@ -74,37 +69,19 @@ pub(crate) fn replaced_by(sk: *const c_void, state: u32) {
         && let Some(origin) = slot(sk, BPF_SK_STORAGE_GET_F_CREATE.into())
     {
         // SAFETY: the slot belongs to this socket, which the kernel has locked.
-        unsafe { (*origin).stand_in = state };
+        unsafe { (*origin).stand_in = state as u8 };
     }
 }
 
-/// The state of the stand-in that takes the place of the socket at `sk`, which leaves `old_state` for CLOSE; 0: there is
-/// none.
+/// What is remembered of the socket at `sk`, if anything is.
 #[inline(always)]
-pub(crate) fn stand_in(sk: *const c_void, old_state: u8) -> u8 {
-    if config!(has_storage) == 0
-        || !matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
-        || REPLACEMENTS.get(0) != Some(&1)
-    {
-        return 0;
-    }
-    let Some(origin) = slot(sk, 0) else { return 0 };
-    // SAFETY: it lives as long as the socket; what has been written there came before, under the socket's lock.
-    match unsafe { (*origin).stand_in } as u8 {
-        state @ (state::TIME_WAIT | state::FIN_WAIT2) => state,
-        _ => 0,
-    }
-}
-
-/// What is remembered of the socket at `sk`.
-#[inline(always)]
-pub(crate) fn of(sk: *const c_void) -> &'static Origin {
+pub(crate) fn of(sk: *const c_void) -> Option<&'static Origin> {
     if config!(has_storage) == 0 {
-        return &UNKNOWN;
+        return None;
     }
     // SAFETY: it lives as long as the socket, which is held while this program looks at it, and is written before
     // the socket is of interest to anybody.
-    slot(sk, 0).map_or(&UNKNOWN, |origin| unsafe { &*origin })
+    slot(sk, 0).map(|origin| unsafe { &*origin })
 }
 
 #[inline(always)]

@@ -4,27 +4,16 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
-        bpf_probe_read_kernel,
-    },
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    ABSENT, ACTOR_KNOWN, COMM_LEN, Closing, Counters, EXITING, PROCESS_NAMED, REPLACED, Transition, Tuple,
-    state,
+    ACTOR_KNOWN, Closing, Counters, ORIGIN_KNOWN, Origin, REPLACED, TAKEN_OVER, Task, Transition, Tuple,
+    UNKNOWN_ORIGIN, state,
 };
 
-use crate::{
-    identity,
-    kernel::{config, layout},
-    life, origin,
-};
-
-/// `include/linux/sched.h`
-const PF_EXITING: u32 = 4;
+use crate::{identity, kernel::config, life, origin, task};
 
 /// The loader sets the size.
 #[map]
@@ -66,8 +55,7 @@ pub(crate) fn write<C: EbpfContext>(
     if new_state == state::CLOSE {
         identity::forget(sk);
     }
-    let stand_in = if new_state == state::CLOSE { origin::stand_in(sk, old_state) } else { 0 };
-    let header = Header { ktime_ns, cookie, old_state, new_state, stand_in, nth };
+    let header = Header { ktime_ns, cookie, old_state, new_state, nth };
     // A listener is no connection, and lives no connection's life.
     if config!(has_lives) == 1 && new_state == state::CLOSE && old_state != state::LISTEN {
         let Some(mut entry) = TRANSITIONS.reserve::<Closing>(0) else {
@@ -78,10 +66,10 @@ pub(crate) fn write<C: EbpfContext>(
         let record = entry.as_mut_ptr();
         // SAFETY: the ring's space is ours until it is submitted. `tcp` is what `record_watched` has checked.
         unsafe {
-            header.fill(&mut *(&raw mut (*record).transition).cast(), &fields);
+            let origin = header.fill(&mut *(&raw mut (*record).transition).cast(), sk, &fields);
             let counters = if fields.tcp.is_null() { Counters::zeroed() } else { life::counters(fields.tcp) };
             (&raw mut (*record).counters).write(counters);
-            (&raw mut (*record).origin).write(*origin::of(sk));
+            (&raw mut (*record).origin).write(*origin.unwrap_or(&origin::UNKNOWN));
         }
         entry.submit(0);
         return;
@@ -90,7 +78,7 @@ pub(crate) fn write<C: EbpfContext>(
         count(&LOST, nth);
         return;
     };
-    header.fill(&mut entry, &fields());
+    header.fill(&mut entry, sk, &fields());
     // No flags: user space is woken only when it had read everything before this record.
     entry.submit(0);
 }
@@ -101,18 +89,20 @@ struct Header {
     cookie: u64,
     old_state: u8,
     new_state: u8,
-    /// The state of what takes the socket's place; 0: nothing does.
-    stand_in: u8,
     nth: u32,
 }
 
 impl Header {
-    /// Writes the record.
+    /// Writes the record. Returns what is remembered of the socket, where that was looked for.
     #[inline(always)]
-    fn fill(&self, entry: &mut MaybeUninit<Transition>, fields: &Fields) {
-        let &Self { ktime_ns, cookie, old_state, new_state, stand_in, nth } = self;
+    fn fill(
+        &self,
+        entry: &mut MaybeUninit<Transition>,
+        sk: *const c_void,
+        fields: &Fields,
+    ) -> Option<&'static Origin> {
+        let &Self { ktime_ns, cookie, old_state, new_state, nth } = self;
         let &Fields { tuple, netns, sk_err, tcp } = fields;
-        let taken_over = if nth == 0 { 0 } else { tcptrace_common::TAKEN_OVER };
         let record = entry.write(Transition {
             ktime_ns,
             cookie,
@@ -120,18 +110,31 @@ impl Header {
             sk_err,
             tuple,
             old_state,
-            new_state: if stand_in == 0 { new_state } else { stand_in },
-            flags: if stand_in == 0 { taken_over } else { taken_over | REPLACED },
+            new_state,
+            flags: if nth == 0 { 0 } else { TAKEN_OVER },
             pad: 0,
-            pid: 0,
-            tid: 0,
-            uid: 0,
-            comm: [0; COMM_LEN],
-            thread_comm: [0; COMM_LEN],
+            task: Task::zeroed(),
         });
-        if current_task_acts(old_state, new_state, !tcp.is_null() && sk_err == 0) {
-            actor(record);
+        let task_acts = current_task_acts(old_state, new_state, !tcp.is_null() && sk_err == 0);
+        if task_acts {
+            record.flags |= ACTOR_KNOWN | task::current(&mut record.task);
         }
+        if task_acts && new_state != state::CLOSE {
+            return None;
+        }
+        let origin = origin::of(sk)?;
+        if !task_acts && origin.how != UNKNOWN_ORIGIN {
+            record.flags |= ORIGIN_KNOWN | origin.flags;
+            record.task = origin.task;
+        }
+        if new_state == state::CLOSE
+            && matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
+            && matches!(origin.stand_in, state::TIME_WAIT | state::FIN_WAIT2)
+        {
+            record.flags |= REPLACED;
+            record.new_state = origin.stand_in;
+        }
+        Some(origin)
     }
 }
 
@@ -160,37 +163,5 @@ fn current_task_acts(old_state: u8, new_state: u8, has_no_error: bool) -> bool {
         | (state::LISTEN, state::CLOSE) => true,
         (state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT, state::CLOSE) => has_no_error,
         _ => false,
-    }
-}
-
-/// Fills in the current task: the process by its leader's name, and the thread by its own.
-#[inline(always)]
-fn actor(record: &mut Transition) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    record.flags |= ACTOR_KNOWN;
-    record.pid = (pid_tgid >> 32) as u32;
-    record.tid = pid_tgid as u32;
-    record.uid = bpf_get_current_uid_gid() as u32;
-    if let Ok(comm) = bpf_get_current_comm() {
-        record.thread_comm = comm;
-    }
-    if layout!(task_leader) == ABSENT {
-        return;
-    }
-    // SAFETY: probe reads check the addresses themselves.
-    unsafe {
-        let task = bpf_get_current_task() as *const c_void;
-        let member = |offset: u32| task.byte_add(offset as usize);
-        if bpf_probe_read_kernel(member(layout!(task_flags)).cast::<u32>())
-            .is_ok_and(|flags| flags & PF_EXITING != 0)
-        {
-            record.flags |= EXITING;
-        }
-        let comm = bpf_probe_read_kernel(member(layout!(task_leader)).cast::<*const c_void>())
-            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()));
-        if let Ok(comm) = comm {
-            record.comm = comm;
-            record.flags |= PROCESS_NAMED;
-        }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) -> bool {
     };
     // One after the other, for the sake of the stack. A row of which only a part fits the kernel takes back.
     if is_written {
-        ctx.write(origin::of(sk));
+        ctx.write(origin::of(sk).unwrap_or(&origin::UNKNOWN));
     }
     is_written
 }

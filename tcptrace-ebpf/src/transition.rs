@@ -81,9 +81,7 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
         let old_state = ctx.read_at::<u32>(event!(old_state))? as u8;
         let new_state = ctx.read_at::<u32>(event!(new_state))? as u8;
         let sk: *const c_void = ctx.read_at(event!(socket))?;
-        if is_unwatched(sk, old_state, new_state)
-            || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP
-        {
+        if is_unwatched(sk, old_state, new_state) || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP {
             return Ok(());
         }
         let family: u16 = ctx.read_at(event!(family))?;

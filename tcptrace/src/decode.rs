@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_last_transition_comes_with_its_counters() {
         let mut last = Closing { transition: sample(), ..Closing::zeroed() };
-        (last.counters.bytes_sent, last.origin.pid) = (0x0102_0304_0506, 4242);
+        (last.counters.bytes_sent, last.origin.task.pid) = (0x0102_0304_0506, 4242);
         assert_eq!(heard(bytes_of(&last)), Ok(Heard::Closing(last)));
     }
 
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(found_socket(bytes_of(&good)), Ok(good));
         assert_eq!(
             found_socket(&[]),
-            Err(DecodeError::Length { record: "socket row", expected: 136, length: 0 })
+            Err(DecodeError::Length { record: "socket row", expected: 152, length: 0 })
         );
         let holder = HolderRow { socket: good, ..HolderRow::zeroed() };
         assert_eq!(holder_row(bytes_of(&holder)), Ok(holder));

@@ -17,6 +17,7 @@ pub mod recording;
 pub mod replay;
 pub mod report;
 pub mod rollup;
+pub mod scheduling;
 pub mod session;
 pub mod sink;
 pub mod states;

@@ -17,6 +17,7 @@ use tcptrace::{
     output::Output,
     replay,
     report::{Json, Text},
+    scheduling,
     session::{self, Failure},
     sink::Format,
 };
@@ -71,6 +72,10 @@ fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
 
 /// Runs, or looks once.
 fn run(plan: &Plan, kernel: Kernel) -> Result<ExitCode, Failure> {
+    if !plan.once {
+        // Without it the run is as right, and only less considerate.
+        let _refused = scheduling::wait_for_others();
+    }
     let (format, output) = stdout(plan)?;
     if plan.once {
         let is_stuck = once::run(plan, kernel, output, format)?;

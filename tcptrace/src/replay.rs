@@ -7,7 +7,7 @@
 use std::io::BufRead;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::{ACTOR_KNOWN, REPLACED, SocketRow, state};
+use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, SocketRow, Task};
 
 use crate::{
     age::Since,
@@ -21,7 +21,7 @@ use crate::{
     rollup::{Condition, ProcessId},
     session::{Failure, finish},
     sink::{Format, Sink},
-    tracker::{Actor, Finding, Left, Policy, Tracker, signs},
+    tracker::{Actor, Finding, Left, Policy, Tracker, is_opening, signs},
 };
 
 /// Lines may be out of order by as much as records of several processors in one ring are, nanoseconds.
@@ -90,7 +90,10 @@ impl Replay {
             }
             Said::Stuck(stuck) => self.stuck(mono_ns, stuck),
             Said::Cleared(cleared) => {
-                let actor = cleared.by.as_ref().map(actor);
+                let actor = cleared.by.as_ref().map(|owner| {
+                    let (task, named) = task(owner);
+                    Actor::new(&task, named)
+                });
                 let left = Left { new_state: cleared.new_state.0, at_ns: mono_ns, actor, how: cleared.how };
                 let mut found = Vec::new();
                 let cookie = cleared.socket.cookie;
@@ -268,11 +271,7 @@ impl Replay {
 /// A recorded transition as it came from the kernel, as far as it was recorded.
 fn wire(transition: &Transition, ktime_ns: u64) -> tcptrace_common::Transition {
     let Transition { socket, old_state, new_state, stand_in, owner, owner_how, how, .. } = transition;
-    let opens = old_state.0 == state::CLOSE && matches!(new_state.0, state::SYN_SENT | state::LISTEN);
     let (signs, sk_err) = signs(*how);
-    let owner = owner.as_ref().filter(|_| opens || *owner_how == OwnerHow::Close);
-    // Who acts is known where the recording names it.
-    let acts = if owner.is_some() { signs | ACTOR_KNOWN } else { signs & !ACTOR_KNOWN };
     let mut wire = tcptrace_common::Transition {
         ktime_ns,
         cookie: socket.cookie,
@@ -281,26 +280,29 @@ fn wire(transition: &Transition, ktime_ns: u64) -> tcptrace_common::Transition {
         tuple: socket.tuple(),
         old_state: old_state.0,
         new_state: new_state.0,
-        flags: if *stand_in { acts | REPLACED } else { acts },
+        flags: signs & !ACTOR_KNOWN,
         ..bytemuck::Zeroable::zeroed()
     };
-    if let Some(actor) = owner.map(actor) {
-        (wire.pid, wire.tid, wire.uid) = (actor.pid, actor.tid, actor.uid);
-        wire.thread_comm = actor.thread_comm;
+    if *stand_in {
+        wire.flags |= REPLACED;
+    }
+    // Who acts is known where the recording names it.
+    if let Some(owner) = owner {
+        let acts = *owner_how == OwnerHow::Close || is_opening(&wire);
+        let (task, named) = task(owner);
+        wire.flags |= named | if acts { ACTOR_KNOWN } else { ORIGIN_KNOWN };
+        wire.task = task;
     }
     wire
 }
 
-fn actor(owner: &Owner) -> Actor {
-    let comm = owner.comm.map(|comm| comm.0);
-    Actor {
-        pid: owner.pid,
-        // Which of its threads it was is not recorded.
-        tid: owner.pid,
-        uid: owner.uid.unwrap_or(0),
-        comm,
-        thread_comm: comm.unwrap_or_default(),
-    }
+/// A recorded owner as a task, and [`PROCESS_NAMED`] where it is. Which of its threads it was is not recorded.
+fn task(owner: &Owner) -> (Task, u8) {
+    let (comm, tid, named) = match owner.comm {
+        Some(comm) => (comm.0, owner.pid, PROCESS_NAMED),
+        None => ([0; COMM_LEN], 0, 0),
+    };
+    (Task { pid: owner.pid, tid, uid: owner.uid.unwrap_or(0), comm, thread_comm: comm }, named)
 }
 
 fn nanoseconds(ms: f64) -> u64 {

@@ -17,7 +17,7 @@ use crate::{
         SocketId, Stuck, Summary, Text,
     },
     rollup::{Condition, ProcessId, Rollup},
-    tracker::{Actor, Finding, Origin, Socket},
+    tracker::{Actor, Finding, Socket},
     walk::{Named, Walk},
 };
 
@@ -83,10 +83,10 @@ impl Sink {
         if let Finding::Cleared { cookie, at_ns, .. } = finding {
             self.rollup.cleared(*cookie, *at_ns);
         }
-        if let Finding::Transition { transition, actor: Some(actor), origin, .. } = finding
+        if let Finding::Transition { transition, actor: Some(actor), .. } = finding
             && self.reporter.views().lives
         {
-            self.meet_actor(transition, actor, origin.as_ref());
+            self.meet_actor(transition, actor);
         }
         if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
             self.offer(record);
@@ -100,12 +100,12 @@ impl Sink {
     }
 
     /// Takes note of who acts on a socket, as long as that can be looked up: its life is told when it is over.
-    fn meet_actor(&mut self, transition: &Transition, actor: &Actor, origin: Option<&Origin>) {
+    fn meet_actor(&mut self, transition: &Transition, actor: &Actor) {
         if transition.old_state == state::LISTEN {
             // A listener has no life; what was noted for one is not needed any more.
             return self.admission.forget(transition.cookie);
         }
-        let (Some(mut owner), _) = report::charge(transition.ktime_ns, Some(actor), origin) else { return };
+        let (Some(mut owner), _) = report::charge(transition, Some(actor), None) else { return };
         self.look_up(&mut owner, transition.ktime_ns);
         if self.admission.filter.asks_for_processes() {
             self.admission.learn(transition.cookie, std::slice::from_ref(&owner));
@@ -157,7 +157,7 @@ impl Sink {
                     let known = self.processes.as_mut();
                     if let Some(process) = known.and_then(|known| known.find_from(owner.pid, owned_ns, at_ns))
                     {
-                        report::name(owner, process);
+                        report::complete(owner, process);
                     }
                     None
                 }

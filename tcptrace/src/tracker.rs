@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};
 
 use crate::{age::Since, decode::Heard, walk::Walk};
-pub use finding::{Actor, Ending, Finding, Origin, signs};
+pub use finding::{Actor, Ending, Finding, Origin, is_opening, signs};
 use lives::Lives;
 pub use lives::{CloseReason, Life, Role};
 
@@ -129,8 +129,7 @@ impl Tracker {
         }
         let tuple = complete(transition.tuple, known.map(|socket| socket.tuple));
         let netns = if netns == 0 { known.map_or(0, |socket| socket.netns) } else { netns };
-        let opens = old_state == state::CLOSE && matches!(new_state, state::SYN_SENT | state::LISTEN);
-        let origin = if opens {
+        let origin = if is_opening(transition) {
             actor.map(|actor| Origin { actor, at_ns: ktime_ns })
         } else {
             known.and_then(|socket| socket.origin)
@@ -143,7 +142,7 @@ impl Tracker {
             transition: Transition { tuple, netns, ..*transition },
             in_old_state_ns,
             actor,
-            origin,
+            origin: origin.map(|origin| origin.actor).or_else(|| Actor::before(transition)),
         });
         if let Some(socket) = known.filter(|socket| ktime_ns < socket.heard_ns) {
             if let Some(lives) = &mut self.lives {

@@ -141,6 +141,32 @@ fn an_accepted_socket_tells_the_thread_that_accepted_it() {
 }
 
 #[test]
+fn what_the_peer_does_to_an_accepted_socket_is_told_with_its_process() {
+    let name = "what_the_peer_does_to_an_accepted_socket_is_told_with_its_process";
+    if feature::is_missing(feature::ACCEPT, name) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--transitions"]);
+    let client = scene.client.connect(scene.address());
+    let accept = format_args!("accept {}", scene.listener.fd);
+    let (server, _) = scene.server.in_thread("http-nio-exec-1", accept);
+    scene.client.close(&client);
+    let left = tracer.await_record("the peer's FIN", |record| {
+        record.is_about("transition", &server) && record.states() == ("ESTABLISHED", "CLOSE_WAIT")
+    });
+    let owner = left.get("owner");
+    assert_eq!((&owner["pid"], &owner["uid"]), (&server.pid.into(), &0.into()), "{left:?}");
+    assert_eq!(owner["comm"], "puppet", "the process's name, and not the thread's");
+    assert_eq!((left.text("owner_how"), left.text("how")), ("origin", "peer"), "{left:?}");
+    let run = tracer.stop();
+    for record in run.life(left.cookie()) {
+        let is_accepted = record.mono_ns() >= left.mono_ns();
+        assert_eq!(record.get("owner").is_null(), !is_accepted, "nobody had it before: {record:?}");
+    }
+}
+
+#[test]
 fn a_socket_accepted_long_after_it_came_tells_who_accepted_it() {
     if feature::is_missing(feature::ACCEPT, "a_socket_accepted_long_after_it_came_tells_who_accepted_it") {
         return;

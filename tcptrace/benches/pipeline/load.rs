@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tcptrace_common::{ACTOR_KNOWN, AF_INET, PROCESS_NAMED, Transition, Tuple, state, v4_mapped};
+use tcptrace_common::{ACTOR_KNOWN, AF_INET, PROCESS_NAMED, Task, Transition, Tuple, state, v4_mapped};
 
 /// A record's bytes.
 pub(crate) type Event = [u8; size_of::<Transition>()];
@@ -102,11 +102,13 @@ impl Load {
             new_state,
             flags: if acts { ACTOR_KNOWN | PROCESS_NAMED } else { 0 },
             pad: 0,
-            pid: 4242,
-            tid: 4310,
-            uid: 1000,
-            comm: *b"java\0\0\0\0\0\0\0\0\0\0\0\0",
-            thread_comm: *b"http-nio-9666-e\0",
+            task: Task {
+                pid: 4242,
+                tid: 4310,
+                uid: 1000,
+                comm: *b"java\0\0\0\0\0\0\0\0\0\0\0\0",
+                thread_comm: *b"http-nio-9666-e\0",
+            },
         };
         bytemuck::cast(transition)
     }

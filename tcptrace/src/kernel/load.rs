@@ -2,7 +2,6 @@
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, MapData, MapError},
     programs::{
         BtfTracePoint, FEntry, Iter, TracePoint, fentry::FEntryLink, tp_btf::BtfTracePointLink,
         trace_point::TracePointLink,
@@ -156,12 +155,6 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     };
     let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true);
     let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced(options));
-    if time_wait.in_use() {
-        // From here on the program on the tracepoint looks for what that one has noted.
-        let mut replacements: Array<&mut MapData, u32> =
-            ebpf.map_mut("REPLACEMENTS").ok_or_else(|| absent("REPLACEMENTS"))?.try_into().map_err(setup)?;
-        replacements.set(0, 1, 0).map_err(setup)?;
-    }
     let next = if has_second { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
     let guards = may_skip.then(|| Guards { targets, ready: has_second.then_some(btf), next });
     let sources = vec![
@@ -336,10 +329,6 @@ where
 {
     let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
     program.try_into().map_err(|error| Refusal::from_program(name, &error))
-}
-
-fn setup(error: MapError) -> Refusal {
-    Refusal::Setup(format!("cannot set up a BPF map: {error}"))
 }
 
 /// Something that `build.rs` should have put there.

@@ -13,7 +13,7 @@ use crate::{
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Ending, Finding, Origin, Socket},
+    tracker::{Actor, Ending, Finding, Socket, is_opening},
     walk::Holder,
 };
 use tcptrace_common::REPLACED;
@@ -50,7 +50,7 @@ impl Reporter {
             Finding::Transition { transition, in_old_state_ns, actor, origin } => {
                 self.heard();
                 self.views.transitions.then(|| {
-                    let (owner, owner_how) = charge(transition.ktime_ns, actor.as_ref(), origin.as_ref());
+                    let (owner, owner_how) = charge(transition, actor.as_ref(), origin.as_ref());
                     Record {
                         at: at(transition.ktime_ns),
                         event: Event::Transition(Transition {
@@ -188,13 +188,16 @@ impl Reporter {
     }
 }
 
-/// Who has to do with a socket that changed its state at that time: who acts, or else who brought it into its process.
-pub fn charge(at_ns: u64, actor: Option<&Actor>, origin: Option<&Origin>) -> (Option<Owner>, OwnerHow) {
+/// Who has to do with a socket that changed its state: who acts, or else who brought it into its process.
+pub fn charge(
+    transition: &tcptrace_common::Transition,
+    actor: Option<&Actor>,
+    origin: Option<&Actor>,
+) -> (Option<Owner>, OwnerHow) {
     match (actor, origin) {
-        // A task that acts and is the socket's origin has just connected it or made it listen.
-        (Some(actor), Some(origin)) if origin.at_ns == at_ns => (Some(owner(actor)), OwnerHow::Origin),
+        (Some(actor), _) if is_opening(transition) => (Some(owner(actor)), OwnerHow::Origin),
         (Some(actor), _) => (Some(owner(actor)), OwnerHow::Close),
-        (None, Some(origin)) => (Some(owner(&origin.actor)), OwnerHow::Origin),
+        (None, Some(origin)) => (Some(owner(origin)), OwnerHow::Origin),
         (None, None) => (None, OwnerHow::None),
     }
 }
@@ -213,9 +216,9 @@ fn origin(
 ) -> Option<OriginRecord> {
     if let Some(kept) = evidence.origin(cookie) {
         return Some(OriginRecord {
-            pid: kept.pid,
-            tid: kept.tid,
-            comm: Name(kept.thread_comm),
+            pid: kept.task.pid,
+            tid: kept.task.tid,
+            comm: Name(kept.task.thread_comm),
             how: OriginHow::of(kept.how)?,
             time: at(kept.ktime_ns),
         });
@@ -260,13 +263,6 @@ fn held(holder: &Holder, process: Option<&Process>) -> Owner {
         complete(&mut owner, process);
     }
     owner
-}
-
-/// Names a process of which nothing but the pid was known.
-pub fn name(owner: &mut Owner, process: &Process) {
-    owner.comm = process.comm.as_deref().map(Name::from_bytes);
-    owner.uid = process.uid;
-    complete(owner, process);
 }
 
 /// Adds what was looked up about a process beyond its name and user.

@@ -5,7 +5,7 @@ use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::{
     assemble::owner,
-    record::{Instant, Name, Owner, OwnerHow, SocketId, milliseconds, rfc3339, wall_time},
+    record::{Instant, Owner, OwnerHow, SocketId, milliseconds, rfc3339, wall_time},
 };
 use crate::{
     states::State,
@@ -44,7 +44,7 @@ pub struct LifeRecord {
     pub owner: Option<Owner>,
     /// How that is known.
     pub owner_how: OwnerHow,
-    /// When the owner was last known to be there, `CLOCK_MONOTONIC` nanoseconds, where nothing but its pid is known.
+    /// Where it brought the socket into its process: when, `CLOCK_MONOTONIC` nanoseconds. It may have ended since.
     #[serde(skip)]
     pub owned_ns: Option<u64>,
 }
@@ -54,8 +54,7 @@ impl LifeRecord {
     pub(super) fn new(socket: SocketId, ended_ns: u64, life: &Life, at: impl Fn(u64) -> Instant) -> Self {
         let Life { opened_ns, is_end_seen, role, states, reason, sk_err, counters, .. } = life;
         let (owner, owner_how) = whose(life);
-        let is_nameless =
-            owner_how == OwnerHow::Origin && owner.as_ref().is_some_and(|owner| owner.comm.is_none());
+        let origin = life.origin.filter(|_| owner_how == OwnerHow::Origin);
         let duration_ns = opened_ns.filter(|_| *is_end_seen).map(|opened| ended_ns.saturating_sub(opened));
         Self {
             socket,
@@ -69,9 +68,9 @@ impl LifeRecord {
             bytes_received: counters.as_ref().and_then(bytes_received),
             retransmits: counters.map(|counters| counters.retransmits).filter(|count| *count != u32::MAX),
             rtt_us: counters.and_then(rtt_us),
-            owned_ns: life.kept.filter(|_| is_nameless).map(|kept| kept.ktime_ns),
             owner,
             owner_how,
+            owned_ns: origin.map(|origin| origin.at_ns),
         }
     }
 }
@@ -81,15 +80,8 @@ fn whose(life: &Life) -> (Option<Owner>, OwnerHow) {
     if let Some(closer) = &life.closer {
         return (Some(owner(closer)), OwnerHow::Close);
     }
-    if let Some(origin) = &life.origin {
-        return (Some(owner(&origin.actor)), OwnerHow::Origin);
-    }
-    match &life.kept {
-        Some(kept) => {
-            // The first thread has the process's name.
-            let comm = Some(Name(kept.thread_comm)).filter(|_| kept.pid == kept.tid);
-            (Some(Owner { comm, ..Owner::once(kept.pid) }), OwnerHow::Origin)
-        }
+    match &life.origin {
+        Some(origin) => (Some(owner(&origin.actor)), OwnerHow::Origin),
         None => (None, OwnerHow::None),
     }
 }

@@ -11,7 +11,7 @@ mod record;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views, charge, charged, complete, name};
+pub use assemble::{Reporter, Views, charge, charged, complete};
 pub use evidence::Evidence;
 pub use json::Json;
 pub use life::LifeRecord;

@@ -298,7 +298,7 @@ pub enum OriginHow {
 
 impl OriginHow {
     /// From the kernel's record.
-    pub const fn of(how: u32) -> Option<Self> {
+    pub const fn of(how: u8) -> Option<Self> {
         match how {
             CONNECTED => Some(Self::Connect),
             ACCEPTED => Some(Self::Accept),

@@ -4,7 +4,7 @@ use bytemuck::Zeroable as _;
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
-use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Task, Tuple, state, v4_mapped};
 
 use super::*;
 use crate::{
@@ -86,11 +86,7 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
     tracker.judge(&walk, &mut take);
     let leave = tcptrace_common::Transition {
         flags: tcptrace_common::ACTOR_KNOWN | tcptrace_common::PROCESS_NAMED,
-        pid: 4242,
-        tid: 4310,
-        uid: 1000,
-        comm: comm(name),
-        thread_comm: comm(b"worker"),
+        task: Task { pid: 4242, tid: 4310, uid: 1000, comm: comm(name), thread_comm: comm(b"worker") },
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };
     tracker.hear(&Heard::Transition(leave), &mut take);

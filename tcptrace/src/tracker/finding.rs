@@ -1,7 +1,9 @@
 //! What the tracker has to say: findings, and the actors and endings in them.
 
 use rustix::io::Errno;
-use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, EXITING, PROCESS_NAMED, REPLACED, Transition, Tuple, state};
+use tcptrace_common::{
+    ACTOR_KNOWN, COMM_LEN, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition, Tuple, state,
+};
 
 use super::{Socket, lives::Life};
 
@@ -21,22 +23,49 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// Who caused it.
     pub(super) fn of(transition: &Transition) -> Option<Self> {
-        let Transition { flags, pid, tid, uid, comm, thread_comm, .. } = *transition;
+        Self::told(transition, ACTOR_KNOWN)
+    }
+
+    /// Who had accepted or connected the socket before, where the kernel tells that instead.
+    pub(super) fn before(transition: &Transition) -> Option<Self> {
+        Self::told(transition, ORIGIN_KNOWN)
+    }
+
+    fn told(transition: &Transition, known: u8) -> Option<Self> {
+        (transition.flags & known != 0).then(|| Self::new(&transition.task, transition.flags))
+    }
+
+    /// The task that a record tells of; [`PROCESS_NAMED`] among its flags says that it has the process's name.
+    pub fn new(task: &Task, flags: u8) -> Self {
+        let Task { pid, tid, uid, comm, thread_comm } = *task;
         // The first thread has the process's name.
         let leader = Some(thread_comm).filter(|_| pid == tid);
         let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0).or(leader);
-        (flags & ACTOR_KNOWN != 0).then_some(Self { pid, tid, uid, comm, thread_comm })
+        Self { pid, tid, uid, comm, thread_comm }
     }
 }
 
 /// Where a socket came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The task that called connect(2) or listen(2).
+    /// The task that called connect(2), accept(2) or listen(2).
     pub actor: Actor,
     /// When, `CLOCK_MONOTONIC` nanoseconds.
     pub at_ns: u64,
+}
+
+/// What the kernel has noted with a socket.
+impl From<&tcptrace_common::Origin> for Origin {
+    fn from(noted: &tcptrace_common::Origin) -> Self {
+        Self { actor: Actor::new(&noted.task, noted.flags), at_ns: noted.ktime_ns }
+    }
+}
+
+/// Whether a transition is the beginning of a socket that its process opens: who acts is where it comes from.
+pub const fn is_opening(transition: &Transition) -> bool {
+    transition.old_state == state::CLOSE && matches!(transition.new_state, state::SYN_SENT | state::LISTEN)
 }
 
 /// What the tracker has to say.
@@ -50,8 +79,8 @@ pub enum Finding {
         in_old_state_ns: Option<u64>,
         /// Who caused it.
         actor: Option<Actor>,
-        /// Who connected the socket, or made it listen.
-        origin: Option<Origin>,
+        /// Who connected or accepted the socket, or made it listen.
+        origin: Option<Actor>,
     },
     /// A socket has been in a watched state for longer than the threshold, and a walk has just seen it so.
     Stuck {

@@ -53,10 +53,8 @@ pub struct Life {
     pub counters: Option<Counters>,
     /// Who closed it, if a process of this host did.
     pub closer: Option<Actor>,
-    /// Who connected it, where that was seen.
+    /// Who connected or accepted it, where that was seen.
     pub origin: Option<Origin>,
-    /// Who connected or accepted it, where the kernel has kept that.
-    pub kept: Option<tcptrace_common::Origin>,
 }
 
 /// What is noted of a living connection.
@@ -201,8 +199,8 @@ impl Lives {
             let until_ns = if known.state == old_state { ktime_ns } else { known.heard_ns };
             states.push((known.state, until_ns.saturating_sub(known.since.latest_ns())));
         }
-        let kept = closing.map(|closing| closing.origin).filter(|origin| origin.how != UNKNOWN_ORIGIN);
-        let role = match (course.role, kept.map(|origin| origin.how)) {
+        let noted = closing.map(|closing| &closing.origin).filter(|origin| origin.how != UNKNOWN_ORIGIN);
+        let role = match (course.role, noted.map(|origin| origin.how)) {
             (Role::Unknown, Some(CONNECTED)) => Role::Client,
             (Role::Unknown, Some(ACCEPTED)) => Role::Server,
             (Role::Unknown, _) if old_state == state::SYN_SENT => Role::Client,
@@ -217,8 +215,7 @@ impl Lives {
             sk_err,
             counters: closing.map(|closing| closing.counters),
             closer: actor.or(closed.map(|(actor, _)| actor)),
-            origin: known.and_then(|known| known.origin),
-            kept,
+            origin: known.and_then(|known| known.origin).or(noted.map(Origin::from)),
         }))
     }
 
@@ -242,7 +239,6 @@ impl Lives {
             counters: None,
             closer: closed.map(|(actor, _)| actor),
             origin: known.origin,
-            kept: None,
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    ACTOR_KNOWN, AF_INET,
+    ACTOR_KNOWN, AF_INET, ORIGIN_KNOWN, PROCESS_NAMED, Task,
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 
@@ -152,14 +152,27 @@ fn a_socket_that_the_walk_does_not_see_is_not_found_and_forgotten() {
 }
 
 #[test]
+fn where_nobody_acts_the_kernel_tells_who_accepted_it() {
+    let task = Task { pid: 4242, tid: 4310, comm: *b"java\0\0\0\0\0\0\0\0\0\0\0\0", ..Task::zeroed() };
+    let flags = ORIGIN_KNOWN | PROCESS_NAMED;
+    let mut tracker = Driven::new(None).tracker;
+    let record = Transition { flags, task, ..transition(1, 1_000, ESTABLISHED, CLOSE_WAIT) };
+    let mut told = Vec::new();
+    tracker.hear(&Heard::Transition(record), &mut |finding| told.push(finding));
+    let [Finding::Transition { actor: None, origin: Some(origin), .. }] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!((origin.pid, origin.tid, origin.comm), (4242, 4310, Some(task.comm)));
+}
+
+#[test]
 fn clearing_tells_where_to_how_long_it_took_and_who() {
     let mut driven = Driven::new(None);
     driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
     driven.walk(&walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]));
     driven.transition(Transition {
         flags: ACTOR_KNOWN,
-        pid: 4242,
-        tid: 4310,
+        task: Task { pid: 4242, tid: 4310, ..Task::zeroed() },
         ..transition(1, 61_000, CLOSE_WAIT, LAST_ACK)
     });
     assert_eq!(driven.cleared(), [(1, LAST_ACK, 60_000)]);
@@ -243,7 +256,11 @@ fn the_tuple_is_completed_from_what_was_seen_before() {
 #[test]
 fn the_origin_stays_with_the_socket() {
     let mut driven = Driven::new(None);
-    driven.transition(Transition { flags: ACTOR_KNOWN, pid: 7, ..transition(1, 1_000, CLOSE, SYN_SENT) });
+    driven.transition(Transition {
+        flags: ACTOR_KNOWN,
+        task: Task { pid: 7, ..Task::zeroed() },
+        ..transition(1, 1_000, CLOSE, SYN_SENT)
+    });
     driven.transition(transition(1, 2_000, SYN_SENT, ESTABLISHED));
     driven.transition(transition(1, 3_000, ESTABLISHED, CLOSE_WAIT));
     driven.walk(&walk(33_000, &[row(1, 33_001, CLOSE_WAIT)]));

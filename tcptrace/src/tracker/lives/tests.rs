@@ -3,7 +3,7 @@
 use bytemuck::Zeroable as _;
 use rustix::io::Errno;
 use tcptrace_common::{
-    AF_INET, REPLACED, TAKEN_OVER, Tuple,
+    AF_INET, REPLACED, TAKEN_OVER, Task, Tuple,
     state::{
         CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
         TIME_WAIT,
@@ -44,7 +44,8 @@ fn row(cookie: u64, ktime_ns: u64, state: u8) -> SocketRow {
 
 /// The same, by the task that is on the CPU, which has that pid.
 fn by(pid: u32, transition: Transition) -> Transition {
-    Transition { flags: transition.flags | ACTOR_KNOWN, pid, tid: pid, ..transition }
+    let task = Task { pid, tid: pid, ..Task::zeroed() };
+    Transition { flags: transition.flags | ACTOR_KNOWN, task, ..transition }
 }
 
 fn exiting(transition: Transition) -> Transition {
@@ -296,10 +297,10 @@ fn the_kernel_knows_where_it_came_from() {
     for (how, role) in [(CONNECTED, Role::Client), (ACCEPTED, Role::Server)] {
         let mut driven = Driven::new();
         let mut closing = Closing { transition: transition(5_000, ESTABLISHED, CLOSE), ..Closing::zeroed() };
-        (closing.origin.how, closing.origin.pid) = (how, 44);
+        (closing.origin.how, closing.origin.task.pid) = (how, 44);
         driven.hear(Heard::Closing(closing));
         let told = driven.only();
-        assert_eq!((told.role, told.kept.map(|origin| origin.pid)), (role, Some(44)));
+        assert_eq!((told.role, told.origin.map(|origin| origin.actor.pid)), (role, Some(44)));
     }
 }
 
