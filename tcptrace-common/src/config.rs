@@ -138,6 +138,8 @@ pub struct Config {
     pub has_cookie: u32,
     /// 1 where tracing programs may keep something with a socket, `bpf_sk_storage_get` (Linux 5.11), else 0.
     pub has_storage: u32,
+    /// 1 where the current task can be read like a socket, `bpf_get_current_task_btf` (Linux 5.11), else 0.
+    pub has_task: u32,
     /// 1 where a socket's last transition is to be written as a [`crate::Closing`], else 0.
     pub has_lives: u32,
 }
@@ -160,8 +162,9 @@ impl Config {
         watched_states: 0,
         has_cookie: 0,
         has_storage: 0,
+        has_task: 0,
         has_lives: 0,
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 55 * 4);
+const _: () = assert!(size_of::<Config>() == 56 * 4);

@@ -31,3 +31,22 @@ pub const COMM_LEN: usize = 16;
 pub const fn v4_mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
 }
+
+/// The same in two words of memory, from the four bytes as a word of memory.
+#[inline(always)]
+pub const fn v4_mapped_words(v4: u32) -> [u64; 2] {
+    let v4 = v4 as u64;
+    [0, if cfg!(target_endian = "little") { v4 << 32 | 0xffff_0000 } else { 0xffff << 32 | v4 }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{v4_mapped, v4_mapped_words};
+
+    #[test]
+    fn an_address_in_words_is_the_one_in_bytes() {
+        let address = [192, 0, 2, 7];
+        let words = v4_mapped_words(u32::from_ne_bytes(address));
+        assert_eq!(bytemuck::cast::<_, [u8; 16]>(words), v4_mapped(address));
+    }
+}

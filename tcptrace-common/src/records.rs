@@ -232,6 +232,8 @@ pub struct HolderRow {
 
 const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
 const _: () = assert!(size_of::<Transition>() == 112 && align_of::<Transition>() == 8);
+// The BPF programs write the addresses as words.
+const _: () = assert!(core::mem::offset_of!(Transition, tuple) % 8 == 0);
 const _: () = assert!(size_of::<Task>() == 44 && align_of::<Task>() == 4);
 const _: () = assert!(size_of::<Counters>() == 40 && align_of::<Counters>() == 8);
 const _: () = assert!(size_of::<Closing>() == 208 && align_of::<Closing>() == 8);

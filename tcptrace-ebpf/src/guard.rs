@@ -34,7 +34,7 @@ static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
 /// Whether it falls to the `nth` program (the first is 0) to see to this transition; the next ones will know.
 #[inline(always)]
-pub(crate) fn falls_to(nth: u32, sk: *const c_void, old_state: u8, new_state: u8) -> bool {
+pub(crate) fn falls_to(nth: u8, sk: *const c_void, old_state: u8, new_state: u8) -> bool {
     let Some(marks) = SEEN.get_ptr_mut(0) else { return nth == 0 };
     // The verifier lets nobody calculate with a pointer, but for what is between two of them.
     let distance = (sk as usize).wrapping_sub(marks as usize) as u64;
@@ -58,7 +58,7 @@ pub(crate) fn falls_to(nth: u32, sk: *const c_void, old_state: u8, new_state: u8
     if take(first, mark) {
         return false;
     }
-    count(&TAKEN_OVER, nth - 1);
+    count(&TAKEN_OVER, u32::from(nth) - 1);
     true
 }
 

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use tcptrace_common::{ABSENT, AF_INET6, Config, Tuple, v4_mapped};
+use tcptrace_common::{ABSENT, AF_INET6, Config, Tuple, v4_mapped_words};
 
 /// Filled in by the loader before the programs are loaded; read-only from then on.
 #[unsafe(no_mangle)]
@@ -43,16 +43,22 @@ pub(crate) unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
     unsafe { core::ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
 }
 
-/// The two ends of a full TCP socket.
-///
-/// The local port comes from `inet_sport`: `skc_num` is already 0 when a socket enters CLOSE.
+/// Writes the two ends of a full TCP socket.
 ///
 /// # Safety
-/// `tcp` is a `struct tcp_sock`, not null.
+/// `tcp` is a `struct tcp_sock`, not null; `to` can be written to, and is aligned to a word.
 #[inline(always)]
-pub(crate) unsafe fn tuple(tcp: *const c_void) -> Tuple {
-    // SAFETY: as promised by the caller.
-    unsafe { ends(tcp, u16::from_be(load(tcp, layout!(local_port)))) }
+pub(crate) unsafe fn put_tuple(to: *mut Tuple, tcp: *const c_void) {
+    // SAFETY: as promised by the caller; every address is at a multiple of a word from the first.
+    unsafe {
+        let (family, local, remote) = addresses(tcp);
+        (&raw mut (*to).local_addr).cast::<[u64; 2]>().write(local);
+        (&raw mut (*to).remote_addr).cast::<[u64; 2]>().write(remote);
+        (*to).local_port = local_port(tcp);
+        (*to).remote_port = remote_port(tcp);
+        (*to).family = family;
+        (*to).pad = 0;
+    }
 }
 
 /// The two ends of any socket, with this for the local port.
@@ -61,16 +67,49 @@ pub(crate) unsafe fn tuple(tcp: *const c_void) -> Tuple {
 /// `sk` is not null, and of a type that begins with `struct sock_common`.
 #[inline(always)]
 pub(crate) unsafe fn ends(sk: *const c_void, local_port: u16) -> Tuple {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let (family, local, remote) = addresses(sk);
+        let (local_addr, remote_addr) = (bytemuck::cast(local), bytemuck::cast(remote));
+        Tuple { local_addr, remote_addr, local_port, remote_port: remote_port(sk), family, pad: 0 }
+    }
+}
+
+/// The local port of a full TCP socket. It comes from `inet_sport`: `skc_num` is already 0 when a socket enters CLOSE.
+///
+/// # Safety
+/// `tcp` is a `struct tcp_sock`, not null.
+#[inline(always)]
+pub(crate) unsafe fn local_port(tcp: *const c_void) -> u16 {
+    // SAFETY: as promised by the caller.
+    u16::from_be(unsafe { load(tcp, layout!(local_port)) })
+}
+
+/// The port of a socket's peer; 0 where it has none.
+///
+/// # Safety
+/// As [`ends`].
+#[inline(always)]
+pub(crate) unsafe fn remote_port(sk: *const c_void) -> u16 {
+    // SAFETY: as promised by the caller.
+    u16::from_be(unsafe { load(sk, layout!(remote_port)) })
+}
+
+/// The family of a socket, its own address and its peer's.
+///
+/// # Safety
+/// As [`ends`].
+#[inline(always)]
+unsafe fn addresses(sk: *const c_void) -> (u16, [u64; 2], [u64; 2]) {
     // SAFETY: every offset is one of `struct sock_common`.
     unsafe {
         let family: u16 = load(sk, layout!(family));
-        let (local_addr, remote_addr) = if family == AF_INET6 && layout!(local_v6) != ABSENT {
-            (sixteen_bytes(sk, layout!(local_v6)), sixteen_bytes(sk, layout!(remote_v6)))
+        if family == AF_INET6 && layout!(local_v6) != ABSENT {
+            (family, two_words(sk, layout!(local_v6)), two_words(sk, layout!(remote_v6)))
         } else {
-            (v4_mapped(load(sk, layout!(local_v4))), v4_mapped(load(sk, layout!(remote_v4))))
-        };
-        let remote_port = u16::from_be(load(sk, layout!(remote_port)));
-        Tuple { local_addr, remote_addr, local_port, remote_port, family, pad: 0 }
+            let mapped = |offset| v4_mapped_words(load(sk, offset));
+            (family, mapped(layout!(local_v4)), mapped(layout!(remote_v4)))
+        }
     }
 }
 
@@ -79,10 +118,9 @@ pub(crate) unsafe fn ends(sk: *const c_void, local_port: u16) -> Tuple {
 /// # Safety
 /// As [`load`].
 #[inline(always)]
-pub(crate) unsafe fn sixteen_bytes(base: *const c_void, offset: u32) -> [u8; 16] {
+pub(crate) unsafe fn two_words(base: *const c_void, offset: u32) -> [u64; 2] {
     // SAFETY: as promised by the caller.
-    let halves: [u64; 2] = unsafe { [load(base, offset), load(base, offset + 8)] };
-    bytemuck::cast(halves)
+    unsafe { [load(base, offset), load(base, offset + 8)] }
 }
 
 /// Inode number of the socket's network namespace, 0 in a kernel without namespaces.

@@ -58,7 +58,7 @@ pub(crate) fn remember(sk: *const c_void, how: u8) {
         (*origin).ktime_ns = bpf_ktime_get_ns();
         (*origin).how = how;
         (*origin).stand_in = 0;
-        (*origin).flags = task::current(&mut (*origin).task) & PROCESS_NAMED;
+        (*origin).flags = task::current(&raw mut (*origin).task) & PROCESS_NAMED;
     }
 }
 
@@ -82,6 +82,22 @@ pub(crate) fn of(sk: *const c_void) -> Option<&'static Origin> {
     // SAFETY: it lives as long as the socket, which is held while this program looks at it, and is written before
     // the socket is of interest to anybody.
     slot(sk, 0).map(|origin| unsafe { &*origin })
+}
+
+/// Writes what is remembered of a socket, as [`of`] gives it.
+///
+/// # Safety
+/// All of `to` can be written to.
+#[inline(always)]
+pub(crate) unsafe fn put(to: *mut Origin, origin: Option<&Origin>) {
+    let origin = origin.unwrap_or(&UNKNOWN);
+    // SAFETY: as promised by the caller.
+    unsafe {
+        (*to).ktime_ns = origin.ktime_ns;
+        task::copy(&raw mut (*to).task, &origin.task);
+        ((*to).how, (*to).stand_in) = (origin.how, origin.stand_in);
+        ((*to).flags, (*to).pad) = (origin.flags, 0);
+    }
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! One record into the ring.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    ACTOR_KNOWN, Closing, Counters, ORIGIN_KNOWN, Origin, REPLACED, TAKEN_OVER, Task, Transition, Tuple,
-    UNKNOWN_ORIGIN, state,
+    ACTOR_KNOWN, Closing, Counters, ORIGIN_KNOWN, Origin, REPLACED, TAKEN_OVER, Transition, UNKNOWN_ORIGIN,
+    state,
 };
 
 use crate::{identity, kernel::config, life, origin, task};
@@ -23,19 +23,28 @@ static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 
-/// What is read of a socket. It has no padding: until Linux 6.2 the verifier lets nothing be copied from the stack that
-/// was not written there.
+/// Which transition, and which of the programs on the tracepoint writes it. One word, so that it fits a register.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Fields {
-    /// Its two ends.
-    pub(crate) tuple: Tuple,
-    /// Its namespace.
-    pub(crate) netns: u32,
-    /// `sk->sk_err`, if it can be read.
-    pub(crate) sk_err: i32,
+pub(crate) struct Step {
+    /// See [`state`].
+    pub(crate) old_state: u8,
+    /// See [`state`].
+    pub(crate) new_state: u8,
+    /// The first program is 0.
+    pub(crate) nth: u8,
+}
+
+/// Where its ends, its namespace and its error are read.
+pub(crate) trait Source: Copy {
     /// The same as a `struct tcp_sock`; null where no more than the event can be read.
-    pub(crate) tcp: *const c_void,
+    fn tcp(&self) -> *const c_void;
+
+    /// Writes `tuple`, `netns` and `sk_err`; returns the last, or `None` where it is not known.
+    ///
+    /// # Safety
+    /// All of `record` can be written to.
+    unsafe fn put(&self, record: *mut Transition) -> Option<i32>;
 }
 
 /// Writes one record, or counts that there was no room for it.
@@ -43,11 +52,11 @@ pub(crate) struct Fields {
 pub(crate) fn write<C: EbpfContext>(
     ctx: &C,
     sk: *const c_void,
-    (old_state, new_state): (u8, u8),
+    step: Step,
     ktime_ns: u64,
-    nth: u32,
-    fields: &impl Fn() -> Fields,
+    source: &impl Source,
 ) {
+    let Step { old_state, new_state, nth } = step;
     // The identity comes first: the ring's space is held from `reserve` to `submit`, and no one behind us can
     // be read meanwhile.
     // SAFETY: `sk` is the live socket that changes its state.
@@ -55,86 +64,82 @@ pub(crate) fn write<C: EbpfContext>(
     if new_state == state::CLOSE {
         identity::forget(sk);
     }
-    let header = Header { ktime_ns, cookie, old_state, new_state, nth };
     // A listener is no connection, and lives no connection's life.
     if config!(has_lives) == 1 && new_state == state::CLOSE && old_state != state::LISTEN {
         let Some(mut entry) = TRANSITIONS.reserve::<Closing>(0) else {
-            count(&LOST, nth);
+            count(&LOST, nth.into());
             return;
         };
-        let fields = fields();
         let record = entry.as_mut_ptr();
-        // SAFETY: the ring's space is ours until it is submitted. `tcp` is what `record_watched` has checked.
+        // SAFETY: the ring's space is ours until it is submitted. `tcp` is what `transition.rs` has checked.
         unsafe {
-            let origin = header.fill(&mut *(&raw mut (*record).transition).cast(), sk, &fields);
-            let counters = if fields.tcp.is_null() { Counters::zeroed() } else { life::counters(fields.tcp) };
+            let origin = fill(&raw mut (*record).transition, sk, step, (ktime_ns, cookie), source);
+            let tcp = source.tcp();
+            let counters = if tcp.is_null() { Counters::zeroed() } else { life::counters(tcp) };
             (&raw mut (*record).counters).write(counters);
-            (&raw mut (*record).origin).write(*origin.unwrap_or(&origin::UNKNOWN));
+            origin::put(&raw mut (*record).origin, origin);
         }
         entry.submit(0);
         return;
     }
     let Some(mut entry) = TRANSITIONS.reserve::<Transition>(0) else {
-        count(&LOST, nth);
+        count(&LOST, nth.into());
         return;
     };
-    header.fill(&mut entry, sk, &fields());
+    // SAFETY: as above.
+    unsafe { fill(entry.as_mut_ptr(), sk, step, (ktime_ns, cookie), source) };
     // No flags: user space is woken only when it had read everything before this record.
     entry.submit(0);
 }
 
-/// What is known of a transition before there is room for its record.
-struct Header {
-    ktime_ns: u64,
-    cookie: u64,
-    old_state: u8,
-    new_state: u8,
-    nth: u32,
-}
-
-impl Header {
-    /// Writes the record. Returns what is remembered of the socket, where that was looked for.
-    #[inline(always)]
-    fn fill(
-        &self,
-        entry: &mut MaybeUninit<Transition>,
-        sk: *const c_void,
-        fields: &Fields,
-    ) -> Option<&'static Origin> {
-        let &Self { ktime_ns, cookie, old_state, new_state, nth } = self;
-        let &Fields { tuple, netns, sk_err, tcp } = fields;
-        let record = entry.write(Transition {
-            ktime_ns,
-            cookie,
-            netns,
-            sk_err,
-            tuple,
-            old_state,
-            new_state,
-            flags: if nth == 0 { 0 } else { TAKEN_OVER },
-            pad: 0,
-            task: Task::zeroed(),
-        });
-        let task_acts = current_task_acts(old_state, new_state, !tcp.is_null() && sk_err == 0);
-        if task_acts {
-            record.flags |= ACTOR_KNOWN | task::current(&mut record.task);
-        }
+/// Writes all of a record. Returns what is remembered of the socket, where that was looked for.
+///
+/// # Safety
+/// All of `record` can be written to; `sk` is the live socket that changes its state.
+#[inline(always)]
+unsafe fn fill(
+    record: *mut Transition,
+    sk: *const c_void,
+    Step { old_state, new_state, nth }: Step,
+    (ktime_ns, cookie): (u64, u64),
+    source: &impl Source,
+) -> Option<&'static Origin> {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        (*record).ktime_ns = ktime_ns;
+        (*record).cookie = cookie;
+        let sk_err = source.put(record);
+        (*record).old_state = old_state;
+        (*record).new_state = new_state;
+        (*record).pad = 0;
+        let taken_over = if nth == 0 { 0 } else { TAKEN_OVER };
+        let task_acts = current_task_acts(old_state, new_state, sk_err == Some(0));
         if task_acts && new_state != state::CLOSE {
+            (*record).flags = taken_over | ACTOR_KNOWN | task::current(&raw mut (*record).task);
             return None;
         }
-        let origin = origin::of(sk)?;
-        if !task_acts && origin.how != UNKNOWN_ORIGIN {
-            record.flags |= ORIGIN_KNOWN | origin.flags;
-            record.task = origin.task;
-        }
-        if new_state == state::CLOSE
+        let origin = origin::of(sk);
+        let mut flags = match origin {
+            _ if task_acts => taken_over | ACTOR_KNOWN | task::current(&raw mut (*record).task),
+            Some(origin) if origin.how != UNKNOWN_ORIGIN => {
+                task::copy(&raw mut (*record).task, &origin.task);
+                taken_over | ORIGIN_KNOWN | origin.flags
+            }
+            _ => {
+                task::clear(&raw mut (*record).task);
+                taken_over
+            }
+        };
+        if let Some(origin) = origin
+            && new_state == state::CLOSE
             && matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
             && matches!(origin.stand_in, state::TIME_WAIT | state::FIN_WAIT2)
         {
-            record.flags |= REPLACED;
-            record.new_state = origin.stand_in;
+            flags |= REPLACED;
+            (*record).new_state = origin.stand_in;
         }
-        Some(origin)
+        (*record).flags = flags;
+        origin
     }
 }
 

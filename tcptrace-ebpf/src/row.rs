@@ -104,7 +104,7 @@ fn write_full_socket(ctx: &IterContext, sk: *const c_void, found_in: u8) -> bool
             state: found_in,
             flags: if socket.is_null() { IN_ACCEPT_QUEUE } else { 0 },
             pad: 0,
-            tuple: kernel::tuple(tcp),
+            tuple: kernel::ends(tcp, kernel::local_port(tcp)),
             unread,
             unsent,
             since_ack_jiffies: jiffies.wrapping_sub(load(tcp, layout!(last_ack))),
@@ -130,7 +130,7 @@ pub(crate) fn descriptor(task: *const c_void, fd: u32) -> Descriptor {
             fd,
             uid: load(cred, layout!(cred_uid)),
             start_ns: load(leader, layout!(task_start)),
-            comm: kernel::sixteen_bytes(leader, layout!(task_comm)),
+            comm: bytemuck::cast(kernel::two_words(leader, layout!(task_comm))),
         }
     }
 }

@@ -3,41 +3,113 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
-    bpf_probe_read_kernel,
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_probe_read_kernel,
+    generated::{bpf_get_current_comm, bpf_get_current_task_btf},
 };
 use tcptrace_common::{ABSENT, COMM_LEN, EXITING, PROCESS_NAMED, Task};
 
-use crate::kernel::layout;
+use crate::kernel::{config, layout, load};
 
 /// `include/linux/sched.h`
 const PF_EXITING: u32 = 4;
 
 /// Fills in who it is. Returns [`PROCESS_NAMED`] and [`EXITING`], where that is so.
+///
+/// # Safety
+/// All of `task` can be written to.
 #[inline(always)]
-pub(crate) fn current(task: &mut Task) -> u8 {
+pub(crate) unsafe fn current(task: *mut Task) -> u8 {
     let pid_tgid = bpf_get_current_pid_tgid();
-    *task = Task {
-        pid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        uid: bpf_get_current_uid_gid() as u32,
-        comm: [0; COMM_LEN],
-        thread_comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
-    };
-    if layout!(task_leader) == ABSENT {
-        return 0;
-    }
-    // SAFETY: probe reads check the addresses themselves.
+    // SAFETY: as promised by the caller. A name is as long as the helper is told.
     unsafe {
+        (*task).pid = (pid_tgid >> 32) as u32;
+        (*task).tid = pid_tgid as u32;
+        (*task).uid = bpf_get_current_uid_gid() as u32;
+        bpf_get_current_comm((&raw mut (*task).thread_comm).cast(), COMM_LEN as u32);
+        let (flags, is_named) = leader((&raw mut (*task).comm).cast());
+        let named = if is_named { PROCESS_NAMED } else { 0 };
+        if flags & PF_EXITING == 0 { named } else { named | EXITING }
+    }
+}
+
+/// Fills in the name of the thread group's leader, which is the process's. Returns the current task's `PF_` flags, and
+/// whether the name could be read.
+///
+/// # Safety
+/// All of `comm` can be written to.
+#[inline(always)]
+unsafe fn leader(comm: *mut Words) -> (u32, bool) {
+    let (at_flags, at_leader, at_comm) = (layout!(task_flags), layout!(task_leader), layout!(task_comm));
+    // SAFETY: as promised by the caller; the offsets are those of a task's members. Probe reads check the addresses
+    // themselves.
+    unsafe {
+        if config!(has_task) == 1 {
+            let current: *const c_void = bpf_get_current_task_btf().cast();
+            put(comm, words(load(current, at_leader), at_comm));
+            return (load(current, at_flags), true);
+        }
+        put(comm, [0; 4]);
+        if at_leader == ABSENT {
+            return (0, false);
+        }
         let current = bpf_get_current_task() as *const c_void;
         let member = |offset: u32| current.byte_add(offset as usize);
-        let is_exiting = bpf_probe_read_kernel(member(layout!(task_flags)).cast::<u32>())
-            .is_ok_and(|flags| flags & PF_EXITING != 0);
-        let comm = bpf_probe_read_kernel(member(layout!(task_leader)).cast::<*const c_void>())
-            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()));
-        let exiting = if is_exiting { EXITING } else { 0 };
-        let Ok(comm) = comm else { return exiting };
-        task.comm = comm;
-        exiting | PROCESS_NAMED
+        let flags = bpf_probe_read_kernel(member(at_flags).cast()).unwrap_or(0);
+        let named = bpf_probe_read_kernel(member(at_leader).cast::<*const c_void>())
+            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(at_comm as usize).cast()))
+            .map(|name| put(comm, name));
+        (flags, named.is_ok())
     }
+}
+
+/// A name, as it is copied: a [`Task`] is aligned to that.
+type Words = [u32; COMM_LEN / 4];
+
+/// Sixteen bytes of a kernel structure.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn words(base: *const c_void, offset: u32) -> Words {
+    // SAFETY: as promised by the caller.
+    unsafe { [load(base, offset), load(base, offset + 4), load(base, offset + 8), load(base, offset + 12)] }
+}
+
+/// Writes them word by word. (The compiler would rather call a function that does so byte by byte.)
+///
+/// # Safety
+/// All of `to` can be written to.
+#[inline(always)]
+unsafe fn put<const N: usize>(to: *mut [u32; N], words: [u32; N]) {
+    let mut place = to.cast::<u32>();
+    for word in words {
+        // SAFETY: one of the N that may be written to.
+        unsafe {
+            place.write_volatile(word);
+            place = place.add(1);
+        }
+    }
+}
+
+/// A task as words.
+type TaskWords = [u32; size_of::<Task>() / 4];
+
+/// Nobody.
+///
+/// # Safety
+/// All of `to` can be written to.
+#[inline(always)]
+pub(crate) unsafe fn clear(to: *mut Task) {
+    // SAFETY: as promised by the caller; it is as long, and aligned alike.
+    unsafe { put(to.cast::<TaskWords>(), [0; size_of::<Task>() / 4]) }
+}
+
+/// The same one as there.
+///
+/// # Safety
+/// All of `to` can be written to.
+#[inline(always)]
+pub(crate) unsafe fn copy(to: *mut Task, from: &Task) {
+    // SAFETY: as promised by the caller; it is as long, and aligned alike.
+    unsafe { put(to.cast::<TaskWords>(), *core::ptr::from_ref(from).cast::<TaskWords>()) }
 }

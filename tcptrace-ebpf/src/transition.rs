@@ -9,13 +9,13 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::TracePointContext,
 };
-use tcptrace_common::{AF_INET6, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET6, Transition, Tuple, state, v4_mapped};
 
 use crate::{
     guard, identity,
-    kernel::{self, config, layout},
+    kernel::{self, config, layout, load},
     origin,
-    ring::{Fields, write},
+    ring::{Source, Step, write},
 };
 
 /// `include/uapi/linux/in.h`
@@ -29,128 +29,195 @@ macro_rules! event {
 }
 
 /// Sees to one transition as the `nth` program on the tracepoint (the first is 0): writes its record, where it is one of
-/// TCP that is watched, and remembers who opens a socket.
+/// TCP that is watched. Who opens a socket is in the record of that, where there is one; where there is none it is noted
+/// with the socket, which costs a microsecond.
 #[inline(always)]
-pub(crate) fn see_to<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
-    if concerns_us(sk, old_state, new_state) && guard::falls_to(nth, sk, old_state, new_state) {
-        take(ctx, sk, old_state, new_state, nth);
-    }
-}
-
-/// Whether there is something to do. A closed socket's identity is forgotten all the same.
-#[inline(always)]
-fn concerns_us(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
-    !is_unwatched(sk, old_state, new_state) || origin::opening(old_state, new_state).is_some()
-}
-
-/// Does it, as the `nth` of the programs.
-#[inline(always)]
-fn take<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
-    let is_watched = is_watched(old_state, new_state);
-    // Who opens a socket is in the record of that, where there is one: noting it with the socket costs a microsecond.
-    if let Some(how) = origin::opening(old_state, new_state)
-        && !is_watched
-    {
-        origin::remember(sk, how);
-    }
-    if is_watched {
-        record_watched(ctx, sk, old_state, new_state, nth);
+pub(crate) fn see_to<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u8) {
+    if is_watched(old_state, new_state) {
+        if guard::falls_to(nth, sk, old_state, new_state) {
+            record(ctx, sk, Step { old_state, new_state, nth });
+        }
+    } else if let Some(how) = origin::opening(old_state, new_state) {
+        if guard::falls_to(nth, sk, old_state, new_state) {
+            origin::remember(sk, how);
+        }
+    } else if new_state == state::CLOSE {
+        identity::forget(sk);
     }
 }
 
 #[inline(always)]
-fn record_watched<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u32) {
+fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, step: Step) {
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP
     // socket: the tracepoint fires for SCTP, DCCP and MPTCP too.
     let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
     if tcp.is_null() {
         return;
     }
-    // SAFETY: `sk` is a live `struct sock`, `tcp` is the same as a `struct tcp_sock`, of which the offsets are.
-    submit(ctx, sk, old_state, new_state, nth, || unsafe {
-        let (tuple, netns) = (kernel::tuple(tcp), kernel::netns(tcp));
-        Fields { tuple, netns, sk_err: kernel::load(tcp, layout!(err)), tcp }
-    });
+    // SAFETY: not null; the offset is that of what it begins with.
+    let has_peer = || unsafe { kernel::remote_port(tcp) } != 0;
+    if let Some(now) = due(sk, step, has_peer) {
+        if let Some(entered_ns) = now.child_entered_ns {
+            write_of_socket(
+                ctx,
+                sk,
+                tcp,
+                Step { old_state: state::LISTEN, new_state: state::SYN_RECV, ..step },
+                entered_ns,
+            );
+        }
+        write_of_socket(ctx, sk, tcp, step, now.ktime_ns);
+    }
+}
+
+/// A `struct tcp_sock`.
+#[derive(Clone, Copy)]
+struct Socket(*const c_void);
+
+impl Source for Socket {
+    #[inline(always)]
+    fn tcp(&self) -> *const c_void {
+        self.0
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, record: *mut Transition) -> Option<i32> {
+        // SAFETY: as promised by the caller; `record` has checked the socket. A record's tuple is aligned to a word.
+        unsafe {
+            kernel::put_tuple(&raw mut (*record).tuple, self.0);
+            (*record).netns = kernel::netns(self.0);
+            let sk_err = load(self.0, layout!(err));
+            (*record).sk_err = sk_err;
+            Some(sk_err)
+        }
+    }
+}
+
+/// A function of its own, for it is called twice.
+#[inline(never)]
+fn write_of_socket<C: EbpfContext>(
+    ctx: &C,
+    sk: *const c_void,
+    tcp: *const c_void,
+    step: Step,
+    ktime_ns: u64,
+) {
+    write(ctx, sk, step, ktime_ns, &Socket(tcp));
 }
 
 /// The same from what the event itself tells: no namespace, no error, and an identity made of the address.
 #[inline(always)]
 pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
     // SAFETY: probe reads check the addresses themselves; the offsets are those of the event's fields.
-    unsafe {
+    let (sk, step, protocol, remote_port): (*const c_void, _, u16, u16) = unsafe {
         let old_state = ctx.read_at::<u32>(event!(old_state))? as u8;
         let new_state = ctx.read_at::<u32>(event!(new_state))? as u8;
-        let sk: *const c_void = ctx.read_at(event!(socket))?;
-        if is_unwatched(sk, old_state, new_state) || ctx.read_at::<u16>(event!(protocol))? != IPPROTO_TCP {
-            return Ok(());
+        let step = Step { old_state, new_state, nth: 0 };
+        (
+            ctx.read_at(event!(socket))?,
+            step,
+            ctx.read_at(event!(protocol))?,
+            ctx.read_at(event!(remote_port))?,
+        )
+    };
+    if !is_watched(step.old_state, step.new_state) {
+        if step.new_state == state::CLOSE {
+            identity::forget(sk);
         }
+        return Ok(());
+    }
+    if protocol != IPPROTO_TCP {
+        return Ok(());
+    }
+    let event = Event { tuple: event_tuple(ctx, remote_port)? };
+    if let Some(now) = due(sk, step, || remote_port != 0) {
+        if let Some(entered_ns) = now.child_entered_ns {
+            write(
+                ctx,
+                sk,
+                Step { old_state: state::LISTEN, new_state: state::SYN_RECV, ..step },
+                entered_ns,
+                &event,
+            );
+        }
+        write(ctx, sk, step, now.ktime_ns, &event);
+    }
+    Ok(())
+}
+
+fn event_tuple(ctx: &TracePointContext, remote_port: u16) -> Result<Tuple, i32> {
+    // SAFETY: as above.
+    unsafe {
         let family: u16 = ctx.read_at(event!(family))?;
         let (local_addr, remote_addr) = if family == AF_INET6 {
             (ctx.read_at(event!(local_v6))?, ctx.read_at(event!(remote_v6))?)
         } else {
             (v4_mapped(ctx.read_at(event!(local_v4))?), v4_mapped(ctx.read_at(event!(remote_v4))?))
         };
-        let tuple = Tuple {
+        Ok(Tuple {
             local_addr,
             remote_addr,
             local_port: ctx.read_at(event!(local_port))?,
-            remote_port: ctx.read_at(event!(remote_port))?,
+            remote_port,
             family,
             pad: 0,
-        };
-        submit(ctx, sk, old_state, new_state, 0, || Fields {
-            tuple,
-            netns: 0,
-            sk_err: 0,
-            tcp: core::ptr::null(),
-        });
+        })
     }
-    Ok(())
 }
 
-/// Whether nobody wants this transition. A closed socket's identity is forgotten all the same.
-#[inline(always)]
-fn is_unwatched(sk: *const c_void, old_state: u8, new_state: u8) -> bool {
-    let is_watched = is_watched(old_state, new_state);
-    if !is_watched && new_state == state::CLOSE {
-        identity::forget(sk);
+/// What has been read of an event.
+#[derive(Clone, Copy)]
+struct Event {
+    tuple: Tuple,
+}
+
+impl Source for Event {
+    #[inline(always)]
+    fn tcp(&self) -> *const c_void {
+        core::ptr::null()
     }
-    !is_watched
+
+    #[inline(always)]
+    unsafe fn put(&self, record: *mut Transition) -> Option<i32> {
+        // SAFETY: as promised by the caller.
+        unsafe { ((*record).tuple, (*record).netns, (*record).sk_err) = (self.tuple, 0, 0) };
+        None
+    }
 }
 
 /// Whether somebody wants it. Nothing changes where a process closes a socket that is closing already
 /// (`tcp_close_state`, `net/ipv4/tcp.c`).
 #[inline(always)]
 fn is_watched(old_state: u8, new_state: u8) -> bool {
-    old_state != new_state && config!(watched_states) & (state::bit(old_state) | state::bit(new_state)) != 0
+    let watched = config!(watched_states);
+    let is_in = |state: u8| watched.wrapping_shr(state.into()) & 1 != 0;
+    old_state != new_state && (is_in(old_state) || is_in(new_state))
 }
 
-/// Takes one transition, of which `fields` gives what is read of the socket, and writes its record.
+/// A transition whose record is to be written now.
+struct Due {
+    ktime_ns: u64,
+    /// When its socket entered SYN_RECV: that is to be written first.
+    child_entered_ns: Option<u64>,
+}
+
+/// When a transition came, if it is to be written now.
 ///
 /// Until Linux 6.12 a listener's child enters SYN_RECV before it is made its own: it has no peer yet, and the
 /// listener's cookie. That record is held back until the child's next transition, which comes on the same CPU
 /// within the same packet (`tcp_check_req`, `net/ipv4/tcp_minisocks.c`).
 #[inline(always)]
-fn submit<C: EbpfContext>(
-    ctx: &C,
-    sk: *const c_void,
-    old_state: u8,
-    new_state: u8,
-    nth: u32,
-    fields: impl Fn() -> Fields,
-) {
+fn due(sk: *const c_void, step: Step, has_peer: impl Fn() -> bool) -> Option<Due> {
     // SAFETY: no arguments.
     let ktime_ns = unsafe { bpf_ktime_get_ns() };
-    if old_state == state::LISTEN && new_state == state::SYN_RECV && fields().tuple.remote_port == 0 {
-        hold_back(sk, ktime_ns);
-        return;
+    match (step.old_state, step.new_state) {
+        (state::LISTEN, state::SYN_RECV) if !has_peer() => {
+            hold_back(sk, ktime_ns);
+            None
+        }
+        (state::SYN_RECV, _) => Some(Due { ktime_ns, child_entered_ns: held_back(sk) }),
+        _ => Some(Due { ktime_ns, child_entered_ns: None }),
     }
-    if old_state == state::SYN_RECV
-        && let Some(entered_ns) = held_back(sk)
-    {
-        write(ctx, sk, (state::LISTEN, state::SYN_RECV), entered_ns, nth, &fields);
-    }
-    write(ctx, sk, (old_state, new_state), ktime_ns, nth, &fields);
 }
 
 /// A child that has entered SYN_RECV without being its own yet, one per CPU.
@@ -160,7 +227,7 @@ struct Child {
     entered_ns: u64,
 }
 
-/// See [`submit`].
+/// See [`due`].
 #[map]
 static CHILD: PerCpuArray<Child> = PerCpuArray::with_max_entries(1, 0);
 

@@ -101,6 +101,8 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let config = |helpers: Helpers| Config {
         has_cookie: helpers.cookie.into(),
         has_storage: helpers.storage.into(),
+        // It came with the second of the two, and before the first.
+        has_task: (helpers.cookie || helpers.storage).into(),
         has_lives: options.lives.into(),
         ..config(options, layout, event)
     };
@@ -222,7 +224,7 @@ fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
 
 const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
     let watched_states = options.watched_states;
-    Config { layout, event, watched_states, has_cookie: 0, has_storage: 0, has_lives: 0 }
+    Config { layout, event, watched_states, has_cookie: 0, has_storage: 0, has_task: 0, has_lives: 0 }
 }
 
 /// The helpers that tracing programs may call only on newer kernels; whether they may is known only by trying.
