@@ -417,10 +417,12 @@ const fn is_last(transition: &Transition) -> bool {
 }
 
 /// Whether the program that stands in for the first one wrote a transition that the first had written already: the
-/// socket is known to have made it. One cannot make it twice without leaving that state in between.
+/// socket is known to have made it. One cannot make it twice without leaving that state in between; and one that is
+/// known has not made its last.
 fn is_told_twice(transition: &Transition, known: Option<Socket>) -> bool {
     transition.flags & TAKEN_OVER != 0
         && match known {
+            Some(_) if is_last(transition) => false,
             Some(socket) => socket.state == transition.new_state && socket.since.exact_ns().is_some(),
             None => is_last(transition),
         }

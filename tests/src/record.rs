@@ -1,6 +1,7 @@
 //! A record of the stream, read with the names of the contract.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -147,4 +148,19 @@ impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&Value::Object(self.0.clone()).to_string())
     }
+}
+
+/// The lives in which a transition is missing, of the sockets of a network namespace that live and end in these records.
+pub fn with_gaps(records: &[Record], netns: u64) -> Vec<Vec<&Record>> {
+    let mut lives: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.is("transition") && record.is_in(netns)) {
+        lives.entry(record.cookie()).or_default().push(record);
+    }
+    let is_whole = |life: &Vec<&Record>| {
+        let (first, last) = (life[0], life[life.len() - 1]);
+        matches!(first.states(), ("CLOSE", _) | ("LISTEN", "SYN_RECV"))
+            && life.array_windows().all(|[before, after]| before.states().1 == after.states().0)
+            && (last.states().1 == "CLOSE" || last.get("stand_in") == true)
+    };
+    lives.into_values().filter(|life| !is_whole(life)).collect()
 }

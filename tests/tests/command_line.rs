@@ -4,7 +4,8 @@ use std::io::PipeReader;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::{
-    Namespace, Puppet, Signal, Tracer, TracerCommand, feature, process::poll_until, scene::Scene, witness,
+    Namespace, Puppet, Signal, Tracer, TracerCommand, feature, process::poll_until, record::with_gaps,
+    scene::Scene, witness,
 };
 
 #[test]
@@ -145,7 +146,8 @@ fn a_signal_ends_the_run(signal: Signal) {
     assert_eq!(
         seen.len() as u64 + lost,
         CONNECTIONS as u64 * 10 + 2,
-        "transitions before the signal; losses: {told:?}"
+        "transitions before the signal; losses: {told:?}; not whole: {:?}",
+        with_gaps(&run.records, namespace.inode())
     );
     assert_eq!(run.summary().int("transitions"), run.count("transition"));
 }

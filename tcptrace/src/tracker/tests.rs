@@ -3,7 +3,9 @@
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
     ACTOR_KNOWN, AF_INET, ORIGIN_KNOWN, PROCESS_NAMED, Task,
-    state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
+    state::{
+        CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, TIME_WAIT,
+    },
 };
 
 use super::*;
@@ -375,31 +377,48 @@ fn only_followed_states_are_kept() {
     assert_eq!(driven.tracker.next_due_ns(), None);
 }
 
+/// A connection's transitions, each at its time; the last replaces it by a stand-in in that state.
+fn replaced_by(stand_in: u8) -> Vec<Transition> {
+    let life = [
+        (CLOSE, SYN_SENT),
+        (SYN_SENT, ESTABLISHED),
+        (ESTABLISHED, FIN_WAIT1),
+        (FIN_WAIT1, FIN_WAIT2),
+        (FIN_WAIT2, stand_in),
+    ];
+    let mut all: Vec<_> =
+        (1_000..).step_by(10).zip(life).map(|(at, (old, new))| transition(1, at, old, new)).collect();
+    all[4].flags = REPLACED;
+    all
+}
+
 #[test]
 fn what_both_programs_wrote_is_told_once() {
-    let mut tracker = tracker(None);
-    let life = [(CLOSE, SYN_SENT), (SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, CLOSE)];
-    let mut told = Vec::new();
-    for (at, (old_state, new_state)) in (1_000..).step_by(10).zip(life) {
-        let first = transition(1, at, old_state, new_state);
-        let again = Transition { flags: TAKEN_OVER, ..transition(1, at + 1, old_state, new_state) };
-        for record in [first, again] {
-            tracker.hear(&Heard::Transition(record), &mut |_| told.push(record.ktime_ns));
+    for stand_in in [TIME_WAIT, FIN_WAIT2] {
+        let mut tracker = tracker(None);
+        let mut told = Vec::new();
+        for first in replaced_by(stand_in) {
+            let flags = first.flags | TAKEN_OVER;
+            let again = Transition { flags, ktime_ns: first.ktime_ns + 1, ..first };
+            for record in [first, again] {
+                tracker.hear(&Heard::Transition(record), &mut |_| told.push(record.ktime_ns));
+            }
         }
+        assert_eq!((told, tracker.told_twice()), (vec![1_000, 1_010, 1_020, 1_030, 1_040], 5));
     }
-    assert_eq!(told, [1_000, 1_010, 1_020, 1_030]);
 }
 
 #[test]
 fn what_only_the_second_program_wrote_is_told() {
-    let mut tracker = tracker(None);
-    let life = [(CLOSE, SYN_SENT), (SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, CLOSE)];
-    let mut told = 0;
-    for (at, (old_state, new_state)) in (1_000..).zip(life) {
-        let record = Transition { flags: TAKEN_OVER, ..transition(1, at, old_state, new_state) };
-        tracker.hear(&Heard::Transition(record), &mut |_| told += 1);
+    for stand_in in [TIME_WAIT, FIN_WAIT2] {
+        let mut tracker = tracker(None);
+        let mut told = 0;
+        for record in replaced_by(stand_in) {
+            let record = Transition { flags: record.flags | TAKEN_OVER, ..record };
+            tracker.hear(&Heard::Transition(record), &mut |_| told += 1);
+        }
+        assert_eq!((told, tracker.told_twice()), (5, 0));
     }
-    assert_eq!(told, 4);
 }
 
 #[test]
