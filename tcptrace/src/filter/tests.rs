@@ -36,8 +36,8 @@ fn owner() -> Owner {
         inner_pids: vec![7],
         comm: Some(Name::from_bytes(b"java")),
         uid: Some(1000),
-        cgroup: Some("/app.slice/web.service".to_owned()),
-        container: Some("3f2a9c".to_owned()),
+        cgroup: Some("/app.slice/web.service".into()),
+        container: Some("3f2a9c".into()),
         ..Owner::once(4242)
     }
 }

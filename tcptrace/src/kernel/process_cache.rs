@@ -83,7 +83,7 @@ mod tests {
         let mut cache = ProcessCache::default();
         let found = cache.find(me, Some(&comm), 1).and_then(|process| process.exe.clone()).expect("it lives");
         let exe = std::env::current_exe().expect("we run");
-        assert_eq!(found, exe.into_os_string().into_encoded_bytes());
+        assert_eq!(*found, *exe.to_string_lossy());
         assert_eq!(cache.find(me, None, 1).and_then(|process| process.comm.clone()), Some(comm));
         assert_eq!(cache.find(me, Some(b"another"), 1), None, "not the one that acted");
     }

@@ -1,7 +1,7 @@
 //! What `/proc` tells about processes (proc(5)). Every answer may be missing: processes end while one looks,
 //! and hidepid hides them.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
@@ -18,14 +18,14 @@ pub struct Process {
     pub inner_pids: Vec<u32>,
     /// Its name (`/proc/PID/comm`), any bytes.
     pub comm: Option<Vec<u8>>,
-    /// Its executable (`/proc/PID/exe`), any bytes.
-    pub exe: Option<Vec<u8>>,
+    /// Its executable (`/proc/PID/exe`), as far as it is UTF-8; shared, for every socket's owner will tell it.
+    pub exe: Option<Arc<str>>,
     /// Its real user id (`/proc/PID/status`).
     pub uid: Option<u32>,
-    /// Its cgroup (`/proc/PID/cgroup`), any bytes: the unified one, or systemd's where that says nothing.
-    pub cgroup: Option<Vec<u8>>,
+    /// Its cgroup (`/proc/PID/cgroup`), likewise: the unified one, or systemd's where that says nothing.
+    pub cgroup: Option<Arc<str>>,
     /// Its container, as its cgroup's path tells.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
 }
 
 impl Process {
@@ -45,9 +45,11 @@ impl Process {
         // The first one is the pid itself.
         process.inner_pids = numbers(&status, b"NSpid:").skip(1).collect();
         let exe = fs::read_link(format!("/proc/{pid}/exe"));
-        process.exe = exe.ok().map(|path| path.into_os_string().into_encoded_bytes());
-        process.cgroup = file("cgroup").as_deref().and_then(cgroup);
-        process.container = process.cgroup.as_deref().and_then(container);
+        process.exe = exe.ok().map(|path| path.to_string_lossy().into());
+        if let Some(path) = file("cgroup").as_deref().and_then(cgroup) {
+            process.container = container(path).map(Arc::from);
+            process.cgroup = Some(String::from_utf8_lossy(path).into());
+        }
         let is_meant = named.is_none_or(|named| start_ticks(pid) == Some(ticks(named.start_ns)));
         if is_meant { process } else { Self::default() }
     }
@@ -62,7 +64,7 @@ fn numbers<'a>(status: &'a [u8], name: &[u8]) -> impl Iterator<Item = u32> + use
 
 /// The path in a process's cgroup file: that of the unified hierarchy (`0::`), or systemd's where all
 /// processes are in the unified one's root.
-fn cgroup(file: &[u8]) -> Option<Vec<u8>> {
+fn cgroup(file: &[u8]) -> Option<&[u8]> {
     let lines = || file.split(|byte| *byte == b'\n');
     let unified = lines().find_map(|line| line.strip_prefix(b"0::"));
     let systemd = || {
@@ -76,7 +78,6 @@ fn cgroup(file: &[u8]) -> Option<Vec<u8>> {
         Some(path) => Some(path),
         None => systemd(),
     }
-    .map(<[u8]>::to_vec)
 }
 
 /// Finds the holders of a walk's sockets by reading every `/proc/PID/fd`: slower than `iter/task_file`, and
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn cgroup_is_the_unified_one_unless_it_says_nothing() {
-        let path = |file: &[u8]| cgroup(file).map(|path| String::from_utf8_lossy(&path).into_owned());
+        let path = |file: &[u8]| cgroup(file).map(|path| String::from_utf8_lossy(path).into_owned());
         assert_eq!(path(b"0::/app.slice/x.service\n").as_deref(), Some("/app.slice/x.service"));
         assert_eq!(path(b"5:cpu:/x\n1:name=systemd:/user.slice\n0::/\n").as_deref(), Some("/user.slice"));
         assert_eq!(path(b"1:name=systemd:/init.scope\n").as_deref(), Some("/init.scope"));

@@ -1,7 +1,6 @@
 //! Walks the kernel's sockets in every network namespace, and the descriptors that hold them.
 
 use std::{
-    fs::File,
     io::{self, ErrorKind, Read as _},
     thread,
 };
@@ -116,7 +115,8 @@ fn every_holder(holders: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
     })
 }
 
-/// Runs an iterator to its end and hands on each row of `size` bytes.
+/// Runs an iterator to its end and hands on each row of `size` bytes. The kernel gives whole rows, up to eight pages of
+/// them at a time, and EAGAIN when it went a long way without finding any (`bpf_seq_read`, `kernel/bpf/bpf_iter.c`).
 fn read_rows(
     iterator: &mut Iter,
     size: usize,
@@ -124,27 +124,14 @@ fn read_rows(
 ) -> Result<(), WalkError> {
     let link = iterator.attach()?;
     let mut file = iterator.take_link(link)?.into_file()?;
-    Ok(read_all(&mut file)?.chunks(size).try_for_each(&mut each)?)
-}
-
-/// Reads an iterator's output. The kernel gives whole rows, up to eight pages of them at a time, and EAGAIN
-/// when it went a long way without finding any (`bpf_seq_read`, `kernel/bpf/bpf_iter.c`).
-fn read_all(file: &mut File) -> io::Result<Vec<u8>> {
-    const CHUNK: usize = 64 << 10;
-    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
     loop {
-        let filled = bytes.len();
-        bytes.resize(filled + CHUNK, 0);
-        let read = match file.read(&mut bytes[filled..]) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                bytes.truncate(filled);
-                continue;
-            }
-            read => read?,
-        };
-        bytes.truncate(filled + read);
-        if read == 0 {
-            return Ok(bytes);
+        match file.read(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            read => match read? {
+                0 => return Ok(()),
+                length => buffer[..length].chunks(size).try_for_each(&mut each)?,
+            },
         }
     }
 }

@@ -267,9 +267,8 @@ fn held(holder: &Holder, process: Option<&Process>) -> Owner {
 
 /// Adds what was looked up about a process beyond its name and user.
 pub fn complete(owner: &mut Owner, process: &Process) {
-    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
     owner.inner_pids.clone_from(&process.inner_pids);
-    owner.exe = process.exe.as_ref().map(text);
-    owner.cgroup = process.cgroup.as_ref().map(text);
+    owner.exe.clone_from(&process.exe);
+    owner.cgroup.clone_from(&process.cgroup);
     owner.container.clone_from(&process.container);
 }

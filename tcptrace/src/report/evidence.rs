@@ -2,6 +2,7 @@
 //! in, where they came from, and what their other end is doing.
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, SocketRow, Tuple, state, v4_mapped};
 
 use crate::{
@@ -16,7 +17,8 @@ pub struct Evidence {
     origins: FxHashMap<u64, Origin>,
     listeners: FxHashMap<u64, Vec<SocketRow>>,
     peers: FxHashMap<u64, SocketRow>,
-    holders: FxHashMap<u64, Vec<Holder>>,
+    /// In the order of socket, pid and descriptor.
+    holders: Vec<Holder>,
     processes: FxHashMap<u32, Process>,
 }
 
@@ -41,11 +43,11 @@ impl Evidence {
         for holder in walk.holders.iter().filter(|holder| wanted.contains(&holder.cookie)) {
             let process = || look_up(holder.pid, holder.process);
             evidence.processes.entry(holder.pid).or_insert_with(process);
-            evidence.holders.entry(holder.cookie).or_default().push(*holder);
+            evidence.holders.push(*holder);
         }
-        for (cookie, holders) in &mut evidence.holders {
-            holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
-            holders.dedup();
+        evidence.holders.sort_unstable_by_key(|holder| (holder.cookie, holder.pid, holder.fd));
+        evidence.holders.dedup();
+        for Holder { cookie, .. } in &evidence.holders {
             // Accepted since the walk came by: the descriptors are read after the sockets.
             if let Some(row) = evidence.rows.get_mut(cookie).filter(|row| row.flags & IN_ACCEPT_QUEUE != 0) {
                 row.flags &= !IN_ACCEPT_QUEUE;
@@ -77,8 +79,9 @@ impl Evidence {
 
     /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
     pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&Process>)> {
-        let holders = self.holders.get(&cookie).map_or(&[][..], Vec::as_slice);
-        holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
+        let first = self.holders.partition_point(|holder| holder.cookie < cookie);
+        let holders = self.holders[first..].iter().take_while(move |holder| holder.cookie == cookie);
+        holders.map(|holder| (holder, self.processes.get(&holder.pid)))
     }
 
     fn find_listeners(&mut self, walk: &Walk) {
@@ -100,12 +103,12 @@ impl Evidence {
     }
 
     fn find_peers(&mut self, walk: &Walk) {
-        let ours: FxHashMap<Ends, Vec<&SocketRow>> =
-            self.rows.values().fold(FxHashMap::default(), |mut ours, row| {
-                ours.entry(Ends::of(&row.tuple)).or_insert_with(Vec::new).push(row);
-                ours
-            });
-        let mut candidates: FxHashMap<u64, Vec<&SocketRow>> = FxHashMap::default();
+        // Nearly always there is one of a kind.
+        let mut ours: FxHashMap<Ends, SmallVec<[&SocketRow; 1]>> = FxHashMap::default();
+        for row in self.rows.values() {
+            ours.entry(Ends::of(&row.tuple)).or_default().push(row);
+        }
+        let mut candidates: FxHashMap<u64, SmallVec<[&SocketRow; 1]>> = FxHashMap::default();
         let others = walk.sockets.iter().filter(|row| row.state != state::LISTEN).chain(&walk.stand_ins);
         for row in others {
             for our in ours.get(&Ends::of(&row.tuple).seen_from_the_other()).into_iter().flatten() {
@@ -116,8 +119,9 @@ impl Evidence {
         }
         for (cookie, candidates) in candidates {
             let Some(our) = self.rows.get(&cookie) else { continue };
-            let near: Vec<_> = candidates.iter().filter(|row| row.netns == our.netns).collect();
-            let anywhere: Vec<_> = candidates.iter().filter(|_| !is_loopback(our.tuple.local_addr)).collect();
+            let near: SmallVec<[_; 1]> = candidates.iter().filter(|row| row.netns == our.netns).collect();
+            let anywhere: SmallVec<[_; 1]> =
+                candidates.iter().filter(|_| !is_loopback(our.tuple.local_addr)).collect();
             // The same two ends may exist in several namespaces: which of them is meant cannot be told.
             if let ([row], _) | ([], [row]) = (near.as_slice(), anywhere.as_slice()) {
                 self.peers.insert(cookie, ***row);

@@ -9,6 +9,7 @@
 use std::{
     io::{self, Write},
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -105,7 +106,7 @@ impl Json {
 fn process(owner: &Owner, out: &mut Vec<u8>) {
     let Owner { pid, inner_pids: _, fd, comm, exe, uid, cgroup, container } = owner;
     let integer = |integer: &u32, out: &mut Vec<u8>| number(*integer, out);
-    let text = |text: &String, out: &mut Vec<u8>| value(text, out);
+    let text = |text: &Arc<str>, out: &mut Vec<u8>| value(text, out);
     out.extend_from_slice(b"{\"pid\":");
     number(*pid, out);
     out.extend_from_slice(b",\"fd\":");
@@ -263,7 +264,7 @@ mod tests {
         };
         let owner = Owner {
             comm: Some(Name(*b"a \"\n\\ \xff\xf0\x9f\0\0\0\0\0\0\0")),
-            exe: Some("/usr/bin/\u{7}x".to_owned()),
+            exe: Some("/usr/bin/\u{7}x".into()),
             uid: Some(0),
             ..Owner::once(4242)
         };

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
@@ -222,13 +223,13 @@ pub struct Owner {
     /// The process's name.
     pub comm: Option<Name>,
     /// Its executable.
-    pub exe: Option<String>,
+    pub exe: Option<Arc<str>>,
     /// Its real user id.
     pub uid: Option<u32>,
     /// Its cgroup's path.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<Arc<str>>,
     /// The id of its container.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
 }
 
 impl Owner {

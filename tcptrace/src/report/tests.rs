@@ -95,9 +95,9 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         Process {
             inner_pids: Vec::new(),
             comm: Some(name.to_vec()),
-            exe: Some(b"/usr/bin/java".to_vec()),
+            exe: Some("/usr/bin/java".into()),
             uid: Some(1000),
-            cgroup: Some(b"/app.slice".to_vec()),
+            cgroup: Some("/app.slice".into()),
             container: None,
         }
     });
