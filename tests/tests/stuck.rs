@@ -222,15 +222,11 @@ fn a_socket_closed_just_before_the_threshold_is_never_reported() {
             std::thread::sleep(std::time::Duration::from_millis(1)); // time itself has to pass
         }
         scene.server.close(&closed_in_time.socket);
+        let left = tracer.await_record("it closed", |record| {
+            record.is_about("transition", &closed_in_time.socket) && record.get("old_state") == "CLOSE_WAIT"
+        });
         tracer.await_stuck(&marker.socket);
         let records = tracer.records();
-        let left = records
-            .iter()
-            .find(|record| {
-                record.is_about("transition", &closed_in_time.socket)
-                    && record.get("old_state") == "CLOSE_WAIT"
-            })
-            .expect("its time came before the marker's");
         if left.number("in_old_state_ms") < 1_000.0 {
             let reported = records.iter().find(|record| record.is_about("stuck", &closed_in_time.socket));
             assert_eq!(reported, None, "it had been closed: {left:?}");
