@@ -2,7 +2,7 @@
 //! and no others, is checked of every line in every test (`src/schema.rs`).
 
 use rustix::time::{ClockId, clock_gettime};
-use tests::{Namespace, Puppet, Record, Tracer, feature, scene::Scene, schema};
+use tests::{Namespace, Puppet, Record, Tracer, scene::Scene, schema};
 
 /// Names that a process may give itself, each of at most 15 bytes.
 const HOSTILE: [&[u8]; 8] = [
@@ -30,10 +30,7 @@ fn hostile_process_names_neither_break_a_line_nor_are_falsified() {
         assert_eq!(stuck.get("owners")[0]["comm"], *expected, "{stuck:?}");
         scene.server.close(&leak.socket);
         let cleared = tracer.await_cleared(&leak.socket);
-        let by = &cleared.get("by")["comm"];
-        // The plain event does not know it.
-        let is_known = feature::why_not(feature::TP_BTF).is_none();
-        assert!(if is_known { *by == *expected } else { by.is_null() }, "{cleared:?}");
+        assert_eq!(cleared.get("by")["comm"], *expected, "{cleared:?}");
     }
     let run = tracer.stop();
     assert_eq!(run.records.len(), run.lines.len());

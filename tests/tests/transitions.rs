@@ -121,9 +121,7 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     ] {
         assert_eq!((record.text("owner_how"), &record.get("owner")["pid"]), (how, &pid.into()), "{record:?}");
         assert_eq!(record.get("owner")["uid"], 0);
-        // The plain event does not know it.
-        let comm = feature::why_not(feature::TP_BTF).is_none().then_some("puppet");
-        assert_eq!(record.get("owner")["comm"].as_str(), comm, "{record:?}");
+        assert_eq!(record.get("owner")["comm"], "puppet", "{record:?}");
     }
     for (life, pid) in [(of_client, client.pid), (of_server, server.pid), (of_listener, listener.pid)] {
         for record in life.iter().filter(|record| !record.get("owner").is_null()) {
