@@ -145,7 +145,15 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
     if feature::is_missing(feature::COOKIE, "with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen") {
         return;
     }
-    let (recorded, live, leaks) = record(&["--transitions", "--stuck", "0s"], 3);
+    let (recorded, live, mut leaks) = record(&["--transitions", "--stuck", "0s"], 3);
+    // On a slow machine some may have been seen stuck for the first time when they had been so for longer than that.
+    let is_seen_early = |record: &Record| record.is("stuck") && record.number("age_ms") <= 300.0;
+    leaks.1.retain(|port| {
+        let of_it = |record: &&Record| record.is_in(leaks.0) && record.remote().port() == *port;
+        recorded.records.iter().filter(of_it).any(is_seen_early)
+            || recorded.records.iter().filter(of_it).any(|record| record.get("exact") == false)
+    });
+    assert!(!leaks.1.is_empty(), "all of them were seen late: {:?}", recorded.of(leaks.0));
     let recording = Recording::new("stuck", &recorded.lines);
     let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
     assert_eq!(replayed.status.code(), Some(0), "{}", replayed.stderr);

@@ -9,6 +9,7 @@ use tests::{
     Namespace, Puppet, Record, Sock, Tracer, feature, monotonic_ns,
     record::with_gaps,
     scene::Scene,
+    tracer::Finished,
     witness::{self, Seen},
 };
 
@@ -105,10 +106,10 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     let total = run.of(namespace.inode()).len();
     assert_eq!(total, lives.iter().map(Vec::len).sum::<usize>(), "{:?}", run.of(namespace.inode()));
     let [of_client, of_server, of_listener] = &lives;
-    assert_life(of_client, &CLIENT, &client, family);
-    assert_life(of_server, &SERVER, &server, family);
+    assert_life(&run, of_client, &CLIENT, &client, family);
+    assert_life(&run, of_server, &SERVER, &server, family);
     let listening_family = if listener.local.is_ipv4() { "ipv4" } else { "ipv6" };
-    assert_life(of_listener, &LISTENER, &listener, listening_family);
+    assert_life(&run, of_listener, &LISTENER, &listener, listening_family);
 
     // Who did it is told where the task on the CPU is the one that acts, and never wrongly.
     for (record, how, pid) in [
@@ -141,9 +142,10 @@ fn step(record: &Record) -> (&str, &str) {
 }
 
 /// These steps and no others, in the order of their times, with the right ends throughout.
-fn assert_life(life: &[Record], steps: &[(&str, &str)], socket: &Sock, family: &str) {
+fn assert_life(run: &Finished, life: &[Record], steps: &[(&str, &str)], socket: &Sock, family: &str) {
     assert_eq!(life.iter().map(step).collect::<Vec<_>>(), steps);
-    let is_replaced = steps.last() == CLIENT.last() && feature::why_not(feature::TIME_WAIT).is_none();
+    let sees_stand_ins = run.records[0].get("sources")[feature::TIME_WAIT]["in_use"] == true;
+    let is_replaced = steps.last() == CLIENT.last() && sees_stand_ins;
     assert_eq!(life.last().expect("steps").get("stand_in"), is_replaced, "{life:?}");
     assert!(life.is_sorted_by_key(Record::mono_ns), "{life:?}");
     let nowhere = SocketAddr::new(
@@ -241,7 +243,7 @@ fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bo
         for (socket, steps) in [(client, &CLIENT), (server, &SERVER)] {
             let ends = (socket.local, socket.remote.expect("connected"));
             let life = by_ends.get_mut(&ends).and_then(VecDeque::pop_front).expect("a life of these ends");
-            assert_life(life, steps, socket, "ipv4");
+            assert_life(&run, life, steps, socket, "ipv4");
             let spent: f64 = life[1..].iter().map(|record| record.number("in_old_state_ms")).sum();
             assert!(spent <= took_ms, "{spent} ms in {took_ms} ms: {life:?}");
         }
