@@ -2,6 +2,8 @@
 //!
 //! What the document shows is what runs, but for how long a socket has to be stuck, and where the files are.
 
+mod story;
+
 use std::{
     env, fs,
     os::unix::process::CommandExt as _,
@@ -19,6 +21,7 @@ use crate::{
     record::Stream,
     tracer::without_features,
 };
+pub use story::{ANSWERED, CROWD, SENT, Story, record};
 
 const DOCUMENT: &str = include_str!("../../docs/pipelines.md");
 /// What a user waits for, and what a test does.
@@ -33,7 +36,7 @@ const TRACER: &str =
 ///
 /// # Panics
 /// There is none, or more than one.
-pub fn block(name: &str) -> String {
+fn block(name: &str) -> String {
     let mut blocks = DOCUMENT.split("\n```").filter_map(|block| {
         let (fence, text) = block.split_once('\n')?;
         (fence.split(' ').nth(1) == Some(name)).then_some(text)
@@ -41,6 +44,12 @@ pub fn block(name: &str) -> String {
     let block = blocks.next().unwrap_or_else(|| panic!("docs/pipelines.md has no block {name}"));
     assert!(blocks.next().is_none(), "docs/pipelines.md has two blocks {name}");
     block.to_owned()
+}
+
+/// The names of all blocks that have one.
+pub fn names() -> Vec<&'static str> {
+    let fences = DOCUMENT.lines().filter_map(|line| line.strip_prefix("```"));
+    fences.filter_map(|fence| fence.split(' ').nth(1)).collect()
 }
 
 /// Whether there are no tools here on purpose, as in a guest: the test is then told as not run. Anywhere else a tool
@@ -102,23 +111,25 @@ impl Shop {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The block of this name, written to a file with its log files in this folder.
+    /// The block of this name, with its log files in this folder.
+    pub fn block(&self, name: &str) -> String {
+        block(name).replace(LOGS, &format!("{}/", self.folder.display()))
+    }
+
+    /// That, in a file.
     ///
     /// # Panics
-    /// It names none.
-    pub fn configuration(&self, name: &str) -> PathBuf {
-        let text = block(name);
-        assert!(text.contains(LOGS), "{text}");
+    /// There is no room for it.
+    pub fn file(&self, name: &str) -> PathBuf {
         let path = self.path(name);
-        let here = format!("{}/", self.folder.display());
-        fs::write(&path, text.replace(LOGS, &here)).expect("room on the disk");
+        fs::write(&path, self.block(name)).expect("room on the disk");
         path
     }
 
     /// The shell, about to run the block of this name; where the tools are, and the file of the tracer, is in its
     /// environment.
     pub fn command(&self, name: &str) -> Command {
-        let block = block(name).replace(THRESHOLDS[0], THRESHOLDS[1]);
+        let block = self.block(name).replace(THRESHOLDS[0], THRESHOLDS[1]);
         assert!(!block.contains("30s"), "it would take as long as for a user: {block}");
         let mut command = self.shell(&format!("{TRACER}\n{block}"));
         command.env("TRACER", tracer_program()).env("TRACER_MORE", &self.more);

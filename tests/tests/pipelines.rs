@@ -1,133 +1,40 @@
 //! docs/pipelines.md: what it shows is run as it stands there, on what real sockets do, and what comes out at the other end
 //! is held against what the test did to them. What the parts of a test are: `tests/src/pipeline.rs`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::Stdio,
-};
+use std::{collections::BTreeMap, process::Stdio};
 
 use serde_json::Value;
 use tests::{
-    Process, Puppet, Record, Signal, Sock, feature,
+    Process, Record, Signal, Sock, feature,
     journal::Journal,
-    pipeline::{Shop, block, has_no_tools, output, records, rows, values},
-    process::poll_until,
+    pipeline::{
+        ANSWERED, CROWD, SENT, Shop, Story, has_no_tools, names, output, record, records, rows, values,
+    },
+    process::{poll_until, tracer_program},
     scene::Scene,
-    schema, witness,
+    witness,
 };
-
-/// How many children hold one of the stuck sockets: more than fit into 8 KiB.
-const CROWD: usize = 80;
-
-/// What several processes did to sockets.
-struct Story {
-    scene: Scene,
-    /// The server's, still stuck.
-    left: [Sock; 2],
-    /// The server's, stuck, and then closed by it.
-    closed: Sock,
-    /// Who ended with one that was stuck, and which.
-    ended: (u32, Sock),
-    /// Held by the first and so many children, still stuck.
-    crowded: Sock,
-    crowd: Puppet,
-    /// Both ends of a connection that is over: (client's, server's).
-    talked: (Sock, Sock),
-}
-
-const SENT: u64 = 1_000;
-const ANSWERED: u64 = 500;
-
-impl Story {
-    /// Waits for each record by `await_record`; processes are named after `name`.
-    fn new(name: &str, await_record: impl Fn(&str, &Sock)) -> Self {
-        let mut scene = Scene::new();
-        scene.client.rename(format!("{name}-client").as_bytes());
-        scene.server.rename(format!("{name}-server").as_bytes());
-        let [closed, left @ ..] = [scene.leak().socket, scene.leak().socket, scene.leak().socket];
-
-        let mut leak_of = |name: &str| {
-            let mut puppet = Puppet::new();
-            puppet.rename(name.as_bytes());
-            let listener = puppet.listen("127.0.0.1:0");
-            let client = scene.client.connect(listener.local);
-            let socket = puppet.accept(&listener);
-            scene.client.close(&client);
-            puppet.read_to_the_end(&socket);
-            (puppet, socket)
-        };
-        let (other, others) = leak_of(&format!("{name}-other"));
-        let (mut crowd, crowded) = leak_of(&format!("{name}-crowd"));
-        (0..CROWD).for_each(|_| _ = crowd.fork());
-
-        let talked = scene.connection();
-        scene.client.write(&talked.0, SENT as usize);
-        scene.server.read(&talked.1, SENT as usize);
-        scene.server.write(&talked.1, ANSWERED as usize);
-        scene.client.read(&talked.0, ANSWERED as usize);
-        scene.client.close(&talked.0);
-        scene.server.read_to_the_end(&talked.1);
-        scene.server.close(&talked.1);
-
-        [closed, left[0], left[1], others, crowded].iter().for_each(|socket| await_record("stuck", socket));
-        scene.server.close(&closed);
-        let ended = (other.pid(), others);
-        other.exit();
-        [closed, others].iter().for_each(|socket| await_record("cleared", socket));
-        [talked.0, talked.1, closed, others].iter().for_each(|socket| await_record("life", socket));
-        Self { scene, left, closed, ended, crowded, crowd, talked }
-    }
-
-    /// Records, wherever they have been, say what happened.
-    fn assert_told(&self, records: &[Record]) {
-        let (first, last) = (&records[0], &records[records.len() - 1]);
-        assert!(first.is("start") && last.is("summary"), "{first:?} … {last:?}");
-        let one = |event, socket| {
-            let its: Vec<_> = records.iter().filter(|record| record.is_about(event, socket)).collect();
-            assert_eq!(its.len(), 1, "{event} of {socket:?}: {its:?}");
-            its[0]
-        };
-        for socket in [&self.left[0], &self.left[1], &self.closed, &self.ended.1] {
-            assert_eq!(one("stuck", socket).holders(), [(socket.pid, socket.fd)]);
-        }
-        let crowded = one("stuck", &self.crowded);
-        assert_eq!(crowded.holders(), witness::find(&self.crowded).expect("it is still there").holders);
-        assert_eq!(crowded.holders().len(), CROWD + 1);
-        for (socket, how) in [(&self.closed, "closed"), (&self.ended.1, "exited")] {
-            let cleared = one("cleared", socket);
-            assert_eq!((cleared.text("how"), &cleared.get("by")["pid"]), (how, &socket.pid.into()));
-        }
-        for socket in [&self.talked.0, &self.talked.1, &self.closed, &self.ended.1] {
-            one("life", socket);
-        }
-        for (event, total) in [("stuck", "stuck"), ("cleared", "cleared"), ("life", "lives")] {
-            let come = records.iter().filter(|record| record.is(event)).count() as u64;
-            assert_eq!(last.int(total), come, "records of {event}");
-        }
-    }
-}
-
-/// Records a story in the file that the tracer writes to.
-fn record(shop: &Shop, name: &str) -> Story {
-    let tracer = shop.start("record");
-    shop.await_record("the start", |record| record.is("start"));
-    let story = Story::new(name, |event, socket| {
-        shop.await_record(&format!("{event} of {socket:?}"), |record| record.is_about(event, socket));
-    });
-    assert!(tracer.stop().success(), "{}", shop.read("record.err"));
-    story.assert_told(&shop.records("tcptrace.json"));
-    story
-}
 
 /// The file's records of an event, of whatever socket.
 fn of(shop: &Shop, event: &str) -> Vec<Record> {
     shop.records("tcptrace.json").into_iter().filter(|record| record.is(event)).collect()
 }
 
+/// Shown, and run by nobody here: the document says so.
+const NOT_RUN: [&str; 2] = ["vector.yaml", "fluent-bit.yaml"];
+
+#[test]
+fn everything_that_is_shown_is_run_here_or_said_not_to_be() {
+    let tests = [include_str!("pipelines.rs"), include_str!("pipelines_sql.rs")];
+    let is_run = |name: &str| tests.iter().any(|text| text.contains(&format!("\"{name}\"")));
+    let named = |name: &&str| NOT_RUN.contains(name) || is_run(name);
+    let (shown, unknown): (Vec<_>, Vec<_>) = names().into_iter().partition(named);
+    assert!(shown.len() > NOT_RUN.len() && unknown.is_empty(), "no test runs {unknown:?}");
+}
+
 #[test]
 fn jq_tells_who_is_stuck_and_what_ended_it() {
-    const TEST: &str = "jq_tells_who_is_stuck_and_what_ended_it";
-    if has_no_tools(TEST, "jq") {
+    if has_no_tools("jq_tells_who_is_stuck_and_what_ended_it", "jq") {
         return;
     }
     let shop = Shop::new();
@@ -142,8 +49,7 @@ fn jq_tells_who_is_stuck_and_what_ended_it() {
     let pid = story.scene.server.pid();
     assert_eq!(row(pid), Some(vec![&*pid.to_string(), "jq-server", "2", &oldest, "not_closed"]), "{stuck}");
     let pid = story.crowd.pid();
-    let crowd =
-        vec![pid.to_string(), "jq-crowd".into(), "1".into(), since(&story.crowded), "not_closed".into()];
+    let crowd = [pid.to_string(), "jq-crowd".into(), "1".into(), since(&story.crowded), "not_closed".into()];
     assert_eq!(row(pid).map(|row| row.join(" ")), Some(crowd.join(" ")));
     assert_eq!(stuck.matches("jq-crowd").count(), CROWD + 1, "{stuck}");
     assert_eq!(row(story.ended.0), None, "it has ended");
@@ -158,18 +64,24 @@ fn jq_tells_who_is_stuck_and_what_ended_it() {
         assert_eq!((rows[0][1], rows[0][3], rows[0][4]), (&*socket.local.port().to_string(), how, comm));
         assert!(rows[0][2].parse::<f64>().is_ok_and(|ms| ms >= 300.0), "{cleared}");
     }
+}
 
-    if feature::is_missing(feature::TP_BTF, TEST) {
+#[test]
+fn jq_tells_how_connections_end() {
+    const TEST: &str = "jq_tells_how_connections_end";
+    if has_no_tools(TEST, "jq") || feature::is_missing(feature::TP_BTF, TEST) {
         return;
     }
+    let shop = Shop::new();
+    let _story = record(&shop, "ends");
     let endings = output(shop.command("endings"));
     let ending = |comm: &str| -> Vec<String> {
         let rows = rows(&endings).into_iter().filter(|row| row[0] == comm);
         rows.map(|row| row[1..5].join(" ")).collect()
     };
-    assert_eq!(ending("jq-client"), [format!("local_close 6 {SENT} {ANSWERED}")], "{endings}");
-    assert_eq!(ending("jq-server"), [format!("peer_close 2 {ANSWERED} {SENT}")], "{endings}");
-    assert_eq!(ending("jq-other"), ["exit 1 0 0"], "{endings}");
+    assert_eq!(ending("ends-client"), [format!("local_close 6 {SENT} {ANSWERED}")], "{endings}");
+    assert_eq!(ending("ends-server"), [format!("peer_close 2 {ANSWERED} {SENT}")], "{endings}");
+    assert_eq!(ending("ends-other"), ["exit 1 0 0"], "{endings}");
 }
 
 #[test]
@@ -309,6 +221,24 @@ fn the_journal_has_every_record_whole() {
 }
 
 #[test]
+fn the_service_is_one_that_systemd_takes() {
+    if has_no_tools("the_service_is_one_that_systemd_takes", "systemd-analyze") {
+        return;
+    }
+    let shop = Shop::new();
+    let unit = shop.block("tcptrace.service");
+    let installed = "/usr/local/bin/tcptrace";
+    assert!(unit.contains(installed), "{unit}");
+    let path = shop.path("tcptrace.service");
+    let unit = unit.replace(installed, &tracer_program().display().to_string());
+    std::fs::write(&path, unit).expect("room on the disk");
+    // It succeeds where it does not know a setting, and says so.
+    let mut verify = shop.shell("systemd-analyze verify --man=no \"$0\"");
+    verify.arg(path);
+    assert_eq!(output(verify), "");
+}
+
+#[test]
 fn rsyslog_parses_every_record_and_writes_a_line_for_each_holder() {
     if has_no_tools("rsyslog_parses_every_record_and_writes_a_line_for_each_holder", "rsyslog") {
         return;
@@ -316,7 +246,7 @@ fn rsyslog_parses_every_record_and_writes_a_line_for_each_holder() {
     let shop = Shop::new();
     // What stands for /etc/rsyslog.conf.
     let main = shop.path("main.conf");
-    let included = shop.configuration("rsyslog.conf");
+    let included = shop.file("rsyslog.conf");
     let folder = included.parent().expect("it is in the folder");
     let text =
         format!("global(workDirectory=\"{}\")\ninclude(file=\"{}\")\n", folder.display(), included.display());
@@ -352,86 +282,4 @@ fn rsyslog_parses_every_record_and_writes_a_line_for_each_holder() {
     let holders = witness::find(&story.crowded).expect("it is still there").holders;
     let holders: Vec<_> = holders.iter().map(|(pid, fd)| format!("rsyslog-crowd/{pid} fd {fd}")).collect();
     assert_eq!(of(&story.crowded), holders);
-}
-
-/// The rows of a query of the document, by column.
-fn query(shop: &Shop, name: &str) -> Vec<BTreeMap<String, String>> {
-    ask(shop, &block(name))
-}
-
-fn ask(shop: &Shop, sql: &str) -> Vec<BTreeMap<String, String>> {
-    let mut command = shop.command("duckdb");
-    command.env("QUERY", sql);
-    let text = output(command);
-    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned));
-    let columns: Vec<String> = lines.next().expect("a heading").collect();
-    lines.map(|line| columns.iter().cloned().zip(line).collect()).collect()
-}
-
-#[test]
-fn duckdb_has_a_column_for_every_field() {
-    if has_no_tools("duckdb_has_a_column_for_every_field", "DuckDB") {
-        return;
-    }
-    let shop = Shop::new();
-    let _story = record(&shop, "columns");
-    let rows = ask(&shop, "SELECT column_name FROM (DESCRIBE records)");
-    let columns: BTreeSet<_> = rows.iter().map(|row| row["column_name"].clone()).collect();
-    let document = schema::document();
-    let definitions = document["$defs"].as_object().expect("definitions").iter();
-    let records = definitions.filter(|(name, _)| name.starts_with("record_"));
-    let fields: BTreeSet<String> = records
-        .flat_map(|(_, schema)| schema["properties"].as_object().expect("fields").keys().cloned())
-        .collect();
-    assert_eq!(columns, fields);
-    // Each value of the file is there, in the type that the view says it has.
-    let all = values(&shop.read("tcptrace.json"));
-    let counts: Vec<_> = fields.iter().map(|field| format!("count(\"{field}\") AS \"{field}\"")).collect();
-    let counted = ask(&shop, &format!("SELECT {} FROM records", counts.join(", "))).remove(0);
-    for field in fields {
-        let set =
-            all.iter().filter(|record| record.get(&field).is_some_and(|value| !value.is_null())).count();
-        assert_eq!(counted[&field], set.to_string(), "{field}");
-    }
-}
-
-#[test]
-fn duckdb_sums_up_stuck_sockets_and_connections() {
-    const TEST: &str = "duckdb_sums_up_stuck_sockets_and_connections";
-    if has_no_tools(TEST, "DuckDB") || feature::is_missing(feature::TP_BTF, TEST) {
-        return;
-    }
-    let shop = Shop::new();
-    let story = record(&shop, "sql");
-    let stuck = query(&shop, "stuck-per-hour");
-    let sum = |pid: u32| -> u64 {
-        let its = stuck.iter().filter(|row| row["pid"] == pid.to_string());
-        its.map(|row| row["sockets"].parse::<u64>().expect("a count")).sum()
-    };
-    // In one hour, or in two.
-    assert_eq!((sum(story.scene.server.pid()), sum(story.ended.0), sum(story.crowd.pid())), (3, 1, 1));
-    assert_eq!(stuck.iter().filter(|row| row["comm"] == "sql-crowd").count(), CROWD + 1);
-
-    let cleared = query(&shop, "cleared-by");
-    let count = |how: &str, comm: &str| {
-        cleared.iter().find(|row| row["how"] == how && row["comm"] == comm).map(|row| &*row["sockets"])
-    };
-    assert_eq!((count("closed", "sql-server"), count("exited", "sql-other")), (Some("1"), Some("1")));
-
-    let services = query(&shop, "services");
-    let port = story.scene.listener.local.port();
-    let service = services.iter().find(|row| row["remote_port"] == port.to_string()).expect("its server");
-    let told: Vec<_> =
-        ["connections", "failed", "sent", "received"].iter().map(|column| &*service[*column]).collect();
-    assert_eq!(told, ["4", "0", &SENT.to_string(), &ANSWERED.to_string()]);
-    let lives = of(&shop, "life");
-    let lives = lives.iter().filter(|life| life.text("role") == "client" && life.remote().port() == port);
-    let mut ms: Vec<f64> = lives.clone().map(|life| life.number("duration_ms")).collect();
-    let mut rtt: Vec<u64> = lives.map(|life| life.int("rtt_us")).collect();
-    ms.sort_by(f64::total_cmp);
-    rtt.sort_unstable();
-    assert_eq!(ms.len(), 4);
-    let number = |column: &str| service[column].parse::<f64>().expect("a number");
-    assert_eq!((number("ms"), number("ms_p99")), (ms[1], ms[3]));
-    assert_eq!((number("rtt_us"), number("rtt_us_p99")), (rtt[1] as f64, rtt[3] as f64));
 }
