@@ -8,7 +8,8 @@ use tests::{
     Process, Record, Signal, Sock, feature,
     journal::Journal,
     pipeline::{
-        ANSWERED, CROWD, SENT, Shop, Story, has_no_tools, names, output, record, records, rows, values,
+        ANSWERED, CROWD, SENT, Shop, Story, exited, has_no_tools, names, output, record, records, rows,
+        values,
     },
     process::{poll_until, tracer_program},
     scene::Scene,
@@ -56,7 +57,7 @@ fn jq_tells_who_is_stuck_and_what_ended_it() {
 
     let cleared = output(shop.command("cleared"));
     for (socket, how, comm) in
-        [(&story.closed, "closed", "jq-server"), (&story.ended.1, "exited", "jq-other")]
+        [(&story.closed, "closed", "jq-server"), (&story.ended.1, exited(), "jq-other")]
     {
         let pid = socket.pid.to_string();
         let rows: Vec<_> = rows(&cleared).into_iter().filter(|row| row[5] == pid).collect();
@@ -251,11 +252,12 @@ fn rsyslog_parses_every_record_and_writes_a_line_for_each_holder() {
     let text =
         format!("global(workDirectory=\"{}\")\ninclude(file=\"{}\")\n", folder.display(), included.display());
     std::fs::write(&main, text).expect("room on the disk");
-    let mut daemon = shop.shell("exec rsyslogd -n -iNONE -f \"$0\"");
-    let mut daemon = Process::spawn(daemon.arg(main).stdout(Stdio::null()).stderr(Stdio::inherit()));
+    let mut daemon = shop.shell("exec rsyslogd -n -iNONE -f \"$0\" 2> \"$0.err\"");
+    let mut daemon = Process::spawn(daemon.arg(main).stdout(Stdio::null()).stderr(Stdio::null()));
     let story = record(&shop, "rsyslog");
     let parsed = || values(&shop.read("tcptrace-records.json"));
     poll_until("the last record", || {
+        assert!(daemon.ended().is_none(), "rsyslogd ended: {}", shop.read("main.conf.err"));
         parsed().iter().any(|record| record["event"] == "summary").then_some(())
     });
     daemon.signal(Signal::TERM);

@@ -1,7 +1,7 @@
 //! A story for docs/pipelines.md: sockets that are stuck, cleared, held by many and used well, and what a stream has to tell
 //! of them at whatever end it comes out.
 
-use crate::{Puppet, Record, Sock, pipeline::Shop, scene::Scene, witness};
+use crate::{Puppet, Record, Sock, feature, pipeline::Shop, scene::Scene, witness};
 
 /// How many children hold one of the stuck sockets: more than fit into 8 KiB.
 pub const CROWD: usize = 80;
@@ -88,7 +88,7 @@ impl Story {
         let crowded = one("stuck", &self.crowded);
         assert_eq!(crowded.holders(), witness::find(&self.crowded).expect("it is still there").holders);
         assert_eq!(crowded.holders().len(), CROWD + 1);
-        for (socket, how) in [(&self.closed, "closed"), (&self.ended.1, "exited")] {
+        for (socket, how) in [(&self.closed, "closed"), (&self.ended.1, exited())] {
             let cleared = one("cleared", socket);
             assert_eq!((cleared.text("how"), &cleared.get("by")["pid"]), (how, &socket.pid.into()));
         }
@@ -100,6 +100,11 @@ impl Story {
             assert_eq!(last.int(total), come, "records of {event}");
         }
     }
+}
+
+/// How a socket is told to have cleared whose process ended. Without BTF nobody knows that it was ending.
+pub fn exited() -> &'static str {
+    if feature::why_not(feature::TP_BTF).is_none() { "exited" } else { "closed" }
 }
 
 /// Records a story in the file that the tracer writes to.
