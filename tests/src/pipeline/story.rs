@@ -67,6 +67,11 @@ impl Story {
         other.exit();
         [closed, others].iter().for_each(|socket| await_record("cleared", socket));
         [talked.0, talked.1, closed, others].iter().for_each(|socket| await_record("life", socket));
+        // The client's ends last until the kernel of the other end has acknowledged.
+        [closed, left[0], left[1], others, crowded]
+            .map(|socket| other_end(&socket))
+            .iter()
+            .for_each(|socket| await_record("life", socket));
         Self { scene, left, closed, ended, crowded, crowd, talked }
     }
 
@@ -100,6 +105,11 @@ impl Story {
             assert_eq!(last.int(total), come, "records of {event}");
         }
     }
+}
+
+/// The same connection, for who is at its other end.
+fn other_end(of: &Sock) -> Sock {
+    Sock { local: of.remote.expect("connected"), remote: Some(of.local), ..*of }
 }
 
 /// How a socket is told to have cleared whose process ended. Without BTF nobody knows that it was ending.
