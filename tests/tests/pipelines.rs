@@ -74,13 +74,17 @@ fn jq_tells_how_connections_end() {
         return;
     }
     let shop = Shop::new();
-    let _story = record(&shop, "ends");
+    let story = record(&shop, "ends");
     let endings = output(shop.command("endings"));
     let ending = |comm: &str| -> Vec<String> {
         let rows = rows(&endings).into_iter().filter(|row| row[0] == comm);
         rows.map(|row| row[1..5].join(" ")).collect()
     };
-    assert_eq!(ending("ends-client"), [format!("local_close 6 {SENT} {ANSWERED}")], "{endings}");
+    let lives = of(&shop, "life");
+    let client = Value::from(story.scene.client.pid());
+    let of_client = lives.iter().filter(|life| life.get("owner")["pid"] == client).count();
+    assert!((3..=6).contains(&of_client), "{lives:?}");
+    assert_eq!(ending("ends-client"), [format!("local_close {of_client} {SENT} {ANSWERED}")], "{endings}");
     assert_eq!(ending("ends-server"), [format!("peer_close 2 {ANSWERED} {SENT}")], "{endings}");
     assert_eq!(ending("ends-other"), ["exit 1 0 0"], "{endings}");
 }
