@@ -71,7 +71,7 @@ pub fn own_program(name: &str) -> PathBuf {
 }
 
 /// Cargo puts a test into `target/PROFILE/deps` and programs into `target/PROFILE`.
-fn beside_the_tests(name: &str) -> PathBuf {
+pub(crate) fn beside_the_tests(name: &str) -> PathBuf {
     let mut path = env::current_exe().expect("/proc is mounted");
     path.pop();
     path.set_file_name(name);

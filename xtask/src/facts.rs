@@ -11,13 +11,15 @@ use std::{
 
 use crate::{
     packages::{EXPECTED_LLVM, PACKAGES},
-    shell,
+    shell, tools,
 };
 
 /// The variable with which a user names the toolchain for BPF; `tcptrace/build.rs` obeys it.
 pub(crate) const TOOLCHAIN_OVERRIDE: &str = "TCPTRACE_BPF_TOOLCHAIN";
 /// The rustup toolchain that is linked to Debian's rustc; `tcptrace/build.rs` looks for it.
 pub(crate) const LINKED_TOOLCHAIN: &str = "bpf";
+/// Where every distribution has it.
+const JOURNALD: &str = "/usr/lib/systemd/systemd-journald";
 /// The oldest rustc that compiles the workspace (`rust-version` in Cargo.toml).
 const OLDEST_RUSTC: (u32, u32) = (1, 95);
 
@@ -38,8 +40,14 @@ pub(crate) struct Facts {
     pub(crate) apt: Option<Apt>,
     /// Whether `cc` is there.
     pub(crate) cc: bool,
-    /// Whether `ss` and `ip` are there.
+    /// Whether `ss`, `ip`, `jq`, `systemd-cat` and journald are there.
     pub(crate) test_tools: bool,
+    /// Whether there is an rsyslogd for the tests.
+    pub(crate) rsyslog: bool,
+    /// Whether DuckDB is there.
+    pub(crate) duckdb: bool,
+    /// Whether pip is there; looked at only where DuckDB isn't.
+    pub(crate) pip: bool,
     /// Whether QEMU and what unpacks kernels are there.
     pub(crate) guest_tools: bool,
 }
@@ -128,15 +136,22 @@ pub(crate) fn gather() -> Facts {
         Named { name, rustc }
     });
     let path_rustc = if rustup.is_none() { path_rustc() } else { None };
+    let apt = shell::find("apt-get").map(|_| Apt { installed: installed_packages(), offers_compiler: false });
+    let duckdb = tools::has("duckdb") || shell::find("duckdb").is_some();
     let mut facts = Facts {
         named,
         rustup,
         path_rustc,
         linker: linker(),
         llvms: llvms(),
-        apt: shell::find("apt-get").map(|_| Apt { installed: installed_packages(), offers_compiler: false }),
         cc: shell::find("cc").is_some(),
-        test_tools: shell::find("ss").is_some() && shell::find("ip").is_some(),
+        test_tools: ["ss", "ip", "jq", "systemd-cat"].into_iter().all(|tool| shell::find(tool).is_some())
+            && Path::new(JOURNALD).is_file(),
+        // Where there is apt it is unpacked for the tests: the host's own may be kept from reading their files.
+        rsyslog: tools::has("rsyslogd") || (apt.is_none() && shell::find("rsyslogd").is_some()),
+        duckdb,
+        pip: !duckdb && tools::has_pip(),
+        apt,
         guest_tools: ["qemu-system-x86_64", "lz4", "zstd", "xz"]
             .into_iter()
             .all(|tool| shell::find(tool).is_some()),

@@ -23,6 +23,7 @@ mod setup;
 mod shell;
 mod soak;
 mod test;
+mod tools;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -11,8 +11,12 @@ pub(crate) enum Need {
     Linker,
     /// The linker of the host.
     Host,
-    /// What the kernel tests compare tcptrace with, and set the scene with.
+    /// What the kernel tests compare tcptrace with, set the scene with, and send its output through.
     Tests,
+    /// rsyslog with its libraries, which is unpacked and not installed (`tools.rs`).
+    Rsyslog,
+    /// Fetching what PyPI has.
+    Pip,
     /// The guests of the kernel matrix, and unpacking their kernels.
     Guests,
 }
@@ -32,7 +36,7 @@ pub(crate) struct Package {
 pub(crate) const EXPECTED_LLVM: u32 = 22;
 
 /// All packages, in the order in which they are reported.
-pub(crate) const PACKAGES: [Package; 13] = [
+pub(crate) const PACKAGES: [Package; 20] = [
     Package { name: "gcc", need: Need::Host, why: "`cc`, with which cargo links every program" },
     Package {
         name: "rustc-web",
@@ -53,6 +57,25 @@ pub(crate) const PACKAGES: [Package; 13] = [
         name: "iproute2",
         need: Need::Tests,
         why: "`ss` and `ip`: the kernel tests check tcptrace against ss",
+    },
+    Package { name: "jq", need: Need::Tests, why: "docs/pipelines.md has recipes for it, which are tested" },
+    Package {
+        name: "systemd",
+        need: Need::Tests,
+        why: "systemd-cat and journald: docs/pipelines.md is tested with them",
+    },
+    Package {
+        name: "rsyslog",
+        need: Need::Rsyslog,
+        why: "docs/pipelines.md is tested with it; unpacked, not installed",
+    },
+    Package { name: "libestr0", need: Need::Rsyslog, why: "a library of rsyslog" },
+    Package { name: "libfastjson4", need: Need::Rsyslog, why: "a library of rsyslog" },
+    Package { name: "liblognorm5", need: Need::Rsyslog, why: "a library of rsyslog" },
+    Package {
+        name: "python3-pip",
+        need: Need::Pip,
+        why: "fetches DuckDB, with which docs/pipelines.md is tested",
     },
     Package {
         name: "qemu-system-x86",

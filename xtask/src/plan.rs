@@ -10,6 +10,7 @@ use crate::{
     facts::{Compiler, Facts, LINKED_TOOLCHAIN, Llvm, Rustup, TOOLCHAIN_OVERRIDE},
     packages::{EXPECTED_LLVM, Need, PACKAGES, Package},
     setup::Scope,
+    tools::DUCKDB_VERSION,
 };
 
 /// The version of bpf-linker that is installed where there is none.
@@ -58,6 +59,10 @@ pub(crate) enum Step {
     Link,
     /// bpf-linker, built with this LLVM.
     Linker(Llvm),
+    /// rsyslog for the tests, from these Debian packages.
+    Rsyslog(Vec<(String, &'static str)>),
+    /// DuckDB for the tests.
+    DuckDb,
 }
 
 impl Step {
@@ -91,6 +96,14 @@ impl fmt::Display for Step {
                     llvm.major
                 )
             }
+            Self::Rsyslog(packages) => {
+                write!(formatter, "in target/tools, Debian packages:")?;
+                packages.iter().try_for_each(|(name, why)| write!(formatter, "\n  {name}: {why}"))
+            }
+            Self::DuckDb => write!(
+                formatter,
+                "in target/tools, duckdb-cli {DUCKDB_VERSION} from PyPI: docs/pipelines.md is tested with it"
+            ),
         }
     }
 }
@@ -126,6 +139,10 @@ pub(crate) fn plan(facts: &Facts, failed: &[Step], scope: Scope) -> Result<Plan>
     if scope >= Scope::Test && !facts.test_tools {
         needs.push(Need::Tests);
     }
+    let lacks_duckdb = scope >= Scope::Test && !facts.duckdb;
+    if lacks_duckdb && !facts.pip {
+        needs.push(Need::Pip);
+    }
     if scope >= Scope::Guests && !facts.guest_tools {
         needs.push(Need::Guests);
     }
@@ -134,6 +151,13 @@ pub(crate) fn plan(facts: &Facts, failed: &[Step], scope: Scope) -> Result<Plan>
         steps.insert(0, Step::Packages(packages));
     }
     steps.extend(llvm.map(Step::Linker));
+    if scope >= Scope::Test && !facts.rsyslog {
+        // Installed or not: it is unpacked with its libraries.
+        steps.push(Step::Rsyslog(wanted_packages(facts, &[Need::Rsyslog], EXPECTED_LLVM)?));
+    }
+    if lacks_duckdb {
+        steps.push(Step::DuckDb);
+    }
     Ok(Plan { way, steps })
 }
 
@@ -211,20 +235,23 @@ fn debian_llvm(major: u32) -> Llvm {
 
 /// The packages that are missing for `needs`.
 fn packages(facts: &Facts, needs: &[Need], llvm: u32) -> Result<Vec<(String, &'static str)>> {
+    let mut missing = wanted_packages(facts, needs, llvm)?;
+    missing.retain(|(name, _)| !facts.apt.as_ref().is_some_and(|apt| apt.installed.contains(name)));
+    Ok(missing)
+}
+
+/// The packages for `needs`.
+fn wanted_packages(facts: &Facts, needs: &[Need], llvm: u32) -> Result<Vec<(String, &'static str)>> {
     let needed = || PACKAGES.iter().filter(|package| needs.contains(&package.need));
-    let Some(apt) = &facts.apt else {
-        if needs.is_empty() {
-            return Ok(Vec::new());
-        }
+    if facts.apt.is_none() && !needs.is_empty() {
         let list: Vec<_> =
             needed().map(|package: &Package| format!("{} ({})", package.name(llvm), package.why)).collect();
         bail!(
             "there is no apt here to install what is missing; install what these Debian packages hold: {}",
             list.join(", ")
         );
-    };
-    let missing = needed().map(|package| (package.name(llvm), package.why));
-    Ok(missing.filter(|(name, _)| !apt.installed.contains(name)).collect())
+    }
+    Ok(needed().map(|package| (package.name(llvm), package.why)).collect())
 }
 
 #[cfg(test)]

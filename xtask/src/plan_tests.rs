@@ -22,6 +22,8 @@ fn fresh_debian() -> Facts {
         rustup: Some(Rustup { cargo_for_linked: true, ..Rustup::default() }),
         apt: Some(Apt { installed: BTreeSet::from(["zlib1g-dev".into()]), offers_compiler: true }),
         cc: true,
+        rsyslog: true,
+        duckdb: true,
         ..Facts::default()
     }
 }
@@ -33,6 +35,8 @@ fn complete(compiler: Compiler) -> Facts {
         linker: linker(Some(compiler.llvm)),
         cc: true,
         test_tools: true,
+        rsyslog: true,
+        duckdb: true,
         guest_tools: true,
         ..Facts::default()
     }
@@ -53,8 +57,16 @@ fn advice(facts: &Facts, failed: &[Step]) -> String {
 fn a_fresh_debian_gets_its_own_compiler() -> Result<()> {
     let plan = plan(&fresh_debian(), &[], Scope::Test)?;
     assert_eq!(plan.way, Way::Linked);
-    let expected =
-        ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "iproute2"];
+    let expected = [
+        "rustc-web",
+        "libstd-rust-web-dev-bpf",
+        "llvm-22-dev",
+        "libpolly-22-dev",
+        "libzstd-dev",
+        "iproute2",
+        "jq",
+        "systemd",
+    ];
     assert_eq!(names(&plan.steps[0]), expected);
     assert_eq!(plan.steps[1..], [Step::Link, Step::Linker(debian_llvm(22))]);
     Ok(())
@@ -71,6 +83,25 @@ fn a_toolchain_rustup_cannot_lend_from_needs_a_cargo() -> Result<()> {
 #[test]
 fn building_needs_no_test_tools() -> Result<()> {
     assert!(!names(&plan(&fresh_debian(), &[], Scope::Build)?.steps[0]).contains(&"iproute2"));
+    Ok(())
+}
+
+#[test]
+fn what_only_tests_run_is_fetched_for_them_and_not_installed() -> Result<()> {
+    let mut facts = complete(nightly(22));
+    (facts.rsyslog, facts.duckdb) = (false, false);
+    facts.apt = Some(Apt { installed: BTreeSet::from(["rsyslog".into()]), offers_compiler: false });
+    let steps = plan(&facts, &[], Scope::Test)?.steps;
+    assert_eq!(names(&steps[0]), ["python3-pip"]);
+    let Step::Rsyslog(packages) = &steps[1] else { panic!("{steps:?}") };
+    let packages: Vec<_> = packages.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(packages, ["rsyslog", "libestr0", "libfastjson4", "liblognorm5"]);
+    assert_eq!(steps[2..], [Step::DuckDb]);
+    facts.pip = true;
+    assert_eq!(plan(&facts, &[], Scope::Test)?.steps, steps[1..]);
+    assert_eq!(plan(&facts, &[], Scope::Build)?.steps, []);
+    facts.apt = None;
+    assert!(advice(&facts, &[]).contains("rsyslog (docs/pipelines.md"));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::{
     facts::{LINKED_TOOLCHAIN, Llvm, TOOLCHAIN_OVERRIDE, gather},
     plan::{LINKER_VERSION, Step, Way, plan},
     shell::{self, say},
+    tools,
 };
 
 /// What one is about to do.
@@ -106,6 +107,8 @@ fn apply(step: &Step) -> Result<()> {
         ])),
         Step::Link => shell::run(shell::rustup().args(["toolchain", "link", LINKED_TOOLCHAIN, "/usr"])),
         Step::Linker(llvm) => install_linker(llvm),
+        Step::Rsyslog(packages) => unpack_rsyslog(packages),
+        Step::DuckDb => tools::install_duckdb(),
     }
 }
 
@@ -118,6 +121,15 @@ fn install_packages(packages: &[(String, &'static str)]) -> Result<()> {
     say(format_args!("once more, with new package lists"));
     apt_get(&["update"])?;
     apt_get(&arguments)
+}
+
+fn unpack_rsyslog(packages: &[(String, &'static str)]) -> Result<()> {
+    if tools::unpack_rsyslog(packages).is_ok() {
+        return Ok(());
+    }
+    say(format_args!("once more, with new package lists"));
+    apt_get(&["update"])?;
+    tools::unpack_rsyslog(packages)
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {

@@ -21,6 +21,8 @@ const TOOLS: [&str; 3] = ["ss", "ip", "sh"];
 const DIRECTORIES: [&str; 8] = ["proc", "sys", "dev", "tmp", "run", "root", "modules", "lib64"];
 /// Where the tests look for their own programs.
 const HELPERS_VARIABLE: &str = "TCPTRACE_TEST_BINS";
+/// Where the tests look for tools that are too large for a guest; empty, because none is there.
+const TOOLS_VARIABLE: &str = "TCPTRACE_TEST_TOOLS";
 /// More than the guest's one processor, because tests wait a lot; few, because they wait for each other's work.
 const THREADS: &str = "2";
 /// How long a test waits before it fails, seconds.
@@ -55,6 +57,7 @@ impl Job<'_> {
         // Where they are in the guest.
         environment.insert("TCPTRACE_BIN".into(), "/bin/tcptrace".into());
         environment.insert(HELPERS_VARIABLE.into(), "/helpers".into());
+        environment.insert(TOOLS_VARIABLE.into(), String::new());
         if let Some(without) = without {
             environment.insert(test::WITHOUT_VARIABLE.into(), without.into());
         }
@@ -203,6 +206,7 @@ mod tests {
                 "TCPTRACE_BIN": "/bin/tcptrace",
                 "TCPTRACE_PATIENCE": "9",
                 "TCPTRACE_TEST_BINS": "/helpers",
+                "TCPTRACE_TEST_TOOLS": "",
             },
         });
         let written = |without| serde_json::from_str::<serde_json::Value>(&job.to_json(without));

@@ -1,0 +1,131 @@
+//! A story for docs/pipelines.md: sockets that are stuck, cleared, held by many and used well, and what a stream has to tell
+//! of them at whatever end it comes out.
+
+use crate::{Puppet, Record, Sock, feature, pipeline::Shop, scene::Scene, witness};
+
+/// How many children hold one of the stuck sockets: more than fit into 8 KiB.
+pub const CROWD: usize = 80;
+
+/// What several processes did to sockets.
+#[derive(Debug)]
+pub struct Story {
+    /// Where, with its client and its server.
+    pub scene: Scene,
+    /// The server's, still stuck.
+    pub left: [Sock; 2],
+    /// The server's, stuck, and then closed by it.
+    pub closed: Sock,
+    /// Who ended with one that was stuck, and which.
+    pub ended: (u32, Sock),
+    /// Held by the first and so many children, still stuck.
+    pub crowded: Sock,
+    /// That first one.
+    pub crowd: Puppet,
+    /// Both ends of a connection that is over: (client's, server's).
+    pub talked: (Sock, Sock),
+}
+
+/// How many bytes the client sent that did talk.
+pub const SENT: u64 = 1_000;
+/// How many it got.
+pub const ANSWERED: u64 = 500;
+
+impl Story {
+    /// Waits for each record by `await_record`; processes are named after `name`.
+    pub fn new(name: &str, await_record: impl Fn(&str, &Sock)) -> Self {
+        let mut scene = Scene::new();
+        scene.client.rename(format!("{name}-client").as_bytes());
+        scene.server.rename(format!("{name}-server").as_bytes());
+        let [closed, left @ ..] = [scene.leak().socket, scene.leak().socket, scene.leak().socket];
+
+        let mut leak_of = |name: &str, children: usize| {
+            let mut puppet = Puppet::new();
+            puppet.rename(name.as_bytes());
+            let listener = puppet.listen("127.0.0.1:0");
+            let client = scene.client.connect(listener.local);
+            let socket = puppet.accept(&listener);
+            // All are there before it can be stuck.
+            (0..children).for_each(|_| _ = puppet.fork());
+            scene.client.close(&client);
+            puppet.read_to_the_end(&socket);
+            (puppet, socket)
+        };
+        let (other, others) = leak_of(&format!("{name}-other"), 0);
+        let (crowd, crowded) = leak_of(&format!("{name}-crowd"), CROWD);
+
+        let talked = scene.connection();
+        scene.client.write(&talked.0, SENT as usize);
+        scene.server.read(&talked.1, SENT as usize);
+        scene.server.write(&talked.1, ANSWERED as usize);
+        scene.client.read(&talked.0, ANSWERED as usize);
+        scene.client.close(&talked.0);
+        scene.server.read_to_the_end(&talked.1);
+        scene.server.close(&talked.1);
+
+        [closed, left[0], left[1], others, crowded].iter().for_each(|socket| await_record("stuck", socket));
+        scene.server.close(&closed);
+        let ended = (other.pid(), others);
+        other.exit();
+        [closed, others].iter().for_each(|socket| await_record("cleared", socket));
+        [talked.0, talked.1, closed, others].iter().for_each(|socket| await_record("life", socket));
+        // The other ends of what is left may stay in FIN_WAIT2 for a minute, if the acknowledgement came during close(2).
+        [closed, others].iter().for_each(|socket| await_record("life", &other_end(socket)));
+        Self { scene, left, closed, ended, crowded, crowd, talked }
+    }
+
+    /// Records, wherever they have been, say what happened.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn assert_told(&self, records: &[Record]) {
+        let (first, last) = (&records[0], &records[records.len() - 1]);
+        assert!(first.is("start") && last.is("summary"), "{first:?} … {last:?}");
+        let one = |event, socket| {
+            let its: Vec<_> = records.iter().filter(|record| record.is_about(event, socket)).collect();
+            assert_eq!(its.len(), 1, "{event} of {socket:?}: {its:?}");
+            its[0]
+        };
+        for socket in [&self.left[0], &self.left[1], &self.closed, &self.ended.1] {
+            assert_eq!(one("stuck", socket).holders(), [(socket.pid, socket.fd)]);
+        }
+        let crowded = one("stuck", &self.crowded);
+        assert_eq!(crowded.holders(), witness::find(&self.crowded).expect("it is still there").holders);
+        assert_eq!(crowded.holders().len(), CROWD + 1);
+        for (socket, how) in [(&self.closed, "closed"), (&self.ended.1, exited())] {
+            let cleared = one("cleared", socket);
+            assert_eq!((cleared.text("how"), &cleared.get("by")["pid"]), (how, &socket.pid.into()));
+        }
+        for socket in [&self.talked.0, &self.talked.1, &self.closed, &self.ended.1] {
+            one("life", socket);
+        }
+        for (event, total) in [("stuck", "stuck"), ("cleared", "cleared"), ("life", "lives")] {
+            let come = records.iter().filter(|record| record.is(event)).count() as u64;
+            assert_eq!(last.int(total), come, "records of {event}");
+        }
+    }
+}
+
+/// The same connection, for who is at its other end.
+fn other_end(of: &Sock) -> Sock {
+    Sock { local: of.remote.expect("connected"), remote: Some(of.local), ..*of }
+}
+
+/// How a socket is told to have cleared whose process ended. Without BTF nobody knows that it was ending.
+pub fn exited() -> &'static str {
+    if feature::why_not(feature::TP_BTF).is_none() { "exited" } else { "closed" }
+}
+
+/// Records a story in the file that the tracer writes to.
+///
+/// # Panics
+/// They do not tell it.
+pub fn record(shop: &Shop, name: &str) -> Story {
+    let tracer = shop.start("record");
+    shop.await_record("the start", |record| record.is("start"));
+    let story = Story::new(name, |event, socket| {
+        shop.await_record(&format!("{event} of {socket:?}"), |record| record.is_about(event, socket));
+    });
+    assert!(tracer.stop().success(), "{}", shop.read("record.err"));
+    story.assert_told(&shop.records("tcptrace.json"));
+    story
+}
