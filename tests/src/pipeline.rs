@@ -6,6 +6,7 @@ mod story;
 
 use std::{
     env, fs,
+    io::Write as _,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -185,6 +186,14 @@ impl Shop {
 
 impl Drop for Shop {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // For a test that failed: what there was.
+            let trace = self.read("tcptrace.json");
+            let mut lines: Vec<&str> = trace.lines().rev().take(20).collect();
+            lines.reverse();
+            let told = format!("the stream ended with\n{}\n{}\n", lines.join("\n"), self.read("record.err"));
+            let _nobody_reads = std::io::stderr().write_all(told.as_bytes());
+        }
         let _gone = fs::remove_dir_all(&self.folder);
     }
 }
