@@ -45,6 +45,8 @@ enum Mode {
     Text,
     /// `tcptrace --stuck 30s --json`
     Stuck,
+    /// `tcptrace --lives --json`
+    Lives,
 }
 
 /// Bytes from the ring in, bytes for the output out.
@@ -60,7 +62,7 @@ struct Pipeline {
 impl Pipeline {
     /// So many sockets are live already; in `Mode::Stuck` all of them are in CLOSE_WAIT, for no other is tracked then.
     fn new(mode: Mode, live: usize) -> Self {
-        let stuck = matches!(mode, Mode::Stuck);
+        let (stuck, lives) = (matches!(mode, Mode::Stuck), matches!(mode, Mode::Lives));
         let watched = if stuck { state::bit(state::CLOSE_WAIT) } else { 0 };
         let threshold_ns = 30_000_000_000;
         let policy = Policy {
@@ -68,11 +70,11 @@ impl Pipeline {
             watched,
             threshold_ns,
             remind_ns: None,
-            lives: false,
+            lives,
         };
         let mut pipeline = Self {
             tracker: Tracker::new(policy),
-            reporter: Reporter::new(Views { transitions: !stuck, stuck, lives: false }, threshold_ns),
+            reporter: Reporter::new(Views { transitions: !stuck && !lives, stuck, lives }, threshold_ns),
             json: Json::default(),
             text: matches!(mode, Mode::Text).then(|| Text::new(None, false, jiff::tz::TimeZone::UTC)),
             load: if stuck { Load::of_closers() } else { Load::of_connections() },
@@ -89,6 +91,14 @@ impl Pipeline {
     fn next(&mut self) {
         let event = self.load.next();
         self.take(&event);
+    }
+
+    /// Has sockets end until no more are left than that.
+    fn shrink(&mut self, live: usize) {
+        while self.tracker.len() > live {
+            let closing = self.load.close();
+            closing.into_iter().for_each(|event| self.take(&event));
+        }
     }
 
     fn take(&mut self, event: &[u8]) {
@@ -110,22 +120,29 @@ impl Pipeline {
     }
 }
 
-/// Prints what no timer shows.
+/// Prints what no timer shows. All of it includes the load, which keeps up to 16 bytes of each socket.
 fn memory_table() {
-    println!("bytes per tracked socket (highest while the table grew), allocations per event");
-    let modes = [("every_transition_as_json", Mode::Json), ("stuck_only", Mode::Stuck)];
+    println!(
+        "bytes per tracked socket (highest while they came), allocations per event; bytes per socket after {EVENTS} \
+         events, and per socket that there was when one in 100 is left"
+    );
+    let modes =
+        [("every_transition_as_json", Mode::Json), ("stuck_only", Mode::Stuck), ("lives", Mode::Lives)];
     for (name, mode) in modes {
         for live in LIVE {
-            let before = memory::start();
+            let empty = memory::start();
             let mut pipeline = Pipeline::new(mode, live);
-            let grown = memory::since(&before);
+            let grown = memory::since(&empty);
             let per_socket = |bytes: usize| bytes.saturating_sub(2 * BATCH) / live;
             let (bytes, peak) = (per_socket(grown.bytes), per_socket(grown.peak));
             (0..EVENTS).for_each(|_| pipeline.next()); // it may settle first
             let before = memory::start();
             (0..EVENTS).for_each(|_| pipeline.next());
             let allocations = memory::since(&before).allocations as f64 / EVENTS as f64;
-            println!("{name} {live:>9} {bytes:>5} ({peak}) {allocations:.4}");
+            let settled = per_socket(memory::since(&empty).bytes);
+            pipeline.shrink(live / 100);
+            let left = per_socket(memory::since(&empty).bytes);
+            println!("{name} {live:>9} {bytes:>5} ({peak}) {allocations:.4} {settled:>5} {left:>5}");
         }
     }
 }
@@ -145,6 +162,12 @@ fn every_transition_as_text(bencher: Bencher<'_, '_>, live: usize) {
 #[divan::bench(args = LIVE, sample_size = 2_000)]
 fn stuck_only(bencher: Bencher<'_, '_>, live: usize) {
     let mut pipeline = Pipeline::new(Mode::Stuck, live);
+    bencher.bench_local(|| pipeline.next());
+}
+
+#[divan::bench(args = LIVE, sample_size = 2_000)]
+fn lives(bencher: Bencher<'_, '_>, live: usize) {
+    let mut pipeline = Pipeline::new(Mode::Lives, live);
     bencher.bench_local(|| pipeline.next());
 }
 

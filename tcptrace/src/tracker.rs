@@ -12,18 +12,20 @@
 //! - Nothing is reported unseen. A socket is found stuck only where a walk that began after its threshold
 //!   had passed saw it in that state.
 
+mod dense;
+mod due;
 mod finding;
+mod judge;
 mod lives;
+mod sockets;
 
-use std::collections::BTreeSet;
-
-use rustc_hash::FxHashMap;
 use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};
 
 use crate::{age::Since, decode::Heard, walk::Walk};
 pub use finding::{Actor, Ending, Finding, Origin, is_opening, signs};
 use lives::Lives;
 pub use lives::{CloseReason, Life, Role};
+use sockets::Sockets;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +82,7 @@ pub struct Left {
 #[derive(Debug)]
 pub struct Tracker {
     policy: Policy,
-    sockets: FxHashMap<u64, Socket>,
-    /// (when to judge, whom), so that the next one is the first.
-    due: BTreeSet<(u64, u64)>,
+    sockets: Sockets,
     told_twice: u64,
     /// Where lives are to be told.
     lives: Option<Lives>,
@@ -92,17 +92,17 @@ impl Tracker {
     /// A tracker that knows no socket yet.
     pub fn new(policy: Policy) -> Self {
         let lives = policy.lives.then(Lives::default);
-        Self { policy, sockets: FxHashMap::default(), due: BTreeSet::new(), told_twice: 0, lives }
+        Self { policy, sockets: Sockets::new(policy.lives), told_twice: 0, lives }
     }
 
     /// How many sockets are followed.
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.sockets.len()
     }
 
     /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many transitions two programs have written: the second record of each counts for nothing.
@@ -122,7 +122,7 @@ impl Tracker {
     fn take(&mut self, transition: &Transition, closing: Option<&Closing>, found: &mut impl FnMut(Finding)) {
         let actor = Actor::of(transition);
         let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
-        let known = self.sockets.get(&cookie).copied();
+        let known = self.sockets.get(cookie).copied();
         if is_told_twice(transition, known) {
             self.told_twice += 1;
             return;
@@ -145,9 +145,7 @@ impl Tracker {
             origin: origin.map(|origin| origin.actor).or_else(|| Actor::before(transition)),
         });
         if let Some(socket) = known.filter(|socket| ktime_ns < socket.heard_ns) {
-            if let Some(lives) = &mut self.lives {
-                lives.hear(transition, None, actor);
-            }
+            self.note(transition, None, actor);
             // A walk has already seen where this led to, or beyond; it still tells when that began.
             if socket.state == new_state && socket.since.includes(ktime_ns) {
                 self.put(cookie, Socket { since: Since::exact(ktime_ns), tuple, ..socket });
@@ -166,12 +164,11 @@ impl Tracker {
                 how: Ending::of_leaving(transition),
             });
         }
-        if let Some(lives) = &mut self.lives {
-            if !ends {
-                lives.hear(transition, known.as_ref(), actor);
-            } else if let Some(life) = lives.end(transition, known.as_ref(), closing, actor) {
-                found(Finding::Life { cookie, tuple, netns, at_ns: ktime_ns, life });
-            }
+        if let Some(lives) = self.lives.as_mut().filter(|_| ends)
+            && let Some(life) =
+                lives.end(self.sockets.course(cookie), transition, known.as_ref(), closing, actor)
+        {
+            found(Finding::Life { cookie, tuple, netns, at_ns: ktime_ns, life });
         }
         self.put(
             cookie,
@@ -186,6 +183,18 @@ impl Tracker {
                 reported: false,
             },
         );
+        if !ends {
+            self.note(transition, known.as_ref(), actor);
+        }
+    }
+
+    /// Notes what a transition adds to its connection's course.
+    fn note(&mut self, transition: &Transition, known: Option<&Socket>, actor: Option<Actor>) {
+        if let Some(lives) = &mut self.lives
+            && let Some(course) = self.sockets.course_mut(transition.cookie)
+        {
+            lives.hear(course, transition, known, actor);
+        }
     }
 
     /// Takes in a socket that a walk saw, with what its clocks say about its age. Says whether this repaired
@@ -202,11 +211,13 @@ impl Tracker {
             due_ns: NEVER,
             reported: false,
         };
-        let Some(known) = self.sockets.get(&cookie).copied() else {
-            if let Some(lives) = &mut self.lives {
-                lives.meet(row);
-            }
+        let Some(known) = self.sockets.get(cookie).copied() else {
             self.put(cookie, seen);
+            if let Some(lives) = &self.lives
+                && let Some(course) = self.sockets.course_mut(cookie)
+            {
+                *course = lives.meet(row);
+            }
             return false;
         };
         let (tuple, origin) = (complete(row.tuple, Some(known.tuple)), known.origin);
@@ -228,8 +239,8 @@ impl Tracker {
                 how: Ending::Unknown,
             });
         }
-        if let Some(lives) = &mut self.lives {
-            lives.leave(cookie, &known, known.heard_ns);
+        if let Some(course) = self.sockets.course_mut(cookie) {
+            course.leave(&known, known.heard_ns);
         }
         // It came here at some time after it was last heard of.
         let since = since.narrowed_by(Since::between(Some(known.heard_ns), ktime_ns));
@@ -250,7 +261,7 @@ impl Tracker {
                 socket.heard_ns < walk.started_ns
                     && (socket.netns == 0 || walk.namespaces.contains(&socket.netns))
             })
-            .map(|(cookie, _)| *cookie)
+            .map(|(cookie, _)| cookie)
             .collect();
         for cookie in &vanished {
             self.vanish(*cookie, walk.started_ns, found);
@@ -258,82 +269,10 @@ impl Tracker {
         vanished.len()
     }
 
-    /// When the next socket is to be judged, `CLOCK_MONOTONIC` nanoseconds: a walk after that time, and then
-    /// [`Self::judge`], tell whether it is stuck.
-    pub fn next_due_ns(&self) -> Option<u64> {
-        self.due.first().map(|(due, _)| *due)
-    }
-
-    /// Judges every socket that was due before the walk began. The walk's rows, and the transitions that
-    /// happened during it, have been taken in.
-    pub fn judge(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) {
-        while let Some((due, cookie)) = self.due.first().copied().filter(|(due, _)| *due <= walk.started_ns) {
-            let Some(socket) = self.sockets.get(&cookie).copied() else {
-                self.due.remove(&(due, cookie));
-                continue;
-            };
-            if socket.heard_ns < walk.started_ns {
-                self.vanish(cookie, walk.started_ns, found);
-                continue;
-            }
-            self.find_stuck(cookie, socket, socket.heard_ns, 0, found);
-        }
-    }
-
-    /// Finds a socket stuck, seen so then, and again after the interval of reminders, but not before `not_before_ns`.
-    fn find_stuck(
-        &mut self,
-        cookie: u64,
-        socket: Socket,
-        seen_ns: u64,
-        not_before_ns: u64,
-        found: &mut impl FnMut(Finding),
-    ) {
-        found(Finding::Stuck { cookie, socket, seen_ns });
-        let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
-        let due_ns = self.policy.remind_ns.map_or(NEVER, again);
-        self.replace(cookie, Socket { reported: true, due_ns, ..socket });
-    }
-
-    /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
-    /// walk, taken in just before. Returns those in a watched state that are not proven to be stuck there.
-    pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
-        let is_stuck = |socket: &Socket| socket.due_ns <= socket.heard_ns;
-        let watched = self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER);
-        let (mut stuck, others): (Vec<_>, Vec<_>) = watched.partition(|(_, socket)| is_stuck(socket));
-        stuck.sort_unstable_by_key(|(cookie, socket)| (socket.due_ns, **cookie));
-        for (cookie, socket) in stuck {
-            found(Finding::Stuck { cookie: *cookie, socket: *socket, seen_ns: socket.heard_ns });
-        }
-        others.into_iter().map(|(cookie, socket)| (*cookie, *socket)).collect()
-    }
-
-    /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is
-    /// told, where what is not told has not happened.
-    pub fn judge_until(&mut self, until_ns: u64, found: &mut impl FnMut(Finding)) {
-        while let Some((due, cookie)) = self.due.first().copied().filter(|(due, _)| *due <= until_ns) {
-            if !self.judge_one(cookie, until_ns, found) {
-                self.due.remove(&(due, cookie));
-            }
-        }
-    }
-
-    /// Judges one socket in the same way, if it is due by then. Says whether it was.
-    pub fn judge_one(&mut self, cookie: u64, until_ns: u64, found: &mut impl FnMut(Finding)) -> bool {
-        let Some(socket) = self.sockets.get(&cookie).copied().filter(|socket| socket.due_ns <= until_ns)
-        else {
-            return false;
-        };
-        // Where the stream is silent for long, one reminder is enough.
-        let seen_ns = socket.due_ns.max(socket.heard_ns);
-        self.find_stuck(cookie, socket, seen_ns, until_ns.saturating_add(1), found);
-        true
-    }
-
     /// Takes in that a socket left a state, where no transition tells it.
     pub fn left(&mut self, cookie: u64, from: u8, left: Left, found: &mut impl FnMut(Finding)) {
         let Left { new_state, at_ns, actor, how } = left;
-        let Some(socket) = self.sockets.get(&cookie).copied().filter(|socket| socket.state == from) else {
+        let Some(socket) = self.sockets.get(cookie).copied().filter(|socket| socket.state == from) else {
             return;
         };
         if socket.reported {
@@ -343,19 +282,10 @@ impl Tracker {
         self.put(cookie, Socket { state: new_state, since, heard_ns: at_ns, reported: false, ..socket });
     }
 
-    /// Something was lost that nothing will make up for: judges no socket any more that is not heard of again.
-    pub fn doubt(&mut self) {
-        for (_, cookie) in std::mem::take(&mut self.due) {
-            if let Some(socket) = self.sockets.get_mut(&cookie) {
-                socket.due_ns = NEVER;
-            }
-        }
-    }
-
     /// Forgets a socket that is no longer there, its closing never heard of.
     fn vanish(&mut self, cookie: u64, at_ns: u64, found: &mut impl FnMut(Finding)) {
-        if let Some(socket) = self.sockets.remove(&cookie) {
-            self.due.remove(&(socket.due_ns, cookie));
+        let course = self.sockets.course(cookie);
+        if let Some(socket) = self.sockets.remove(cookie) {
             self.count_listeners(Some(&socket), None);
             if socket.reported {
                 found(Finding::Cleared {
@@ -367,7 +297,7 @@ impl Tracker {
                     how: Ending::Unknown,
                 });
             }
-            if let Some(life) = self.lives.as_mut().and_then(|lives| lives.vanish(cookie, &socket)) {
+            if let Some(life) = self.lives.as_mut().and_then(|lives| lives.vanish(course, cookie, &socket)) {
                 let Socket { tuple, netns, .. } = socket;
                 found(Finding::Life { cookie, tuple, netns, at_ns, life });
             }
@@ -390,17 +320,8 @@ impl Tracker {
 
     fn replace(&mut self, cookie: u64, socket: Socket) {
         let followed = socket.state != state::CLOSE && self.policy.followed & state::bit(socket.state) != 0;
-        let before =
-            if followed { self.sockets.insert(cookie, socket) } else { self.sockets.remove(&cookie) };
+        let before = if followed { self.sockets.insert(cookie, socket) } else { self.sockets.remove(cookie) };
         self.count_listeners(before.as_ref(), followed.then_some(&socket));
-        let due_before = before.map_or(NEVER, |before| before.due_ns);
-        let due_now = if followed { socket.due_ns } else { NEVER };
-        if due_before != due_now {
-            self.due.remove(&(due_before, cookie));
-            if due_now != NEVER {
-                self.due.insert((due_now, cookie));
-            }
-        }
     }
 
     /// Keeps count of who listens, where what was known of a socket gives way to what is.

@@ -64,14 +64,25 @@ impl Load {
         self.opening.iter().map(|step| self.event(cookie, *step)).collect()
     }
 
+    /// One socket fewer, any of them: its last events.
+    pub(crate) fn close(&mut self) -> Vec<Event> {
+        let at = self.any();
+        let cookie = self.live.swap_remove(at);
+        self.closing.iter().map(|step| self.event(cookie, *step)).collect()
+    }
+
+    /// xorshift: any of the live sockets, so that the tracker's memory is not always in the cache.
+    fn any(&mut self) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % self.live.len() as u64) as usize
+    }
+
     /// The next event: any of the live sockets ends, and a new one takes its place.
     pub(crate) fn next(&mut self) -> Event {
         if self.pending.is_empty() {
-            // xorshift: any socket, so that the tracker's memory is not always in the cache.
-            self.random ^= self.random << 13;
-            self.random ^= self.random >> 7;
-            self.random ^= self.random << 17;
-            let at = (self.random % self.live.len() as u64) as usize;
+            let at = self.any();
             self.last_cookie += 1;
             let ended = std::mem::replace(&mut self.live[at], self.last_cookie);
             self.pending.extend(self.closing.iter().map(|step| (ended, *step)));

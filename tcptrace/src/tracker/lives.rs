@@ -58,8 +58,8 @@ pub struct Life {
 }
 
 /// What is noted of a living connection.
-#[derive(Clone, Copy, Debug, Default)]
-struct Course {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Course {
     opened_ns: Option<NonZeroU64>,
     /// How long it was in the states that it has left, nanoseconds: see [`slot`].
     left_ns: [u64; 4],
@@ -80,10 +80,16 @@ const fn slot(of: u8) -> Option<usize> {
 }
 
 impl Course {
-    fn leave(&mut self, left: u8, after_ns: u64) {
-        if let Some(slot) = slot(left) {
-            self.left_ns[slot] += after_ns;
-            self.left |= 1 << left;
+    #[cfg(test)]
+    pub(super) fn opened_at(opened_ns: u64) -> Self {
+        Self { opened_ns: NonZeroU64::new(opened_ns), ..Self::default() }
+    }
+
+    /// Notes that the socket was in the state it is known in until then.
+    pub(super) fn leave(&mut self, known: &Socket, until_ns: u64) {
+        if let Some(slot) = slot(known.state) {
+            self.left_ns[slot] += until_ns.saturating_sub(known.since.latest_ns());
+            self.left |= 1 << known.state;
         }
     }
 
@@ -95,10 +101,9 @@ impl Course {
     }
 }
 
-/// All living connections.
+/// What is known beside the course of each connection, which is kept with its socket.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
-    courses: FxHashMap<u64, Course>,
     /// Who closed those that are closing, and whether by ending.
     closers: FxHashMap<u64, (Actor, bool)>,
     /// How many listen at a port of a namespace.
@@ -110,15 +115,20 @@ pub(super) struct Lives {
 impl Lives {
     /// Notes a transition that is not the last, and the time in the old state where it is the newest word: `known` is
     /// what was known of the socket.
-    pub(super) fn hear(&mut self, transition: &Transition, known: Option<&Socket>, actor: Option<Actor>) {
+    pub(super) fn hear(
+        &mut self,
+        course: &mut Course,
+        transition: &Transition,
+        known: Option<&Socket>,
+        actor: Option<Actor>,
+    ) {
         let Transition { cookie, ktime_ns, old_state, new_state, flags, .. } = *transition;
         if new_state == state::LISTEN {
             return;
         }
         if let Some(known) = known {
-            self.leave(cookie, known, if known.state == old_state { ktime_ns } else { known.heard_ns });
+            course.leave(known, if known.state == old_state { ktime_ns } else { known.heard_ns });
         }
-        let course = self.courses.entry(cookie).or_default();
         match (old_state, new_state) {
             (state::CLOSE, state::SYN_SENT) => {
                 (course.opened_ns, course.role) = (NonZeroU64::new(ktime_ns), Role::Client);
@@ -135,24 +145,16 @@ impl Lives {
         }
     }
 
-    /// Notes a socket that a walk sees for the first time.
-    pub(super) fn meet(&mut self, row: &SocketRow) {
+    /// The course of a socket that a walk sees for the first time.
+    pub(super) fn meet(&self, row: &SocketRow) -> Course {
         let role = match row.state {
-            state::LISTEN => return,
+            state::LISTEN => Role::Unknown,
             state::SYN_SENT => Role::Client,
             state::SYN_RECV => Role::Server,
             _ if self.listening.contains_key(&(row.netns, row.tuple.local_port)) => Role::Server,
             _ => Role::Unknown,
         };
-        self.courses.insert(row.cookie, Course { role, ..Course::default() });
-    }
-
-    /// Notes that a socket was in the state it is known in until then.
-    pub(super) fn leave(&mut self, cookie: u64, known: &Socket, until_ns: u64) {
-        if slot(known.state).is_some() {
-            let after_ns = until_ns.saturating_sub(known.since.latest_ns());
-            self.courses.entry(cookie).or_default().leave(known.state, after_ns);
-        }
+        Course { role, ..Course::default() }
     }
 
     /// Counts who listens: `before` was known of a socket, `now` is.
@@ -181,13 +183,13 @@ impl Lives {
     /// What the life came to that a transition ends; nothing where it was a listener's, or has been told.
     pub(super) fn end(
         &mut self,
+        course: Course,
         last: &Transition,
         known: Option<&Socket>,
         closing: Option<&Closing>,
         actor: Option<Actor>,
     ) -> Option<Box<Life>> {
         let Transition { cookie, ktime_ns, old_state, sk_err, flags, .. } = *last;
-        let course = self.courses.remove(&cookie).unwrap_or_default();
         let closed = self.closers.remove(&cookie);
         if self.vanished.remove(&cookie) || matches!(old_state, state::LISTEN | state::CLOSE) {
             return None;
@@ -220,8 +222,7 @@ impl Lives {
     }
 
     /// The same of a socket whose end was lost: it is no longer there.
-    pub(super) fn vanish(&mut self, cookie: u64, known: &Socket) -> Option<Box<Life>> {
-        let course = self.courses.remove(&cookie).unwrap_or_default();
+    pub(super) fn vanish(&mut self, course: Course, cookie: u64, known: &Socket) -> Option<Box<Life>> {
         let closed = self.closers.remove(&cookie);
         if known.state == state::LISTEN {
             return None;
@@ -250,6 +251,3 @@ impl Lives {
 
 #[cfg(test)]
 mod tests;
-
-/// With its key in each map, a connection takes 200 bytes.
-const _: () = assert!(size_of::<Course>() <= 48 && size_of::<Socket>() <= 136);

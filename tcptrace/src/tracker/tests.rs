@@ -312,7 +312,7 @@ fn a_walk_at_any_moment_and_transitions_in_any_lateness_agree() {
             let repaired = driven.walk(&walk(0, &[seen]));
             assert_eq!(repaired, usize::from(early > 0 && early < seen_after));
             happened[early..].iter().for_each(|record| driven.transition(*record));
-            let socket = driven.tracker.sockets.get(&1).expect("it is open");
+            let socket = driven.tracker.sockets.get(1).expect("it is open");
             assert_eq!(socket.state, last.new_state, "after {seen_after}, {early} early");
             assert_eq!(socket.since.exact_ns(), Some(last.ktime_ns), "after {seen_after}, {early} early");
             life[seen_after..].iter().for_each(|record| driven.transition(*record));
@@ -348,7 +348,7 @@ fn what_was_lost_is_repaired_by_the_next_walk() {
     assert_eq!(driven.cleared(), [(1, LAST_ACK, 49_001), (3, CLOSE, 49_000)]);
     assert_eq!(driven.tracker.len(), 3);
     // 2 came there after it was last heard of, and before it was seen: the bracket.
-    let socket = driven.tracker.sockets.get(&2).expect("it is open");
+    let socket = driven.tracker.sockets.get(2).expect("it is open");
     assert_eq!((socket.since.earliest_ns(), socket.since.latest_ns()), (Some(1_000), 50_002));
 }
 

@@ -1,0 +1,122 @@
+//! Which socket is to be judged next: a heap of the places of those that are to be judged at all.
+//!
+//! Each socket knows where in the heap it is, so that one that is no longer due leaves at once: the first one is always
+//! the true one, and the heap has no more entries than there are sockets to judge. Most come with a later time than all
+//! before, and go from anywhere among the last, so that hardly anything moves.
+
+use super::{
+    NEVER,
+    dense::Dense,
+    sockets::{Kept, at, place_of, shrinks},
+};
+
+/// [`Kept::due_at`] of a socket that is not in the heap.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// Flatter than a binary heap: three of four entries have none below them.
+const CHILDREN: usize = 4;
+
+/// The places of sockets, each due no earlier than the one above it.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    heap: Vec<u32>,
+}
+
+impl Due {
+    /// The place of the one that is due first; of several at the same time the one with the lowest cookie.
+    pub(super) fn first(&self) -> Option<usize> {
+        self.heap.first().copied().map(at)
+    }
+
+    /// Puts a socket where it belongs after its `due_ns` has changed: in, elsewhere, or out.
+    pub(super) fn settle(&mut self, place: usize, kept: &mut Dense<Kept>) {
+        let Kept { due_at, socket, .. } = &kept[place];
+        match (*due_at, socket.due_ns) {
+            (NOWHERE, NEVER) => {}
+            (NOWHERE, _) => {
+                self.heap.push(place_of(place));
+                self.sift(self.heap.len() - 1, kept);
+            }
+            (_, NEVER) => self.remove(place, kept),
+            (due_at, _) => self.sift(at(due_at), kept),
+        }
+    }
+
+    /// The socket that was in another place is now here.
+    pub(super) fn moved(&mut self, place: usize, kept: &Dense<Kept>) {
+        if let Some(entry) = self.heap.get_mut(at(kept[place].due_at)) {
+            *entry = place_of(place);
+        }
+    }
+
+    /// Takes out all. Returns their places.
+    pub(super) fn clear(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.heap)
+    }
+
+    /// Takes out a socket, if it is in.
+    pub(super) fn remove(&mut self, place: usize, kept: &mut Dense<Kept>) {
+        let due_at = std::mem::replace(&mut kept[place].due_at, NOWHERE);
+        if due_at == NOWHERE {
+            return;
+        }
+        let index = at(due_at);
+        self.heap.swap_remove(index);
+        if index < self.heap.len() {
+            self.sift(index, kept);
+        }
+        if let Some(enough) = shrinks(self.heap.len(), self.heap.capacity()) {
+            self.heap.shrink_to(enough);
+        }
+    }
+
+    /// Moves an entry up or down to where it belongs, and notes with each socket that moves where it is.
+    fn sift(&mut self, mut index: usize, kept: &mut Dense<Kept>) {
+        let entry = self.heap[index];
+        let key = |entry: u32, kept: &Dense<Kept>| {
+            let Kept { cookie, socket, .. } = &kept[at(entry)];
+            (socket.due_ns, *cookie)
+        };
+        let own = key(entry, kept);
+        while index > 0 {
+            let above = (index - 1) / CHILDREN;
+            if key(self.heap[above], kept) <= own {
+                break;
+            }
+            self.set(index, self.heap[above], kept);
+            index = above;
+        }
+        loop {
+            let below = CHILDREN * index + 1;
+            let below = below..(below + CHILDREN).min(self.heap.len());
+            let Some(first) = below.min_by_key(|child| key(self.heap[*child], kept)) else { break };
+            if own <= key(self.heap[first], kept) {
+                break;
+            }
+            self.set(index, self.heap[first], kept);
+            index = first;
+        }
+        self.set(index, entry, kept);
+    }
+
+    fn set(&mut self, index: usize, entry: u32, kept: &mut Dense<Kept>) {
+        self.heap[index] = entry;
+        kept[at(entry)].due_at = place_of(index);
+    }
+}
+
+/// For tests of [`super::sockets`].
+#[cfg(test)]
+impl Due {
+    pub(super) const fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    pub(super) const fn capacity(&self) -> usize {
+        self.heap.capacity()
+    }
+
+    pub(super) fn place_at(&self, index: usize) -> usize {
+        at(self.heap[index])
+    }
+}

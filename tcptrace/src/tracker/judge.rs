@@ -1,0 +1,79 @@
+//! Judges which sockets are stuck: those that are due, by what was last heard of them.
+
+use super::{Finding, NEVER, Socket, Tracker};
+use crate::walk::Walk;
+
+impl Tracker {
+    /// When the next socket is to be judged, `CLOCK_MONOTONIC` nanoseconds: a walk after that time, and then
+    /// [`Self::judge`], tell whether it is stuck.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.sockets.next_due().map(|(due, _)| due)
+    }
+
+    /// Judges every socket that was due before the walk began. The walk's rows, and the transitions that
+    /// happened during it, have been taken in.
+    pub fn judge(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) {
+        while let Some((_, cookie)) = self.sockets.next_due().filter(|(due, _)| *due <= walk.started_ns)
+            && let Some(socket) = self.sockets.get(cookie).copied()
+        {
+            if socket.heard_ns < walk.started_ns {
+                self.vanish(cookie, walk.started_ns, found);
+                continue;
+            }
+            self.find_stuck(cookie, socket, socket.heard_ns, 0, found);
+        }
+    }
+
+    /// Finds a socket stuck, seen so then, and again after the interval of reminders, but not before `not_before_ns`.
+    fn find_stuck(
+        &mut self,
+        cookie: u64,
+        socket: Socket,
+        seen_ns: u64,
+        not_before_ns: u64,
+        found: &mut impl FnMut(Finding),
+    ) {
+        found(Finding::Stuck { cookie, socket, seen_ns });
+        let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
+        let due_ns = self.policy.remind_ns.map_or(NEVER, again);
+        self.replace(cookie, Socket { reported: true, due_ns, ..socket });
+    }
+
+    /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
+    /// walk, taken in just before. Returns those in a watched state that are not proven to be stuck there.
+    pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
+        let is_stuck = |socket: &Socket| socket.due_ns <= socket.heard_ns;
+        let watched = self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER);
+        let (mut stuck, others): (Vec<_>, Vec<_>) = watched.partition(|(_, socket)| is_stuck(socket));
+        stuck.sort_unstable_by_key(|(cookie, socket)| (socket.due_ns, *cookie));
+        for (cookie, socket) in stuck {
+            found(Finding::Stuck { cookie, socket: *socket, seen_ns: socket.heard_ns });
+        }
+        others.into_iter().map(|(cookie, socket)| (cookie, *socket)).collect()
+    }
+
+    /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is
+    /// told, where what is not told has not happened.
+    pub fn judge_until(&mut self, until_ns: u64, found: &mut impl FnMut(Finding)) {
+        while let Some((_, cookie)) = self.sockets.next_due()
+            && self.judge_one(cookie, until_ns, found)
+        {}
+    }
+
+    /// Judges one socket in the same way, if it is due by then. Says whether it was.
+    pub fn judge_one(&mut self, cookie: u64, until_ns: u64, found: &mut impl FnMut(Finding)) -> bool {
+        let Some(socket) = self.sockets.get(cookie).copied().filter(|socket| socket.due_ns <= until_ns)
+        else {
+            return false;
+        };
+        // Where the stream is silent for long, one reminder is enough.
+        let seen_ns = socket.due_ns.max(socket.heard_ns);
+        self.find_stuck(cookie, socket, seen_ns, until_ns.saturating_add(1), found);
+        true
+    }
+
+    /// Something was lost that nothing will make up for: judges no socket any more that is not heard of again.
+    pub fn doubt(&mut self) {
+        self.sockets.clear_due();
+    }
+}

@@ -1,0 +1,158 @@
+//! The sockets that are followed, by cookie and by when they are due.
+//!
+//! They lie side by side in a [`Dense`] list; a small hash table says where each is, and a heap which is due first. What
+//! one of them takes in memory is the same however many there are, and is given back when it leaves.
+
+use std::hash::BuildHasher as _;
+
+use hashbrown::{HashTable, hash_table::Entry};
+use rustc_hash::FxBuildHasher;
+
+use super::{
+    NEVER, Socket,
+    dense::Dense,
+    due::{Due, NOWHERE},
+    lives::Course,
+};
+
+/// A socket in its place.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) cookie: u64,
+    pub(super) socket: Socket,
+    /// Where it is in the heap of what is due.
+    pub(super) due_at: u32,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    /// The place in `kept` of each.
+    places: HashTable<u32>,
+    kept: Dense<Kept>,
+    /// The course of each, in the same place, where lives are to be told.
+    courses: Option<Dense<Course>>,
+    due: Due,
+}
+
+impl Sockets {
+    pub(super) fn new(with_courses: bool) -> Self {
+        Self { courses: with_courses.then(Dense::default), ..Self::default() }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    pub(super) fn get(&self, cookie: u64) -> Option<&Socket> {
+        Some(&self.kept[self.find(cookie)?].socket)
+    }
+
+    /// The course of a socket; an empty one where none is kept.
+    pub(super) fn course(&self, cookie: u64) -> Course {
+        let courses = self.courses.as_ref();
+        courses.and_then(|courses| Some(courses[self.find(cookie)?])).unwrap_or_default()
+    }
+
+    pub(super) fn course_mut(&mut self, cookie: u64) -> Option<&mut Course> {
+        let place = self.find(cookie)?;
+        self.courses.as_mut().map(|courses| &mut courses[place])
+    }
+
+    fn find(&self, cookie: u64) -> Option<usize> {
+        self.places.find(hash(cookie), |place| self.kept[at(*place)].cookie == cookie).copied().map(at)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Socket)> {
+        self.kept.iter().map(|kept| (kept.cookie, &kept.socket))
+    }
+
+    /// Puts in a socket. Returns what was known of it before.
+    pub(super) fn insert(&mut self, cookie: u64, socket: Socket) -> Option<Socket> {
+        let Self { places, kept, courses, due } = self;
+        let same = |place: &u32| kept[at(*place)].cookie == cookie;
+        match places.entry(hash(cookie), same, |place| hash(kept[at(*place)].cookie)) {
+            Entry::Occupied(entry) => {
+                let place = at(*entry.get());
+                let before = std::mem::replace(&mut kept[place].socket, socket);
+                if before.due_ns != socket.due_ns {
+                    due.settle(place, kept);
+                }
+                Some(before)
+            }
+            Entry::Vacant(entry) => {
+                let place = kept.len();
+                entry.insert(place_of(place));
+                kept.push(Kept { cookie, socket, due_at: NOWHERE });
+                if let Some(courses) = courses {
+                    courses.push(Course::default());
+                }
+                due.settle(place, kept);
+                None
+            }
+        }
+    }
+
+    /// Takes out a socket. Returns what was known of it.
+    pub(super) fn remove(&mut self, cookie: u64) -> Option<Socket> {
+        let Self { places, kept, courses, due } = self;
+        let entry = places.find_entry(hash(cookie), |place| kept[at(*place)].cookie == cookie).ok()?;
+        let place = at(entry.remove().0);
+        due.remove(place, kept);
+        let last = place_of(kept.len() - 1);
+        let removed = kept.swap_remove(place);
+        if let Some(courses) = courses {
+            courses.swap_remove(place);
+        }
+        if let Some(moved) = (place < kept.len()).then(|| &kept[place]) {
+            if let Some(entry) = places.find_mut(hash(moved.cookie), |other| *other == last) {
+                *entry = place_of(place);
+            }
+            due.moved(place, kept);
+        }
+        if let Some(enough) = shrinks(places.len(), places.capacity()) {
+            places.shrink_to(enough, |place| hash(kept[at(*place)].cookie));
+        }
+        Some(removed.socket)
+    }
+
+    /// When the next one is to be judged, and which: `(due_ns, cookie)`.
+    pub(super) fn next_due(&self) -> Option<(u64, u64)> {
+        let Kept { cookie, socket, .. } = &self.kept[self.due.first()?];
+        Some((socket.due_ns, *cookie))
+    }
+
+    /// None is to be judged any more.
+    pub(super) fn clear_due(&mut self) {
+        for place in self.due.clear() {
+            let kept = &mut self.kept[at(place)];
+            (kept.socket.due_ns, kept.due_at) = (NEVER, NOWHERE);
+        }
+    }
+}
+
+/// To how many a table is to shrink that has room for so many: so late, and by so much, that it is seldom. What is small
+/// stays, so that a few sockets that come and go cost no allocation.
+pub(super) fn shrinks(len: usize, capacity: usize) -> Option<usize> {
+    (capacity > 1024 && len < capacity / 4).then_some(2 * len)
+}
+
+/// A socket takes this, 5 to 20 bytes in `places`, and 4 to 8 more where it is to be judged.
+const _: () = assert!(size_of::<Kept>() <= 152 && size_of::<Course>() <= 48);
+
+fn hash(cookie: u64) -> u64 {
+    FxBuildHasher.hash_one(cookie)
+}
+
+/// A place as a number that takes little room.
+pub(super) fn place_of(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer sockets than memory for them")
+}
+
+/// The same as an index.
+pub(super) const fn at(place: u32) -> usize {
+    place as usize
+}
+
+#[cfg(test)]
+mod tests;
