@@ -87,7 +87,7 @@ fn without_a_view_there_are_transitions() {
 #[test]
 fn duration_ends_the_run_with_a_summary_that_adds_up() {
     let mut scene = Scene::new();
-    let tracer = Tracer::start(&["--transitions", "--stuck", "100ms", "--duration", "10s"]);
+    let tracer = Tracer::start(&["--transitions", "--stuck", "100ms", "--duration", "30s"]);
     let leaks = [scene.leak(), scene.leak(), scene.leak()];
     for leak in &leaks[..2] {
         tracer.await_stuck(&leak.socket);
@@ -98,7 +98,7 @@ fn duration_ends_the_run_with_a_summary_that_adds_up() {
     let run = tracer.finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
     let summary = run.summary();
-    assert!(summary.number("duration_ms") >= 10_000.0, "{summary:?}");
+    assert!(summary.number("duration_ms") >= 30_000.0, "{summary:?}");
     for (total, event) in
         [("transitions", "transition"), ("stuck", "stuck"), ("cleared", "cleared"), ("resyncs", "resync")]
     {
