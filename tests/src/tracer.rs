@@ -314,6 +314,18 @@ impl Finished {
         self.records.iter().filter(|record| record.is(event)).count() as u64
     }
 
+    /// The heading of a pipe's text, which has one. What was lost may be told before it.
+    ///
+    /// # Panics
+    /// There is none, or more than one.
+    pub fn heading(&self) -> &str {
+        let mut headings = self.lines.iter().filter(|line| line.starts_with("TIME"));
+        match (headings.next(), headings.next()) {
+            (Some(heading), None) => heading,
+            _ => panic!("not one heading: {:?}", self.lines),
+        }
+    }
+
     /// The last record.
     ///
     /// # Panics
