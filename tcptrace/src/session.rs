@@ -203,13 +203,13 @@ impl Session {
             biased;
             () = ends.come() => Ok(Woken::End),
             () = self.sink.output.ended() => Ok(Woken::End),
+            // Before what may always be there; a step is done with it, too, so that nothing waits for who asks often.
+            scrape = next(scrapes) => Ok(Woken::Scrape(scrape)),
             () = until(wake) => Ok(Woken::Step),
             ready = ring.readable(), if !gathering => {
                 ready?.clear_ready();
                 Ok(Woken::Step)
             }
-            // Whoever asks without a pause is answered after all this.
-            scrape = next(scrapes) => Ok(Woken::Scrape(scrape)),
         }
     }
 
