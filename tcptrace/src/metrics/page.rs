@@ -138,7 +138,8 @@ impl Page {
             (
                 "process_stuck_oldest_seconds",
                 "How long the oldest of them has been in its state at least, seconds.",
-                |process| Some(process.oldest_ms? / 1e3),
+                // Microseconds, so that no more decimals come of it than there are.
+                |process| Some((process.oldest_ms? * 1e3).round() / 1e6),
             ),
             (
                 "process_stuck_growth_per_minute",
