@@ -1,7 +1,7 @@
 //! What `--metrics` serves: the figures of one moment. They are put together when somebody asks, from what is there
 //! anyway; nothing is kept for them.
 //!
-//! [`page`] writes them as Prometheus reads them, and like this file it is pure; [`serve`] answers over HTTP.
+//! `page` writes them as Prometheus reads them, and like this file it is pure; `serve` answers over HTTP.
 
 mod page;
 mod serve;
