@@ -250,7 +250,8 @@ impl Sink {
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
         if self.lines.len() >= BATCH {
-            self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
+            let next = Vec::with_capacity(BATCH + BATCH / 16);
+            self.output.write(Bytes::from(std::mem::replace(&mut self.lines, next)));
         }
     }
 

@@ -67,9 +67,8 @@ impl Reporter {
                 })
             }
             Finding::Stuck { cookie, socket, seen_ns } => {
-                let stuck = Self::stuck(*cookie, socket, *seen_ns, evidence, at);
-                let stuck = Stuck { threshold_ms: milliseconds(self.threshold_ns), ..stuck };
-                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck)) })
+                let stuck = || Box::new(self.stuck(*cookie, socket, *seen_ns, evidence, at));
+                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(stuck()) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
                 self.views.stuck.then(|| Record {
@@ -117,6 +116,7 @@ impl Reporter {
     }
 
     fn stuck(
+        &self,
         cookie: u64,
         socket: &Socket,
         seen_ns: u64,
@@ -135,14 +135,14 @@ impl Reporter {
         Stuck {
             socket: SocketId::new(cookie, socket.netns, &socket.tuple),
             state: State(socket.state),
-            threshold_ms: 0.0,
+            threshold_ms: milliseconds(self.threshold_ns),
             age_ms: age_ms(socket.since.latest_ns()),
             age_max_ms: socket.since.earliest_ns().map(age_ms),
             exact: socket.since.exact_ns().is_some(),
             since: at(socket.since.latest_ns()),
-            recv_queue: row.map_or(0, cause::recv_queue),
-            send_queue: row.map_or(0, cause::send_queue),
-            cause: row.map_or(Cause::Unknown, Cause::of),
+            recv_queue: row.as_ref().map_or(0, cause::recv_queue),
+            send_queue: row.as_ref().map_or(0, cause::send_queue),
+            cause: row.as_ref().map_or(Cause::Unknown, Cause::of),
             owner_how,
             owners,
             origin,
