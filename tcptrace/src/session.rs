@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     age::since_by_stamps,
     cli::Plan,
-    clock::{self, WallClock},
+    clock,
     diagnostics::say,
     kernel::{Kernel, WalkError},
     output::{Ended, Output},
@@ -150,7 +150,7 @@ impl Session {
         while !self.sink.is_done() && self.wait(ends, ring).await? {
             self.step()?;
         }
-        self.sink.wall = WallClock::now();
+        self.sink.wall.look();
         // Before anything that may take its time, such as a slow reader.
         self.kernel.detach();
         self.drain()?;
@@ -205,7 +205,7 @@ impl Session {
 
     /// Does all that there is to do now.
     fn step(&mut self) -> Result<(), Failure> {
-        self.sink.wall = WallClock::now();
+        self.sink.wall.look();
         let came = self.drain()?;
         let now_ns = clock::monotonic_ns();
         self.gather_until_ns = if came { now_ns + GATHER.as_nanos() as u64 } else { 0 };

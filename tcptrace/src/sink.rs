@@ -88,7 +88,7 @@ impl Sink {
         {
             self.meet_actor(transition, actor);
         }
-        if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
+        if let Some(record) = self.reporter.finding(finding, evidence, &self.wall) {
             self.offer(record);
         }
     }
@@ -200,7 +200,7 @@ impl Sink {
                 self.finding(finding, &evidence);
                 continue;
             };
-            if let Some(record) = self.reporter.finding(finding, &evidence, self.wall) {
+            if let Some(record) = self.reporter.finding(finding, &evidence, &self.wall) {
                 self.stuck(record, socket.since, *seen_ns, |pid| ids.of(pid));
             }
         }

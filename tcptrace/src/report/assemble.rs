@@ -44,7 +44,7 @@ impl Reporter {
     }
 
     /// The record of a finding, where a view wants it.
-    pub fn finding(&mut self, finding: &Finding, evidence: &Evidence, wall: WallClock) -> Option<Record> {
+    pub fn finding(&mut self, finding: &Finding, evidence: &Evidence, wall: &WallClock) -> Option<Record> {
         let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
         match finding {
             Finding::Transition { transition, in_old_state_ns, actor, origin } => {
