@@ -1,8 +1,7 @@
 //! What a walk proves about the sockets that are about to be reported: who holds them, whose accept queue they are
 //! in, where they came from, and what their other end is doing.
 
-use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, SocketRow, Tuple, state, v4_mapped};
 
 use crate::{
@@ -51,10 +50,10 @@ impl<'w> Evidence<'w> {
         let mut evidence = Self { origins: Some(&walk.origins), ..Self::default() };
         // Most have another end on this host, or none has.
         evidence.seen.reserve(2 * cookies.len());
-        let wanted = walk.sockets.iter().filter(|row| cookies.contains(&row.cookie));
-        evidence.seen.extend(wanted.map(|row| (row.cookie, Seen::new(row))));
-        evidence.find_listeners(walk);
-        evidence.find_peers(walk);
+        let wanted: Vec<_> = walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)).collect();
+        evidence.seen.extend(wanted.iter().map(|row| (row.cookie, Seen::new(row))));
+        evidence.find_listeners(&wanted, walk);
+        evidence.find_peers(&wanted, walk);
         for holders in walk.holders.chunk_by(|one, next| one.cookie == next.cookie) {
             let [Holder { cookie, .. }, ..] = holders else { continue };
             if let Some(seen) = evidence.seen.get_mut(cookie) {
@@ -98,9 +97,9 @@ impl<'w> Evidence<'w> {
         holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
     }
 
-    fn find_listeners(&mut self, walk: &'w Walk) {
-        let waiting: Vec<_> = self.seen.values().map(|seen| seen.row).filter(|row| is_waiting(row)).collect();
-        if waiting.is_empty() {
+    fn find_listeners(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
+        let mut waiting = wanted.iter().filter(|row| is_waiting(row)).peekable();
+        if waiting.peek().is_none() {
             return;
         }
         let mut by_port: FxHashMap<(u32, u16), Vec<&SocketRow>> = FxHashMap::default();
@@ -119,27 +118,39 @@ impl<'w> Evidence<'w> {
         }
     }
 
-    fn find_peers(&mut self, walk: &'w Walk) {
-        // Nearly always there is one of a kind.
-        let mut ours: FxHashMap<Ends, SmallVec<[(&SocketRow, OtherEnds<'_>); 1]>> = FxHashMap::default();
-        ours.reserve(self.seen.len());
-        for Seen { row, .. } in self.seen.values() {
-            ours.entry(Ends::of(&row.tuple)).or_default().push((row, OtherEnds::default()));
+    fn find_peers(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
+        let mut ours = Vec::with_capacity(wanted.len());
+        // One of those with these ends; it leads to the next.
+        let mut by_ends = FxHashMap::with_capacity_and_hasher(wanted.len(), FxBuildHasher);
+        for row in wanted {
+            let next = by_ends.insert(Ends::of(&row.tuple), ours.len());
+            ours.push(Ours { row, others: OtherEnds::default(), next });
         }
         let others = walk.sockets.iter().filter(|row| row.state != state::LISTEN).chain(&walk.stand_ins);
         for row in others {
-            let others = ours.get_mut(&Ends::of(&row.tuple).seen_from_the_other());
-            for (our, others) in others.into_iter().flatten().filter(|(our, _)| our.cookie != row.cookie) {
-                others.add(our, row);
+            let mut place = by_ends.get(&Ends::of(&row.tuple).seen_from_the_other()).copied();
+            while let Some(our) = place.and_then(|place| ours.get_mut(place)) {
+                if our.row.cookie != row.cookie {
+                    our.others.add(our.row, row);
+                }
+                place = our.next;
             }
         }
-        for (our, others) in ours.into_values().flatten() {
+        for Ours { row, others, .. } in ours {
             if let Some(peer) = others.one() {
+                self.seen.entry(row.cookie).and_modify(|seen| seen.peer = Some(peer));
                 self.seen.entry(peer.cookie).or_insert(Seen::new(peer));
-                self.seen.entry(our.cookie).and_modify(|seen| seen.peer = Some(peer));
             }
         }
     }
+}
+
+/// One of the wanted sockets.
+struct Ours<'w> {
+    row: &'w SocketRow,
+    others: OtherEnds<'w>,
+    /// The place of the next one with the same two ends: in another namespace, or closed.
+    next: Option<usize>,
 }
 
 /// The sockets that may be the other end of one.
