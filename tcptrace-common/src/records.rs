@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::COMM_LEN;
+use crate::{COMM_LEN, state};
 
 /// In [`Transition::flags`]: `task` is the one that acted.
 pub const ACTOR_KNOWN: u8 = 1;
@@ -24,6 +24,12 @@ pub const REPLACED: u8 = 16;
 
 /// In [`Transition::flags`]: no task acted; `task` is the one that accepted or connected the socket.
 pub const ORIGIN_KNOWN: u8 = 32;
+
+/// Which states of sockets are wanted from the walk of a namespace's sockets: its place among such masks.
+pub const WANTED_SOCKETS: u32 = 0;
+
+/// The same from the walk of the descriptors that hold them.
+pub const WANTED_HELD: u32 = 1;
 
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
@@ -100,6 +106,16 @@ pub const CONNECTED: u8 = 1;
 pub const ACCEPTED: u8 = 2;
 /// [`Origin::how`]: the task called listen(2).
 pub const LISTENED: u8 = 3;
+
+/// What the task that acts does to a socket of which this transition is the beginning, as in [`Origin::how`].
+#[inline(always)]
+pub const fn opening(old_state: u8, new_state: u8) -> Option<u8> {
+    match (old_state, new_state) {
+        (state::CLOSE, state::SYN_SENT) => Some(CONNECTED),
+        (state::CLOSE, state::LISTEN) => Some(LISTENED),
+        _ => None,
+    }
+}
 
 /// Who brought a socket into a process: the kernel keeps it with the socket.
 #[repr(C)]

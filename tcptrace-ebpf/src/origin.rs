@@ -18,7 +18,7 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use tcptrace_common::{COMM_LEN, CONNECTED, LISTENED, Origin, PROCESS_NAMED, Task, UNKNOWN_ORIGIN, state};
+use tcptrace_common::{COMM_LEN, Origin, PROCESS_NAMED, Task, UNKNOWN_ORIGIN};
 
 use crate::{kernel::config, task};
 
@@ -34,16 +34,6 @@ pub(crate) static UNKNOWN: Origin = Origin {
     flags: 0,
     pad: 0,
 };
-
-/// What the current task does to a socket of which this transition is the beginning.
-#[inline(always)]
-pub(crate) const fn opening(old_state: u8, new_state: u8) -> Option<u8> {
-    match (old_state, new_state) {
-        (state::CLOSE, state::SYN_SENT) => Some(CONNECTED),
-        (state::CLOSE, state::LISTEN) => Some(LISTENED),
-        _ => None,
-    }
-}
 
 /// Remembers the current task as the one that brought the socket at `sk` into its process.
 #[inline(always)]

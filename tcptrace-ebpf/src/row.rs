@@ -18,18 +18,19 @@ use crate::{
     origin,
 };
 
-/// The states wanted from the walk under way, as a mask. User space sets it before each walk.
+/// The states wanted from the walk under way, as a mask, for each iterator
+/// (`tcptrace_common::WANTED_SOCKETS`, `WANTED_HELD`). User space sets them before each walk.
 #[map]
-static ROW_STATES: Array<u32> = Array::with_max_entries(1, 0);
+static ROW_STATES: Array<u32> = Array::with_max_entries(2, 0);
 
-/// Writes the row of the socket at `sk` and where it came from, where it is a TCP socket in a wanted state. Says
-/// whether it is.
+/// Writes the row of the socket at `sk` and where it came from, where it is a TCP socket in a wanted state; `by` says
+/// which iterator asks. Says whether it is.
 #[inline(always)]
-pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) -> bool {
+pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void, by: u32) -> bool {
     if sk.is_null() {
         return false;
     }
-    let wanted = ROW_STATES.get(0).copied().unwrap_or(0);
+    let wanted = ROW_STATES.get(by).copied().unwrap_or(0);
     // SAFETY: every socket, mini-sockets included, begins with `struct sock_common`.
     let found_in: u8 = unsafe { load(sk, layout!(state)) };
     let is_written = if found_in == state::TIME_WAIT {

@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::TracePointContext,
 };
-use tcptrace_common::{AF_INET6, Transition, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET6, Transition, Tuple, opening, state, v4_mapped};
 
 use crate::{
     guard, identity,
@@ -37,7 +37,7 @@ pub(crate) fn see_to<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, 
         if guard::falls_to(nth, sk, old_state, new_state) {
             record(ctx, sk, Step { old_state, new_state, nth });
         }
-    } else if let Some(how) = origin::opening(old_state, new_state) {
+    } else if let Some(how) = opening(old_state, new_state) {
         if guard::falls_to(nth, sk, old_state, new_state) {
             origin::remember(sk, how);
         }

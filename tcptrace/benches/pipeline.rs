@@ -106,7 +106,7 @@ impl Pipeline {
         let heard = decode::heard(event).expect("the load makes valid records");
         tracker.hear(&heard, &mut |finding| {
             let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
-            if let Some(record) = reporter.finding(&finding, &Evidence::default(), wall) {
+            if let Some(record) = reporter.finding(&finding, &Evidence::default(), &wall) {
                 match text {
                     Some(text) => text.take(record, out),
                     None => json.take(&record, out),

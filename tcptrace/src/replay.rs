@@ -171,7 +171,7 @@ impl Replay {
             self.seen.remove(cookie);
             self.sink.rollup.cleared(*cookie, *at_ns);
             if let Some(mut record) =
-                self.sink.reporter.finding(finding, &Evidence::default(), self.sink.wall)
+                self.sink.reporter.finding(finding, &Evidence::default(), &self.sink.wall)
             {
                 if let Event::Cleared(cleared) = &mut record.event
                     && let Some(by) = by
@@ -222,7 +222,7 @@ impl Replay {
     fn report_stuck(&mut self, found: &[Finding]) {
         for finding in found {
             let Finding::Stuck { cookie, socket, seen_ns } = finding else { continue };
-            let Some(mut record) = self.sink.reporter.finding(finding, &Evidence::default(), self.sink.wall)
+            let Some(mut record) = self.sink.reporter.finding(finding, &Evidence::default(), &self.sink.wall)
             else {
                 continue;
             };

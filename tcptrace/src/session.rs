@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     age::since_by_stamps,
     cli::Plan,
-    clock::{self, WallClock},
+    clock,
     diagnostics::say,
     kernel::{Kernel, WalkError},
     metrics::{CannotServe, Listener, Scrape, Scrapes, Snapshot},
@@ -153,7 +153,7 @@ impl Session {
                 Woken::End => break,
             }
         }
-        self.sink.wall = WallClock::now();
+        self.sink.wall.look();
         // Before anything that may take its time, such as a slow reader.
         self.kernel.detach();
         self.drain()?;
@@ -215,7 +215,7 @@ impl Session {
 
     /// Does all that there is to do now.
     fn step(&mut self) -> Result<(), Failure> {
-        self.sink.wall = WallClock::now();
+        self.sink.wall.look();
         let came = self.drain()?;
         let now_ns = clock::monotonic_ns();
         self.gather_until_ns = if came { now_ns + GATHER.as_nanos() as u64 } else { 0 };

@@ -90,7 +90,7 @@ impl Sink {
         {
             self.meet_actor(transition, actor);
         }
-        if let Some(record) = self.reporter.finding(finding, evidence, self.wall) {
+        if let Some(record) = self.reporter.finding(finding, evidence, &self.wall) {
             self.offer(record);
         }
     }
@@ -202,7 +202,7 @@ impl Sink {
                 self.finding(finding, &evidence);
                 continue;
             };
-            if let Some(record) = self.reporter.finding(finding, &evidence, self.wall) {
+            if let Some(record) = self.reporter.finding(finding, &evidence, &self.wall) {
                 self.stuck(record, socket.since, *seen_ns, |pid| ids.of(pid));
             }
         }
@@ -252,7 +252,8 @@ impl Sink {
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
         if self.lines.len() >= BATCH {
-            self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
+            let next = Vec::with_capacity(BATCH + BATCH / 16);
+            self.output.write(Bytes::from(std::mem::replace(&mut self.lines, next)));
         }
     }
 

@@ -17,6 +17,7 @@ mod due;
 mod finding;
 mod judge;
 mod lives;
+mod places;
 mod sockets;
 
 use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};

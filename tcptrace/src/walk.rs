@@ -17,7 +17,7 @@ pub struct Walk {
     pub stand_ins: Vec<SocketRow>,
     /// Where each socket came from, by identity, as far as the kernel remembers.
     pub origins: FxHashMap<u64, Origin>,
-    /// Every descriptor that holds one of them.
+    /// Every descriptor that holds one of them, by socket, pid and number.
     pub holders: Vec<Holder>,
 }
 
@@ -33,6 +33,22 @@ impl Walk {
             self.origins.insert(row.cookie, origin);
         }
         self.sockets.push(row);
+    }
+
+    /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of it.
+    pub fn misses_a_holder(&self, states: u32) -> bool {
+        let held: FxHashSet<u64> = self.holders.iter().map(|holder| holder.cookie).collect();
+        let has_file = |row: &&SocketRow| {
+            row.inode != 0 && row.state != state::LISTEN && states & state::bit(row.state) != 0
+        };
+        self.sockets.iter().filter(has_file).any(|row| !held.contains(&row.cookie))
+    }
+
+    /// Adds the descriptors that hold sockets.
+    pub fn add_holders(&mut self, holders: impl IntoIterator<Item = Holder>) {
+        self.holders.extend(holders);
+        self.holders.sort_unstable();
+        self.holders.dedup_by_key(|holder| (holder.cookie, holder.pid, holder.fd));
     }
 }
 
@@ -56,7 +72,7 @@ pub fn beside(watched: u32) -> u32 {
 }
 
 /// A descriptor that holds a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
     /// The socket's identity, as in [`SocketRow::cookie`].
     pub cookie: u64,
@@ -69,7 +85,7 @@ pub struct Holder {
 }
 
 /// A process as the kernel names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Named {
     /// When it started, nanoseconds since boot.
     pub start_ns: u64,
@@ -77,4 +93,42 @@ pub struct Named {
     pub uid: u32,
     /// Its name, NUL-padded.
     pub comm: [u8; COMM_LEN],
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    const CLOSE_WAIT: u32 = state::bit(state::CLOSE_WAIT);
+
+    fn row(cookie: u64, state: u8, inode: u64) -> SocketRow {
+        SocketRow { cookie, state, inode, ..SocketRow::zeroed() }
+    }
+
+    fn misses(rows: &[SocketRow], held: &[u64]) -> bool {
+        let mut walk = Walk { sockets: rows.to_vec(), ..Walk::default() };
+        walk.add_holders(held.iter().map(|cookie| Holder { cookie: *cookie, pid: 42, fd: 5, process: None }));
+        walk.misses_a_holder(CLOSE_WAIT)
+    }
+
+    #[test]
+    fn a_connection_with_a_file_has_a_holder() {
+        let (ours, queued) = (row(1, state::CLOSE_WAIT, 77), row(2, state::CLOSE_WAIT, 0));
+        assert!(misses(&[ours, queued], &[]));
+        assert!(misses(&[ours], &[2]));
+        assert!(!misses(&[ours, queued], &[1]));
+        // Nobody asked for these: another state, and the kernel's own listener.
+        assert!(!misses(&[row(1, state::ESTABLISHED, 77), row(2, state::LISTEN, 77)], &[]));
+    }
+
+    #[test]
+    fn a_descriptor_is_told_once() {
+        let holder = |cookie, fd| Holder { cookie, pid: 42, fd, process: None };
+        let mut walk = Walk::default();
+        walk.add_holders([holder(2, 5), holder(1, 7)]);
+        walk.add_holders([holder(1, 7), holder(1, 6)]);
+        assert_eq!(walk.holders, [holder(1, 6), holder(1, 7), holder(2, 5)]);
+    }
 }

@@ -52,7 +52,7 @@ fn on_a_terminal_every_name_stays_in_its_columns() {
         tracer.await_line("its end", |line| line.contains(&remote) && line.contains("cleared"));
     }
     let run = tracer.stop();
-    let heading = run.heading();
+    let heading = run.lines.iter().find(|line| line.starts_with("TIME")).expect("a heading");
     let local = heading.find("LOCAL").expect("a column");
     for (line, ends) in &lines {
         let from = line.find(ends.split(' ').next().expect("an address")).expect("its local end");

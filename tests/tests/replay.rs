@@ -1,6 +1,6 @@
 //! `--replay`: a recording gives what the live run would have given, to anybody.
 
-use std::{fs, io::Write as _, os::unix::process::CommandExt as _, path::PathBuf};
+use std::{collections::HashMap, fs, io::Write as _, os::unix::process::CommandExt as _, path::PathBuf};
 
 use tests::{
     Record, Tracer, TracerCommand, feature, monotonic_ns,
@@ -81,8 +81,9 @@ fn assert_same((netns, ports): &(u64, Vec<u16>), live: &Finished, replayed: &Fin
     assert!(count("stuck") >= 4 && count("cleared") >= 4, "nothing was compared");
 }
 
-/// What can be seen of leaks that begin, stay and end in several ways, after `before` the start of both tracers.
-fn record(arguments: &[&str], before: usize) -> (Finished, Finished, (u64, Vec<u16>)) {
+/// What can be seen of leaks that begin, stay and end in several ways, after `before` the start of both tracers; and when
+/// their server had read all (`CLOCK_MONOTONIC`).
+fn record(arguments: &[&str], before: usize) -> (Finished, Finished, (u64, Vec<u16>), HashMap<u16, u64>) {
     let mut scene = Scene::new();
     let netns = scene.netns();
     let mut leaks: Vec<_> = std::iter::repeat_with(|| scene.leak()).take(before).collect();
@@ -109,8 +110,9 @@ fn record(arguments: &[&str], before: usize) -> (Finished, Finished, (u64, Vec<u
     for socket in &rest {
         live.await_cleared(socket);
     }
-    let ports = leaks.iter().filter_map(|leak| leak.socket.remote).map(|remote| remote.port()).collect();
-    (recorder.stop(), live.stop(), (netns, ports))
+    let port = |leak: &Leak| leak.socket.remote.expect("connected").port();
+    let read_ns = leaks.iter().map(|leak| (port(leak), leak.not_after_ns)).collect();
+    (recorder.stop(), live.stop(), (netns, leaks.iter().map(port).collect()), read_ns)
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it() {
     ) {
         return;
     }
-    let (recorded, live, leaks) = record(&[], 0);
+    let (recorded, live, leaks, _) = record(&[], 0);
     let recording = Recording::new("transitions", &recorded.lines);
     let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
     assert_eq!((replayed.status.code(), replayed.stderr.as_str()), (Some(0), ""));
@@ -145,10 +147,12 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
     if feature::is_missing(feature::COOKIE, "with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen") {
         return;
     }
-    let (recorded, live, mut leaks) = record(&["--transitions", "--stuck", "0s"], 3);
-    // On a slow machine some that leaked after the start may have been seen stuck later than that.
+    let (recorded, live, mut leaks, read_ns) = record(&["--transitions", "--stuck", "0s"], 3);
+    // On a slow machine some that leaked after the start may have been seen stuck later than that, or before all was read.
     let is_seen_in_time = |record: &Record| {
-        record.is("stuck") && (record.get("exact") == false || record.number("age_ms") <= 300.0)
+        record.is("stuck")
+            && (record.get("exact") == false || record.number("age_ms") <= 300.0)
+            && record.mono_ns() >= read_ns[&record.remote().port()]
     };
     leaks.1.retain(|port| {
         let of_it = |record: &&Record| record.is_in(leaks.0) && record.remote().port() == *port;

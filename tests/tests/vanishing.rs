@@ -90,3 +90,38 @@ fn processes_that_end_while_they_are_looked_at_are_never_taken_for_others() {
         assert_eq!(cleared.text("how"), "exited", "{cleared:?}");
     }
 }
+
+#[test]
+fn a_socket_that_is_accepted_while_all_are_looked_at_has_an_owner() {
+    /// In the queue at a time, open at a time, and reports at least.
+    const QUEUED: usize = 20;
+    const OPEN: usize = 400;
+    const REPORTS: usize = 1_000;
+    let namespace = Namespace::new();
+    let (mut client, mut server) = (Puppet::new(), Puppet::new());
+    let listener = server.listen("127.0.0.1:0");
+    let tracer = Tracer::start(&["--stuck", "1ms", "--remind", "1ms"]);
+    let netns = namespace.inode();
+    let is_ours = |record: &&Record| record.is("stuck") && record.is_in(netns);
+    let end = Instant::now() + patience();
+    let mut open = Vec::new();
+    loop {
+        let reports = tracer.records().iter().filter(is_ours).count();
+        if reports >= REPORTS {
+            break;
+        }
+        assert!(Instant::now() < end, "{reports} reports");
+        let waiting = client.connect_many(listener.local, QUEUED);
+        client.close_all(&waiting);
+        open.extend((0..QUEUED).map(|_| server.accept(&listener)));
+        if open.len() > OPEN {
+            server.close_all(&open.drain(..QUEUED).collect::<Vec<_>>());
+        }
+    }
+    let run = tracer.stop();
+    for stuck in run.records.iter().filter(is_ours) {
+        let pids: HashSet<u32> = stuck.holders().into_iter().map(|(pid, _)| pid).collect();
+        assert_eq!(pids, HashSet::from([server.pid()]), "{stuck:?}");
+        assert!(["fd", "listener"].contains(&stuck.text("owner_how")), "{stuck:?}");
+    }
+}

@@ -5,7 +5,13 @@
 //! milliseconds of a start, where general readers take ten times as long. Any bytes are safe to read: what makes no
 //! sense is an error, or is not found.
 
-use std::ops::Range;
+use std::{
+    fs, io,
+    ops::{Deref, Range},
+    path::Path,
+};
+
+use memmap2::{Mmap, MmapOptions};
 
 /// `BTF_MAGIC`, in this machine's byte order.
 pub(super) const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
@@ -38,6 +44,37 @@ pub(crate) enum BadBtf {
     Short,
     #[error("type {id} is of an unknown kind, {kind}")]
     Kind { id: u32, kind: u32 },
+}
+
+/// A file's bytes: in place, where the file can be mapped.
+pub(super) enum Raw {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl Deref for Raw {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(mapped) => mapped,
+            Self::Read(read) => read,
+        }
+    }
+}
+
+/// The kernel's type information. Newer kernels let it be mapped (`kernel/bpf/sysfs_btf.c`), and nothing is copied; reading
+/// takes as long as looking through it, for sysfs gives a page at a time.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn read(path: &Path) -> io::Result<Raw> {
+    let file = fs::File::open(path)?;
+    // SAFETY: nobody writes to what the kernel says of itself.
+    match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
+        Ok(mapped) => Ok(Raw::Mapped(mapped)),
+        Err(_) => fs::read(path).map(Raw::Read),
+    }
 }
 
 /// A kind and a name: what to look for.

@@ -60,7 +60,7 @@ fn whole() -> Blob {
 fn read(raw: &[u8]) -> Result<tcptrace_common::KernelLayout, String> {
     let kernel = layout::parse(raw).map_err(|error| format!("{error:#}"))?;
     let found = layout::find(&kernel).map_err(|error| error.to_string());
-    targets::blank(&targets::find(&kernel)).map_err(|error| error.to_string())?;
+    targets::blank(&targets::find(&kernel, true)).map_err(|error| error.to_string())?;
     found
 }
 

@@ -10,7 +10,7 @@ use aya::{
 use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use super::{
-    Options, event_format, layout, loader, lost,
+    Options, btf, event_format, layout, loader, lost,
     refusal::{self, Refusal},
     sources::{Feature, NOT_NEEDED, NOT_SHOWN, Source, TURNED_OFF},
     targets,
@@ -89,10 +89,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Refusal> {
 }
 
 fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
-    let raw = std::fs::read(refusal::BTF_PATH).map_err(Refusal::NoBtf)?;
+    let raw = btf::read(refusal::BTF_PATH.as_ref()).map_err(Refusal::NoBtf)?;
     let kernel = layout::parse(&raw).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let layout = layout::find(&kernel).map_err(Refusal::UnknownKernel)?;
-    let targets = targets::find(&kernel);
+    let targets = targets::find(&kernel, options.transitions);
     // What aya makes of the targets takes as much memory again.
     drop(raw);
     let btf = targets::blank(&targets).map_err(|error| Refusal::BadBtf(error.to_string()))?;

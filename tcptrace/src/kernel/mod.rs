@@ -45,6 +45,7 @@ pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;
 pub use refusal::Refusal;
 pub use sources::{Feature, Source};
+use tcptrace_common::{WANTED_HELD, WANTED_SOCKETS};
 pub use walk::WalkError;
 
 /// What is to be traced, and how.
@@ -185,7 +186,8 @@ impl Kernel {
     /// # Errors
     /// As there.
     pub fn walk_holding(&mut self, states: u32, held: u32) -> Result<Walk, WalkError> {
-        self.row_states.set(0, states, 0)?;
+        self.row_states.set(WANTED_SOCKETS, states, 0)?;
+        self.row_states.set(WANTED_HELD, held, 0)?;
         if let Some(join) = &mut self.join {
             let mut walk = walk::walk(walk::By::SockDiag(states), None)?;
             join.rows(&mut walk.sockets);
@@ -197,15 +199,14 @@ impl Kernel {
             match name {
                 load::TCP_SOCKETS => sockets = Some(<&mut Iter>::try_from(program)?),
                 load::SOCKET_HOLDERS if uses(&self.sources, Feature::TaskFile) => {
-                    holders = Some(<&mut Iter>::try_from(program)?);
+                    let iterator = <&mut Iter>::try_from(program)?;
+                    holders = Some(walk::Holders { iterator, states: held });
                 }
                 _ => {}
             }
         }
         let sockets = sockets.unwrap_or_else(|| unreachable!("load() has loaded it"));
         let finds_holders = holders.is_some();
-        let row_states = &mut self.row_states;
-        let holders = holders.map(|iterator| walk::Holders { iterator, row_states, states: held });
         let mut walk = walk::walk(walk::By::Iterator(sockets), holders)?;
         if !finds_holders {
             procfs::add_holders(&mut walk);

@@ -85,6 +85,7 @@ fn cgroup(file: &[u8]) -> Option<&[u8]> {
 pub(super) fn add_holders(walk: &mut Walk) {
     let by_inode: FxHashMap<u64, u64> =
         walk.sockets.iter().filter(|row| row.inode != 0).map(|row| (row.inode, row.cookie)).collect();
+    let mut holders = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
@@ -97,10 +98,11 @@ pub(super) fn add_holders(walk: &mut Walk) {
             if let Some(cookie) =
                 socket_inode(target.as_os_str().as_encoded_bytes()).and_then(|inode| by_inode.get(&inode))
             {
-                walk.holders.push(Holder { cookie: *cookie, pid, fd, process: None });
+                holders.push(Holder { cookie: *cookie, pid, fd, process: None });
             }
         }
     }
+    walk.add_holders(holders);
 }
 
 /// The number in `socket:[NUMBER]`.

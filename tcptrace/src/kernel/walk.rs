@@ -6,11 +6,11 @@ use std::{
 };
 
 use aya::{
-    maps::{Array, MapData, MapError},
+    maps::MapError,
     programs::{Iter, ProgramError, links::LinkError},
 };
 use bytemuck::Zeroable as _;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use tcptrace_common::{Descriptor, FoundSocket, HolderRow, SocketRow};
 
 use super::{namespaces, sock_diag};
@@ -51,21 +51,32 @@ pub(super) enum By<'a> {
 /// How the descriptors are read that hold sockets.
 pub(super) struct Holders<'a> {
     pub(super) iterator: &'a mut Iter,
-    /// Where it is said sockets of which states are wanted.
-    pub(super) row_states: &'a mut Array<MapData, u32>,
-    /// Those of which the holders are wanted (a mask).
+    /// In which states sockets' holders are wanted (a mask), as has been said before.
     pub(super) states: u32,
 }
 
-/// Walks all sockets, and who holds them where there is an iterator for that.
-pub(super) fn walk(sockets: By<'_>, holders: Option<Holders<'_>>) -> Result<Walk, WalkError> {
+/// Walks all sockets, and who holds them where there is an iterator for that: both at once.
+pub(super) fn walk(sockets: By<'_>, mut holders: Option<Holders<'_>>) -> Result<Walk, WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
-    // A thread of its own, because one that has entered a namespace should not do anything else.
-    thread::scope(|scope| scope.spawn(|| every_namespace(sockets, &mut walk)).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    if let Some(Holders { iterator, row_states, states }) = holders {
-        row_states.set(0, states, 0)?;
-        every_holder(iterator, &mut walk)?;
+    let own = namespaces::own().map(|own| own.inode);
+    let held = thread::scope(|scope| {
+        // A thread of its own, because one that has entered a namespace should not do anything else.
+        let every_socket = scope.spawn(|| every_namespace(sockets, &mut walk));
+        let held = holders.as_mut().map(|holders| every_holder(holders.iterator, own)).transpose();
+        every_socket.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        held
+    })?;
+    if let (Some(Held { holders: found, elsewhere }), Some(holders)) = (held, holders) {
+        walk.add_holders(found);
+        // One that was accepted, or handed on, after those descriptors had been read and before the socket was.
+        if walk.misses_a_holder(holders.states) {
+            walk.add_holders(every_holder(holders.iterator, own)?.holders);
+        }
+        for socket in elsewhere.into_values() {
+            if !walk.namespaces.contains(&socket.row.netns) {
+                walk.add(socket);
+            }
+        }
     }
     walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
     Ok(walk)
@@ -98,21 +109,28 @@ fn every_namespace(mut sockets: By<'_>, walk: &mut Walk) -> Result<(), WalkError
     Ok(())
 }
 
-/// Adds the holders, and the sockets that only their holders lead to: those of a namespace that no process
-/// lives in any more.
-fn every_holder(holders: &mut Iter, walk: &mut Walk) -> Result<(), WalkError> {
-    let mut elsewhere = FxHashSet::default();
+/// What the descriptors tell.
+struct Held {
+    holders: Vec<Holder>,
+    /// The sockets of other namespaces than our own: perhaps only their holders lead to them, as no process lives there
+    /// any more.
+    elsewhere: FxHashMap<u64, FoundSocket>,
+}
+
+fn every_holder(holders: &mut Iter, own_namespace: Option<u32>) -> Result<Held, WalkError> {
+    let mut held = Held { holders: Vec::new(), elsewhere: FxHashMap::default() };
     read_rows(holders, size_of::<HolderRow>(), |row| {
         let HolderRow { socket, descriptor } = decode::holder_row(row)?;
         let Descriptor { pid, fd, uid, start_ns, comm, .. } = descriptor;
         let process = Some(Named { start_ns, uid, comm });
         let SocketRow { cookie, netns, .. } = socket.row;
-        walk.holders.push(Holder { cookie, pid, fd, process });
-        if !walk.namespaces.contains(&netns) && elsewhere.insert(cookie) {
-            walk.add(socket);
+        held.holders.push(Holder { cookie, pid, fd, process });
+        if Some(netns) != own_namespace {
+            held.elsewhere.entry(cookie).or_insert(socket);
         }
         Ok(())
-    })
+    })?;
+    Ok(held)
 }
 
 /// Runs an iterator to its end and hands on each row of `size` bytes. The kernel gives whole rows, up to eight pages of

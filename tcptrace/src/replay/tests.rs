@@ -74,6 +74,16 @@ fn a_long_silence_is_no_flood_of_reminders() {
     assert_eq!(events(&text), ["stuck", "stuck", "cleared", "summary"], "{text}");
 }
 
+#[test]
+fn the_end_of_time_is_no_reason_to_judge_for_ever() {
+    let first = transition(1_000_000_000, ("ESTABLISHED", "CLOSE_WAIT"), "\"peer\"");
+    for (arguments, events_then) in [("--stuck 1ms --remind 1ms", 4), ("--stuck 1ms", 3)] {
+        let last = transition(u64::MAX, ("CLOSE_WAIT", "CLOSE"), "\"reset\"");
+        let (text, ended) = replay([first.clone(), last].join("\n").as_bytes(), arguments);
+        assert_eq!((ended, events(&text).len()), (Ok(()), events_then), "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_an_error_or_a_replay(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -44,7 +44,7 @@ impl Reporter {
     }
 
     /// The record of a finding, where a view wants it.
-    pub fn finding(&mut self, finding: &Finding, evidence: &Evidence, wall: WallClock) -> Option<Record> {
+    pub fn finding(&mut self, finding: &Finding, evidence: &Evidence, wall: &WallClock) -> Option<Record> {
         let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
         match finding {
             Finding::Transition { transition, in_old_state_ns, actor, origin } => {
@@ -67,9 +67,8 @@ impl Reporter {
                 })
             }
             Finding::Stuck { cookie, socket, seen_ns } => {
-                let stuck = Self::stuck(*cookie, socket, *seen_ns, evidence, at);
-                let stuck = Stuck { threshold_ms: milliseconds(self.threshold_ns), ..stuck };
-                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck)) })
+                let stuck = || Box::new(self.stuck(*cookie, socket, *seen_ns, evidence, at));
+                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(stuck()) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
                 self.views.stuck.then(|| Record {
@@ -122,6 +121,7 @@ impl Reporter {
     }
 
     fn stuck(
+        &self,
         cookie: u64,
         socket: &Socket,
         seen_ns: u64,
@@ -140,14 +140,14 @@ impl Reporter {
         Stuck {
             socket: SocketId::new(cookie, socket.netns, &socket.tuple),
             state: State(socket.state),
-            threshold_ms: 0.0,
+            threshold_ms: milliseconds(self.threshold_ns),
             age_ms: age_ms(socket.since.latest_ns()),
             age_max_ms: socket.since.earliest_ns().map(age_ms),
             exact: socket.since.exact_ns().is_some(),
             since: at(socket.since.latest_ns()),
-            recv_queue: row.map_or(0, cause::recv_queue),
-            send_queue: row.map_or(0, cause::send_queue),
-            cause: row.map_or(Cause::Unknown, Cause::of),
+            recv_queue: row.as_ref().map_or(0, cause::recv_queue),
+            send_queue: row.as_ref().map_or(0, cause::send_queue),
+            cause: row.as_ref().map_or(Cause::Unknown, Cause::of),
             owner_how,
             owners,
             origin,

@@ -1,8 +1,7 @@
 //! What a walk proves about the sockets that are about to be reported: who holds them, whose accept queue they are
 //! in, where they came from, and what their other end is doing.
 
-use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, SocketRow, Tuple, state, v4_mapped};
 
 use crate::{
@@ -10,83 +9,97 @@ use crate::{
     walk::{Holder, Named, Walk},
 };
 
-/// What was looked up for the sockets about to be reported, by their identity.
+/// What was looked up for the sockets about to be reported.
 #[derive(Debug, Default)]
-pub struct Evidence {
-    rows: FxHashMap<u64, SocketRow>,
-    origins: FxHashMap<u64, Origin>,
-    listeners: FxHashMap<u64, Vec<SocketRow>>,
-    peers: FxHashMap<u64, SocketRow>,
-    /// In the order of socket, pid and descriptor.
-    holders: Vec<Holder>,
+pub struct Evidence<'w> {
+    /// Those sockets, and the listeners and other ends that belong to them, by identity.
+    seen: FxHashMap<u64, Seen<'w>>,
+    listeners: FxHashMap<u64, Vec<&'w SocketRow>>,
+    origins: Option<&'w FxHashMap<u64, Origin>>,
     processes: FxHashMap<u32, Process>,
 }
 
-impl Evidence {
+/// One socket.
+#[derive(Debug)]
+struct Seen<'w> {
+    row: &'w SocketRow,
+    /// The descriptors that hold it.
+    holders: &'w [Holder],
+    /// Its other end, where that is on this host.
+    peer: Option<&'w SocketRow>,
+}
+
+impl<'w> Seen<'w> {
+    const fn new(row: &'w SocketRow) -> Self {
+        Self { row, holders: &[], peer: None }
+    }
+
+    /// Accepted since the walk came by: a descriptor holds it.
+    const fn was_accepted(&self) -> bool {
+        self.row.flags & IN_ACCEPT_QUEUE != 0 && !self.holders.is_empty()
+    }
+}
+
+impl<'w> Evidence<'w> {
     /// Gathers from a walk what concerns the sockets `cookies`, and looks up each process once.
     pub fn gather(
-        walk: &Walk,
+        walk: &'w Walk,
         cookies: &FxHashSet<u64>,
         look_up: impl Fn(u32, Option<Named>) -> Process,
     ) -> Self {
-        let mut evidence = Self::default();
-        for row in walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)) {
-            evidence.rows.insert(row.cookie, *row);
-            if let Some(origin) = walk.origins.get(&row.cookie) {
-                evidence.origins.insert(row.cookie, *origin);
-            }
-        }
-        evidence.find_listeners(walk);
-        evidence.find_peers(walk);
-        let beside = evidence.peers.values().chain(evidence.listeners.values().flatten());
-        let wanted: FxHashSet<u64> = beside.map(|row| row.cookie).chain(cookies.iter().copied()).collect();
-        for holder in walk.holders.iter().filter(|holder| wanted.contains(&holder.cookie)) {
-            let process = || look_up(holder.pid, holder.process);
-            evidence.processes.entry(holder.pid).or_insert_with(process);
-            evidence.holders.push(*holder);
-        }
-        evidence.holders.sort_unstable_by_key(|holder| (holder.cookie, holder.pid, holder.fd));
-        evidence.holders.dedup();
-        for Holder { cookie, .. } in &evidence.holders {
-            // Accepted since the walk came by: the descriptors are read after the sockets.
-            if let Some(row) = evidence.rows.get_mut(cookie).filter(|row| row.flags & IN_ACCEPT_QUEUE != 0) {
-                row.flags &= !IN_ACCEPT_QUEUE;
-                evidence.listeners.remove(cookie);
+        let mut evidence = Self { origins: Some(&walk.origins), ..Self::default() };
+        // Most have another end on this host, or none has.
+        evidence.seen.reserve(2 * cookies.len());
+        let wanted: Vec<_> = walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)).collect();
+        evidence.seen.extend(wanted.iter().map(|row| (row.cookie, Seen::new(row))));
+        evidence.find_listeners(&wanted, walk);
+        evidence.find_peers(&wanted, walk);
+        for holders in walk.holders.chunk_by(|one, next| one.cookie == next.cookie) {
+            let [Holder { cookie, .. }, ..] = holders else { continue };
+            if let Some(seen) = evidence.seen.get_mut(cookie) {
+                seen.holders = holders;
+                for Holder { pid, process, .. } in holders {
+                    evidence.processes.entry(*pid).or_insert_with(|| look_up(*pid, *process));
+                }
             }
         }
         evidence
     }
 
     /// The socket as the walk saw it.
-    pub fn row(&self, cookie: u64) -> Option<&SocketRow> {
-        self.rows.get(&cookie)
+    pub fn row(&self, cookie: u64) -> Option<SocketRow> {
+        let seen = self.seen.get(&cookie)?;
+        let no_longer = if seen.was_accepted() { IN_ACCEPT_QUEUE } else { 0 };
+        Some(SocketRow { flags: seen.row.flags & !no_longer, ..*seen.row })
     }
 
     /// Where it came from, if the kernel remembers.
     pub fn origin(&self, cookie: u64) -> Option<&Origin> {
-        self.origins.get(&cookie)
+        self.origins?.get(&cookie)
     }
 
     /// The listeners in whose accept queue it can be: one, or those of a group that shares the port.
-    pub fn listeners(&self, cookie: u64) -> &[SocketRow] {
-        self.listeners.get(&cookie).map_or(&[], Vec::as_slice)
+    pub fn listeners(&self, cookie: u64) -> &[&'w SocketRow] {
+        match self.listeners.get(&cookie) {
+            Some(listeners) if !self.seen.get(&cookie).is_some_and(Seen::was_accepted) => listeners,
+            _ => &[],
+        }
     }
 
     /// Its other end, where that is on this host.
-    pub fn peer(&self, cookie: u64) -> Option<&SocketRow> {
-        self.peers.get(&cookie)
+    pub fn peer(&self, cookie: u64) -> Option<&'w SocketRow> {
+        self.seen.get(&cookie)?.peer
     }
 
     /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
     pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&Process>)> {
-        let first = self.holders.partition_point(|holder| holder.cookie < cookie);
-        let holders = self.holders[first..].iter().take_while(move |holder| holder.cookie == cookie);
-        holders.map(|holder| (holder, self.processes.get(&holder.pid)))
+        let holders = self.seen.get(&cookie).map_or(&[][..], |seen| seen.holders);
+        holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
     }
 
-    fn find_listeners(&mut self, walk: &Walk) {
-        let waiting: Vec<&SocketRow> = self.rows.values().filter(|row| is_waiting(row)).collect();
-        if waiting.is_empty() {
+    fn find_listeners(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
+        let mut waiting = wanted.iter().filter(|row| is_waiting(row)).peekable();
+        if waiting.peek().is_none() {
             return;
         }
         let mut by_port: FxHashMap<(u32, u16), Vec<&SocketRow>> = FxHashMap::default();
@@ -96,36 +109,88 @@ impl Evidence {
         for row in waiting {
             let there = by_port.get(&(row.netns, row.tuple.local_port)).map_or(&[][..], Vec::as_slice);
             let found = listeners_of(&row.tuple, there);
+            for listener in &found {
+                self.seen.entry(listener.cookie).or_insert(Seen::new(listener));
+            }
             if !found.is_empty() {
                 self.listeners.insert(row.cookie, found);
             }
         }
     }
 
-    fn find_peers(&mut self, walk: &Walk) {
-        // Nearly always there is one of a kind.
-        let mut ours: FxHashMap<Ends, SmallVec<[&SocketRow; 1]>> = FxHashMap::default();
-        for row in self.rows.values() {
-            ours.entry(Ends::of(&row.tuple)).or_default().push(row);
+    fn find_peers(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
+        let mut ours = Vec::with_capacity(wanted.len());
+        // One of those with these ends; it leads to the next.
+        let mut by_ends = FxHashMap::with_capacity_and_hasher(wanted.len(), FxBuildHasher);
+        for row in wanted {
+            let next = by_ends.insert(Ends::of(&row.tuple), ours.len());
+            ours.push(Ours { row, others: OtherEnds::default(), next });
         }
-        let mut candidates: FxHashMap<u64, SmallVec<[&SocketRow; 1]>> = FxHashMap::default();
         let others = walk.sockets.iter().filter(|row| row.state != state::LISTEN).chain(&walk.stand_ins);
         for row in others {
-            for our in ours.get(&Ends::of(&row.tuple).seen_from_the_other()).into_iter().flatten() {
-                if our.cookie != row.cookie {
-                    candidates.entry(our.cookie).or_default().push(row);
+            let mut place = by_ends.get(&Ends::of(&row.tuple).seen_from_the_other()).copied();
+            while let Some(our) = place.and_then(|place| ours.get_mut(place)) {
+                if our.row.cookie != row.cookie {
+                    our.others.add(our.row, row);
                 }
+                place = our.next;
             }
         }
-        for (cookie, candidates) in candidates {
-            let Some(our) = self.rows.get(&cookie) else { continue };
-            let near: SmallVec<[_; 1]> = candidates.iter().filter(|row| row.netns == our.netns).collect();
-            let anywhere: SmallVec<[_; 1]> =
-                candidates.iter().filter(|_| !is_loopback(our.tuple.local_addr)).collect();
-            // The same two ends may exist in several namespaces: which of them is meant cannot be told.
-            if let ([row], _) | ([], [row]) = (near.as_slice(), anywhere.as_slice()) {
-                self.peers.insert(cookie, ***row);
+        for Ours { row, others, .. } in ours {
+            if let Some(peer) = others.one() {
+                self.seen.entry(row.cookie).and_modify(|seen| seen.peer = Some(peer));
+                self.seen.entry(peer.cookie).or_insert(Seen::new(peer));
             }
+        }
+    }
+}
+
+/// One of the wanted sockets.
+struct Ours<'w> {
+    row: &'w SocketRow,
+    others: OtherEnds<'w>,
+    /// The place of the next one with the same two ends: in another namespace, or closed.
+    next: Option<usize>,
+}
+
+/// The sockets that may be the other end of one.
+#[derive(Clone, Copy, Debug, Default)]
+struct OtherEnds<'w> {
+    /// In its namespace.
+    near: Matches<'w>,
+    /// In any.
+    anywhere: Matches<'w>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Matches<'w> {
+    #[default]
+    None,
+    One(&'w SocketRow),
+    More,
+}
+
+impl<'w> Matches<'w> {
+    fn add(&mut self, row: &'w SocketRow) {
+        *self = if let Self::None = self { Self::One(row) } else { Self::More };
+    }
+}
+
+impl<'w> OtherEnds<'w> {
+    fn add(&mut self, our: &SocketRow, row: &'w SocketRow) {
+        if row.netns == our.netns {
+            self.near.add(row);
+        }
+        if !is_loopback(our.tuple.local_addr) {
+            self.anywhere.add(row);
+        }
+    }
+
+    /// The same two ends may exist in several namespaces: which of them is meant cannot be told.
+    const fn one(self) -> Option<&'w SocketRow> {
+        match (self.near, self.anywhere) {
+            (Matches::One(row), _) | (Matches::None, Matches::One(row)) => Some(row),
+            _ => None,
         }
     }
 }
@@ -160,13 +225,12 @@ fn is_waiting(row: &SocketRow) -> bool {
 
 /// Those among the listeners of a port that took a connection in: of its family, which a listener's child has from it;
 /// bound to its address rather than to all; and, where several share both, with something in the queue.
-fn listeners_of(child: &Tuple, there: &[&SocketRow]) -> Vec<SocketRow> {
+fn listeners_of<'w>(child: &Tuple, there: &[&'w SocketRow]) -> Vec<&'w SocketRow> {
     let is_any = |addr: [u8; 16]| addr == [0; 16] || addr == v4_mapped([0; 4]);
-    let of_family = || there.iter().filter(|row| row.tuple.family == child.family);
-    let mut found: Vec<SocketRow> =
-        of_family().filter(|row| row.tuple.local_addr == child.local_addr).map(|row| **row).collect();
+    let of_family = || there.iter().copied().filter(|row| row.tuple.family == child.family);
+    let mut found: Vec<_> = of_family().filter(|row| row.tuple.local_addr == child.local_addr).collect();
     if found.is_empty() {
-        found = of_family().filter(|row| is_any(row.tuple.local_addr)).map(|row| **row).collect();
+        found = of_family().filter(|row| is_any(row.tuple.local_addr)).collect();
     }
     if found.iter().any(|row| row.unread > 0) {
         found.retain(|row| row.unread > 0);
@@ -205,13 +269,16 @@ mod tests {
         SocketRow { flags: IN_ACCEPT_QUEUE, ..row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000)) }
     }
 
-    fn gather(rows: &[SocketRow]) -> Evidence {
-        let walk = Walk { sockets: rows.to_vec(), ..Walk::default() };
-        Evidence::gather(&walk, &FxHashSet::from_iter([1]), |_, _| Process::default())
+    fn walk(rows: &[SocketRow]) -> Walk {
+        Walk { sockets: rows.to_vec(), ..Walk::default() }
+    }
+
+    fn gather(walk: &Walk) -> Evidence<'_> {
+        Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| Process::default())
     }
 
     fn listeners(rows: &[SocketRow]) -> Vec<u64> {
-        gather(rows).listeners(1).iter().map(|row| row.cookie).collect()
+        gather(&walk(rows)).listeners(1).iter().map(|row| row.cookie).collect()
     }
 
     #[test]
@@ -249,7 +316,7 @@ mod tests {
         let holder = Holder { cookie: 1, pid: 42, fd: 5, process: None };
         let sockets = vec![waiting(), listener(2, US, 1)];
         let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
-        let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([1]), |_, _| Process::default());
+        let evidence = gather(&walk);
         assert_eq!(evidence.row(1).map(|row| row.flags), Some(0));
         assert!(evidence.listeners(1).is_empty());
     }
@@ -259,7 +326,7 @@ mod tests {
         let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
         let theirs = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
         let elsewhere = SocketRow { cookie: 3, netns: HERE + 1, ..theirs };
-        let peer = |rows: &[SocketRow]| gather(rows).peer(1).map(|row| row.cookie);
+        let peer = |rows: &[SocketRow]| gather(&walk(rows)).peer(1).map(|row| row.cookie);
         assert_eq!(peer(&[ours, theirs]), Some(2));
         assert_eq!(peer(&[ours, elsewhere]), Some(3));
         assert_eq!(peer(&[ours, theirs, elsewhere]), Some(2));
@@ -273,8 +340,8 @@ mod tests {
         for local in [v4_mapped([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.octets()] {
             let ours = row(1, state::CLOSE_WAIT, (local, 80), (local, 4000));
             let theirs = row(2, state::FIN_WAIT2, (local, 4000), (local, 80));
-            assert_eq!(gather(&[ours, theirs]).peer(1), Some(&theirs));
-            assert!(gather(&[ours, SocketRow { netns: HERE + 1, ..theirs }]).peer(1).is_none());
+            assert_eq!(gather(&walk(&[ours, theirs])).peer(1), Some(&theirs));
+            assert!(gather(&walk(&[ours, SocketRow { netns: HERE + 1, ..theirs }])).peer(1).is_none());
         }
     }
 
@@ -283,13 +350,13 @@ mod tests {
         let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
         let stand_in = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
         let walk = Walk { sockets: vec![ours], stand_ins: vec![stand_in], ..Walk::default() };
-        let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([1]), |_, _| Process::default());
+        let evidence = gather(&walk);
         assert_eq!(evidence.peer(1), Some(&stand_in));
     }
 
     #[test]
     fn a_socket_connected_to_itself_is_not_its_own_peer() {
         let itself = row(1, state::CLOSE_WAIT, (US, 80), (US, 80));
-        assert!(gather(&[itself]).peer(1).is_none());
+        assert!(gather(&walk(&[itself])).peer(1).is_none());
     }
 }

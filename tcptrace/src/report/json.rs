@@ -1,7 +1,8 @@
 //! Records as lines of JSON: their serde form, written faster where it pays.
 //!
-//! Nearly all lines of a stream are transitions, and most of a line are names that never change and the same second as
-//! in the line before. Written directly, such a line takes less than half the time; a test holds both ways equal.
+//! Nearly all lines of a stream are transitions, and where thousands of sockets are stuck at once nearly all tell that.
+//! Most of such a line are names that never change and the same second as in the line before. Written directly, it takes
+//! less than half the time; a test holds both ways equal.
 //!
 //! JSON itself lets most characters stand as they are. Those that a terminal obeys, or that some readers of lines take for
 //! the end of one, are escaped: to a parser that is the same text.
@@ -15,7 +16,7 @@ use std::{
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use super::record::{Event, Instant, Name, Owner, Record, SCHEMA_VERSION, SocketId, Transition};
+use super::record::{Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketId, Stuck, Transition};
 use crate::states::State;
 
 /// `2026-11-22T15:45:32`
@@ -24,8 +25,8 @@ const SECOND_BYTES: usize = 19;
 /// Writes lines of JSON.
 #[derive(Debug, Default)]
 pub struct Json {
-    /// The last second that was written, since 1970, and how.
-    second: Option<(i64, [u8; SECOND_BYTES])>,
+    happened: Times,
+    since: Times,
 }
 
 impl Json {
@@ -33,35 +34,28 @@ impl Json {
     pub fn take(&mut self, record: &Record, out: &mut Vec<u8>) {
         match &record.event {
             Event::Transition(transition) => self.transition(record.at, transition, out),
+            Event::Stuck(stuck) => self.stuck(record.at, stuck, out),
             _ => value(record, out),
         }
         out.push(b'\n');
     }
 
+    fn begin(&mut self, event: &str, at: Instant, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"v\":");
+        number(SCHEMA_VERSION, out);
+        out.extend_from_slice(b",\"event\":\"");
+        out.extend_from_slice(event.as_bytes());
+        out.extend_from_slice(b"\",\"time\":\"");
+        self.happened.write(at, out);
+        out.extend_from_slice(b"\",\"mono_ns\":");
+        number(at.mono_ns, out);
+    }
+
     fn transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how, stand_in, how } =
             record;
-        let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port } = socket;
-        out.extend_from_slice(b"{\"v\":");
-        number(SCHEMA_VERSION, out);
-        out.extend_from_slice(b",\"event\":\"transition\",\"time\":\"");
-        self.time(at, out);
-        out.extend_from_slice(b"\",\"mono_ns\":");
-        number(at.mono_ns, out);
-        out.extend_from_slice(b",\"cookie\":");
-        number(*cookie, out);
-        out.extend_from_slice(b",\"netns\":");
-        option(netns.as_ref(), |netns, out| number(*netns, out), out);
-        out.extend_from_slice(b",\"family\":\"");
-        out.extend_from_slice(family.name().as_bytes());
-        out.extend_from_slice(b"\",\"local_addr\":\"");
-        address(*local_addr, out);
-        out.extend_from_slice(b"\",\"local_port\":");
-        number(*local_port, out);
-        out.extend_from_slice(b",\"remote_addr\":\"");
-        address(*remote_addr, out);
-        out.extend_from_slice(b"\",\"remote_port\":");
-        number(*remote_port, out);
+        self.begin("transition", at, out);
+        id(socket, out);
         state(b",\"old_state\":\"", *old_state, out);
         state(b"\",\"new_state\":\"", *new_state, out);
         out.extend_from_slice(b"\",\"stand_in\":");
@@ -77,8 +71,52 @@ impl Json {
         out.push(b'}');
     }
 
+    fn stuck(&mut self, at: Instant, record: &Stuck, out: &mut Vec<u8>) {
+        let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = record;
+        let Stuck { recv_queue, send_queue, cause, owners, owner_how, origin, listener, peer, .. } = record;
+        self.begin("stuck", at, out);
+        id(socket, out);
+        state(b",\"state\":\"", *in_state, out);
+        out.extend_from_slice(b"\",\"threshold_ms\":");
+        value(threshold_ms, out);
+        out.extend_from_slice(b",\"age_ms\":");
+        value(age_ms, out);
+        out.extend_from_slice(b",\"age_max_ms\":");
+        value(age_max_ms, out);
+        out.extend_from_slice(b",\"exact\":");
+        value(exact, out);
+        out.extend_from_slice(b",\"since\":\"");
+        self.since.write(*since, out);
+        out.extend_from_slice(b"\",\"recv_queue\":");
+        number(*recv_queue, out);
+        out.extend_from_slice(b",\"send_queue\":");
+        number(*send_queue, out);
+        out.extend_from_slice(b",\"cause\":");
+        value(cause, out);
+        out.extend_from_slice(b",\"owners\":");
+        processes(owners, out);
+        out.extend_from_slice(b",\"owner_how\":\"");
+        out.extend_from_slice(owner_how.name().as_bytes());
+        out.extend_from_slice(b"\",\"origin\":");
+        value(origin, out);
+        out.extend_from_slice(b",\"listener\":");
+        value(listener, out);
+        out.extend_from_slice(b",\"peer\":");
+        option(peer.as_ref(), other_end, out);
+        out.push(b'}');
+    }
+}
+
+/// Writes instants, of which most are in the same second as the one before.
+#[derive(Debug, Default)]
+struct Times {
+    /// The last second that was written, since 1970, and how.
+    second: Option<(i64, [u8; SECOND_BYTES])>,
+}
+
+impl Times {
     /// RFC 3339, UTC, nanoseconds.
-    fn time(&mut self, at: Instant, out: &mut Vec<u8>) {
+    fn write(&mut self, at: Instant, out: &mut Vec<u8>) {
         let (second, nanosecond) = match i64::try_from(at.wall_ns) {
             Ok(ns) => (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000)),
             Err(_) => return append(out, format_args!("{at}")),
@@ -103,10 +141,51 @@ impl Json {
     }
 }
 
+/// Which socket, after other fields.
+fn id(socket: &SocketId, out: &mut Vec<u8>) {
+    let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port } = socket;
+    out.extend_from_slice(b",\"cookie\":");
+    number(*cookie, out);
+    out.extend_from_slice(b",\"netns\":");
+    option(netns.as_ref(), integer, out);
+    out.extend_from_slice(b",\"family\":\"");
+    out.extend_from_slice(family.name().as_bytes());
+    out.extend_from_slice(b"\",\"local_addr\":\"");
+    address(*local_addr, out);
+    out.extend_from_slice(b"\",\"local_port\":");
+    number(*local_port, out);
+    out.extend_from_slice(b",\"remote_addr\":\"");
+    address(*remote_addr, out);
+    out.extend_from_slice(b"\",\"remote_port\":");
+    number(*remote_port, out);
+}
+
+fn processes(owners: &[Owner], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (at, owner) in owners.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        process(owner, out);
+    }
+    out.push(b']');
+}
+
+fn other_end(peer: &Peer, out: &mut Vec<u8>) {
+    let Peer { cookie, netns, state: in_state, owners } = peer;
+    out.extend_from_slice(b"{\"cookie\":");
+    number(*cookie, out);
+    out.extend_from_slice(b",\"netns\":");
+    option(netns.as_ref(), integer, out);
+    state(b",\"state\":\"", *in_state, out);
+    out.extend_from_slice(b"\",\"owners\":");
+    processes(owners, out);
+    out.push(b'}');
+}
+
 fn process(owner: &Owner, out: &mut Vec<u8>) {
     let Owner { pid, inner_pids: _, fd, comm, exe, uid, cgroup, container } = owner;
-    let integer = |integer: &u32, out: &mut Vec<u8>| number(*integer, out);
-    let text = |text: &Arc<str>, out: &mut Vec<u8>| value(text, out);
+    let shared = |shared: &Arc<str>, out: &mut Vec<u8>| text(shared.as_bytes(), shared, out);
     out.extend_from_slice(b"{\"pid\":");
     number(*pid, out);
     out.extend_from_slice(b",\"fd\":");
@@ -114,13 +193,13 @@ fn process(owner: &Owner, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"comm\":");
     option(comm.as_ref(), name, out);
     out.extend_from_slice(b",\"exe\":");
-    option(exe.as_ref(), text, out);
+    option(exe.as_ref(), shared, out);
     out.extend_from_slice(b",\"uid\":");
     option(uid.as_ref(), integer, out);
     out.extend_from_slice(b",\"cgroup\":");
-    option(cgroup.as_ref(), text, out);
+    option(cgroup.as_ref(), shared, out);
     out.extend_from_slice(b",\"container\":");
-    option(container.as_ref(), text, out);
+    option(container.as_ref(), shared, out);
     out.push(b'}');
 }
 
@@ -131,16 +210,24 @@ fn option<T>(option: Option<&T>, write: impl Fn(&T, &mut Vec<u8>), out: &mut Vec
     }
 }
 
-/// A task's name: hardly ever is there anything to escape.
 fn name(name: &Name, out: &mut Vec<u8>) {
+    text(name.bytes(), name, out);
+}
+
+/// A name or a path: hardly ever is there anything in its `bytes` to escape.
+fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if name.bytes().iter().all(is_plain) {
+    if bytes.iter().all(is_plain) {
         out.push(b'"');
-        out.extend_from_slice(name.bytes());
+        out.extend_from_slice(bytes);
         out.push(b'"');
     } else {
-        value(name, out);
+        value(it, out);
     }
+}
+
+fn integer(integer: &u32, out: &mut Vec<u8>) {
+    number(*integer, out);
 }
 
 fn state(name: &[u8], state: State, out: &mut Vec<u8>) {
@@ -211,132 +298,4 @@ const fn does_harm(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{net::Ipv6Addr, time::Duration};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        report::{Family, OwnerHow, Start},
-        tracker::Ending,
-    };
-
-    fn transition(socket: SocketId, owner: Option<Owner>, in_old_state_ms: Option<f64>) -> Event {
-        let (old_state, new_state) = (State(1), State(8));
-        let owner_how = if owner.is_some() { OwnerHow::Close } else { OwnerHow::None };
-        let stand_in = in_old_state_ms.is_some();
-        Event::Transition(Transition {
-            socket,
-            old_state,
-            new_state,
-            in_old_state_ms,
-            owner,
-            owner_how,
-            stand_in,
-            how: stand_in.then_some(Ending::TimedOut),
-        })
-    }
-
-    #[test]
-    fn names_written_directly_are_those_of_the_serde_form() {
-        let quoted = |value: serde_json::Result<String>| value.expect("it is JSON");
-        for how in [OwnerHow::Fd, OwnerHow::Listener, OwnerHow::Origin, OwnerHow::Close, OwnerHow::None] {
-            assert_eq!(quoted(serde_json::to_string(&how)), format!("\"{}\"", how.name()));
-        }
-        for family in [Family::Ipv4, Family::Ipv6] {
-            assert_eq!(quoted(serde_json::to_string(&family)), format!("\"{}\"", family.name()));
-        }
-    }
-
-    #[test]
-    fn a_transition_written_directly_is_its_serde_form() {
-        let v4 = |last| IpAddr::from([10, 0, 255, last]);
-        let v6 = IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0xabcd, 1));
-        let socket = |local_addr, remote_addr, netns| SocketId {
-            cookie: u64::MAX,
-            netns,
-            family: if netns.is_some() { Family::Ipv4 } else { Family::Ipv6 },
-            local_addr,
-            local_port: 0,
-            remote_addr,
-            remote_port: 65_535,
-        };
-        let owner = Owner {
-            comm: Some(Name(*b"a \"\n\\ \xff\xf0\x9f\0\0\0\0\0\0\0")),
-            exe: Some("/usr/bin/\u{7}x".into()),
-            uid: Some(0),
-            ..Owner::once(4242)
-        };
-        let times = [
-            1_795_967_132_104_233_918,
-            1_795_967_132_104_233_919,
-            1_795_967_132_999_999_999,
-            1_795_967_133_000_000_000,
-            0,
-            -1,
-            -1_000_000_000,
-            i128::from(i64::MAX),
-            i128::from(i64::MAX) + 1,
-            i128::MIN,
-            1_795_967_133_000_000_001,
-        ];
-        let mut json = Json::default();
-        for wall_ns in times {
-            for event in [
-                transition(socket(v4(1), v4(0), Some(4_026_531_840)), None, None),
-                transition(
-                    socket(v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), None),
-                    Some(owner.clone()),
-                    Some(0.001),
-                ),
-                transition(socket(v4(9), v4(10), Some(1)), Some(owner.clone()), Some(1e300)),
-            ] {
-                let record = Record { at: Instant { wall_ns, mono_ns: 7 }, event };
-                let mut line = Vec::new();
-                json.take(&record, &mut line);
-                let mut expected = Vec::new();
-                value(&record, &mut expected);
-                expected.push(b'\n');
-                assert_eq!(String::from_utf8_lossy(&line), String::from_utf8_lossy(&expected));
-            }
-        }
-    }
-
-    /// A record with this text in it, as a line.
-    fn line(text: &str) -> Vec<u8> {
-        let at = Instant { wall_ns: 0, mono_ns: Duration::from_secs(1).as_nanos() as u64 };
-        let start = Start {
-            version: "1",
-            kernel: text.to_owned(),
-            host: String::new(),
-            boot_id: None,
-            sockets: 0,
-            sources: Vec::new(),
-        };
-        let mut out = Vec::new();
-        Json::default().take(&Record { at, event: Event::Start(start) }, &mut out);
-        out
-    }
-
-    #[test]
-    fn what_a_terminal_obeys_is_escaped() {
-        let line =
-            String::from_utf8(line("a\u{9b}31m\u{2028}\u{202e}\x7f\u{e0041}\u{fc}\"\n")).expect("UTF-8");
-        assert!(line.contains(r#""a\u009b31m\u2028\u202e\u007f\udb40\udc41ü\"\n""#), "{line}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_one_line_and_the_same_text_again(
-            text in prop_oneof![any::<String>(), "[\u{0}-\u{1f}\u{7e}-\u{a0}\u{2000}-\u{2070}\u{feff}\"\\\\]{0,20}"]
-        ) {
-            let line = line(&text);
-            let shown = std::str::from_utf8(&line).expect("UTF-8");
-            let body = shown.strip_suffix('\n').expect("an end");
-            prop_assert!(!body.chars().any(|c| c.is_control() || does_harm(c)), "{:?}", body);
-            let parsed: serde_json::Value = serde_json::from_str(body).expect("JSON");
-            prop_assert_eq!(parsed["kernel"].as_str(), Some(&text[..]));
-        }
-    }
-}
+mod tests;

@@ -101,7 +101,7 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
             container: None,
         }
     });
-    let made = |(nth, finding)| reporter.finding(finding, &evidence, wall(nth));
+    let made = |(nth, finding)| reporter.finding(finding, &evidence, &wall(nth));
     findings.iter().enumerate().filter_map(made).collect()
 }
 
@@ -320,7 +320,7 @@ fn an_actor_that_is_no_utf8_is_still_json() {
         origin: None,
     };
     let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
-    let record = reporter.finding(&finding, &Evidence::default(), WALL).expect("wanted");
+    let record = reporter.finding(&finding, &Evidence::default(), &WALL).expect("wanted");
     assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }

@@ -7,11 +7,15 @@
 use super::{
     NEVER,
     dense::Dense,
-    sockets::{Kept, at, place_of, shrinks},
+    places::shrinks,
+    sockets::{Kept, at, place_of},
 };
 
 /// [`Kept::due_at`] of a socket that is not in the heap.
 pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// A heap of so many shrinks no more.
+const SMALL: usize = 1024;
 
 /// Flatter than a binary heap: three of four entries have none below them.
 const CHILDREN: usize = 4;
@@ -65,7 +69,7 @@ impl Due {
         if index < self.heap.len() {
             self.sift(index, kept);
         }
-        if let Some(enough) = shrinks(self.heap.len(), self.heap.capacity()) {
+        if let Some(enough) = shrinks(self.heap.len(), self.heap.capacity(), SMALL) {
             self.heap.shrink_to(enough);
         }
     }

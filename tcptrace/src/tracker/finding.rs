@@ -2,7 +2,8 @@
 
 use rustix::io::Errno;
 use tcptrace_common::{
-    ACTOR_KNOWN, COMM_LEN, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition, Tuple, state,
+    ACTOR_KNOWN, COMM_LEN, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition, Tuple, opening,
+    state,
 };
 
 use super::{Socket, lives::Life};
@@ -65,7 +66,7 @@ impl From<&tcptrace_common::Origin> for Origin {
 
 /// Whether a transition is the beginning of a socket that its process opens: who acts is where it comes from.
 pub const fn is_opening(transition: &Transition) -> bool {
-    transition.old_state == state::CLOSE && matches!(transition.new_state, state::SYN_SENT | state::LISTEN)
+    opening(transition.old_state, transition.new_state).is_some()
 }
 
 /// What the tracker has to say.

@@ -69,10 +69,8 @@ impl Tracker {
 
     /// Judges one socket in the same way, if it is due by then. Says whether it was.
     pub fn judge_one(&mut self, cookie: u64, until_ns: u64, found: &mut impl FnMut(Finding)) -> bool {
-        let Some(socket) = self.sockets.get(cookie).copied().filter(|socket| socket.due_ns <= until_ns)
-        else {
-            return false;
-        };
+        let is_due = |socket: &Socket| socket.due_ns != NEVER && socket.due_ns <= until_ns;
+        let Some(socket) = self.sockets.get(cookie).copied().filter(is_due) else { return false };
         // Where the stream is silent for long, one reminder is enough.
         let seen_ns = socket.due_ns.max(socket.heard_ns);
         self.find_stuck(cookie, socket, seen_ns, until_ns.saturating_add(1), found);

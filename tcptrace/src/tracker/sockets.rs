@@ -3,16 +3,12 @@
 //! They lie side by side in a [`Dense`] list; a small hash table says where each is, and a heap which is due first. What
 //! one of them takes in memory is the same however many there are, and is given back when it leaves.
 
-use std::hash::BuildHasher as _;
-
-use hashbrown::{HashTable, hash_table::Entry};
-use rustc_hash::FxBuildHasher;
-
 use super::{
     NEVER, Socket,
     dense::Dense,
     due::{Due, NOWHERE},
     lives::Course,
+    places::Places,
 };
 
 /// A socket in its place.
@@ -28,7 +24,7 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     /// The place in `kept` of each.
-    places: HashTable<u32>,
+    places: Places,
     kept: Dense<Kept>,
     /// The course of each, in the same place, where lives are to be told.
     courses: Option<Dense<Course>>,
@@ -60,7 +56,7 @@ impl Sockets {
     }
 
     fn find(&self, cookie: u64) -> Option<usize> {
-        self.places.find(hash(cookie), |place| self.kept[at(*place)].cookie == cookie).copied().map(at)
+        self.places.find(cookie, |place| self.kept[at(place)].cookie).map(at)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Socket)> {
@@ -70,48 +66,36 @@ impl Sockets {
     /// Puts in a socket. Returns what was known of it before.
     pub(super) fn insert(&mut self, cookie: u64, socket: Socket) -> Option<Socket> {
         let Self { places, kept, courses, due } = self;
-        let same = |place: &u32| kept[at(*place)].cookie == cookie;
-        match places.entry(hash(cookie), same, |place| hash(kept[at(*place)].cookie)) {
-            Entry::Occupied(entry) => {
-                let place = at(*entry.get());
-                let before = std::mem::replace(&mut kept[place].socket, socket);
-                if before.due_ns != socket.due_ns {
-                    due.settle(place, kept);
-                }
-                Some(before)
-            }
-            Entry::Vacant(entry) => {
-                let place = kept.len();
-                entry.insert(place_of(place));
-                kept.push(Kept { cookie, socket, due_at: NOWHERE });
-                if let Some(courses) = courses {
-                    courses.push(Course::default());
-                }
+        let last = kept.len();
+        if let Some(place) = places.find_or_insert(cookie, place_of(last), |place| kept[at(place)].cookie) {
+            let place = at(place);
+            let before = std::mem::replace(&mut kept[place].socket, socket);
+            if before.due_ns != socket.due_ns {
                 due.settle(place, kept);
-                None
             }
+            return Some(before);
         }
+        kept.push(Kept { cookie, socket, due_at: NOWHERE });
+        if let Some(courses) = courses {
+            courses.push(Course::default());
+        }
+        due.settle(last, kept);
+        None
     }
 
     /// Takes out a socket. Returns what was known of it.
     pub(super) fn remove(&mut self, cookie: u64) -> Option<Socket> {
         let Self { places, kept, courses, due } = self;
-        let entry = places.find_entry(hash(cookie), |place| kept[at(*place)].cookie == cookie).ok()?;
-        let place = at(entry.remove().0);
+        let place = at(places.remove(cookie, |place| kept[at(place)].cookie)?);
         due.remove(place, kept);
-        let last = place_of(kept.len() - 1);
+        let last = kept.len() - 1;
         let removed = kept.swap_remove(place);
         if let Some(courses) = courses {
             courses.swap_remove(place);
         }
-        if let Some(moved) = (place < kept.len()).then(|| &kept[place]) {
-            if let Some(entry) = places.find_mut(hash(moved.cookie), |other| *other == last) {
-                *entry = place_of(place);
-            }
+        if place < last {
+            places.moved(kept[place].cookie, place_of(last), place_of(place));
             due.moved(place, kept);
-        }
-        if let Some(enough) = shrinks(places.len(), places.capacity()) {
-            places.shrink_to(enough, |place| hash(kept[at(*place)].cookie));
         }
         Some(removed.socket)
     }
@@ -131,18 +115,8 @@ impl Sockets {
     }
 }
 
-/// To how many a table is to shrink that has room for so many: so late, and by so much, that it is seldom. What is small
-/// stays, so that a few sockets that come and go cost no allocation.
-pub(super) fn shrinks(len: usize, capacity: usize) -> Option<usize> {
-    (capacity > 1024 && len < capacity / 4).then_some(2 * len)
-}
-
 /// A socket takes this, 5 to 20 bytes in `places`, and 4 to 8 more where it is to be judged.
 const _: () = assert!(size_of::<Kept>() <= 152 && size_of::<Course>() <= 48);
-
-fn hash(cookie: u64) -> u64 {
-    FxBuildHasher.hash_one(cookie)
-}
 
 /// A place as a number that takes little room.
 pub(super) fn place_of(index: usize) -> u32 {

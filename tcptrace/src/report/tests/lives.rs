@@ -45,10 +45,10 @@ fn record(life: Life) -> Record {
         life: Box::new(life),
     };
     assert_eq!(
-        Reporter::new(Views { lives: false, ..views }, 0).finding(&finding, &Evidence::default(), WALL),
+        Reporter::new(Views { lives: false, ..views }, 0).finding(&finding, &Evidence::default(), &WALL),
         None
     );
-    Reporter::new(views, 0).finding(&finding, &Evidence::default(), WALL).expect("wanted")
+    Reporter::new(views, 0).finding(&finding, &Evidence::default(), &WALL).expect("wanted")
 }
 
 #[test]
