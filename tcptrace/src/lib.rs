@@ -11,6 +11,7 @@ pub mod decode;
 pub mod diagnostics;
 pub mod filter;
 pub mod kernel;
+pub mod metrics;
 pub mod once;
 pub mod output;
 pub mod recording;

@@ -13,6 +13,7 @@ use tcptrace::{
     cli::{Cli, Plan},
     diagnostics::say,
     kernel::{Kernel, Options},
+    metrics::Listener,
     once,
     output::Output,
     replay,
@@ -52,6 +53,11 @@ fn main() -> ExitCode {
         identities: IDENTITIES,
         without: plan.without.clone(),
     };
+    // Before privileges are given up that a port below 1024 takes.
+    let metrics = match plan.metrics.map(Listener::bind).transpose() {
+        Ok(metrics) => metrics,
+        Err(error) => return status(Err(error.into())),
+    };
     let kernel = match Kernel::attach(&options) {
         Ok(kernel) => kernel,
         Err(refusal) => {
@@ -59,7 +65,7 @@ fn main() -> ExitCode {
             return REFUSED.into();
         }
     };
-    status(run(&plan, kernel))
+    status(run(&plan, kernel, metrics))
 }
 
 /// The exit status, and a word on stderr where something failed.
@@ -71,7 +77,7 @@ fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
 }
 
 /// Runs, or looks once.
-fn run(plan: &Plan, kernel: Kernel) -> Result<ExitCode, Failure> {
+fn run(plan: &Plan, kernel: Kernel, metrics: Option<Listener>) -> Result<ExitCode, Failure> {
     if !plan.once {
         // Without it the run is as right, and only less considerate.
         let _refused = scheduling::wait_for_others();
@@ -81,8 +87,11 @@ fn run(plan: &Plan, kernel: Kernel) -> Result<ExitCode, Failure> {
         let is_stuck = once::run(plan, kernel, output, format)?;
         return Ok(if is_stuck { STUCK.into() } else { ExitCode::SUCCESS });
     }
+    if let Some(metrics) = &metrics {
+        say(format_args!("metrics at {}", metrics.url()));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(session::run(plan, kernel, output, format))?;
+    runtime.block_on(session::run(plan, kernel, output, format, metrics))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,9 +8,9 @@
 
 mod growth;
 
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::COMM_LEN;
 
 use crate::age::Since;
@@ -214,26 +214,26 @@ impl Rollup {
             return Some(Rolled { comm, ended: true, ..Rolled::default() });
         };
         let process = self.processes.get_mut(&id)?;
-        process.comm = Some(condition.comm).filter(|comm| *comm != [0; COMM_LEN]).or(process.comm);
+        process.comm = process.name(condition);
         process.changed = false;
         process.told_ns = Some(now_ns);
-        let growth_per_min = process.growth.per_minute(now_ns);
-        let free =
-            condition.fds_limit.zip(condition.fds_open).map(|(limit, open)| limit.saturating_sub(open));
-        let fds_per_min = process.fd_growth.per_minute(now_ns).filter(|growth| *growth > 0.0);
-        let per_second = fds_per_min.map(|growth| growth / 60.0);
-        Some(Rolled {
-            comm: process.comm,
-            ended: false,
-            stopped: condition.stopped,
-            fds_open: condition.fds_open,
-            fds_limit: condition.fds_limit,
-            stuck: process.stuck.len(),
-            oldest_ns: process.stuck.first().map(|(since, _)| now_ns.saturating_sub(*since)),
-            growth_per_min,
-            fds_full_in_s: free.zip(per_second).map(|(free, per_second)| free as f64 / per_second),
-            busy: process.busy(condition.cpu_ns, now_ns),
-        })
+        let busy = process.busy(condition.cpu_ns, now_ns);
+        Some(Rolled { busy, ..process.rolled(condition, now_ns) })
+    }
+
+    /// What [`Self::roll`] would say of a process now, but for its share of the CPU; nothing changes by it. `condition` is
+    /// what the system says of it now.
+    pub fn look(&self, id: ProcessId, condition: &Condition, now_ns: u64) -> Option<Rolled> {
+        Some(self.processes.get(&id)?.rolled(condition, now_ns))
+    }
+
+    /// The processes with stuck sockets whose roll-up is wanted, those with the most first; one for a pid.
+    pub fn by_stuck(&self) -> Vec<ProcessId> {
+        let mut ids = self.which(|process| process.shown && !process.stuck.is_empty());
+        ids.sort_by_key(|id| Reverse(self.processes[id].stuck.len()));
+        let mut pids = FxHashSet::default();
+        ids.retain(|id| pids.insert(id.pid));
+        ids
     }
 
     /// Forgets processes without stuck sockets that have ended, now and then: when there are twice as many processes as
@@ -272,6 +272,31 @@ impl Process {
         self.growth.add(at_ns, change);
         if has_fd {
             self.fd_growth.add(at_ns, change);
+        }
+    }
+
+    /// Its name, as it is now or was last known.
+    fn name(&self, condition: &Condition) -> Option<[u8; COMM_LEN]> {
+        Some(condition.comm).filter(|comm| *comm != [0; COMM_LEN]).or(self.comm)
+    }
+
+    /// Its roll-up, but for what depends on the one before.
+    fn rolled(&self, condition: &Condition, now_ns: u64) -> Rolled {
+        let Condition { stopped, fds_open, fds_limit, .. } = *condition;
+        let free = fds_limit.zip(fds_open).map(|(limit, open)| limit.saturating_sub(open));
+        let fds_per_min = self.fd_growth.per_minute(now_ns).filter(|growth| *growth > 0.0);
+        let per_second = fds_per_min.map(|growth| growth / 60.0);
+        Rolled {
+            comm: self.name(condition),
+            ended: false,
+            stopped,
+            fds_open,
+            fds_limit,
+            stuck: self.stuck.len(),
+            oldest_ns: self.stuck.first().map(|(since, _)| now_ns.saturating_sub(*since)),
+            growth_per_min: self.growth.per_minute(now_ns),
+            fds_full_in_s: free.zip(per_second).map(|(free, per_second)| free as f64 / per_second),
+            busy: None,
         }
     }
 

@@ -1,16 +1,18 @@
 //! One run: the only place that knows ring, timer, signals and output at once.
 //!
 //! It waits for what comes first: a transition after all were read, the time to judge a socket, a signal, the
-//! reader's end. Then it drains the ring through the tracker into the output, and walks the sockets where one
+//! reader's end, somebody who asks for metrics. Then it drains the ring through the tracker into the output, and walks the sockets where one
 //! is due to be judged or something was lost.
+
+mod ends;
+mod start;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
 use tcptrace_common::state;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant as TokioInstant, sleep_until},
+    time::Instant as TokioInstant,
 };
 
 use crate::{
@@ -19,12 +21,16 @@ use crate::{
     clock,
     diagnostics::say,
     kernel::{Kernel, WalkError},
+    metrics::{CannotServe, Listener, Scrape, Scrapes, Snapshot},
     output::{Ended, Output},
-    report::{self, Event, Evidence, Record, Start},
+    report::{self, Event, Evidence, Record},
     sink::{Format, Sink},
     tracker::Tracker,
     walk::{self, Walk},
 };
+use ends::{Ends, until};
+use start::about;
+pub(crate) use start::{greet, start_record};
 
 /// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
 /// at once for people.
@@ -52,22 +58,32 @@ pub enum Failure {
     /// What was recorded could not be read.
     #[error(transparent)]
     Recording(#[from] crate::recording::BadLine),
+    /// Metrics could not be served where that was asked for.
+    #[error(transparent)]
+    Metrics(#[from] CannotServe),
     /// Waiting for the kernel, or for signals, could not be set up.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] io::Error),
 }
 
-/// Runs until something ends it, and says what was left unwritten.
+/// Runs until something ends it, and says what was left unwritten. `metrics`: where they are to be served, if anywhere.
 ///
 /// # Errors
 /// See [`Failure`]. A reader that has gone is none.
-pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) -> Result<(), Failure> {
+pub async fn run(
+    plan: &Plan,
+    kernel: Kernel,
+    output: Output,
+    format: Format,
+    metrics: Option<Listener>,
+) -> Result<(), Failure> {
     let started_ns = clock::monotonic_ns();
     let mut ends = Ends::new(plan.duration)?;
     let ring = kernel.ring().try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
     let ring =
         unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::from)?;
+    let mut scrapes = metrics.map(Listener::serve).transpose()?;
     let mut session = Session {
         kernel,
         tracker: Tracker::new(plan.policy),
@@ -79,7 +95,7 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
         resync_wanted: false,
         gather_until_ns: 0,
     };
-    match session.turn(plan, &mut ends, &ring).await {
+    match session.turn(plan, &mut ends, &ring, &mut scrapes).await {
         Ok(()) => session.end(started_ns),
         Err(failure) => {
             // What was made before it went wrong is delivered all the same.
@@ -90,41 +106,14 @@ pub async fn run(plan: &Plan, kernel: Kernel, output: Output, format: Format) ->
     }
 }
 
-/// What ends a run from outside.
-struct Ends {
-    signals: [Signal; 3],
-    at: Option<TokioInstant>,
-}
-
-impl Ends {
-    fn new(duration: Option<Duration>) -> io::Result<Self> {
-        Ok(Self {
-            signals: [
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
-            ],
-            at: duration.and_then(|duration| TokioInstant::now().checked_add(duration)),
-        })
-    }
-
-    async fn come(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-            () = until(self.at) => {}
-        }
-    }
-}
-
-/// Waits until then, or forever.
-async fn until(at: Option<TokioInstant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
+/// What there is to do after a wait.
+enum Woken {
+    /// What the kernel told, or what is due by now.
+    Step,
+    /// Somebody wants the figures as they are now.
+    Scrape(Scrape),
+    /// It is time to end.
+    End,
 }
 
 struct Session {
@@ -145,10 +134,24 @@ struct Session {
 
 impl Session {
     /// From the start to whatever ends it, and through what the ring holds then.
-    async fn turn(&mut self, plan: &Plan, ends: &mut Ends, ring: &AsyncFd<OwnedFd>) -> Result<(), Failure> {
+    async fn turn(
+        &mut self,
+        plan: &Plan,
+        ends: &mut Ends,
+        ring: &AsyncFd<OwnedFd>,
+        scrapes: &mut Option<Scrapes>,
+    ) -> Result<(), Failure> {
         self.begin(plan)?;
-        while !self.sink.is_done() && self.wait(ends, ring).await? {
-            self.step()?;
+        while !self.sink.is_done() {
+            match self.wait(ends, ring, scrapes).await? {
+                Woken::Step => self.step()?,
+                Woken::Scrape(scrape) => {
+                    // So that the figures tell of all that has happened before they were asked for.
+                    self.step()?;
+                    scrape.answer(self.snapshot(plan));
+                }
+                Woken::End => break,
+            }
         }
         self.sink.wall.look();
         // Before anything that may take its time, such as a slow reader.
@@ -179,8 +182,13 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for something to do. False: it is time to end.
-    async fn wait(&mut self, ends: &mut Ends, ring: &AsyncFd<OwnedFd>) -> Result<bool, Failure> {
+    /// Waits for something to do.
+    async fn wait(
+        &self,
+        ends: &mut Ends,
+        ring: &AsyncFd<OwnedFd>,
+        scrapes: &mut Option<Scrapes>,
+    ) -> Result<Woken, Failure> {
         let walk_ns = if self.resync_wanted { Some(0) } else { self.tracker.next_due_ns() };
         let walk_ns = walk_ns.map(|due| due.max(self.next_walk_ns));
         let gathering = self.gather_until_ns != 0;
@@ -193,12 +201,14 @@ impl Session {
         });
         tokio::select! {
             biased;
-            () = ends.come() => Ok(false),
-            () = self.sink.output.ended() => Ok(false),
-            () = until(wake) => Ok(true),
+            () = ends.come() => Ok(Woken::End),
+            () = self.sink.output.ended() => Ok(Woken::End),
+            // Before what may always be there; a step is done with it, too, so that nothing waits for who asks often.
+            scrape = next(scrapes) => Ok(Woken::Scrape(scrape)),
+            () = until(wake) => Ok(Woken::Step),
             ready = ring.readable(), if !gathering => {
                 ready?.clear_ready();
-                Ok(true)
+                Ok(Woken::Step)
             }
         }
     }
@@ -221,6 +231,11 @@ impl Session {
         self.roll_up();
         self.sink.flush();
         Ok(())
+    }
+
+    /// The figures as they are now.
+    fn snapshot(&self, plan: &Plan) -> Snapshot {
+        self.sink.snapshot(about(&self.kernel), &plan.policy, &self.tracker, clock::monotonic_ns())
     }
 
     /// Takes in what is in the ring. Says whether there was anything.
@@ -319,6 +334,14 @@ impl Session {
     }
 }
 
+/// Waits for a scrape; forever where no metrics are served.
+async fn next(scrapes: &mut Option<Scrapes>) -> Scrape {
+    match scrapes {
+        Some(scrapes) => scrapes.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Delivers what was made.
 pub(crate) fn finish(mut sink: Sink) -> Result<(), Failure> {
     sink.flush_all();
@@ -329,30 +352,5 @@ pub(crate) fn finish(mut sink: Sink) -> Result<(), Failure> {
             say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
             Ok(())
         }
-    }
-}
-
-/// Says on stderr what is being done, and which kernel features it has to do without.
-pub(crate) fn greet(start: &Start, words: &str) {
-    say(words);
-    for source in start.sources.iter().filter(|source| source.is_lacking()) {
-        if let Some(why_not) = &source.why_not {
-            say(format_args!("without {}: {why_not}", source.feature.name()));
-        }
-    }
-}
-
-/// The record of the start, after the first walk.
-pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
-    let host = rustix::system::uname();
-    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    Start {
-        version: env!("CARGO_PKG_VERSION"),
-        kernel: text(host.release()),
-        host: text(host.nodename()),
-        boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
-        sockets: walk.sockets.len(),
-        sources: kernel.sources().to_vec(),
     }
 }

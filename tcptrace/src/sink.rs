@@ -1,6 +1,8 @@
 //! Findings and records in, batches of lines to the output: filtering, rendering, counting down `--count`, and dropping
 //! what may be dropped when the reader is too slow.
 
+mod snapshot;
+
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{Transition, state};

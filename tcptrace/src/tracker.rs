@@ -106,6 +106,11 @@ impl Tracker {
         self.len() == 0
     }
 
+    /// All that are followed, with their cookies, in no order.
+    pub fn sockets(&self) -> impl Iterator<Item = (u64, &Socket)> {
+        self.sockets.iter()
+    }
+
     /// How many transitions two programs have written: the second record of each counts for nothing.
     pub const fn told_twice(&self) -> u64 {
         self.told_twice

@@ -17,6 +17,7 @@ pub mod puppet;
 pub mod record;
 pub mod scene;
 pub mod schema;
+pub mod scrape;
 pub mod terminal;
 pub mod tracer;
 pub mod user;

@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
     os::fd::OwnedFd,
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -232,6 +233,19 @@ impl Tracer {
     /// Waits until stderr has said something.
     pub fn await_stderr(&self, words: &str) {
         self.shared.wait(words, |state| state.stderr.contains(words).then_some(()));
+    }
+
+    /// Waits until stderr has said where metrics are served. Returns that address.
+    ///
+    /// # Panics
+    /// It is none.
+    pub fn await_metrics(&self) -> SocketAddr {
+        let url = self.shared.wait("where metrics are", |state| {
+            let said = state.stderr.lines().find_map(|line| line.strip_prefix("tcptrace: metrics at "));
+            said.map(str::to_owned)
+        });
+        let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/metrics"));
+        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {url}"))
     }
 
     /// All records so far.

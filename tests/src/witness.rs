@@ -117,6 +117,14 @@ pub fn socket_fds(pid: u32) -> Vec<u32> {
     fds
 }
 
+/// How many descriptors a process has open, by `/proc/PID/fd`.
+///
+/// # Panics
+/// There is no such process.
+pub fn open_fds(pid: u32) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count() as u64
+}
+
 /// What the record of a socket in CLOSE_WAIT says of who holds it, against `ss` and `/proc`.
 ///
 /// # Panics

@@ -48,7 +48,9 @@ fn a_bare_number_is_refused_with_the_unit_it_needs() {
 fn help_and_version_exit_with_0_and_go_to_stdout() {
     let help = TracerCommand::new(&["--help"]).run();
     assert_eq!((help.status.code(), help.stderr.as_str()), (Some(0), ""));
-    for option in ["--transitions", "--stuck", "--state", "--remind", "--duration", "--count", "--json"] {
+    for option in
+        ["--transitions", "--stuck", "--state", "--remind", "--duration", "--count", "--json", "--metrics"]
+    {
         assert!(help.lines.iter().any(|line| line.contains(option)), "no {option}: {:?}", help.lines);
     }
     let version = TracerCommand::new(&["--version"]).run();

@@ -7,6 +7,9 @@ use tests::schema;
 
 /// For pipelines, in the repository.
 const DOCUMENT: &str = include_str!("../../docs/events.schema.json");
+/// Which the tests of metrics hold against what is served.
+const METRICS: &str = include_str!("../../docs/metrics.md");
+const README: &str = include_str!("../../README.md");
 /// For people.
 const EVENTS: &str = include_str!("../../docs/events.md");
 
@@ -37,5 +40,16 @@ fn every_field_is_explained() {
                 "docs/events.md does not explain `{field}` of {definition}"
             );
         }
+    }
+}
+
+#[test]
+fn every_metric_that_the_readme_names_is_one() {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = README.split(|c| !is_part(c)).filter(|word| word.starts_with("tcptrace_"));
+    let named: HashSet<&str> = words.collect();
+    assert!(!named.is_empty());
+    for name in named {
+        assert!(METRICS.contains(&format!("| `{name}` |")), "docs/metrics.md has no {name}");
     }
 }

@@ -6,6 +6,7 @@ use tests::{
     Record, Tracer, TracerCommand, bpf, feature,
     process::poll_until,
     scene::Scene,
+    scrape::scrape,
     tracer::Finished,
     user::{self, CapabilitySet, Copied},
     witness,
@@ -72,7 +73,8 @@ fn a_user_with_the_documented_capabilities_sees_all_and_keeps_no_more_than_that_
     let elsewhere_netns = elsewhere.netns();
     let mut scene = Scene::new();
     let before = scene.leak().socket;
-    let (tracer, start) = started(&copied, documented(), &["--stuck", THRESHOLD, "--remind", "50ms"]);
+    let arguments = ["--stuck", THRESHOLD, "--remind", "50ms", "--metrics", "127.0.0.1:0"];
+    let (tracer, start) = started(&copied, documented(), &arguments);
     assert_source(&start, SET_NS, None);
     assert_source(&start, PROC, None);
     assert_given_up(&tracer, KEPT);
@@ -90,10 +92,15 @@ fn a_user_with_the_documented_capabilities_sees_all_and_keeps_no_more_than_that_
         record.is("stuck") && record.is_in(elsewhere_netns) && record.text("cause") == "not_accepted"
     });
     assert_eq!(waiting.text("owner_how"), "listener", "{waiting:?}");
+    let at = tracer.await_metrics();
+    let page = scrape(at);
+    for (name, expected) in [("stuck_sockets", 2.0), ("open_fds", witness::open_fds(before.pid) as f64)] {
+        assert_eq!(page.of_process(name, before.pid), Some(expected), "{name}");
+    }
     scene.server.close(&before);
     assert_eq!(tracer.await_cleared(&before).get("by")["pid"], before.pid);
     let run = tracer.stop();
-    assert_eq!(run.stderr, "", "nothing to complain of");
+    assert_eq!(run.stderr, format!("tcptrace: metrics at http://{at}/metrics\n"), "nothing to complain of");
 
     let once = TracerCommand::new(&["--stuck", THRESHOLD, "--once", "--json"]);
     let run = copied.run_by_user(once, documented()).run();

@@ -3,15 +3,10 @@
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tests::{
     Puppet, Record, Signal, Sock, Tracer, TracerCommand, feature, monotonic_ns, process::poll_until,
-    scene::Scene,
+    scene::Scene, witness::open_fds,
 };
 
 const THRESHOLD: &str = "300ms";
-
-/// How many descriptors a process has open, by `/proc/PID/fd`.
-fn open_fds(pid: u32) -> u64 {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count() as u64
-}
 
 fn limit_fds(pid: u32, soft: u64) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);

@@ -33,6 +33,11 @@ impl Admission {
         self.by_process.insert(cookie, is_admitted);
     }
 
+    /// Whether a socket that has been found stuck, and is not cleared, was reported.
+    pub(crate) fn has_reported(&self, cookie: u64) -> bool {
+        self.filter.is_empty() || self.stuck.contains(&cookie)
+    }
+
     /// The socket is gone.
     pub(crate) fn forget(&mut self, cookie: u64) {
         self.by_process.remove(&cookie);

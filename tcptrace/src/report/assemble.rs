@@ -95,6 +95,11 @@ impl Reporter {
         self.views
     }
 
+    /// The totals so far; how long the run is is not among them.
+    pub const fn totals(&self) -> &Summary {
+        &self.totals
+    }
+
     /// Counts a transition that has reached the tracker.
     pub fn heard(&mut self) {
         self.totals.transitions += 1;

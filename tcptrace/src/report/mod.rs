@@ -22,6 +22,7 @@ pub use record::{
     milliseconds,
 };
 pub use text::Text;
+pub(crate) use words::printable;
 pub use words::{farewell, looked, span, verdict, welcome};
 
 #[cfg(test)]

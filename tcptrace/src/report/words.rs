@@ -198,7 +198,7 @@ pub(super) fn process((pid, comm): (u32, Option<&Name>), width: usize) -> String
 }
 
 /// A process's name with everything escaped that does not stand in a column of its own, or two, where it was written.
-pub(super) fn printable(name: &Name) -> String {
+pub(crate) fn printable(name: &Name) -> String {
     let mut text = String::new();
     for chunk in name.bytes().utf8_chunks() {
         for c in chunk.valid().chars() {

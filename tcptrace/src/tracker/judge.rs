@@ -3,6 +3,13 @@
 use super::{Finding, NEVER, Socket, Tracker};
 use crate::walk::Walk;
 
+impl Socket {
+    /// Whether it has been found stuck in the state it is in.
+    pub const fn is_stuck(&self) -> bool {
+        self.reported
+    }
+}
+
 impl Tracker {
     /// When the next socket is to be judged, `CLOCK_MONOTONIC` nanoseconds: a walk after that time, and then
     /// [`Self::judge`], tell whether it is stuck.

@@ -1,0 +1,138 @@
+//! Arguments in, plans or refusals out.
+
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn plan(arguments: &str) -> Result<Plan, clap::Error> {
+    Cli::try_parse_from(std::iter::once("tcptrace").chain(arguments.split_whitespace())).map(Cli::plan)
+}
+
+fn refusal(arguments: &str) -> String {
+    plan(arguments).expect_err(arguments).to_string()
+}
+
+#[test]
+fn no_view_is_all_transitions() {
+    let plan = plan("").expect("valid");
+    assert_eq!(plan.views, Views { transitions: true, stuck: false, lives: false });
+    assert_eq!((plan.policy.followed, plan.policy.watched), (state::ALL, 0));
+}
+
+#[test]
+fn stuck_alone_follows_only_what_it_watches() {
+    let plan = plan("--stuck 1h30m").expect("valid");
+    assert_eq!(plan.views, Views { transitions: false, stuck: true, lives: false });
+    assert_eq!(plan.policy.threshold_ns, 5_400_000_000_000);
+    assert_eq!(plan.policy.followed, state::bit(state::CLOSE_WAIT));
+    assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT));
+}
+
+#[test]
+fn views_add_up() {
+    let plan = plan("--stuck 500ms --transitions --state fin-wait-2,CLOSE_WAIT --remind 2m").expect("valid");
+    assert_eq!(plan.views, Views { transitions: true, stuck: true, lives: false });
+    assert_eq!(plan.policy.followed, state::ALL);
+    assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT) | state::bit(state::FIN_WAIT2));
+    assert_eq!(plan.policy.remind_ns, Some(120_000_000_000));
+}
+
+#[test]
+fn lives_follow_every_state_and_add_up_with_what_is_stuck() {
+    let plan_of = |arguments| plan(arguments).expect("valid");
+    assert_eq!(plan_of("--lives").views, Views { transitions: false, stuck: false, lives: true });
+    let both = plan_of("--lives --stuck 30s");
+    assert_eq!(both.views, Views { transitions: false, stuck: true, lives: true });
+    assert_eq!((both.policy.followed, both.policy.lives), (state::ALL, true));
+    assert_eq!(both.policy.watched, state::bit(state::CLOSE_WAIT));
+}
+
+#[test]
+fn once_is_a_way_to_look_at_what_is_stuck() {
+    assert!(plan("--stuck 30s --once --json --state fin-wait-2").expect("valid").once);
+    assert!(!plan("--stuck 30s").expect("valid").once);
+}
+
+#[test]
+fn a_bare_number_is_no_duration_and_the_error_says_so() {
+    assert!(refusal("--stuck 30").contains("needs a unit, for example `30s`"));
+    assert!(refusal("--duration 1.5").contains("needs a unit"));
+}
+
+#[test]
+fn metrics_are_served_at_an_address_and_a_port() {
+    for text in ["127.0.0.1:9100", "0.0.0.0:0", "[::1]:9100", "[fe80::1%2]:80"] {
+        let plan = plan(&format!("--metrics {text}")).expect(text);
+        assert_eq!(plan.metrics.map(|at| at.to_string()).as_deref(), Some(text));
+    }
+    for text in ["9100", ":9100", "*:9100"] {
+        assert!(refusal(&format!("--metrics {text}")).contains("for example 127.0.0.1:9100"), "{text}");
+    }
+    assert!(refusal("--metrics localhost:9100").contains("an address and a port"));
+}
+
+#[test]
+fn wrong_arguments_are_refused() {
+    for arguments in [
+        "--stuck",
+        "--stuck -5s",
+        "--stuck 30x",
+        "--stuck 30s --state time-wait",
+        "--stuck 30s --state nonsense",
+        "--state close-wait",
+        "--remind 5s",
+        "--stuck 30s --remind 0s",
+        "--duration 0s",
+        "--count 0",
+        "--count -1",
+        "--count 1e3",
+        "--once",
+        "--once --transitions",
+        "--stuck 30s --once --transitions",
+        "--stuck 30s --once --lives",
+        "--stuck 30s --once --duration 5s",
+        "--stuck 30s --once --remind 5s",
+        "--stuck 99999999999999999999s",
+        "--stuck 101years",
+        "--ring-size 5000",
+        "--ring-size 2048",
+        "--queue-size 4095",
+        "--queue-size 1073741825",
+        "--queue-size 1k",
+        "--replay",
+        "--stuck 30s --once --replay x",
+        "--replay x --duration 5s",
+        "--port 0-65536",
+        "--metrics",
+        "--metrics 9100",
+        "--metrics localhost:9100",
+        "--metrics 127.0.0.1",
+        "--metrics 127.0.0.1:65536",
+        "--metrics ::1:x",
+        "--stuck 30s --once --metrics 127.0.0.1:9100",
+        "--replay x --metrics 127.0.0.1:9100",
+        "--nonsense",
+        "leftover",
+    ] {
+        let error = plan(arguments).expect_err(arguments);
+        assert_eq!(error.exit_code(), 2, "{arguments}");
+    }
+}
+
+#[test]
+fn what_waits_in_memory_is_bounded_as_asked_for() {
+    let bounds = |arguments| {
+        let plan = plan(arguments).expect("valid");
+        (plan.ring_bytes, plan.queue_bytes)
+    };
+    assert_eq!(bounds(""), (4 << 20, 32 << 20));
+    assert_eq!(bounds("--ring-size 8192 --queue-size 5000"), (8192, 5000));
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (argument, kind) in [("--help", ErrorKind::DisplayHelp), ("--version", ErrorKind::DisplayVersion)] {
+        let answer = plan(argument).expect_err(argument);
+        assert_eq!((answer.kind(), answer.exit_code()), (kind, 0));
+    }
+}

@@ -1,0 +1,38 @@
+//! What is known when tracing begins: what traces, where, and with which features of the kernel.
+
+use crate::{diagnostics::say, kernel::Kernel, metrics::About, report::Start, walk::Walk};
+
+/// Says on stderr what is being done, and which kernel features it has to do without.
+pub(crate) fn greet(start: &Start, words: &str) {
+    say(words);
+    for source in start.sources.iter().filter(|source| source.is_lacking()) {
+        if let Some(why_not) = &source.why_not {
+            say(format_args!("without {}: {why_not}", source.feature.name()));
+        }
+    }
+}
+
+/// The record of the start, after the first walk.
+pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
+    let host = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    Start {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: text(host.release()),
+        host: text(host.nodename()),
+        boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
+        sockets: walk.sockets.len(),
+        sources: kernel.sources().to_vec(),
+    }
+}
+
+/// The same for metrics, as far as they tell it.
+pub(super) fn about(kernel: &Kernel) -> About {
+    let sources = kernel.sources().iter();
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        features: sources.map(|source| (source.feature.name(), source.in_use())).collect(),
+    }
+}
