@@ -65,6 +65,7 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Takes in a record that waits for others; those of the other views and notices never do.
     fn add(&mut self, Record { at, event }: Record) {
         self.since_ns.get_or_insert(at.mono_ns);
         match event {
