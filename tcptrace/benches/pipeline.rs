@@ -47,6 +47,8 @@ enum Mode {
     Stuck,
     /// `tcptrace --lives --json`
     Lives,
+    /// `tcptrace --lives`
+    LivesText,
 }
 
 /// Bytes from the ring in, bytes for the output out.
@@ -62,7 +64,8 @@ struct Pipeline {
 impl Pipeline {
     /// So many sockets are live already; in `Mode::Stuck` all of them are in CLOSE_WAIT, for no other is tracked then.
     fn new(mode: Mode, live: usize) -> Self {
-        let (stuck, lives) = (matches!(mode, Mode::Stuck), matches!(mode, Mode::Lives));
+        let (stuck, lives) = (matches!(mode, Mode::Stuck), matches!(mode, Mode::Lives | Mode::LivesText));
+        let is_text = matches!(mode, Mode::Text | Mode::LivesText);
         let watched = if stuck { state::bit(state::CLOSE_WAIT) } else { 0 };
         let threshold_ns = 30_000_000_000;
         let policy = Policy {
@@ -76,7 +79,7 @@ impl Pipeline {
             tracker: Tracker::new(policy),
             reporter: Reporter::new(Views { transitions: !stuck && !lives, stuck, lives }, threshold_ns),
             json: Json::default(),
-            text: matches!(mode, Mode::Text).then(|| Text::new(None, false, jiff::tz::TimeZone::UTC)),
+            text: is_text.then(|| Text::new(None, false, jiff::tz::TimeZone::UTC)),
             load: if stuck { Load::of_closers() } else { Load::of_connections() },
             out: Vec::with_capacity(2 * BATCH),
         };
@@ -126,8 +129,13 @@ fn memory_table() {
         "bytes per tracked socket (highest while they came), allocations per event; bytes per socket after {EVENTS} \
          events, and per socket that there was when one in 100 is left"
     );
-    let modes =
-        [("every_transition_as_json", Mode::Json), ("stuck_only", Mode::Stuck), ("lives", Mode::Lives)];
+    let modes = [
+        ("every_transition_as_json", Mode::Json),
+        ("every_transition_as_text", Mode::Text),
+        ("stuck_only", Mode::Stuck),
+        ("lives", Mode::Lives),
+        ("lives_as_text", Mode::LivesText),
+    ];
     for (name, mode) in modes {
         for live in LIVE {
             let empty = memory::start();
@@ -168,6 +176,12 @@ fn stuck_only(bencher: Bencher<'_, '_>, live: usize) {
 #[divan::bench(args = LIVE, sample_size = 2_000)]
 fn lives(bencher: Bencher<'_, '_>, live: usize) {
     let mut pipeline = Pipeline::new(Mode::Lives, live);
+    bencher.bench_local(|| pipeline.next());
+}
+
+#[divan::bench(args = LIVE, sample_size = 2_000)]
+fn lives_as_text(bencher: Bencher<'_, '_>, live: usize) {
+    let mut pipeline = Pipeline::new(Mode::LivesText, live);
     bencher.bench_local(|| pipeline.next());
 }
 

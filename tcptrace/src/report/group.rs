@@ -4,6 +4,7 @@
 //! or the address and port that it is a client of.
 
 use std::{
+    fmt::Write as _,
     hash::Hash,
     net::{IpAddr, SocketAddr},
 };
@@ -11,8 +12,8 @@ use std::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
+    columns::{end, port},
     record::{Cleared, Instant, OriginHow, SocketId, Stuck},
-    words::{end, port},
 };
 use crate::cause::Cause;
 
@@ -37,6 +38,16 @@ pub(super) enum Service {
     Here(u16),
     /// Served there.
     There(SocketAddr),
+}
+
+impl Service {
+    /// The port here, 0 where it is not the service's.
+    const fn local_port(self) -> u16 {
+        match self {
+            Self::Here(port) => port,
+            Self::There(_) => 0,
+        }
+    }
 }
 
 /// Sockets with the same key and service, and when each was found so.
@@ -125,29 +136,30 @@ fn services(one: &impl Groupable) -> [Service; 2] {
     [Service::Here(local_port), Service::There(SocketAddr::new(remote_addr, remote_port))]
 }
 
-/// The local ends of a group: (with their address, the port alone).
-pub(super) fn local_ends<T: Groupable>((service, group): &Group<T>) -> (String, String) {
-    let number = match service {
-        Service::Here(number) => *number,
-        Service::There(_) => 0,
-    };
-    let addresses = addresses(group, |socket| socket.local_addr);
-    let address = match addresses.len() {
-        1 => end(group[0].1.socket().local_addr, number),
-        _ => format!("*:{}", port(number)),
-    };
-    (address, port(number))
+/// Appends the port here that a group has in common, or `*`.
+pub(super) fn local_port<T>(line: &mut String, (service, _): &Group<T>) {
+    port(line, service.local_port());
 }
 
-/// The remote ends of a group: one address or their number for a service here, the service otherwise.
-pub(super) fn remote_ends<T: Groupable>((service, group): &Group<T>) -> String {
-    match service {
-        Service::There(address) => address.to_string(),
-        Service::Here(_) => match addresses(group, |socket| socket.remote_addr).len() {
-            1 => end(group[0].1.socket().remote_addr, 0),
-            hosts => format!("{hosts} hosts"),
-        },
+/// Appends the local ends of a group: the same with the address, if that is one.
+pub(super) fn local_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>) {
+    if addresses(group, |socket| socket.local_addr).len() == 1 {
+        end(line, group[0].1.socket().local_addr, service.local_port());
+    } else {
+        line.push_str("*:");
+        port(line, service.local_port());
     }
+}
+
+/// Appends the remote ends of a group: one address or their number for a service here, the service otherwise.
+pub(super) fn remote_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>) {
+    let _infallible = match service {
+        Service::There(address) => write!(line, "{address}"),
+        Service::Here(_) => match addresses(group, |socket| socket.remote_addr).len() {
+            1 => return end(line, group[0].1.socket().remote_addr, 0),
+            hosts => write!(line, "{hosts} hosts"),
+        },
+    };
 }
 
 fn addresses<T: Groupable>(group: &[(Instant, T)], of: impl Fn(&SocketId) -> IpAddr) -> FxHashSet<IpAddr> {

@@ -16,17 +16,17 @@ use std::{
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use super::record::{Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketId, Stuck, Transition};
+use super::{
+    record::{Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketId, Stuck, Transition},
+    second::{Second, fraction},
+};
 use crate::states::State;
-
-/// `2026-11-22T15:45:32`
-const SECOND_BYTES: usize = 19;
 
 /// Writes lines of JSON.
 #[derive(Debug, Default)]
 pub struct Json {
-    happened: Times,
-    since: Times,
+    happened: Second,
+    since: Second,
 }
 
 impl Json {
@@ -46,7 +46,7 @@ impl Json {
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(event.as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
-        self.happened.write(at, out);
+        time(at, &mut self.happened, out);
         out.extend_from_slice(b"\",\"mono_ns\":");
         number(at.mono_ns, out);
     }
@@ -86,7 +86,7 @@ impl Json {
         out.extend_from_slice(b",\"exact\":");
         value(exact, out);
         out.extend_from_slice(b",\"since\":\"");
-        self.since.write(*since, out);
+        time(*since, &mut self.since, out);
         out.extend_from_slice(b"\",\"recv_queue\":");
         number(*recv_queue, out);
         out.extend_from_slice(b",\"send_queue\":");
@@ -107,38 +107,14 @@ impl Json {
     }
 }
 
-/// Writes instants, of which most are in the same second as the one before.
-#[derive(Debug, Default)]
-struct Times {
-    /// The last second that was written, since 1970, and how.
-    second: Option<(i64, [u8; SECOND_BYTES])>,
-}
-
-impl Times {
-    /// RFC 3339, UTC, nanoseconds.
-    fn write(&mut self, at: Instant, out: &mut Vec<u8>) {
-        let (second, nanosecond) = match i64::try_from(at.wall_ns) {
-            Ok(ns) => (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000)),
-            Err(_) => return append(out, format_args!("{at}")),
-        };
-        match &self.second {
-            Some((written, text)) if *written == second => out.extend_from_slice(text),
-            _ => {
-                let begin = out.len();
-                append(out, format_args!("{at}"));
-                let text = out.get(begin..begin + SECOND_BYTES).and_then(|text| text.try_into().ok());
-                self.second = text.map(|text| (second, text));
-                return;
-            }
-        }
-        let mut digits = *b".000000000Z";
-        let mut rest = nanosecond;
-        for digit in digits[1..10].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        out.extend_from_slice(&digits);
-    }
+/// RFC 3339, UTC, nanoseconds; `second` is kept from one to the next.
+fn time(at: Instant, second: &mut Second, out: &mut Vec<u8>) {
+    let without_zone = |timestamp| format!("{timestamp:.0}").trim_end_matches('Z').to_owned();
+    let (second, nanosecond) = second.of(at, without_zone);
+    out.extend_from_slice(second.as_bytes());
+    out.push(b'.');
+    out.extend_from_slice(&fraction::<9>(nanosecond));
+    out.push(b'Z');
 }
 
 /// Which socket, after other fields.

@@ -2,12 +2,14 @@
 //! data.
 
 mod assemble;
+mod columns;
 mod evidence;
 mod group;
 mod json;
 mod life;
 mod process;
 mod record;
+mod second;
 mod text;
 mod words;
 

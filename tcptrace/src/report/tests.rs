@@ -325,6 +325,7 @@ fn an_actor_that_is_no_utf8_is_still_json() {
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }
 
+mod lines;
 mod lives;
 mod together;
 

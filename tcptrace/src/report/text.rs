@@ -5,22 +5,19 @@
 //! common become one line (`group.rs`).
 
 mod life;
+mod stuck;
+mod transition;
 
-use std::fmt::Write as _;
-
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    group::{self, FEW, Group, group},
+    columns::{end, left, port, remote, right},
+    group::{FEW, group},
     process::ProcessRecord,
-    record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck, Transition},
-    words::{
-        age, descriptors, detail, end, ending, lost_words, origin, padded, peer, port, process, remote,
-        resync_words, span, visible,
-    },
+    record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck},
+    second::Second,
+    words::{lost_words, resync_words, visible},
 };
-use crate::states::State;
-use tcptrace_common::state;
 
 /// From this width on there is room for both addresses.
 const WIDE: u16 = 110;
@@ -30,10 +27,6 @@ const GATHERING_NS: u64 = 100_000_000;
 
 /// Between two times at which what has waited is written, nanoseconds.
 const SETTLING_NS: u64 = 1_000_000_000;
-
-/// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
-const ALARMING_S: f64 = 600.0;
-const WORRYING_S: f64 = 7_200.0;
 
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -48,8 +41,11 @@ pub struct Text {
     width: Option<u16>,
     colour: bool,
     zone: TimeZone,
+    second: Second,
     /// After how many lines a heading comes again; `None`: never.
     screenful: Option<u64>,
+    /// The line under way; empty between two.
+    line: String,
     /// Lines written, and the number of the one before each layout's last heading.
     lines: u64,
     headed: [Option<u64>; 3],
@@ -68,6 +64,19 @@ struct Waiting {
     processes: Vec<(Instant, ProcessRecord)>,
 }
 
+impl Waiting {
+    /// Takes in a record that waits for others; those of the other views and notices never do.
+    fn add(&mut self, Record { at, event }: Record) {
+        self.since_ns.get_or_insert(at.mono_ns);
+        match event {
+            Event::Stuck(stuck) => self.stuck.push((at, *stuck)),
+            Event::Cleared(cleared) => self.cleared.push((at, cleared)),
+            Event::Process(process) => self.processes.push((at, process)),
+            _ => {}
+        }
+    }
+}
+
 /// Which columns a record has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
@@ -79,8 +88,18 @@ enum Layout {
 impl Text {
     /// Text for a terminal of `width` columns, or for no terminal; times in `zone`.
     pub fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
-        let waiting = Waiting::default();
-        Self { width, colour, zone, screenful: None, lines: 0, headed: [None; 3], waiting, written_ns: 0 }
+        Self {
+            width,
+            colour,
+            zone,
+            second: Second::default(),
+            screenful: None,
+            line: String::new(),
+            lines: 0,
+            headed: [None; 3],
+            waiting: Waiting::default(),
+            written_ns: 0,
+        }
     }
 
     /// The same on a terminal of so many rows: headings come again before they are out of sight.
@@ -94,36 +113,34 @@ impl Text {
     /// [`Self::settle`]. `start` and `summary` have none: see [`welcome`](super::welcome) and
     /// [`farewell`](super::farewell).
     pub fn take(&mut self, record: Record, out: &mut Vec<u8>) {
-        let begin = out.len();
-        self.take_one(record, out);
-        self.count(&out[begin..]);
-    }
-
-    fn count(&mut self, written: &[u8]) {
-        self.lines += written.iter().filter(|byte| **byte == b'\n').count() as u64;
-    }
-
-    fn take_one(&mut self, record: Record, out: &mut Vec<u8>) {
-        let Record { at, event } = record;
-        if matches!(event, Event::Stuck(_) | Event::Cleared(_) | Event::Process(_)) {
-            self.waiting.since_ns.get_or_insert(at.mono_ns);
-        }
-        match event {
+        let at = record.at;
+        match &record.event {
             Event::Transition(transition) => {
                 self.head(Layout::Transitions, out);
-                put(&self.transition(at, &transition), out);
+                self.put(out, |text, line| text.transition(line, at, transition));
             }
             Event::Life(life) => {
                 self.head(Layout::Lives, out);
-                put(&self.life(at, &life), out);
+                self.put(out, |text, line| text.life(line, at, life));
             }
-            Event::Stuck(stuck) => self.waiting.stuck.push((at, *stuck)),
-            Event::Cleared(cleared) => self.waiting.cleared.push((at, cleared)),
-            Event::Process(process) => self.waiting.processes.push((at, process)),
-            Event::Lost(lost) => put(&self.notice(at, &lost_words(&lost)), out),
-            Event::Resync(resync) => put(&self.notice(at, &resync_words(&resync)), out),
+            Event::Lost(lost) => self.put(out, |text, line| text.notice(line, at, &lost_words(lost))),
+            Event::Resync(resync) => {
+                self.put(out, |text, line| text.notice(line, at, &resync_words(resync)));
+            }
+            Event::Stuck(_) | Event::Cleared(_) | Event::Process(_) => self.waiting.add(record),
             Event::Start(_) | Event::Summary(_) => {}
         }
+    }
+
+    /// Appends the line that `write` makes.
+    fn put(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Self, &mut String)) {
+        let mut line = std::mem::take(&mut self.line);
+        write(self, &mut line);
+        out.extend_from_slice(line.trim_end().as_bytes());
+        out.push(b'\n');
+        line.clear();
+        self.line = line;
+        self.lines += 1;
     }
 
     /// When what waits is to be written, `CLOCK_MONOTONIC` nanoseconds: soon after the first of it, but some time after
@@ -139,27 +156,29 @@ impl Text {
             return;
         }
         self.written_ns = now_ns;
-        let begin = out.len();
         let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
         if !(stuck.is_empty() && cleared.is_empty()) {
             self.head(Layout::Stuck, out);
         }
         for group in group(stuck) {
             match &group.1[..] {
-                few if few.len() <= FEW => few.iter().for_each(|(at, one)| put(&self.stuck(*at, one), out)),
-                _ => put(&self.many_stuck(&group), out),
+                few if few.len() <= FEW => {
+                    few.iter().for_each(|(at, one)| self.put(out, |text, line| text.stuck(line, *at, one)));
+                }
+                _ => self.put(out, |text, line| text.many_stuck(line, &group)),
             }
         }
         for group in group(cleared) {
             match &group.1[..] {
-                few if few.len() <= FEW => few.iter().for_each(|(at, one)| put(&self.cleared(*at, one), out)),
-                _ => put(&self.many_cleared(&group), out),
+                few if few.len() <= FEW => {
+                    few.iter().for_each(|(at, one)| self.put(out, |text, line| text.cleared(line, *at, one)));
+                }
+                _ => self.put(out, |text, line| text.many_cleared(line, &group)),
             }
         }
         for (at, record) in processes {
-            put(&self.process(at, &record), out);
+            self.put(out, |text, line| text.process(line, at, &record));
         }
-        self.count(&out[begin..]);
     }
 
     fn head(&mut self, layout: Layout, out: &mut Vec<u8>) {
@@ -171,7 +190,7 @@ impl Text {
         *headed = Some(self.lines);
         let local = self.local_heading();
         let process = self.process_width();
-        let line = match layout {
+        let heading = match layout {
             Layout::Transitions => format!(
                 "{:time$} {local} {:21} {:10} {:10} {:>6} PROCESS/PID",
                 "TIME",
@@ -187,116 +206,7 @@ impl Text {
             ),
             Layout::Lives => self.life_heading(),
         };
-        out.extend_from_slice(self.paint(BOLD, &line).as_bytes());
-        out.push(b'\n');
-    }
-
-    fn transition(&self, at: Instant, record: &Transition) -> String {
-        let Transition { socket, old_state, new_state, in_old_state_ms, owner, .. } = record;
-        let after = in_old_state_ms.map_or_else(|| "-".to_owned(), span);
-        let state = self.paint(state_colour(*new_state), &format!("{new_state:10}"));
-        // Milliseconds and the whole name are for those who have room.
-        let (time, room) = if self.is_wide() { ("%H:%M:%S%.3f", usize::MAX) } else { ("%H:%M:%S", 14) };
-        format!(
-            "{} {} {:21} {old_state:10} {state} {after:>6} {}",
-            self.time(at, time),
-            self.local(socket),
-            remote(socket),
-            owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(named(owner), room)),
-        )
-    }
-
-    fn stuck(&self, at: Instant, record: &Stuck) -> String {
-        let Stuck { socket, state, age_ms, age_max_ms, exact, cause, owners, .. } = record;
-        let fd = owners.first().map_or_else(|| "-".to_owned(), |owner| descriptors(owner, owners.len()));
-        let age = self.paint(RED, &format!("{:8}", age(*age_ms, *age_max_ms, *exact)));
-        let mut line = self.columns(at, &age, owners.first(), &fd, &(self.local(socket), remote(socket)));
-        line.push_str(&why(*state, cause.words()));
-        self.add_if_it_fits(&mut line, &detail(record));
-        for more in [origin(record), peer(record)].into_iter().flatten() {
-            self.add_if_it_fits(&mut line, &format!("; {more}"));
-        }
-        line
-    }
-
-    /// Stuck sockets as one line, with the age of the oldest.
-    fn many_stuck(&self, group: &Group<Stuck>) -> String {
-        let by_age = |(_, a): &&(Instant, Stuck), (_, b): &&(Instant, Stuck)| a.age_ms.total_cmp(&b.age_ms);
-        let of = |one: Option<&(Instant, Stuck)>| {
-            one.map_or_else(String::new, |(_, one)| age(one.age_ms, None, one.exact))
-        };
-        let (oldest, youngest) = (of(group.1.iter().max_by(by_age)), of(group.1.iter().min_by(by_age)));
-        let (at, first) = &group.1[0];
-        let age = self.paint(RED, &format!("{oldest:8}"));
-        let mut line =
-            self.columns(*at, &age, first.owners.first(), &group::times(group.1.len()), &self.ends(group));
-        line.push_str(&why(first.state, first.cause.words()));
-        self.add_if_it_fits(&mut line, &format!(", youngest {youngest}"));
-        line
-    }
-
-    fn cleared(&self, at: Instant, record: &Cleared) -> String {
-        let Cleared { socket, new_state, in_state_ms, by, how, .. } = record;
-        let cleared = self.paint(GREEN, "cleared ");
-        let mut line = self.columns(at, &cleared, by.as_ref(), "-", &(self.local(socket), remote(socket)));
-        let _infallible = write!(line, "after {}", span(in_state_ms));
-        if let Some(how) = ending(*how) {
-            self.add_if_it_fits(&mut line, &format!(", {how}"));
-        }
-        self.add_if_it_fits(&mut line, &format!(", now {new_state}"));
-        line
-    }
-
-    /// Cleared sockets as one line, with the longest time that one of them was stuck.
-    fn many_cleared(&self, group: &Group<Cleared>) -> String {
-        let longest = group.1.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
-        let (at, first) = &group.1[0];
-        let cleared = self.paint(GREEN, "cleared ");
-        let times = group::times(group.1.len());
-        let mut line = self.columns(*at, &cleared, first.by.as_ref(), &times, &self.ends(group));
-        let _infallible = write!(line, "after ≤{}", span(longest));
-        let how = ending(first.how).filter(|_| group.1.iter().all(|(_, one)| one.how == first.how));
-        if let Some(how) = how {
-            self.add_if_it_fits(&mut line, &format!(", {how}"));
-        }
-        self.add_if_it_fits(&mut line, &format!(", now {}", first.new_state));
-        line
-    }
-
-    /// All columns but the last.
-    fn columns(
-        &self,
-        at: Instant,
-        age: &str,
-        owner: Option<&Owner>,
-        fd: &str,
-        (local, remote): &(String, String),
-    ) -> String {
-        let width = self.process_width();
-        let who = owner.map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
-        let who = padded(&who, width);
-        format!("{:8} {age} {who} {fd:>5} {local} {remote:21} ", self.time(at, "%H:%M:%S"))
-    }
-
-    fn process(&self, at: Instant, record: &ProcessRecord) -> String {
-        let time = self.time(at, "%H:%M:%S");
-        let room = self.width.map(|width| usize::from(width).saturating_sub(time.len() + 1));
-        let (words, full) = record.words(room);
-        // A name may have a blank in it, and a colon.
-        let who_ends = words
-            .rfind(&format!("/{}: ", record.pid))
-            .and_then(|at| words[at..].find(' ').map(|blank| at + blank));
-        let (who, rest) = words.split_at(who_ends.unwrap_or(0));
-        let mut line = format!("{time} {}{rest}", self.paint(BOLD, who));
-        if let Some(full) = full {
-            let colour = match record.fds_full_in_s {
-                Some(seconds) if seconds < ALARMING_S => RED,
-                Some(seconds) if seconds < WORRYING_S => YELLOW,
-                _ => "",
-            };
-            let _infallible = write!(line, ", {}", self.paint(colour, &full));
-        }
-        line
+        self.put(out, |text, line| text.paint(line, BOLD, |line| line.push_str(&heading)));
     }
 
     fn add_if_it_fits(&self, line: &mut String, more: &str) {
@@ -305,16 +215,27 @@ impl Text {
         }
     }
 
-    fn notice(&self, at: Instant, words: &str) -> String {
-        format!("{:8} {}", self.time(at, "%H:%M:%S"), self.paint(YELLOW, words))
+    fn notice(&mut self, line: &mut String, at: Instant, words: &str) {
+        self.time(line, at);
+        line.push(' ');
+        self.paint(line, YELLOW, |line| line.push_str(words));
     }
 
-    fn time(&self, at: Instant, format: &str) -> String {
-        at.timestamp().to_zoned(self.zone.clone()).strftime(format).to_string()
+    /// Appends the time of day, and returns the nanoseconds since that second began.
+    fn time(&mut self, line: &mut String, at: Instant) -> u32 {
+        let zoned =
+            |timestamp: Timestamp| timestamp.to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string();
+        let (second, nanosecond) = self.second.of(at, zoned);
+        line.push_str(second);
+        nanosecond
     }
 
-    fn paint(&self, colour: &str, text: &str) -> String {
-        if self.colour && !colour.is_empty() { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
+    /// Appends what `write` does, in that colour.
+    fn paint(&self, line: &mut String, colour: &str, write: impl FnOnce(&mut String)) {
+        let is_coloured = self.colour && !colour.is_empty();
+        line.push_str(if is_coloured { colour } else { "" });
+        write(line);
+        line.push_str(if is_coloured { PLAIN } else { "" });
     }
 
     fn is_wide(&self) -> bool {
@@ -329,38 +250,18 @@ impl Text {
         if self.is_wide() { format!("{:21}", "LOCAL") } else { "LPORT".to_owned() }
     }
 
-    fn local(&self, socket: &SocketId) -> String {
+    /// Appends the columns of both ends.
+    fn ends(&self, line: &mut String, socket: &SocketId) {
         if self.is_wide() {
-            format!("{:21}", end(socket.local_addr, socket.local_port))
+            left(line, 21, |line| end(line, socket.local_addr, socket.local_port));
         } else {
-            format!("{:>5}", port(socket.local_port))
+            right(line, 5, |line| port(line, socket.local_port));
         }
+        line.push(' ');
+        left(line, 21, |line| remote(line, socket));
     }
-    /// The (local, remote) ends of a group.
-    fn ends<T: group::Groupable>(&self, group: &Group<T>) -> (String, String) {
-        let (address, number) = group::local_ends(group);
-        let local = if self.is_wide() { format!("{address:21}") } else { format!("{number:>5}") };
-        (local, group::remote_ends(group))
-    }
-}
-
-fn put(line: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(line.trim_end().as_bytes());
-    out.push(b'\n');
 }
 
 fn named(owner: &Owner) -> (u32, Option<&Name>) {
     (owner.pid, owner.comm.as_ref())
-}
-
-/// Why a socket stays in its state, and which that is where it is not the usual one.
-fn why(state: State, words: &str) -> String {
-    if state.0 == state::CLOSE_WAIT { words.to_owned() } else { format!("{state}: {words}") }
-}
-
-const fn state_colour(new_state: State) -> &'static str {
-    match new_state.0 {
-        state::CLOSE_WAIT => YELLOW,
-        _ => "",
-    }
 }

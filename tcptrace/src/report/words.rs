@@ -1,14 +1,14 @@
 //! Numbers, names and addresses as people read them. What a process chose (its name) is escaped, so that it cannot forge
 //! a line or move the cursor.
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthChar;
 
-use super::record::{Lost, LostReason, Name, OriginHow, Owner, Resync, SocketId, Start, Stuck, Summary};
+use super::{
+    columns,
+    record::{Lost, LostReason, Name, OriginHow, Owner, Resync, Start, Stuck, Summary},
+};
 use crate::{cause::Cause, tracker::Ending};
 
 /// What to say on stderr when starting: that it watches, how much, and for what.
@@ -66,16 +66,9 @@ pub fn farewell(summary: &Summary) -> String {
 
 /// A length of time in six columns, or seven from a hundred days on: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`.
 pub fn span(ms: impl std::borrow::Borrow<f64>) -> String {
-    let ms = *ms.borrow();
-    let seconds = (ms / 1000.0) as u64;
-    match seconds {
-        _ if ms < 10.0 => format!("{ms:.1}ms"),
-        0 => format!("{}ms", ms as u64),
-        1..60 => format!("{:.1}s", (ms / 100.0).floor() / 10.0),
-        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
-    }
+    let mut text = String::new();
+    columns::span(&mut text, *ms.borrow());
+    text
 }
 
 /// An age: `30.0s` where it is exact, `30.0s-5h02m` or `30.0s+` where it is a bracket.
@@ -181,20 +174,37 @@ pub(super) fn resync_words(resync: &Resync) -> String {
 }
 
 /// `name/pid` in at most `width` columns, if the pid leaves room.
-pub(super) fn process((pid, comm): (u32, Option<&Name>), width: usize) -> String {
-    let pid = pid.to_string();
-    let Some(comm) = comm else { return format!("?/{pid}") };
+pub(super) fn process(owner: (u32, Option<&Name>), width: usize) -> String {
+    let mut text = String::new();
+    add_process(&mut text, owner, width);
+    text
+}
+
+/// The same, appended to a line.
+pub(super) fn add_process(line: &mut String, (pid, comm): (u32, Option<&Name>), width: usize) {
+    let mut digits = itoa::Buffer::new();
+    let pid = digits.format(pid);
     let room = width.saturating_sub(pid.len() + 1).max(1);
-    let mut name = String::new();
-    let mut columns = 0;
-    for c in printable(comm).chars() {
-        columns += width_of(c);
-        if columns > room {
-            break;
+    match comm.map(|comm| (plain(comm), comm)) {
+        None => line.push('?'),
+        Some((Some(name), _)) => line.push_str(&name[..name.len().min(room)]),
+        Some((None, comm)) => {
+            let mut columns = 0;
+            let fits = |c: &char| {
+                columns += width_of(*c);
+                columns <= room
+            };
+            line.extend(printable(comm).chars().take_while(fits));
         }
-        name.push(c);
     }
-    format!("{name}/{pid}")
+    line.push('/');
+    line.push_str(pid);
+}
+
+/// A name that is shown as it is, a column for each byte: nearly all are.
+fn plain(name: &Name) -> Option<&str> {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'\\';
+    name.bytes().iter().all(is_plain).then(|| std::str::from_utf8(name.bytes()).ok()).flatten()
 }
 
 /// A process's name with everything escaped that does not stand in a column of its own, or two, where it was written.
@@ -225,22 +235,6 @@ fn width_of(c: char) -> usize {
 const fn is_right_to_left(c: char) -> bool {
     matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}'
         | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
-}
-
-pub(super) fn remote(socket: &SocketId) -> String {
-    if socket.remote_port == 0 && socket.remote_addr.is_unspecified() {
-        "*".to_owned()
-    } else {
-        end(socket.remote_addr, socket.remote_port)
-    }
-}
-
-pub(super) fn end(address: IpAddr, port_number: u16) -> String {
-    if port_number == 0 { format!("{address}:*") } else { SocketAddr::new(address, port_number).to_string() }
-}
-
-pub(super) fn port(number: u16) -> String {
-    if number == 0 { "*".to_owned() } else { number.to_string() }
 }
 
 pub(super) fn plural(count: usize, thing: &str) -> String {

@@ -1,8 +1,14 @@
 //! A connection's life as a line: how long, whose, from where to where, how much each way, and what ended it.
 
-use super::{Instant, RED, Text, YELLOW, named, process, remote};
+use std::fmt::Write as _;
+
+use super::{Instant, RED, Text, YELLOW, left, named, right};
 use crate::{
-    report::{LifeRecord, words::span},
+    report::{
+        LifeRecord,
+        columns::{number, or_dash, span, tenths},
+        words::add_process,
+    },
     tracker::CloseReason,
 };
 
@@ -19,32 +25,34 @@ impl Text {
         line + " ENDED"
     }
 
-    pub(super) fn life(&self, at: Instant, record: &LifeRecord) -> String {
+    pub(super) fn life(&mut self, line: &mut String, at: Instant, record: &LifeRecord) {
         let LifeRecord { socket, duration_ms, bytes_sent, bytes_received, owner, close_reason, .. } = record;
         let width = self.life_process_width();
-        let life = duration_ms.map_or_else(|| "-".to_owned(), lasted);
-        let who = owner.as_ref().map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
-        let bytes = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), bytes);
-        let mut line = format!(
-            "{:8} {life:>6} {who:width$} {} {:21} {:>5} {:>5}",
-            self.time(at, "%H:%M:%S"),
-            self.local(socket),
-            remote(socket),
-            bytes(*bytes_sent),
-            bytes(*bytes_received),
-        );
+        self.time(line, at);
+        line.push(' ');
+        right(line, 6, |line| or_dash(line, *duration_ms, lasted));
+        line.push(' ');
+        left(line, width, |line| {
+            or_dash(line, owner.as_ref(), |line, owner| add_process(line, named(owner), width));
+        });
+        line.push(' ');
+        self.ends(line, socket);
+        for count in [bytes_sent, bytes_received] {
+            line.push(' ');
+            right(line, 5, |line| or_dash(line, *count, bytes));
+        }
         if self.is_wide() {
-            let retransmits = record.retransmits.map_or_else(|| "-".to_owned(), |count| count.to_string());
-            let rtt = record.rtt_us.map_or_else(|| "-".to_owned(), round_trip);
-            line.push_str(&format!(" {retransmits:>4} {rtt:>6}"));
+            line.push(' ');
+            right(line, 4, |line| or_dash(line, record.retransmits, number));
+            line.push(' ');
+            right(line, 6, |line| or_dash(line, record.rtt_us, round_trip));
         }
         let (words, colour) = ended(*close_reason);
         line.push(' ');
-        line.push_str(&self.paint(colour, words));
+        self.paint(line, colour, |line| line.push_str(words));
         if let Some(error) = record.error.as_ref().filter(|_| self.is_wide()) {
-            self.add_if_it_fits(&mut line, &format!(", {error}"));
+            self.add_if_it_fits(line, &format!(", {error}"));
         }
-        line
     }
 
     /// Narrower than in the other views: there is more to show.
@@ -69,16 +77,16 @@ const fn ended(reason: CloseReason) -> (&'static str, &'static str) {
 }
 
 /// How long a connection lasted in six columns: many last for less than a millisecond.
-fn lasted(ms: impl std::borrow::Borrow<f64>) -> String {
-    let ms = *ms.borrow();
-    if ms < 1.0 { format!("{:.0}µs", ms * 1e3) } else { span(ms) }
+fn lasted(line: &mut String, ms: f64) {
+    if ms < 1.0 {
+        let _infallible = write!(line, "{:.0}µs", ms * 1e3);
+    } else {
+        span(line, ms);
+    }
 }
 
 /// A number of bytes in five columns: `512B`, `1.5K`, `999K`, `1.0M`; a K is 1024.
-pub(super) fn bytes(count: u64) -> String {
-    if count < 1024 {
-        return format!("{count}B");
-    }
+fn bytes(line: &mut String, count: u64) {
     let mut scaled = count as f64;
     let mut unit = 'B';
     for larger in ['K', 'M', 'G', 'T', 'P', 'E'] {
@@ -87,21 +95,34 @@ pub(super) fn bytes(count: u64) -> String {
         }
         (scaled, unit) = (scaled / 1024.0, larger);
     }
-    if scaled < 9.95 { format!("{scaled:.1}{unit}") } else { format!("{scaled:.0}{unit}") }
+    let _infallible = match unit {
+        'B' => write!(line, "{count}B"),
+        _ if scaled < 9.95 => write!(line, "{scaled:.1}{unit}"),
+        _ => write!(line, "{scaled:.0}{unit}"),
+    };
 }
 
 /// A round-trip time in six columns: `34µs`, `1.2ms`, `120ms`, `1.5s`.
-pub(super) fn round_trip(us: u32) -> String {
+fn round_trip(line: &mut String, us: u32) {
     match us {
-        0..1_000 => format!("{us}µs"),
-        1_000..100_000 => format!("{:.1}ms", f64::from(us) / 1e3),
-        _ => span(f64::from(us) / 1e3),
+        0..1_000 => {
+            number(line, us);
+            line.push_str("µs");
+        }
+        1_000..100_000 => tenths(line, f64::from(us) / 1e3, "ms"),
+        _ => span(line, f64::from(us) / 1e3),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn written(write: impl FnOnce(&mut String)) -> String {
+        let mut line = String::new();
+        write(&mut line);
+        line
+    }
 
     #[test]
     fn bytes_have_a_unit_and_five_columns() {
@@ -118,7 +139,7 @@ mod tests {
             (5 << 30, "5.0G"),
             (u64::MAX, "16E"),
         ] {
-            assert_eq!(bytes(count), text, "{count}");
+            assert_eq!(written(|line| bytes(line, count)), text, "{count}");
             assert!(text.len() <= 5);
         }
     }
@@ -126,7 +147,7 @@ mod tests {
     #[test]
     fn the_shortest_lives_are_told_in_microseconds() {
         for (ms, text) in [(0.043, "43µs"), (0.999, "999µs"), (1.0, "1.0ms"), (62_000.0, "1m02s")] {
-            assert_eq!(lasted(ms), text);
+            assert_eq!(written(|line| lasted(line, ms)), text);
         }
     }
 
@@ -140,7 +161,7 @@ mod tests {
             (100_000, "100ms"),
             (1_500_000, "1.5s"),
         ] {
-            assert_eq!(round_trip(us), text, "{us}");
+            assert_eq!(written(|line| round_trip(line, us)), text, "{us}");
         }
     }
 }

@@ -1,0 +1,130 @@
+//! What stands in a column, appended to its line: every line has several, and none of them allocates.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use super::record::SocketId;
+
+/// As wide as the widest column.
+const BLANKS: &str = "                     ";
+
+/// Appends what `write` does, and behind it as many blanks as fill `width` columns, 21 at most.
+pub(super) fn left(line: &mut String, width: usize, write: impl FnOnce(&mut String)) {
+    let begin = line.len();
+    write(line);
+    line.push_str(blanks(&line[begin..], width));
+}
+
+/// The same with the blanks before it.
+pub(super) fn right(line: &mut String, width: usize, write: impl FnOnce(&mut String)) {
+    let begin = line.len();
+    write(line);
+    line.insert_str(begin, blanks(&line[begin..], width));
+}
+
+fn blanks(text: &str, width: usize) -> &'static str {
+    &BLANKS[..width.saturating_sub(text.chars().count())]
+}
+
+pub(super) fn number(line: &mut String, number: impl itoa::Integer) {
+    line.push_str(itoa::Buffer::new().format(number));
+}
+
+/// What `write` makes of a value; `-` where there is none.
+pub(super) fn or_dash<T>(line: &mut String, value: Option<T>, write: impl FnOnce(&mut String, T)) {
+    match value {
+        Some(value) => write(line, value),
+        None => line.push('-'),
+    }
+}
+
+/// A length of time in six columns, or seven from a hundred days on: see [`words::span`](super::words::span).
+pub(super) fn span(line: &mut String, ms: f64) {
+    let seconds = (ms / 1000.0) as u64;
+    let _infallible = match seconds {
+        _ if ms < 10.0 => return tenths(line, ms, "ms"),
+        0 => write!(line, "{}ms", ms as u64),
+        1..60 => return tenths(line, (ms / 100.0).floor() / 10.0, "s"),
+        60..3_600 => write!(line, "{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => write!(line, "{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => write!(line, "{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    };
+}
+
+/// Appends what `{:.1}` makes of a number below a thousand, which takes that several times as long.
+pub(super) fn tenths(line: &mut String, amount: f64, unit: &str) {
+    let thousandths = (amount * 1_000.0 + 0.5) as u32;
+    // Halfway between two tenths it takes every digit of the number to say which is nearer.
+    if amount > 0.0 && thousandths % 100 != 50 {
+        let nearest = (thousandths + 50) / 100;
+        number(line, nearest / 10);
+        line.push('.');
+        number(line, nearest % 10);
+    } else {
+        let _infallible = write!(line, "{amount:.1}");
+    }
+    line.push_str(unit);
+}
+
+/// A socket's other end; a listener has none.
+pub(super) fn remote(line: &mut String, socket: &SocketId) {
+    if socket.remote_port == 0 && socket.remote_addr.is_unspecified() {
+        line.push('*');
+    } else {
+        end(line, socket.remote_addr, socket.remote_port);
+    }
+}
+
+/// One end of a socket; port 0 is any.
+pub(super) fn end(line: &mut String, address: IpAddr, port_number: u16) {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, rest @ ..] = v4.octets();
+            number(line, first);
+            for octet in rest {
+                line.push('.');
+                number(line, octet);
+            }
+        }
+        IpAddr::V6(v6) => {
+            let _infallible = if port_number == 0 { write!(line, "{v6}") } else { write!(line, "[{v6}]") };
+        }
+    }
+    line.push(':');
+    port(line, port_number);
+}
+
+/// A port; 0 is any.
+pub(super) fn port(line: &mut String, port_number: u16) {
+    if port_number == 0 { line.push('*') } else { number(line, port_number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tenths_of(amount: f64) -> String {
+        let mut line = String::new();
+        tenths(&mut line, amount, "s");
+        line
+    }
+
+    #[test]
+    fn every_thousandth_is_rounded_as_format_does() {
+        for thousandths in 0..100_000 {
+            let amount = f64::from(thousandths) / 1_000.0;
+            assert_eq!(tenths_of(amount), format!("{amount:.1}s"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn so_is_any_number_and_those_next_to_a_half(amount in -1.0..1_000.0, twentieth in 0_u32..20_000) {
+            let half = f64::from(twentieth) / 20.0;
+            for amount in [amount, half, half.next_up(), half.next_down()] {
+                prop_assert_eq!(tenths_of(amount), format!("{amount:.1}s"));
+            }
+        }
+    }
+}

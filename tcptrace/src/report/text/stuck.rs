@@ -1,0 +1,135 @@
+//! The stuck view's lines: sockets one by one or many together, how they cleared, and what they come to in a process.
+
+use std::fmt::Write as _;
+
+use tcptrace_common::state;
+
+use super::{BOLD, GREEN, Instant, Owner, RED, Text, YELLOW, left, named, right};
+use crate::{
+    report::{
+        Cleared, ProcessRecord, Stuck,
+        columns::span,
+        group::{self, Group, Groupable},
+        words::{age, descriptors, detail, ending, origin, padded, peer, process},
+    },
+    states::State,
+};
+
+/// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
+const ALARMING_S: f64 = 600.0;
+const WORRYING_S: f64 = 7_200.0;
+
+impl Text {
+    pub(super) fn stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
+        let Stuck { socket, state, age_ms, age_max_ms, exact, cause, owners, .. } = record;
+        let fd = owners.first().map_or_else(|| "-".to_owned(), |owner| descriptors(owner, owners.len()));
+        self.columns(line, at, (RED, &age(*age_ms, *age_max_ms, *exact)), owners.first(), &fd);
+        self.ends(line, socket);
+        add_why(line, *state, cause.words());
+        self.add_if_it_fits(line, &detail(record));
+        for more in [origin(record), peer(record)].into_iter().flatten() {
+            self.add_if_it_fits(line, &format!("; {more}"));
+        }
+    }
+
+    /// Stuck sockets as one line, with the age of the oldest.
+    pub(super) fn many_stuck(&mut self, line: &mut String, group: &Group<Stuck>) {
+        let by_age = |(_, a): &&(Instant, Stuck), (_, b): &&(Instant, Stuck)| a.age_ms.total_cmp(&b.age_ms);
+        let of = |one: Option<&(Instant, Stuck)>| {
+            one.map_or_else(String::new, |(_, one)| age(one.age_ms, None, one.exact))
+        };
+        let (oldest, youngest) = (of(group.1.iter().max_by(by_age)), of(group.1.iter().min_by(by_age)));
+        let (at, first) = &group.1[0];
+        self.columns(line, *at, (RED, &oldest), first.owners.first(), &group::times(group.1.len()));
+        self.ends_of(line, group);
+        add_why(line, first.state, first.cause.words());
+        self.add_if_it_fits(line, &format!(", youngest {youngest}"));
+    }
+
+    pub(super) fn cleared(&mut self, line: &mut String, at: Instant, record: &Cleared) {
+        let Cleared { socket, new_state, in_state_ms, by, how, .. } = record;
+        self.columns(line, at, (GREEN, "cleared"), by.as_ref(), "-");
+        self.ends(line, socket);
+        line.push_str(" after ");
+        span(line, *in_state_ms);
+        if let Some(how) = ending(*how) {
+            self.add_if_it_fits(line, &format!(", {how}"));
+        }
+        self.add_if_it_fits(line, &format!(", now {new_state}"));
+    }
+
+    /// Cleared sockets as one line, with the longest time that one of them was stuck.
+    pub(super) fn many_cleared(&mut self, line: &mut String, group: &Group<Cleared>) {
+        let longest = group.1.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
+        let (at, first) = &group.1[0];
+        self.columns(line, *at, (GREEN, "cleared"), first.by.as_ref(), &group::times(group.1.len()));
+        self.ends_of(line, group);
+        line.push_str(" after ≤");
+        span(line, longest);
+        let how = ending(first.how).filter(|_| group.1.iter().all(|(_, one)| one.how == first.how));
+        if let Some(how) = how {
+            self.add_if_it_fits(line, &format!(", {how}"));
+        }
+        self.add_if_it_fits(line, &format!(", now {}", first.new_state));
+    }
+
+    /// The first columns of the stuck view: up to the descriptor, with the age in its colour.
+    fn columns(
+        &mut self,
+        line: &mut String,
+        at: Instant,
+        (colour, age): (&str, &str),
+        owner: Option<&Owner>,
+        fd: &str,
+    ) {
+        let width = self.process_width();
+        let who = owner.map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
+        self.time(line, at);
+        line.push(' ');
+        self.paint(line, colour, |line| left(line, 8, |line| line.push_str(age)));
+        let _infallible = write!(line, " {} {fd:>5} ", padded(&who, width));
+    }
+
+    pub(super) fn process(&mut self, line: &mut String, at: Instant, record: &ProcessRecord) {
+        self.time(line, at);
+        line.push(' ');
+        let room = self.width.map(|width| usize::from(width).saturating_sub(line.len()));
+        let (words, full) = record.words(room);
+        // A name may have a blank in it, and a colon.
+        let who_ends = words
+            .rfind(&format!("/{}: ", record.pid))
+            .and_then(|at| words[at..].find(' ').map(|blank| at + blank));
+        let (who, rest) = words.split_at(who_ends.unwrap_or(0));
+        self.paint(line, BOLD, |line| line.push_str(who));
+        line.push_str(rest);
+        if let Some(full) = full {
+            let colour = match record.fds_full_in_s {
+                Some(seconds) if seconds < ALARMING_S => RED,
+                Some(seconds) if seconds < WORRYING_S => YELLOW,
+                _ => "",
+            };
+            line.push_str(", ");
+            self.paint(line, colour, |line| line.push_str(&full));
+        }
+    }
+
+    /// Appends the columns of a group's ends.
+    fn ends_of<T: Groupable>(&self, line: &mut String, group: &Group<T>) {
+        if self.is_wide() {
+            left(line, 21, |line| group::local_ends(line, group));
+        } else {
+            right(line, 5, |line| group::local_port(line, group));
+        }
+        line.push(' ');
+        left(line, 21, |line| group::remote_ends(line, group));
+    }
+}
+
+/// Appends why a socket stays in its state, and which that is where it is not the usual one.
+fn add_why(line: &mut String, state: State, words: &str) {
+    line.push(' ');
+    if state.0 != state::CLOSE_WAIT {
+        let _infallible = write!(line, "{state}: ");
+    }
+    line.push_str(words);
+}

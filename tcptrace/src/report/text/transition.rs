@@ -1,0 +1,46 @@
+//! A transition as a line: between which ends, from which state to which, after how long, and by whom.
+
+use tcptrace_common::state;
+
+use super::{Instant, Text, YELLOW, left, named, right};
+use crate::{
+    report::{
+        Transition,
+        columns::{or_dash, span},
+        second::fraction,
+        words::add_process,
+    },
+    states::State,
+};
+
+impl Text {
+    pub(super) fn transition(&mut self, line: &mut String, at: Instant, record: &Transition) {
+        let Transition { socket, old_state, new_state, in_old_state_ms, owner, .. } = record;
+        // Milliseconds and the whole name are for those who have room.
+        let room = if self.is_wide() { usize::MAX } else { 14 };
+        let nanosecond = self.time(line, at);
+        if self.is_wide() {
+            line.push('.');
+            line.extend(fraction::<3>(nanosecond).map(char::from));
+        }
+        line.push(' ');
+        self.ends(line, socket);
+        line.push(' ');
+        left(line, 10, |line| line.push_str(old_state.ss_name()));
+        line.push(' ');
+        self.paint(line, state_colour(*new_state), |line| {
+            left(line, 10, |line| line.push_str(new_state.ss_name()));
+        });
+        line.push(' ');
+        right(line, 6, |line| or_dash(line, *in_old_state_ms, span));
+        line.push(' ');
+        or_dash(line, owner.as_ref(), |line, owner| add_process(line, named(owner), room));
+    }
+}
+
+const fn state_colour(new_state: State) -> &'static str {
+    match new_state.0 {
+        state::CLOSE_WAIT => YELLOW,
+        _ => "",
+    }
+}
