@@ -203,8 +203,8 @@ impl Tracker {
         }
     }
 
-    /// Takes in a socket that a walk saw, with what its clocks say about its age. Says whether this repaired
-    /// something: the state tracked so far was not the right one.
+    /// Takes in a socket that a walk saw, with what its clocks say about its age. Says whether this is a repair, after the
+    /// first walk: it was not known, or thought to be in another state.
     pub fn row(&mut self, row: &SocketRow, since: Since, found: &mut impl FnMut(Finding)) -> bool {
         let SocketRow { ktime_ns, cookie, netns, state, .. } = *row;
         let seen = Socket {
@@ -224,7 +224,7 @@ impl Tracker {
             {
                 *course = lives.meet(row);
             }
-            return false;
+            return self.follows(state);
         };
         let (tuple, origin) = (complete(row.tuple, Some(known.tuple)), known.origin);
         if ktime_ns < known.heard_ns {
@@ -325,9 +325,13 @@ impl Tracker {
     }
 
     fn replace(&mut self, cookie: u64, socket: Socket) {
-        let followed = socket.state != state::CLOSE && self.policy.followed & state::bit(socket.state) != 0;
+        let followed = self.follows(socket.state);
         let before = if followed { self.sockets.insert(cookie, socket) } else { self.sockets.remove(cookie) };
         self.count_listeners(before.as_ref(), followed.then_some(&socket));
+    }
+
+    const fn follows(&self, state: u8) -> bool {
+        state != state::CLOSE && self.policy.followed & state::bit(state) != 0
     }
 
     /// Keeps count of who listens, where what was known of a socket gives way to what is.

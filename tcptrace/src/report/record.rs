@@ -441,7 +441,7 @@ pub enum LostReason {
 pub struct Resync {
     /// How many sockets were looked at.
     pub sockets: usize,
-    /// How many were not in the state they were thought to be in.
+    /// How many were not known, or not in the state they were thought to be in.
     pub repaired: usize,
 }
 
