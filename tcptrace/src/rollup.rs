@@ -153,7 +153,9 @@ impl Rollup {
                 let begin = || first_ns.map_or_else(|| Growth::since(began_ns), Growth::since_first);
                 (process.growth, process.fd_growth) = (begin(), begin());
             }
-            process.stuck.remove(&(was_since_ns, cookie));
+            if !is_new {
+                process.stuck.remove(&(was_since_ns, cookie));
+            }
             process.stuck.insert((since_ns, cookie));
             process.changed = true;
             if let Some(stuck_ns) = stuck_ns {

@@ -229,7 +229,10 @@ impl<'a> Btf<'a> {
 
     fn is_named(&self, offset: u32, name: &str) -> bool {
         let Some(there) = self.strings.get(offset as usize..) else { return false };
-        there.starts_with(name.as_bytes()) && there.get(name.len()) == Some(&0)
+        // Nearly always the first byte tells.
+        there.first() == Some(name.as_bytes().first().unwrap_or(&0))
+            && there.starts_with(name.as_bytes())
+            && there.get(name.len()) == Some(&0)
     }
 }
 

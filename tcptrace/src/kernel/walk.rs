@@ -130,6 +130,8 @@ fn every_holder(holders: &mut Iter, own_namespace: Option<u32>) -> Result<Held, 
         }
         Ok(())
     })?;
+    // While the sockets are still being read.
+    held.holders.sort_unstable();
     Ok(held)
 }
 

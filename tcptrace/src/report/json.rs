@@ -61,7 +61,7 @@ impl Json {
         out.extend_from_slice(b"\",\"stand_in\":");
         value(stand_in, out);
         out.extend_from_slice(b",\"in_old_state_ms\":");
-        value(in_old_state_ms, out);
+        option(in_old_state_ms.as_ref(), milliseconds, out);
         out.extend_from_slice(b",\"owner\":");
         option(owner.as_ref(), process, out);
         out.extend_from_slice(b",\"owner_how\":\"");
@@ -78,11 +78,11 @@ impl Json {
         id(socket, out);
         state(b",\"state\":\"", *in_state, out);
         out.extend_from_slice(b"\",\"threshold_ms\":");
-        value(threshold_ms, out);
+        milliseconds(threshold_ms, out);
         out.extend_from_slice(b",\"age_ms\":");
-        value(age_ms, out);
+        milliseconds(age_ms, out);
         out.extend_from_slice(b",\"age_max_ms\":");
-        value(age_max_ms, out);
+        option(age_max_ms.as_ref(), milliseconds, out);
         out.extend_from_slice(b",\"exact\":");
         value(exact, out);
         out.extend_from_slice(b",\"since\":\"");
@@ -199,6 +199,26 @@ fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
         out.push(b'"');
     } else {
         value(it, out);
+    }
+}
+
+/// A number that comes from whole microseconds, as all of ours do: its shortest form has no more digits than those.
+fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
+    let us = (ms * 1_000.0).round();
+    // Beyond that, numbers have another form.
+    if us.is_sign_negative() || !(us < 1e15 && us / 1_000.0 == *ms) {
+        return value(ms, out);
+    }
+    let us = us as u64;
+    number(us / 1_000, out);
+    out.push(b'.');
+    let [tenths, hundredths, thousandths] = fraction::<3>((us % 1_000) as u32 * 1_000_000);
+    out.push(tenths);
+    if (hundredths, thousandths) != (b'0', b'0') {
+        out.push(hundredths);
+    }
+    if thousandths != b'0' {
+        out.push(thousandths);
     }
 }
 

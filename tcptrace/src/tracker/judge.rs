@@ -49,14 +49,21 @@ impl Tracker {
     /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
     /// walk, taken in just before. Returns those in a watched state that are not proven to be stuck there.
     pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
-        let is_stuck = |socket: &Socket| socket.due_ns <= socket.heard_ns;
-        let watched = self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER);
-        let (mut stuck, others): (Vec<_>, Vec<_>) = watched.partition(|(_, socket)| is_stuck(socket));
-        stuck.sort_unstable_by_key(|(cookie, socket)| (socket.due_ns, *cookie));
-        for (cookie, socket) in stuck {
-            found(Finding::Stuck { cookie, socket: *socket, seen_ns: socket.heard_ns });
+        let (mut stuck, mut others) = (Vec::new(), Vec::new());
+        for (cookie, socket) in self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER) {
+            if socket.due_ns <= socket.heard_ns {
+                stuck.push((socket.due_ns, cookie));
+            } else {
+                others.push((cookie, *socket));
+            }
         }
-        others.into_iter().map(|(cookie, socket)| (cookie, *socket)).collect()
+        stuck.sort_unstable();
+        for (_, cookie) in stuck {
+            if let Some(socket) = self.sockets.get(cookie).copied() {
+                found(Finding::Stuck { cookie, socket, seen_ns: socket.heard_ns });
+            }
+        }
+        others
     }
 
     /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is

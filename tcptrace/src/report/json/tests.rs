@@ -140,6 +140,52 @@ fn what_is_written_directly_is_its_serde_form() {
     }
 }
 
+#[test]
+fn milliseconds_written_directly_are_numbers_as_serde_writes_them() {
+    let mut numbers =
+        vec![-0.0, -1.5, f64::NAN, f64::INFINITY, f64::MAX, f64::MIN_POSITIVE, 1e15, 1e12, 1e-4, 0.1 + 0.2];
+    for us in [
+        0,
+        1,
+        9,
+        10,
+        99,
+        100,
+        120,
+        999,
+        1_000,
+        1_001,
+        1_010,
+        30_000_400,
+        u64::from(u32::MAX),
+        1 << 50,
+        u64::MAX,
+    ] {
+        numbers.extend([
+            us as f64 / 1_000.0,
+            (us as f64 / 1_000.0).next_up(),
+            (us as f64 / 1_000.0).next_down(),
+        ]);
+    }
+    for ms in numbers {
+        let (mut written, mut expected) = (Vec::new(), Vec::new());
+        milliseconds(&ms, &mut written);
+        value(&ms, &mut expected);
+        assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&expected), "{ms:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_milliseconds_are_a_number_as_serde_writes_it(ns in any::<u64>(), shift in 0..64_u32) {
+        let ms = crate::report::record::milliseconds(ns >> shift);
+        let (mut written, mut expected) = (Vec::new(), Vec::new());
+        milliseconds(&ms, &mut written);
+        value(&ms, &mut expected);
+        prop_assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&expected), "{:?}", ms);
+    }
+}
+
 /// A record with this text in it, as a line.
 fn line(text: &str) -> Vec<u8> {
     let at = Instant { wall_ns: 0, mono_ns: Duration::from_secs(1).as_nanos() as u64 };
