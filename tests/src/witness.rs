@@ -55,7 +55,8 @@ pub fn all() -> Vec<Seen> {
             _ => lines.push(line.to_owned()),
         }
     }
-    lines.iter().map(|line| parse(line)).collect()
+    // One that is being closed is shown without its port: it is none any more.
+    lines.iter().filter(|line| !line.starts_with("UNCONN")).map(|line| parse(line)).collect()
 }
 
 /// The one with these ends, if it is there.
