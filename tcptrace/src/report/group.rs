@@ -62,7 +62,7 @@ pub(super) trait Groupable {
     fn side(&self) -> Side;
 }
 
-impl Groupable for Stuck {
+impl Groupable for Box<Stuck> {
     /// Process, cause, state, namespace.
     type Key = (Option<u32>, &'static str, u8, Option<u32>);
 

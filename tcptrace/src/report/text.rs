@@ -59,7 +59,8 @@ pub struct Text {
 struct Waiting {
     /// When the first of them happened, `CLOCK_MONOTONIC` nanoseconds.
     since_ns: Option<u64>,
-    stuck: Vec<(Instant, Stuck)>,
+    /// As they came: thousands of them are not small.
+    stuck: Vec<(Instant, Box<Stuck>)>,
     cleared: Vec<(Instant, Cleared)>,
     processes: Vec<(Instant, ProcessRecord)>,
 }
@@ -69,7 +70,7 @@ impl Waiting {
     fn add(&mut self, Record { at, event }: Record) {
         self.since_ns.get_or_insert(at.mono_ns);
         match event {
-            Event::Stuck(stuck) => self.stuck.push((at, *stuck)),
+            Event::Stuck(stuck) => self.stuck.push((at, stuck)),
             Event::Cleared(cleared) => self.cleared.push((at, cleared)),
             Event::Process(process) => self.processes.push((at, process)),
             _ => {}

@@ -33,9 +33,10 @@ impl Text {
     }
 
     /// Stuck sockets as one line, with the age of the oldest.
-    pub(super) fn many_stuck(&mut self, line: &mut String, group: &Group<Stuck>) {
-        let by_age = |(_, a): &&(Instant, Stuck), (_, b): &&(Instant, Stuck)| a.age_ms.total_cmp(&b.age_ms);
-        let of = |one: Option<&(Instant, Stuck)>| {
+    pub(super) fn many_stuck(&mut self, line: &mut String, group: &Group<Box<Stuck>>) {
+        let by_age =
+            |(_, a): &&(Instant, Box<Stuck>), (_, b): &&(Instant, Box<Stuck>)| a.age_ms.total_cmp(&b.age_ms);
+        let of = |one: Option<&(Instant, Box<Stuck>)>| {
             one.map_or_else(String::new, |(_, one)| age(one.age_ms, None, one.exact))
         };
         let (oldest, youngest) = (of(group.1.iter().max_by(by_age)), of(group.1.iter().min_by(by_age)));
