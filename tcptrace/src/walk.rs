@@ -37,19 +37,20 @@ impl Walk {
 
     /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of it.
     pub fn misses_a_holder(&self, states: u32) -> bool {
-        let held: FxHashSet<u64> = self.holders.iter().map(|holder| holder.cookie).collect();
         let has_file = |row: &&SocketRow| {
             row.inode != 0 && row.state != state::LISTEN && states & state::bit(row.state) != 0
         };
-        self.sockets.iter().filter(has_file).any(|row| !held.contains(&row.cookie))
+        let is_held =
+            |row: &SocketRow| self.holders.binary_search_by_key(&row.cookie, |holder| holder.cookie).is_ok();
+        self.sockets.iter().filter(has_file).any(|row| !is_held(row))
     }
+}
 
-    /// Adds the descriptors that hold sockets.
-    pub fn add_holders(&mut self, holders: impl IntoIterator<Item = Holder>) {
-        self.holders.extend(holders);
-        self.holders.sort_unstable();
-        self.holders.dedup_by_key(|holder| (holder.cookie, holder.pid, holder.fd));
-    }
+/// Puts the descriptors that hold sockets into the order of [`Walk::holders`], each once.
+pub fn in_order(mut holders: Vec<Holder>) -> Vec<Holder> {
+    holders.sort_unstable();
+    holders.dedup_by_key(|holder| (holder.cookie, holder.pid, holder.fd));
+    holders
 }
 
 /// The states of sockets that tell more about those in `watched` (both masks): listeners, whose accept queue they may
@@ -108,9 +109,9 @@ mod tests {
     }
 
     fn misses(rows: &[SocketRow], held: &[u64]) -> bool {
-        let mut walk = Walk { sockets: rows.to_vec(), ..Walk::default() };
-        walk.add_holders(held.iter().map(|cookie| Holder { cookie: *cookie, pid: 42, fd: 5, process: None }));
-        walk.misses_a_holder(CLOSE_WAIT)
+        let holders = held.iter().map(|cookie| Holder { cookie: *cookie, pid: 42, fd: 5, process: None });
+        let holders = in_order(holders.collect());
+        Walk { sockets: rows.to_vec(), holders, ..Walk::default() }.misses_a_holder(CLOSE_WAIT)
     }
 
     #[test]
@@ -126,9 +127,7 @@ mod tests {
     #[test]
     fn a_descriptor_is_told_once() {
         let holder = |cookie, fd| Holder { cookie, pid: 42, fd, process: None };
-        let mut walk = Walk::default();
-        walk.add_holders([holder(2, 5), holder(1, 7)]);
-        walk.add_holders([holder(1, 7), holder(1, 6)]);
-        assert_eq!(walk.holders, [holder(1, 6), holder(1, 7), holder(2, 5)]);
+        let holders = in_order(vec![holder(2, 5), holder(1, 7), holder(1, 7), holder(1, 6)]);
+        assert_eq!(holders, [holder(1, 6), holder(1, 7), holder(2, 5)]);
     }
 }

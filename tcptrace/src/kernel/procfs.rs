@@ -9,7 +9,7 @@ use super::{
     container::container,
     descriptors::{start_ticks, ticks},
 };
-use crate::walk::{Holder, Named, Walk};
+use crate::walk::{Holder, Named, Walk, in_order};
 
 /// What can be said of a process beyond its pid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(super) fn add_holders(walk: &mut Walk) {
             }
         }
     }
-    walk.add_holders(holders);
+    walk.holders = in_order(holders);
 }
 
 /// The number in `socket:[NUMBER]`.

@@ -17,7 +17,7 @@ use super::{namespaces, sock_diag};
 use crate::{
     clock,
     decode::{self, DecodeError},
-    walk::{Holder, Named, Walk},
+    walk::{Holder, Named, Walk, in_order},
 };
 
 /// A walk could not be made, or not to the end.
@@ -66,11 +66,11 @@ pub(super) fn walk(sockets: By<'_>, mut holders: Option<Holders<'_>>) -> Result<
         every_socket.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         held
     })?;
-    if let (Some(Held { holders: found, elsewhere }), Some(holders)) = (held, holders) {
-        walk.add_holders(found);
+    if let (Some(Held { holders: found, mut elsewhere }), Some(holders)) = (held, holders) {
+        walk.holders = found;
         // One that was accepted, or handed on, after those descriptors had been read and before the socket was.
         if walk.misses_a_holder(holders.states) {
-            walk.add_holders(every_holder(holders.iterator, own)?.holders);
+            Held { holders: walk.holders, elsewhere } = every_holder(holders.iterator, own)?;
         }
         for socket in elsewhere.into_values() {
             if !walk.namespaces.contains(&socket.row.netns) {
@@ -131,7 +131,7 @@ fn every_holder(holders: &mut Iter, own_namespace: Option<u32>) -> Result<Held, 
         Ok(())
     })?;
     // While the sockets are still being read.
-    held.holders.sort_unstable();
+    held.holders = in_order(held.holders);
     Ok(held)
 }
 

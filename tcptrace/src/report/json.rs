@@ -40,7 +40,8 @@ impl Json {
         out.push(b'\n');
     }
 
-    fn begin(&mut self, event: &str, at: Instant, out: &mut Vec<u8>) {
+    /// What all records about a socket begin with.
+    fn begin(&mut self, event: &str, at: Instant, socket: &SocketId, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"v\":");
         number(SCHEMA_VERSION, out);
         out.extend_from_slice(b",\"event\":\"");
@@ -49,13 +50,13 @@ impl Json {
         time(at, &mut self.happened, out);
         out.extend_from_slice(b"\",\"mono_ns\":");
         number(at.mono_ns, out);
+        id(socket, out);
     }
 
     fn transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how, stand_in, how } =
             record;
-        self.begin("transition", at, out);
-        id(socket, out);
+        self.begin("transition", at, socket, out);
         state(b",\"old_state\":\"", *old_state, out);
         state(b"\",\"new_state\":\"", *new_state, out);
         out.extend_from_slice(b"\",\"stand_in\":");
@@ -74,8 +75,7 @@ impl Json {
     fn stuck(&mut self, at: Instant, record: &Stuck, out: &mut Vec<u8>) {
         let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = record;
         let Stuck { recv_queue, send_queue, cause, owners, owner_how, origin, listener, peer, .. } = record;
-        self.begin("stuck", at, out);
-        id(socket, out);
+        self.begin("stuck", at, socket, out);
         state(b",\"state\":\"", *in_state, out);
         out.extend_from_slice(b"\",\"threshold_ms\":");
         milliseconds(threshold_ms, out);

@@ -14,13 +14,12 @@ pub(crate) fn greet(start: &Start, words: &str) {
 
 /// The record of the start, after the first walk.
 pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
-    let host = rustix::system::uname();
-    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     Start {
         version: env!("CARGO_PKG_VERSION"),
-        kernel: text(host.release()),
-        host: text(host.nodename()),
+        kernel: release(),
+        host,
         boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
         sockets: walk.sockets.len(),
         sources: kernel.sources().to_vec(),
@@ -32,7 +31,12 @@ pub(super) fn about(kernel: &Kernel) -> About {
     let sources = kernel.sources().iter();
     About {
         version: env!("CARGO_PKG_VERSION"),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: release(),
         features: sources.map(|source| (source.feature.name(), source.in_use())).collect(),
     }
+}
+
+/// The kernel's (uname(2)).
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
