@@ -82,3 +82,9 @@ pub fn tell_not_run(test: &str, needed: &str, why: &str) {
     let line = format!("@@NOTRUN {test} needs {needed}: {}\n", why.replace('\n', " "));
     std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
 }
+
+/// Tells that the tracer has told of lost transitions, which this test did not provoke: if it fails it is run again where
+/// kernels skip programs (`cargo xtask test --kernels`).
+pub(crate) fn tell_lost(test: &str) {
+    std::io::stderr().write_all(format!("@@LOST {test}\n").as_bytes()).expect("stderr is open");
+}

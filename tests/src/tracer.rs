@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    feature,
     process::{Process, patience, poll_until, tracer_program},
     puppet::Sock,
     record::{Record, Stream},
@@ -70,9 +71,11 @@ impl TracerCommand {
         let Self { mut command, json, reader, held } = self;
         let mut process = Process::spawn(&mut command);
         let (_, stdout, stderr) = process.pipes();
+        // libtest names threads after their tests.
+        let test = thread::current().name().filter(|_| !is_to_lose(&command)).map(str::to_owned);
         drop(command); // and with it our copy of its stdout
-        let shared =
-            Arc::new(Shared { state: Mutex::new(State { held, ..State::default() }), news: Condvar::new() });
+        let state = Mutex::new(State { held, ..State::default() });
+        let shared = Arc::new(Shared { state, news: Condvar::new(), test });
         let stdout: Option<Box<dyn Read + Send>> = match (reader, stdout) {
             (Some(reader), _) => Some(Box::new(reader)),
             (None, Some(stdout)) => Some(Box::new(stdout)),
@@ -122,6 +125,8 @@ pub struct Finished {
 struct Shared {
     state: Mutex<State>,
     news: Condvar,
+    /// The test to be told of losses, unless it provokes them.
+    test: Option<String>,
 }
 
 #[derive(Debug)]
@@ -364,6 +369,18 @@ fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'stati
     });
 }
 
+/// Whether a test makes the tracer lose transitions.
+fn is_to_lose(command: &Command) -> bool {
+    command.get_args().any(|argument| argument == "--ring-size")
+}
+
+/// Whether a line says, as text or as JSON, that the kernel kept transitions from the tracer.
+fn tells_loss(line: &[u8]) -> bool {
+    let line = String::from_utf8_lossy(line);
+    line.contains(r#""event":"lost""#) && line.contains(r#""reason":"ring_full""#)
+        || line.contains(": the kernel could not hand them over (")
+}
+
 fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {
     let mut stdout = BufReader::new(stdout);
     let mut stream = Stream::default();
@@ -376,6 +393,9 @@ fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {
         }
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         let mut state = shared.state();
+        if let Some(test) = shared.test.as_ref().filter(|_| tells_loss(&line)) {
+            feature::tell_lost(test);
+        }
         if json {
             match stream.record(&line) {
                 Ok(record) if whole => state.records.push(record),

@@ -2,9 +2,10 @@
 //!
 //! libtest knows passed and failed alone. A kernel test that cannot run for lack of a kernel feature returns early,
 //! which libtest counts as passed, and says so in a line `@@NOTRUN TEST REASON` on stderr: here it counts as not run.
+//! `@@LOST TEST` says that the tracer told it of transitions that it never got.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, Read, Write},
     ops::AddAssign,
@@ -12,6 +13,9 @@ use std::{
 
 /// How the line begins with which a test says that it doesn't run, on stderr, past libtest's capture.
 pub(crate) const NOT_RUN: &str = "@@NOTRUN ";
+/// How it begins with which the tests' harness says that the tracer has told of lost transitions that the test did not make
+/// it lose.
+const LOST: &str = "@@LOST ";
 
 /// How many tests came out how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,10 @@ pub(crate) struct Results {
     pub(crate) tests: BTreeMap<String, Option<String>>,
     /// Whether there was a line with results at all.
     pub(crate) reported: bool,
+    /// Those that failed.
+    pub(crate) failed: BTreeSet<String>,
+    /// Those among them where the tracer had told of losses.
+    pub(crate) failed_by_loss: Vec<String>,
 }
 
 /// Reads a test program's output line by line.
@@ -67,6 +75,7 @@ pub(crate) struct Tally {
     /// By name, whether it failed.
     ran: BTreeMap<String, bool>,
     not_run: BTreeMap<String, String>,
+    lost: BTreeSet<String>,
 }
 
 impl Tally {
@@ -77,6 +86,8 @@ impl Tally {
             let (name, reason) =
                 not_run.trim().split_once(' ').unwrap_or((not_run.trim(), "no reason given"));
             self.not_run.insert(name.to_owned(), reason.to_owned());
+        } else if let Some((_, name)) = line.split_once(LOST) {
+            self.lost.insert(name.trim().to_owned());
         } else if let Some(totals) = result_line(line) {
             self.totals += totals;
             self.reported = true;
@@ -92,9 +103,12 @@ impl Tally {
         let not_run = u64::try_from(self.not_run.len()).unwrap_or(u64::MAX);
         self.totals.not_run = not_run;
         self.totals.passed = self.totals.passed.saturating_sub(not_run);
+        let failed = self.ran.iter().filter(|(_, failed)| **failed).map(|(name, _)| name.clone());
+        let failed: BTreeSet<_> = failed.collect();
+        let failed_by_loss = self.lost.intersection(&failed).cloned().collect();
         let mut tests: BTreeMap<_, _> = self.ran.into_keys().map(|name| (name, None)).collect();
         tests.extend(self.not_run.into_iter().map(|(name, reason)| (name, Some(reason))));
-        Results { totals: self.totals, tests, reported: self.reported }
+        Results { totals: self.totals, tests, reported: self.reported, failed, failed_by_loss }
     }
 }
 
@@ -216,6 +230,13 @@ mod tests {
             results(&format!("@@NOTRUN a needs b\n@@NOTRUN a needs b\ntest a ... FAILED\n{FAILED}"));
         assert_eq!(results.totals, totals(10, 2, 0, 0));
         assert_eq!(results.tests, BTreeMap::from([("a".to_owned(), None)]));
+    }
+
+    #[test]
+    fn tests_that_failed_after_a_loss_are_told() {
+        let output =
+            format!("@@LOST a\ntest b ... @@LOST b\nok\ntest a ... FAILED\ntest c ... FAILED\n{FAILED}");
+        assert_eq!(results(&output).failed_by_loss, ["a"]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) enum Frame {
     Features(String),
     /// A test program is started.
     Run(String),
+    /// Some of its tests are run again: the transitions they were to see were lost, which the tracer told.
+    Again(String),
     /// A line of its stdout.
     Out(String),
     /// A line of its stderr.
@@ -30,6 +32,7 @@ impl fmt::Display for Frame {
             Self::Kernel(release, version) => write!(formatter, "kernel {release} {version}"),
             Self::Features(json) => write!(formatter, "features {json}"),
             Self::Run(name) => write!(formatter, "run {name}"),
+            Self::Again(name) => write!(formatter, "again {name}"),
             Self::Out(line) => write!(formatter, "1 {line}"),
             Self::Err(line) => write!(formatter, "2 {line}"),
             Self::Exit(status) => write!(formatter, "exit {status}"),
@@ -54,6 +57,7 @@ impl Frame {
             }
             "features" => Self::Features(text),
             "run" => Self::Run(text),
+            "again" => Self::Again(text),
             "1" => Self::Out(text),
             "2" => Self::Err(text),
             "exit" => Self::Exit(text),
@@ -73,6 +77,7 @@ mod tests {
             Frame::Kernel("6.1.0-56".into(), "#1 SMP Debian 6.1.192-2".into()),
             Frame::Features(r#"{"iter/tcp":{"in_use":true}}"#.into()),
             Frame::Run("stuck".into()),
+            Frame::Again("stuck".into()),
             Frame::Out("end".into()),
             Frame::Out(String::new()),
             Frame::Err("2 x".into()),

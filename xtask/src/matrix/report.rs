@@ -34,6 +34,35 @@ pub(crate) struct Program {
     pub(crate) results: Results,
     /// What it printed, on stdout and stderr.
     pub(crate) output: String,
+    /// Those of its tests that failed after a loss, and passed when they were run again.
+    pub(crate) again: Vec<String>,
+    /// Whether this is such a run.
+    is_again: bool,
+}
+
+impl Program {
+    /// Takes what came of those of its tests that were run again.
+    fn replace_by(&mut self, again: Self) {
+        let Results { tests, failed, failed_by_loss, reported, .. } = again.results;
+        self.output += &again.output;
+        if !reported {
+            return;
+        }
+        for test in std::mem::replace(&mut self.results.failed_by_loss, failed_by_loss) {
+            let Some(not_run) = tests.get(&test).filter(|_| !failed.contains(&test)) else { continue };
+            self.results.totals.failed = self.results.totals.failed.saturating_sub(1);
+            match not_run {
+                Some(reason) => {
+                    self.results.totals.not_run += 1;
+                    self.results.tests.insert(test, Some(reason.clone()));
+                }
+                None => {
+                    self.results.totals.passed += 1;
+                    self.again.push(test);
+                }
+            }
+        }
+    }
 }
 
 impl Report {
@@ -50,6 +79,9 @@ impl Report {
                 (Frame::Features(json), _) => report.features = features::parse(&json),
                 (Frame::Run(name), _) => {
                     running = Some((Program { name, ..Program::default() }, Tally::default()))
+                }
+                (Frame::Again(name), _) => {
+                    running = Some((Program { name, is_again: true, ..Program::default() }, Tally::default()))
                 }
                 (Frame::Out(line) | Frame::Err(line), Some((program, tally))) => {
                     tally.line(&line);
@@ -89,6 +121,13 @@ impl Report {
             return;
         };
         program.results = tally.finish();
+        if program.is_again {
+            // It is the one before that has failed where this one does not end well.
+            if let Some(first) = self.programs.last_mut() {
+                first.replace_by(program);
+            }
+            return;
+        }
         let results = &program.results;
         if !results.reported {
             self.troubles.push(format!("{} ended ({status}) without a line of results", program.name));
@@ -136,6 +175,10 @@ impl fmt::Display for Report {
             write!(formatter, "\n        TROUBLE: {trouble}")?;
         }
         for program in &self.programs {
+            for test in &program.again {
+                let why = "passed when run again; transitions were lost, and told, before";
+                write!(formatter, "\n        {}: {test}: {why}", program.name)?;
+            }
             for (test, reason) in &program.results.tests {
                 if let Some(reason) = reason {
                     write!(formatter, "\n        not run: {}: {test}: {reason}", program.name)?;
@@ -192,6 +235,27 @@ mod tests {
         );
         let report = report(&told, &End::Off);
         assert_eq!(report.totals(), Totals { passed: 1, failed: 1, ..Totals::default() });
+    }
+
+    #[test]
+    fn a_test_that_failed_after_a_loss_may_pass_when_it_is_run_again() {
+        let first = "1 test one ... FAILED\n2 @@LOST one\n1 test two ... FAILED\n2 @@LOST two\n\
+                     1 test three ... FAILED\n1 test result: FAILED. 1 passed; 3 failed; 0 ignored\nexit 101\n";
+        let again = "again stuck\n1 test one ... ok\n1 test two ... FAILED\n2 @@LOST two\n\
+                     1 test result: FAILED. 1 passed; 1 failed; 0 ignored\nexit 101\n";
+        let third = "again stuck\n2 @@NOTRUN two needs all\n1 test two ... ok\n\
+                     1 test result: ok. 1 passed; 0 failed; 0 ignored\nexit 0\n";
+        let told = |rest: &str| format!("{BOOTED}run stuck\n{first}{rest}end\n");
+        let totals = |rest: &str| report(&told(rest), &End::Off).totals();
+        assert_eq!(totals(""), Totals { passed: 1, failed: 3, ..Totals::default() });
+        assert_eq!(totals(again), Totals { passed: 2, failed: 2, ..Totals::default() });
+        let all = format!("{again}{third}");
+        assert_eq!(totals(&all), Totals { passed: 2, failed: 1, not_run: 1, ..Totals::default() });
+        let lines = report(&told(&all), &End::Off).to_string();
+        assert!(lines.contains("stuck: one: passed when run again"), "{lines}");
+        // It died instead of ending.
+        let died = "again stuck\n1 test one ... ok\nexit signal 9\n";
+        assert_eq!(totals(died).failed, 3);
     }
 
     #[test]
