@@ -30,6 +30,6 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   pid: 'BIGINT', comm: 'VARCHAR', stuck: 'BIGINT', oldest_ms: 'DOUBLE', growth_per_min: 'DOUBLE', fds_open: 'BIGINT',
   fds_limit: 'BIGINT', fds_full_in_s: 'DOUBLE',
   -- lost, resync, summary
-  lost: 'BIGINT', lost_total: 'BIGINT', reason: 'VARCHAR', repaired: 'BIGINT', transitions: 'BIGINT', dropped: 'BIGINT',
-  filtered: 'BIGINT', cleared: 'BIGINT', lives: 'BIGINT', resyncs: 'BIGINT'
+  lost: 'BIGINT', lost_total: 'BIGINT', reason: 'VARCHAR', repaired: 'BIGINT', found: 'BIGINT',
+  transitions: 'BIGINT', dropped: 'BIGINT', filtered: 'BIGINT', cleared: 'BIGINT', lives: 'BIGINT', resyncs: 'BIGINT'
 });

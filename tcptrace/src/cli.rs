@@ -119,6 +119,8 @@ pub struct Plan {
     pub views: Views,
     /// What the tracker is to look for.
     pub policy: Policy,
+    /// The states of which a recording of transitions is to have the sockets that no transition tells of, as a mask.
+    pub recorded: u32,
     /// The states in `policy.watched`, as they were named.
     pub states: Vec<State>,
     /// Whether to judge what is open right now, and end.
@@ -166,8 +168,8 @@ impl Cli {
     pub fn plan(self) -> Plan {
         let (stuck, lives) = (self.stuck.is_some(), self.lives);
         let views = Views { transitions: self.transitions || !(stuck || lives), stuck, lives };
-        let watched =
-            if views.stuck { self.state.iter().fold(0, |mask, state| mask | state.bit()) } else { 0 };
+        let named = self.state.iter().fold(0, |mask, state| mask | state.bit());
+        let watched = if views.stuck { named } else { 0 };
         let policy = Policy {
             followed: if views.transitions || views.lives { state::ALL } else { watched },
             watched,
@@ -178,6 +180,7 @@ impl Cli {
         Plan {
             views,
             policy,
+            recorded: if views.transitions && self.json { named } else { 0 },
             states: self.state,
             once: self.once,
             replay: self.replay,

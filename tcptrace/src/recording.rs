@@ -48,6 +48,8 @@ pub enum Said {
     Transition(Transition),
     /// A socket was found stuck.
     Stuck(Box<Stuck>),
+    /// How a look at all sockets found one.
+    Found(Box<Stuck>),
     /// A stuck socket left its state.
     Cleared(Cleared),
     /// A connection's life was over.
@@ -144,6 +146,7 @@ fn parse(bytes: Vec<u8>) -> Result<Line, What> {
         "start" => Said::Start(serde_json::from_slice(&bytes)?),
         "transition" => Said::Transition(serde_json::from_slice(&bytes)?),
         "stuck" => Said::Stuck(serde_json::from_slice(&bytes)?),
+        "found" => Said::Found(serde_json::from_slice(&bytes)?),
         "cleared" => Said::Cleared(serde_json::from_slice(&bytes)?),
         "life" => Said::Life(serde_json::from_slice(&bytes)?),
         "lost" => Said::Lost(serde_json::from_slice(&bytes)?),

@@ -7,7 +7,7 @@
 use std::io::BufRead;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, SocketRow, Task};
+use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, SocketRow, Task, state};
 
 use crate::{
     age::Since,
@@ -38,6 +38,7 @@ pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> 
         sink: Sink::new(plan, 0, format, output).without_a_host(),
         seen: FxHashMap::default(),
         names: FxHashMap::default(),
+        is_incomplete: false,
         began_ns: None,
         now_ns: 0,
     };
@@ -60,6 +61,8 @@ struct Replay {
     seen: FxHashMap<u64, Box<Stuck>>,
     /// The names of the processes that hold stuck sockets.
     names: FxHashMap<u32, report::Name>,
+    /// Whether records are missing that the recording tracer had: then no look at all sockets makes up for them.
+    is_incomplete: bool,
     /// When the first line happened, and the latest, `CLOCK_MONOTONIC` nanoseconds.
     began_ns: Option<u64>,
     now_ns: u64,
@@ -89,6 +92,12 @@ impl Replay {
                 self.transition(Record { at, event: Event::Transition(transition) })
             }
             Said::Stuck(stuck) => self.stuck(mono_ns, stuck),
+            Said::Found(found) => {
+                self.stuck(mono_ns, found.clone());
+                if self.sink.reporter.views().transitions {
+                    self.sink.offer_found(Record { at, event: Event::Found(found) });
+                }
+            }
             Said::Cleared(cleared) => {
                 let actor = cleared.by.as_ref().map(|owner| {
                     let (task, named) = task(owner);
@@ -108,6 +117,7 @@ impl Replay {
             }
             Said::Lost(lost) => {
                 self.tracker.doubt();
+                self.is_incomplete |= lost.reason == LostReason::ReaderSlow;
                 let record = match lost.reason {
                     LostReason::RingFull => self.sink.reporter.lost(lost.lost, at),
                     LostReason::ReaderSlow => self.sink.reporter.dropped(lost.lost, at),
@@ -115,7 +125,11 @@ impl Replay {
                 self.sink.record(record);
             }
             Said::Resync(resync) => {
-                let record = self.sink.reporter.resync(resync.sockets, resync.repaired, at);
+                // What was found to be otherwise has been told before.
+                if resync.found.is_some() && !self.is_incomplete {
+                    self.tracker.trust(mono_ns);
+                }
+                let record = self.sink.reporter.resync(resync, at);
                 self.sink.record(record);
             }
             Said::Other => {}
@@ -130,6 +144,7 @@ impl Replay {
             self.judge(self.now_ns);
             self.tell(self.sink.rollup.all());
             self.tracker = Tracker::new(self.policy);
+            self.is_incomplete = false;
             self.seen.clear();
             self.sink.rollup.begin(mono_ns);
         }
@@ -202,7 +217,11 @@ impl Replay {
         let mut found = Vec::new();
         self.tracker.row(&row, since, &mut |finding| found.push(finding));
         found.iter().for_each(|finding| self.cleared(finding, None));
-        self.seen.insert(row.cookie, stuck);
+        if row.state == state::CLOSE {
+            self.seen.remove(&row.cookie);
+        } else {
+            self.seen.insert(row.cookie, stuck);
+        }
     }
 
     /// Reports what has been stuck for long enough by then.

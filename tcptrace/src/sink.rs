@@ -19,7 +19,7 @@ use crate::{
         SocketId, Stuck, Summary, Text,
     },
     rollup::{Condition, ProcessId, Rollup},
-    tracker::{Actor, Finding, Socket},
+    tracker::{Actor, Finding, Found, Socket},
     walk::{Named, Walk},
 };
 
@@ -183,6 +183,22 @@ impl Sink {
             self.record(record);
         } else {
             self.reporter.filtered();
+        }
+    }
+
+    /// Hands over how a walk has found these sockets, where the filter admits them.
+    pub(crate) fn found(&mut self, found: &[Found], walk: &Walk) {
+        let cookies = found.iter().map(|found| found.cookie).collect();
+        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
+        for found in found {
+            self.offer_found(Reporter::found(found, &evidence, &self.wall));
+        }
+    }
+
+    /// Hands over the record of how a socket was found, if the filter admits it. It is of no view: nobody counts it.
+    pub(crate) fn offer_found(&mut self, mut record: Record) {
+        if self.is_admitted(&mut record) {
+            self.record(record);
         }
     }
 

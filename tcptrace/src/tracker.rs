@@ -15,6 +15,7 @@
 mod dense;
 mod due;
 mod finding;
+mod found;
 mod judge;
 mod lives;
 mod places;
@@ -24,6 +25,7 @@ use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tupl
 
 use crate::{age::Since, decode::Heard, walk::Walk};
 pub use finding::{Actor, Ending, Finding, Origin, is_opening, signs};
+pub use found::Found;
 use lives::Lives;
 pub use lives::{CloseReason, Life, Role};
 use sockets::Sockets;
@@ -255,24 +257,24 @@ impl Tracker {
     }
 
     /// Ends a walk of all the followed states: forgets the sockets that it should have seen and did not.
-    /// Returns how many those were.
-    pub fn walked(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> usize {
+    /// Returns those, as they were known.
+    pub fn walked(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
         if let Some(lives) = &mut self.lives {
             lives.forget_vanished();
         }
-        let vanished: Vec<u64> = self
+        let vanished: Vec<(u64, Socket)> = self
             .sockets
             .iter()
             .filter(|(_, socket)| {
                 socket.heard_ns < walk.started_ns
                     && (socket.netns == 0 || walk.namespaces.contains(&socket.netns))
             })
-            .map(|(cookie, _)| cookie)
+            .map(|(cookie, socket)| (cookie, *socket))
             .collect();
-        for cookie in &vanished {
+        for (cookie, _) in &vanished {
             self.vanish(*cookie, walk.started_ns, found);
         }
-        vanished.len()
+        vanished
     }
 
     /// Takes in that a socket left a state, where no transition tells it.

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod process;
 pub mod puppet;
 pub mod record;
+pub mod recording;
 pub mod scene;
 pub mod schema;
 pub mod scrape;

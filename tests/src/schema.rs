@@ -39,6 +39,7 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
         agree::owners(&record)?;
     }
     match event {
+        "found" => agree::found(&record)?,
         "cleared" => agree::ending(&record)?,
         "transition" => agree::transition(&record)?,
         "life" => agree::life(&record)?,

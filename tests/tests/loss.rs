@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::{
     Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, feature, monotonic_ns, patience,
     record::{Stream, with_gaps},
+    recording::Recording,
 };
 
 /// What `pairs` leaves behind where the client closes: (those that leak, those that were closed).
@@ -100,6 +101,68 @@ fn after_a_full_ring_everything_stuck_is_reported_and_nothing_else() {
         "no resync after the last loss"
     );
     assert_eq!(run.summary().int("resyncs"), run.count("resync"));
+}
+
+#[test]
+fn a_recording_of_transitions_that_were_lost_tells_all_the_same_who_is_stuck() {
+    let namespace = Namespace::new();
+    let netns = namespace.inode();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let leak = |puppet: &mut Puppet| {
+        let (client, server) = puppet.pairs(&listener, 1)[0];
+        puppet.close(&client);
+        puppet.read_to_the_end(&server);
+        server
+    };
+    let [before, gone_at_once] = [leak(&mut puppet), leak(&mut puppet)];
+    let recorder = Tracer::start(&["--ring-size", "4096"]);
+    let live = Tracer::start(&["--stuck", "300ms"]);
+    let [known, gone] = [leak(&mut puppet), leak(&mut puppet)];
+    for socket in [&before, &gone_at_once, &known, &gone] {
+        live.await_stuck(socket);
+    }
+    // Whoever reads the recording knows by this that those had been stuck before anything was lost.
+    let last = leak(&mut puppet);
+    live.await_stuck(&last);
+    recorder.await_record("what is known before the loss", |record| record.is_about("transition", &last));
+
+    recorder.signal(Signal::STOP);
+    let burst = burst(&mut puppet, &listener, 120);
+    puppet.close(&gone_at_once);
+    puppet.close(&gone);
+    recorder.signal(Signal::CONT);
+    for socket in &burst.leaking {
+        recorder.await_record(&format!("{socket:?} found"), |record| record.is_about("found", socket));
+        live.await_stuck(socket);
+    }
+    // As long after the repair as it takes for all that was found to be stuck.
+    let marker = leak(&mut puppet);
+    live.await_stuck(&marker);
+    let (recorded, live) = (recorder.stop(), live.stop());
+    assert!(recorded.summary().int("lost") > 0, "a ring of 4096 bytes cannot have held all this");
+
+    let recording = Recording::new("lost", &recorded.lines);
+    let replayed = recording.replay(&["--stuck", "300ms", "--json"]);
+    assert_eq!(replayed.status.code(), Some(0), "{}", replayed.stderr);
+    let stuck = |run: &[Record]| {
+        let ours = run.iter().filter(|record| record.is("stuck") && record.is_in(netns));
+        ours.map(|record| record.remote().port()).collect::<HashSet<_>>()
+    };
+    let (is, was) = (stuck(&replayed.records), stuck(&live.records));
+    assert!(is == was, "only live: {:?}; only replayed: {:?}", &was - &is, &is - &was);
+    let cleared: HashSet<_> =
+        replayed.of(netns).iter().filter(|record| record.is("cleared")).map(Record::cookie).collect();
+    let expected = [&gone_at_once, &gone].map(|socket| {
+        let is_it = |record: &&Record| record.is_about("stuck", socket);
+        replayed.records.iter().find(is_it).expect("compared").cookie()
+    });
+    assert_eq!(cleared, HashSet::from(expected));
+    for socket in &burst.leaking {
+        let is_it = |record: &&Record| record.is_about("stuck", socket);
+        let record = replayed.records.iter().find(is_it).expect("compared");
+        assert_eq!(record.holders(), [(socket.pid, socket.fd)], "{record:?}");
+    }
 }
 
 #[test]

@@ -1,40 +1,16 @@
 //! `--replay`: a recording gives what the live run would have given, to anybody.
 
-use std::{collections::HashMap, fs, io::Write as _, os::unix::process::CommandExt as _, path::PathBuf};
+use std::{collections::HashMap, fs, os::unix::process::CommandExt as _};
 
 use tests::{
     Record, Tracer, TracerCommand, feature, monotonic_ns,
     process::poll_until,
+    recording::Recording,
     scene::{Leak, Scene},
     tracer::Finished,
 };
 
 const THRESHOLD: &str = "300ms";
-
-/// A file that is removed with this.
-struct Recording(PathBuf);
-
-impl Recording {
-    fn new(name: &str, lines: &[String]) -> Self {
-        let path = std::env::temp_dir().join(format!("tcptrace-replay-{}-{name}", std::process::id()));
-        let mut file = fs::File::create(&path).expect("a file");
-        for line in lines {
-            writeln!(file, "{line}").expect("room on the disk");
-        }
-        Self(path)
-    }
-
-    fn replay(&self, arguments: &[&str]) -> Finished {
-        let path = self.0.to_str().expect("UTF-8");
-        TracerCommand::exactly(&[&["--replay", path], arguments].concat()).run()
-    }
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        let _gone = fs::remove_file(&self.0);
-    }
-}
 
 fn wait_for_age(leak: &Leak) {
     let ns = leak.not_after_ns + 400_000_000;
@@ -123,11 +99,15 @@ fn transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it() {
     ) {
         return;
     }
-    let (recorded, live, leaks, _) = record(&[], 0);
+    const BEFORE: usize = 3;
+    let (recorded, live, leaks, _) = record(&[], BEFORE);
     let recording = Recording::new("transitions", &recorded.lines);
     let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
     assert_eq!((replayed.status.code(), replayed.stderr.as_str()), (Some(0), ""));
     assert_same(&leaks, &live, &replayed, &["exact"]);
+    // Of those from before the start the recording has all that could be seen.
+    let before = (leaks.0, leaks.1[..BEFORE].to_owned());
+    assert_same(&before, &live, &replayed, &["exact", "owners", "owner_how", "cause", "recv_queue", "peer"]);
     assert_eq!(replayed.lines[0], recorded.lines[0], "the start is what it was");
     let [was, is] = [&recorded, &replayed].map(|run| run.summary().int("transitions"));
     assert_eq!(was, is);
@@ -135,7 +115,9 @@ fn transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it() {
     // Replayed as it is, it is what it was.
     let again = recording.replay(&["--json"]);
     let of = |run: &Finished| {
-        run.lines.iter().filter(|line| line.contains(r#""event":"transition""#)).cloned().collect::<Vec<_>>()
+        let told = ["transition", "found"].map(|event| format!("\"event\":\"{event}\""));
+        let is_told = |line: &&String| told.iter().any(|event| line.contains(event));
+        run.lines.iter().filter(is_told).cloned().collect::<Vec<_>>()
     };
     assert_eq!(of(&again), of(&recorded));
     let longer = recording.replay(&["--stuck", "1h", "--json"]);
@@ -204,7 +186,7 @@ fn a_recording_is_text_too_and_filtered_and_read_by_anybody_from_stdin() {
     plain.args(command.command.get_args()).uid(65_534).gid(65_534);
     plain.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     command.command = plain;
-    command.command.stdin(fs::File::open(&recording.0).expect("it was just written"));
+    command.command.stdin(fs::File::open(recording.path()).expect("it was just written"));
     let filtered = command.run();
     fs::remove_file(program).expect("it is there");
     assert_eq!((filtered.status.code(), filtered.stderr.as_str()), (Some(0), ""));

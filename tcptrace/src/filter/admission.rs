@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::state;
 
 use super::Filter;
-use crate::report::{Event, Owner};
+use crate::report::{Event, Owner, OwnerHow};
 
 /// What the filter admits, also of what comes later about the same socket.
 #[derive(Debug)]
@@ -53,6 +53,22 @@ impl Admission {
                 let is_admitted = self.filter.admits(&stuck.socket, &stuck.owners);
                 if is_admitted {
                     self.stuck.insert(stuck.socket.cookie);
+                }
+                is_admitted
+            }
+            // What was left is told of those whose coming was.
+            Event::Found(found) => {
+                let cookie = found.socket.cookie;
+                let mut is_admitted = self.filter.admits_socket(&found.socket);
+                if self.filter.asks_for_processes() {
+                    let is_held = matches!(found.owner_how, OwnerHow::Fd | OwnerHow::Listener);
+                    if is_held || !self.by_process.contains_key(&cookie) {
+                        self.learn(cookie, &found.owners);
+                    }
+                    is_admitted &= self.by_process.get(&cookie) == Some(&true);
+                    if found.state.0 == state::CLOSE {
+                        self.by_process.remove(&cookie);
+                    }
                 }
                 is_admitted
             }

@@ -65,6 +65,67 @@ fn after_a_loss_nothing_is_stuck_that_is_not_heard_of_again() {
     assert_eq!(events(&text), ["lost", "summary"], "{text}");
 }
 
+/// The socket of [`STUCK`] as a look found it, at 2 s, in this state.
+fn found(state: &str, ms: u64) -> String {
+    let state = format!("\"state\":\"{state}\"");
+    STUCK
+        .replace("\"stuck\"", "\"found\"")
+        .replace("\"threshold_ms\":1000.0,", "")
+        .replace("\"state\":\"CLOSE_WAIT\"", &state)
+        .replace("\"mono_ns\":2000000000", &format!("\"mono_ns\":{ms}000000"))
+}
+
+const LOST: &str = r#"{"v":1,"event":"lost","time":"2026-11-22T15:45:33.204233918Z","mono_ns":2100000000,"lost":1,"lost_total":1,"reason":"ring_full"}"#;
+const RESYNC: &str = r#"{"v":1,"event":"resync","time":"2026-11-22T15:45:33.304233918Z","mono_ns":2200000000,"sockets":9,"repaired":1,"found":1}"#;
+
+#[test]
+fn what_was_found_at_the_start_is_judged_and_told_as_it_was_seen() {
+    let (text, ended) = replay((found("CLOSE_WAIT", 2_000) + "\n").as_bytes(), "--stuck 900ms");
+    assert_eq!(ended, Ok(()));
+    assert_eq!(events(&text), ["stuck", "process", "summary"], "{text}");
+    assert!(text.contains(r#""cause":"data_unread""#) && text.contains("java"), "{text}");
+    let (text, _) = replay((found("CLOSE_WAIT", 2_000) + "\n").as_bytes(), "--transitions");
+    assert_eq!(text.lines().next(), Some(&*found("CLOSE_WAIT", 2_000)), "as it was");
+}
+
+#[test]
+fn what_was_found_is_filtered_by_what_is_known_of_it() {
+    let gone = found("CLOSE", 3_000).replace("\"pid\":42", "\"pid\":0");
+    let gone = gone.replace("\"owner_how\":\"fd\"", "\"owner_how\":\"none\"");
+    let lines = [found("CLOSE_WAIT", 2_000), gone].join("\n");
+    let told = |arguments: &str| {
+        let (text, ended) = replay(lines.as_bytes(), &format!("--transitions {arguments}"));
+        assert_eq!(ended, Ok(()));
+        events(&text).len() - 1
+    };
+    for (arguments, expected) in
+        [("", 2), ("--pid 42", 2), ("--pid 43", 0), ("--port 80", 2), ("--port 81", 0), ("-6", 2), ("-4", 0)]
+    {
+        assert_eq!(told(arguments), expected, "{arguments}");
+    }
+}
+
+#[test]
+fn after_a_loss_that_was_made_up_for_everything_is_judged_again() {
+    let enters = transition(1_000_000_000, ("ESTABLISHED", "CLOSE_WAIT"), "\"peer\"");
+    let later = transition(5_000_000_000, ("CLOSE_WAIT", "CLOSE"), "\"reset\"");
+    let with = |resync: &str| {
+        let [seen, gone] = [("CLOSE_WAIT", 2_000), ("CLOSE", 2_150)].map(|(state, ms)| found(state, ms));
+        [&enters, &seen, LOST, &gone, resync, &later].map(String::from).join("\n")
+    };
+    // Of the two that were known one is gone.
+    let (text, ended) = replay(with(RESYNC).as_bytes(), "--stuck 3s");
+    assert_eq!(ended, Ok(()));
+    assert_eq!(events(&text), ["lost", "resync", "stuck", "cleared", "summary"], "{text}");
+    assert!(text.contains("\"cookie\":5"), "{text}");
+    // By an older version, that told nothing of it; or where the recording itself has gaps.
+    let (text, _) = replay(with(&RESYNC.replace(",\"found\":1", "")).as_bytes(), "--stuck 3s");
+    assert_eq!(events(&text), ["lost", "resync", "summary"], "{text}");
+    let gap = [LOST.replace("ring_full", "reader_slow"), RESYNC.to_owned()].join("\n");
+    let (text, _) = replay(with(&gap).as_bytes(), "--stuck 3s");
+    assert_eq!(events(&text), ["lost", "lost", "resync", "summary"], "{text}");
+}
+
 #[test]
 fn a_long_silence_is_no_flood_of_reminders() {
     let last = transition(u64::MAX - 1, ("CLOSE_WAIT", "CLOSE"), "\"reset\"");

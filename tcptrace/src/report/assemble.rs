@@ -13,7 +13,7 @@ use crate::{
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Ending, Finding, Socket, is_opening},
+    tracker::{Actor, Ending, Finding, Found, Socket, is_opening},
     walk::Holder,
 };
 use tcptrace_common::REPLACED;
@@ -67,8 +67,9 @@ impl Reporter {
                 })
             }
             Finding::Stuck { cookie, socket, seen_ns } => {
-                let stuck = || Box::new(self.stuck(*cookie, socket, *seen_ns, evidence, at));
-                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(stuck()) })
+                let threshold_ms = Some(milliseconds(self.threshold_ns));
+                let stuck = || Stuck { threshold_ms, ..state_of(*cookie, socket, *seen_ns, evidence, at) };
+                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck())) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
                 self.views.stuck.then(|| Record {
@@ -120,53 +121,6 @@ impl Reporter {
         self.totals.filtered += 1;
     }
 
-    fn stuck(
-        &self,
-        cookie: u64,
-        socket: &Socket,
-        seen_ns: u64,
-        evidence: &Evidence,
-        at: impl Fn(u64) -> Instant,
-    ) -> Stuck {
-        let row = evidence.row(cookie);
-        let listeners = evidence.listeners(cookie);
-        let (mut owners, mut owner_how) = charged(cookie, evidence);
-        let origin = origin(cookie, socket, evidence, &at);
-        if let (true, Some(origin)) = (owners.is_empty(), &origin) {
-            owners.push(Owner::once(origin.pid));
-            owner_how = OwnerHow::Origin;
-        }
-        let age_ms = |since_ns: u64| milliseconds(seen_ns.saturating_sub(since_ns));
-        Stuck {
-            socket: SocketId::new(cookie, socket.netns, &socket.tuple),
-            state: State(socket.state),
-            threshold_ms: milliseconds(self.threshold_ns),
-            age_ms: age_ms(socket.since.latest_ns()),
-            age_max_ms: socket.since.earliest_ns().map(age_ms),
-            exact: socket.since.exact_ns().is_some(),
-            since: at(socket.since.latest_ns()),
-            recv_queue: row.as_ref().map_or(0, cause::recv_queue),
-            send_queue: row.as_ref().map_or(0, cause::send_queue),
-            cause: row.as_ref().map_or(Cause::Unknown, Cause::of),
-            owner_how,
-            owners,
-            origin,
-            listener: listeners.first().map(|row| Listener {
-                cookie: row.cookie,
-                local_addr: SocketId::new(row.cookie, row.netns, &row.tuple).local_addr,
-                local_port: row.tuple.local_port,
-                backlog: row.unread,
-                backlog_limit: row.unsent,
-            }),
-            peer: evidence.peer(cookie).map(|row| Peer {
-                cookie: row.cookie,
-                netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
-                state: State(row.state),
-                owners: holders(row.cookie, evidence),
-            }),
-        }
-    }
-
     /// The record of transitions that the full ring has cost.
     pub fn lost(&mut self, lost: u64, at: Instant) -> Record {
         self.totals.lost += lost;
@@ -181,15 +135,70 @@ impl Reporter {
         Record { at, event: Event::Lost(Lost { lost: dropped, lost_total, reason: LostReason::ReaderSlow }) }
     }
 
+    /// The record of how a look at all sockets found this one.
+    pub fn found(found: &Found, evidence: &Evidence, wall: &WallClock) -> Record {
+        let Found { cookie, socket, seen_ns } = found;
+        let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
+        let state = state_of(*cookie, socket, *seen_ns, evidence, at);
+        Record { at: at(*seen_ns), event: Event::Found(Box::new(state)) }
+    }
+
     /// The record of a look at all sockets after a loss.
-    pub fn resync(&mut self, sockets: usize, repaired: usize, at: Instant) -> Record {
+    pub fn resync(&mut self, resync: Resync, at: Instant) -> Record {
         self.totals.resyncs += 1;
-        Record { at, event: Event::Resync(Resync { sockets, repaired }) }
+        Record { at, event: Event::Resync(resync) }
     }
 
     /// The totals of a run that began at `started_ns`, up to `at`.
     pub fn summary(&self, started_ns: u64, at: Instant) -> Summary {
         Summary { duration_ms: milliseconds(at.mono_ns.saturating_sub(started_ns)), ..self.totals.clone() }
+    }
+}
+
+/// All that is known of a socket in a state, seen then.
+fn state_of(
+    cookie: u64,
+    socket: &Socket,
+    seen_ns: u64,
+    evidence: &Evidence,
+    at: impl Fn(u64) -> Instant,
+) -> Stuck {
+    let row = evidence.row(cookie);
+    let listeners = evidence.listeners(cookie);
+    let (mut owners, mut owner_how) = charged(cookie, evidence);
+    let origin = origin(cookie, socket, evidence, &at);
+    if let (true, Some(origin)) = (owners.is_empty(), &origin) {
+        owners.push(Owner::once(origin.pid));
+        owner_how = OwnerHow::Origin;
+    }
+    let age_ms = |since_ns: u64| milliseconds(seen_ns.saturating_sub(since_ns));
+    Stuck {
+        socket: SocketId::new(cookie, socket.netns, &socket.tuple),
+        state: State(socket.state),
+        threshold_ms: None,
+        age_ms: age_ms(socket.since.latest_ns()),
+        age_max_ms: socket.since.earliest_ns().map(age_ms),
+        exact: socket.since.exact_ns().is_some(),
+        since: at(socket.since.latest_ns()),
+        recv_queue: row.as_ref().map_or(0, cause::recv_queue),
+        send_queue: row.as_ref().map_or(0, cause::send_queue),
+        cause: row.as_ref().map_or(Cause::Unknown, Cause::of),
+        owner_how,
+        owners,
+        origin,
+        listener: listeners.first().map(|row| Listener {
+            cookie: row.cookie,
+            local_addr: SocketId::new(row.cookie, row.netns, &row.tuple).local_addr,
+            local_port: row.tuple.local_port,
+            backlog: row.unread,
+            backlog_limit: row.unsent,
+        }),
+        peer: evidence.peer(cookie).map(|row| Peer {
+            cookie: row.cookie,
+            netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
+            state: State(row.state),
+            owners: holders(row.cookie, evidence),
+        }),
     }
 }
 

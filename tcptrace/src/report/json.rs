@@ -34,7 +34,7 @@ impl Json {
     pub fn take(&mut self, record: &Record, out: &mut Vec<u8>) {
         match &record.event {
             Event::Transition(transition) => self.transition(record.at, transition, out),
-            Event::Stuck(stuck) => self.stuck(record.at, stuck, out),
+            Event::Stuck(stuck) | Event::Found(stuck) => self.stuck(record, stuck, out),
             _ => value(record, out),
         }
         out.push(b'\n');
@@ -72,13 +72,16 @@ impl Json {
         out.push(b'}');
     }
 
-    fn stuck(&mut self, at: Instant, record: &Stuck, out: &mut Vec<u8>) {
-        let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = record;
-        let Stuck { recv_queue, send_queue, cause, owners, owner_how, origin, listener, peer, .. } = record;
-        self.begin("stuck", at, socket, out);
+    fn stuck(&mut self, record: &Record, stuck: &Stuck, out: &mut Vec<u8>) {
+        let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = stuck;
+        let Stuck { recv_queue, send_queue, cause, owners, owner_how, origin, listener, peer, .. } = stuck;
+        self.begin(record.event.name(), record.at, socket, out);
         state(b",\"state\":\"", *in_state, out);
-        out.extend_from_slice(b"\",\"threshold_ms\":");
-        milliseconds(threshold_ms, out);
+        out.push(b'"');
+        if let Some(threshold_ms) = threshold_ms {
+            out.extend_from_slice(b",\"threshold_ms\":");
+            milliseconds(threshold_ms, out);
+        }
         out.extend_from_slice(b",\"age_ms\":");
         milliseconds(age_ms, out);
         out.extend_from_slice(b",\"age_max_ms\":");

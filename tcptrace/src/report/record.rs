@@ -46,6 +46,8 @@ pub enum Event {
     Stuck(Box<Stuck>),
     /// A stuck socket has left its state.
     Cleared(Cleared),
+    /// How a look at all sockets found one of which no transition had told: [`Stuck`] without a threshold.
+    Found(Box<Stuck>),
     /// A connection's life is over.
     Life(Box<LifeRecord>),
     /// What stuck sockets come to in one process.
@@ -66,6 +68,7 @@ impl Event {
             Self::Transition(_) => "transition",
             Self::Stuck(_) => "stuck",
             Self::Cleared(_) => "cleared",
+            Self::Found(_) => "found",
             Self::Life(_) => "life",
             Self::Process(_) => "process",
             Self::Lost(_) => "lost",
@@ -81,7 +84,7 @@ impl Event {
 
     /// Whether it may be dropped when the reader is too slow. All others are bounded by the sockets there are.
     pub const fn may_be_dropped(&self) -> bool {
-        matches!(self, Self::Transition(_) | Self::Life(_))
+        matches!(self, Self::Transition(_) | Self::Life(_) | Self::Found(_))
     }
 }
 
@@ -359,7 +362,7 @@ pub struct Transition {
     pub how: Option<Ending>,
 }
 
-/// See the contract, `stuck`.
+/// See the contract, `stuck`; and what docs/events.md says of `found`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stuck {
     /// Which socket.
@@ -367,8 +370,9 @@ pub struct Stuck {
     pub socket: SocketId,
     /// The state it is stuck in.
     pub state: State,
-    /// The threshold, milliseconds.
-    pub threshold_ms: f64,
+    /// The threshold, milliseconds; of what is only found there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold_ms: Option<f64>,
     /// Time in that state, milliseconds: at least this.
     pub age_ms: f64,
     /// At most this; null where nothing proves a bound.
@@ -443,6 +447,8 @@ pub struct Resync {
     pub sockets: usize,
     /// How many were not known, or not in the state they were thought to be in.
     pub repaired: usize,
+    /// How many records of what was found came before this one; null where there is none of such records.
+    pub found: Option<u64>,
 }
 
 /// See the contract, `summary`.

@@ -290,9 +290,12 @@ fn every_record_says_what_it_is_and_when() {
     let at = Instant { wall_ns: 1_795_362_300_000_000_001, mono_ns: 7 };
     let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
     let summary = |reporter: &Reporter| Record { at, event: Event::Summary(reporter.summary(1, at)) };
-    for record in
-        [reporter.lost(3, at), reporter.resync(10, 2, at), reporter.dropped(4, at), summary(&reporter)]
-    {
+    for record in [
+        reporter.lost(3, at),
+        reporter.resync(Resync { sockets: 10, repaired: 2, found: None }, at),
+        reporter.dropped(4, at),
+        summary(&reporter),
+    ] {
         let value = parsed(&record);
         assert_eq!(value["v"], json!(1));
         assert_eq!(value["event"], json!(record.event.name()));

@@ -129,7 +129,8 @@ impl Text {
                 self.put(out, |text, line| text.notice(line, at, &resync_words(resync)));
             }
             Event::Stuck(_) | Event::Cleared(_) | Event::Process(_) => self.waiting.add(record),
-            Event::Start(_) | Event::Summary(_) => {}
+            // What is found is for recordings.
+            Event::Start(_) | Event::Found(_) | Event::Summary(_) => {}
         }
     }
 

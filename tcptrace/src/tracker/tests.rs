@@ -344,7 +344,8 @@ fn what_was_lost_is_repaired_by_the_next_walk() {
         walk(50_000, &[row(1, 50_001, LAST_ACK), row(2, 50_002, CLOSE_WAIT), row(4, 50_003, FIN_WAIT2)]);
     assert_eq!(driven.walk(&truth), 3);
     let found = &mut driven.found;
-    assert_eq!(driven.tracker.walked(&truth, &mut |finding| found.push(finding)), 1);
+    let gone = driven.tracker.walked(&truth, &mut |finding| found.push(finding));
+    assert_eq!(gone.iter().map(|(cookie, _)| *cookie).collect::<Vec<_>>(), [3]);
     assert_eq!(driven.cleared(), [(1, LAST_ACK, 49_001), (3, CLOSE, 49_000)]);
     assert_eq!(driven.tracker.len(), 3);
     // 2 came there after it was last heard of, and before it was seen: the bracket.
@@ -353,11 +354,62 @@ fn what_was_lost_is_repaired_by_the_next_walk() {
 }
 
 #[test]
+fn what_a_walk_brings_to_light_is_found() {
+    let states = state::bit(CLOSE_WAIT);
+    let mut driven = Driven::new(None);
+    for cookie in 1..=3 {
+        driven.transition(transition(cookie, 1_000, ESTABLISHED, CLOSE_WAIT));
+    }
+    driven.transition(transition(4, 1_000, SYN_SENT, ESTABLISHED));
+    let before = driven.tracker.states_among(states);
+    assert_eq!(before.len(), 3);
+    // 5 is heard of; 1 stays, 2 is found to have left, 3 is gone, 4 has come, 6 was not known and is no matter.
+    driven.transition(transition(5, 40_000, ESTABLISHED, CLOSE_WAIT));
+    let truth = walk(
+        50_000,
+        &[
+            row(1, 50_001, CLOSE_WAIT),
+            row(2, 50_002, LAST_ACK),
+            row(4, 50_003, CLOSE_WAIT),
+            row(5, 50_004, CLOSE_WAIT),
+            row(6, 50_005, ESTABLISHED),
+        ],
+    );
+    for row in &truth.sockets {
+        driven.tracker.row(row, Since::between(None, row.ktime_ns), &mut |_| {});
+    }
+    let gone = driven.tracker.walked(&truth, &mut |_| {});
+    let found = driven.tracker.found(states, &before, &gone, truth.started_ns);
+    let found: Vec<_> = found.iter().map(|found| (found.cookie, found.socket.state, found.seen_ns)).collect();
+    assert_eq!(found, [(3, CLOSE, 50_000), (2, LAST_ACK, 50_002), (4, CLOSE_WAIT, 50_003)]);
+}
+
+#[test]
+fn what_was_in_doubt_is_judged_again_when_it_is_trusted() {
+    let mut driven = Driven::new(Some(10_000));
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    let judge = |driven: &mut Driven, until| {
+        let Driven { tracker, found } = driven;
+        tracker.judge_until(until, &mut |finding| found.push(finding));
+    };
+    judge(&mut driven, 31_000);
+    driven.transition(transition(2, 20_000, ESTABLISHED, CLOSE_WAIT));
+    driven.tracker.doubt();
+    judge(&mut driven, 60_000);
+    assert_eq!(driven.stuck(), [1]);
+    driven.tracker.trust(60_000);
+    judge(&mut driven, 69_999);
+    assert_eq!(driven.stuck(), [1, 2]);
+    judge(&mut driven, 70_000);
+    assert_eq!(driven.stuck(), [1, 2, 1, 2], "reminded");
+}
+
+#[test]
 fn sockets_of_a_namespace_that_was_not_walked_are_kept() {
     let mut driven = Driven::new(None);
     driven.transition(Transition { netns: 99, ..transition(1, 1_000, SYN_SENT, ESTABLISHED) });
     let found = &mut driven.found;
-    assert_eq!(driven.tracker.walked(&walk(2_000, &[]), &mut |finding| found.push(finding)), 0);
+    assert_eq!(driven.tracker.walked(&walk(2_000, &[]), &mut |finding| found.push(finding)), []);
     assert_eq!(driven.tracker.len(), 1);
 }
 

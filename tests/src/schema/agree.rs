@@ -36,6 +36,18 @@ pub(super) fn ages(record: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
+/// What was found has bounds as what is stuck has, but no threshold; and what is gone is held by nobody.
+pub(super) fn found(record: &Map<String, Value>) -> Result<(), String> {
+    let number = |name: &str| record[name].as_f64();
+    if number("age_max_ms").is_some_and(|most| Some(most) < number("age_ms")) {
+        return Err("an age beyond its bound".to_owned());
+    }
+    if record["state"] == "CLOSE" && matches!(record["owner_how"].as_str(), Some("fd" | "listener")) {
+        return Err("somebody holds what is gone".to_owned());
+    }
+    owners(record)
+}
+
 /// Who is named must be known in the way that is told.
 pub(super) fn owners(record: &Map<String, Value>) -> Result<(), String> {
     let owners = record["owners"].as_array().map_or(&[][..], Vec::as_slice);

@@ -53,7 +53,7 @@ pub(super) const OF_A_SOCKET: Fields = &[
 pub(super) const OWNER_HOW: Kind = OneOf(&["fd", "listener", "origin", "close", "none"]);
 
 /// (event, whether it is about a socket, its own fields)
-pub(super) const EVENTS: [(&str, bool, Fields); 9] = [
+pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
     (
         "start",
         false,
@@ -85,6 +85,36 @@ pub(super) const EVENTS: [(&str, bool, Fields); 9] = [
         &[
             ("state", State),
             ("threshold_ms", Number),
+            ("age_ms", Number),
+            ("age_max_ms", NumberOrNull),
+            ("exact", Flag),
+            ("since", Time),
+            ("recv_queue", Integer),
+            ("send_queue", Integer),
+            (
+                "cause",
+                OneOf(&[
+                    "not_accepted",
+                    "data_unread",
+                    "eof_unread",
+                    "sending",
+                    "not_closed",
+                    "peer",
+                    "unknown",
+                ]),
+            ),
+            ("owners", Owners),
+            ("owner_how", OWNER_HOW),
+            ("origin", OriginOrNull),
+            ("listener", ListenerOrNull),
+            ("peer", PeerOrNull),
+        ],
+    ),
+    (
+        "found",
+        true,
+        &[
+            ("state", State),
             ("age_ms", Number),
             ("age_max_ms", NumberOrNull),
             ("exact", Flag),
@@ -171,7 +201,7 @@ pub(super) const EVENTS: [(&str, bool, Fields); 9] = [
         false,
         &[("lost", Integer), ("lost_total", Integer), ("reason", OneOf(&["ring_full", "reader_slow"]))],
     ),
-    ("resync", false, &[("sockets", Integer), ("repaired", Integer)]),
+    ("resync", false, &[("sockets", Integer), ("repaired", Integer), ("found", IntegerOrNull)]),
     (
         "summary",
         false,

@@ -62,7 +62,7 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
     Event::Stuck(Box::new(Stuck {
         socket,
         state: State(8),
-        threshold_ms: 30_000.0,
+        threshold_ms: Some(30_000.0),
         age_ms: 30_000.4,
         age_max_ms: (!is_waiting).then_some(1e9),
         exact: is_waiting,
@@ -76,6 +76,11 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
         peer: (!is_waiting).then_some(peer),
         owners,
     }))
+}
+
+fn found(stuck: Event) -> Event {
+    let Event::Stuck(stuck) = stuck else { unreachable!("made so") };
+    Event::Found(Box::new(Stuck { threshold_ms: None, ..*stuck }))
 }
 
 #[test]
@@ -128,6 +133,7 @@ fn what_is_written_directly_is_its_serde_form() {
             stuck(here, Vec::new(), wall_ns),
             stuck(elsewhere, vec![holder.clone()], wall_ns.saturating_sub(30_000_400_000)),
             stuck(here, vec![holder.clone(), owner.clone()], wall_ns.saturating_add(1)),
+            found(stuck(here, Vec::new(), wall_ns)),
         ] {
             let record = Record { at: Instant { wall_ns, mono_ns: 7 }, event };
             let mut line = Vec::new();

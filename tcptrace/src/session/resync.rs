@@ -1,0 +1,45 @@
+//! What a look at all sockets puts right: after a loss, and for a recording from the start.
+
+use rustc_hash::FxHashMap;
+
+use super::{Failure, Session};
+use crate::{
+    report::{Evidence, Resync},
+    tracker::Socket,
+    walk::Walk,
+};
+
+impl Session {
+    /// After a loss: looks at every socket and puts right what the lost transitions would have told.
+    pub(super) fn resync(&mut self) -> Result<(), Failure> {
+        self.resync_wanted = false;
+        let before = self.tracker.states_among(self.recorded);
+        let walk = self.walk(self.followed)?;
+        let mut repaired = self.take_in(&walk)?;
+        let Self { tracker, sink, .. } = self;
+        let gone = tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
+        repaired += gone.len();
+        let found = self.tell_found(&walk, &before, &gone);
+        let at = self.sink.at(walk.started_ns);
+        let resync = Resync { sockets: walk.sockets.len(), repaired, found };
+        let record = self.sink.reporter.resync(resync, at);
+        self.sink.record(record);
+        self.judge(&walk);
+        Ok(())
+    }
+
+    /// Tells what a walk has found and no transition has told, where that is to be recorded; and how much it was.
+    pub(super) fn tell_found(
+        &mut self,
+        walk: &Walk,
+        before: &FxHashMap<u64, u8>,
+        gone: &[(u64, Socket)],
+    ) -> Option<u64> {
+        if self.recorded == 0 {
+            return None;
+        }
+        let found = self.tracker.found(self.recorded, before, gone, walk.started_ns);
+        self.sink.found(&found, walk);
+        Some(found.len() as u64)
+    }
+}

@@ -1,0 +1,44 @@
+//! A recorded stream in a file.
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use crate::{TracerCommand, tracer::Finished};
+
+/// A file that is removed with this.
+#[derive(Debug)]
+pub struct Recording(PathBuf);
+
+impl Recording {
+    /// Of these lines.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    pub fn new(name: &str, lines: &[String]) -> Self {
+        let path = std::env::temp_dir().join(format!("tcptrace-replay-{}-{name}", std::process::id()));
+        let mut file = fs::File::create(&path).expect("a file");
+        for line in lines {
+            writeln!(file, "{line}").expect("room on the disk");
+        }
+        Self(path)
+    }
+
+    /// What a replay of it with these arguments comes to.
+    ///
+    /// # Panics
+    /// Its path is no UTF-8.
+    pub fn replay(&self, arguments: &[&str]) -> Finished {
+        let path = self.0.to_str().expect("UTF-8");
+        TracerCommand::exactly(&[&["--replay", path], arguments].concat()).run()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}
