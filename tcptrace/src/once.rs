@@ -7,7 +7,6 @@ use crate::{
     age::since_by_stamps,
     cli::Plan,
     clock,
-    diagnostics::say,
     kernel::Kernel,
     output::Output,
     report::{self, Event, Record},
@@ -44,10 +43,10 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     sink.judged(&findings, &walk);
     sink.roll_up(sink.rollup.all(), clock::monotonic_ns());
     let totals = sink.summary(started_ns);
-    if sink.is_text() {
+    let verdict = sink.is_text().then(|| {
         let others = sink.count_admitted(&others, &walk);
-        say(report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold()));
-    }
-    finish(sink)?;
+        report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold())
+    });
+    finish(sink, verdict)?;
     Ok(totals.stuck > 0)
 }

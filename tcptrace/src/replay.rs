@@ -280,10 +280,8 @@ impl Replay {
         self.tell(self.sink.rollup.all());
         let began_ns = self.began_ns.unwrap_or(self.now_ns);
         let totals = self.sink.summary_at(began_ns, self.now_ns);
-        if self.sink.is_text() {
-            say(report::farewell(&totals));
-        }
-        finish(self.sink)
+        let farewell = self.sink.is_text().then(|| report::farewell(&totals));
+        finish(self.sink, farewell)
     }
 }
 

@@ -319,10 +319,8 @@ impl Session {
         let Self { mut sink, .. } = self;
         sink.tell_dropped();
         let totals = sink.summary(started_ns);
-        if sink.is_text() {
-            say(report::farewell(&totals));
-        }
-        finish(sink)
+        let farewell = sink.is_text().then(|| report::farewell(&totals));
+        finish(sink, farewell)
     }
 }
 
@@ -334,10 +332,12 @@ async fn next(scrapes: &mut Option<Scrapes>) -> Scrape {
     }
 }
 
-/// Delivers what was made.
-pub(crate) fn finish(mut sink: Sink) -> Result<(), Failure> {
+/// Delivers what was made, and then says the last words, if any: on a terminal both are in one place.
+pub(crate) fn finish(mut sink: Sink, last_words: Option<String>) -> Result<(), Failure> {
     sink.flush_all();
-    match sink.output.finish() {
+    let delivered = sink.output.finish();
+    last_words.into_iter().for_each(say);
+    match delivered {
         (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
         (Some(Ended::Closed), _) | (None, 0) => Ok(()),
         (None, left) => {
