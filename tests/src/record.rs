@@ -27,7 +27,8 @@ impl Stream {
         if record.is("start") {
             self.tells_namespaces = record.get("sources")[feature::TP_BTF]["in_use"] == true;
         }
-        let of_the_event = record.is("transition") || record.is("life");
+        let is_gone = record.is("found") && record.0.get("state") == Some(&Value::from("CLOSE"));
+        let of_the_event = record.is("transition") || record.is("life") || is_gone;
         let may_lack_it = of_the_event && !self.tells_namespaces;
         match record.0.get("netns") {
             Some(Value::Null) if !may_lack_it => Err("field netns is null".to_owned()),
