@@ -1,9 +1,10 @@
 //! Whether the program at the plain event has seen every transition: without BTF no other takes over for it.
 //!
-//! The kernel skips it while any program at an event, or a bpf(2) that changes a map, is at work on this CPU, and counts
-//! that only from Linux 6.7 on (`trace_call_bpf`, `kernel/trace/bpf_trace.c`). A raw tracepoint's program is not skipped for
-//! that (`__bpf_trace_run`, likewise) and needs no BTF, but is told no more than a socket's address and its states. This one
-//! comes after the other on the same tracepoint and counts the same transitions; what the other has not counted is lost.
+//! The kernel skips it while any program at an event, or a bpf(2) that reads or changes a map, is at work on this CPU, and
+//! counts that only from Linux 6.7 on (`trace_call_bpf`, `kernel/trace/bpf_trace.c`). A raw tracepoint's program is not
+//! skipped for that (`__bpf_trace_run`, likewise) and needs no BTF, but is told no more than a socket's address and its
+//! states. This one comes after the other on the same tracepoint and counts the same transitions; what the other has not
+//! counted is lost. Where it finds that, it wakes user space: that may be the last transition for long.
 
 use core::ffi::c_void;
 
@@ -46,7 +47,9 @@ pub(crate) fn happened(sk: *const c_void, old_state: u8, new_state: u8) {
     // comes within these two or three instructions: BPF has no better addition in Rust.
     unsafe { *happened += 1 + u64::from(with_it) };
     let (Some(seen), Some(before)) = (TALLY.get(SEEN), TALLY.get_ptr_mut(SEEN_BEFORE)) else { return };
-    // SAFETY: this CPU's own. What interrupts in between can only mislead about when to look, not about the counts.
+    // As many runs of this one find nothing new here as the other one was skipped for, or more where another transition's
+    // came in between, or its task went to another CPU. It is only about when to look; the counts tell how many.
+    // SAFETY: this CPU's own.
     let before = unsafe { &mut *before };
     if *seen == *before {
         wake_reader();

@@ -1,9 +1,9 @@
-//! How many transitions the plain event's program was kept from, by counting those that happen: the way without BTF, where
+//! How many transitions the plain event's program was kept from, by counting those that happen: the way without BTF, since
 //! kernels before Linux 6.7 do not tell. The other end is `tcptrace-ebpf/src/tally.rs`.
 //!
 //! The two counters are read one after the other while they change. A transition is counted as seen before it is counted
-//! as having happened, so what has happened is read first: then a difference is never too large, and the largest one so
-//! far is what has been skipped for sure. It is too small only while transitions are under way, which come to be read.
+//! as having happened, so what has happened is read first: then the difference is never too large, and the largest one so
+//! far has been skipped for sure. It is too small only while transitions are under way; their records have it read again.
 
 use std::fs::File;
 
@@ -22,8 +22,8 @@ use super::{
 /// The counters, and what they were at the beginning.
 pub(super) struct Tally {
     counters: PerCpuArray<MapData, u64>,
-    /// Where the kernel tells what it kept the counting program from, since it must not interrupt itself (from Linux 6.2
-    /// on): that happened too. Where not all states are watched it may be too much, by what would not have been counted.
+    /// Where the kernel tells what it kept the counting program from, which from Linux 6.2 on cannot interrupt itself: that
+    /// happened too. Where not all states are watched it may be too much, by what the program would not have counted.
     uncounted: Option<File>,
     /// By how much more had happened than was seen: less than nothing, since the counting program came last.
     base: i64,
