@@ -12,9 +12,10 @@ pub mod state;
 
 pub use config::{ABSENT, Config, EventLayout, KernelLayout};
 pub use records::{
-    ACCEPTED, ACTOR_KNOWN, CONNECTED, Closing, Counters, Descriptor, EXITING, FoundSocket, HolderRow,
-    IN_ACCEPT_QUEUE, LISTENED, ORIGIN_KNOWN, Origin, PROCESS_NAMED, REPLACED, STAND_IN, SocketRow,
-    TAKEN_OVER, Task, Transition, Tuple, UNCOUNTED, UNKNOWN_ORIGIN, WANTED_HELD, WANTED_SOCKETS, opening,
+    ACCEPTED, ACTOR_KNOWN, CONNECTED, Closing, Counters, Descriptor, EXITING, FoundSocket, HAPPENED,
+    HolderRow, IN_ACCEPT_QUEUE, LISTENED, ORIGIN_KNOWN, Origin, PROCESS_NAMED, REPLACED, SEEN, STAND_IN,
+    SocketRow, TAKEN_OVER, Task, Transition, Tuple, UNCOUNTED, UNKNOWN_ORIGIN, WANTED_HELD, WANTED_SOCKETS,
+    opening,
 };
 
 /// Address families as the kernel numbers them (`include/linux/socket.h`).

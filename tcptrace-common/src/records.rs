@@ -31,6 +31,12 @@ pub const WANTED_SOCKETS: u32 = 0;
 /// The same from the walk of the descriptors that hold them.
 pub const WANTED_HELD: u32 = 1;
 
+/// Transitions that the program at the plain event has seen: its place among the counters of the map `TALLY`.
+pub const SEEN: u32 = 0;
+
+/// The same of those that have happened. For each transition it is counted last.
+pub const HAPPENED: u32 = 1;
+
 /// In [`SocketRow::flags`]: no process has accepted the socket yet.
 pub const IN_ACCEPT_QUEUE: u8 = 1;
 

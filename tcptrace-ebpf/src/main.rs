@@ -1,7 +1,8 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first.
+//! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first, and
+//! `transition_tally` counts where it could not run the one without BTF.
 //! `accepted` runs at every accept(2) and notes who called it; `replaced` where a stand-in is about to take a socket's
 //! place. `tcp_sockets` and `socket_holders` run only when
 //! user space walks the kernel's sockets or file descriptors. Nothing here decides what is stuck, or formats
@@ -22,6 +23,7 @@ mod life;
 mod origin;
 mod ring;
 mod row;
+mod tally;
 mod task;
 mod transition;
 
@@ -29,8 +31,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     helpers::generated::bpf_sock_from_file,
-    macros::{btf_tracepoint, fentry, tracepoint},
-    programs::{BtfTracePointContext, FEntryContext, TracePointContext},
+    macros::{btf_tracepoint, fentry, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, RawTracePointContext, TracePointContext},
 };
 use tcptrace_common::{WANTED_HELD, WANTED_SOCKETS};
 
@@ -86,6 +88,14 @@ pub fn replaced(ctx: FEntryContext) -> i32 {
 pub fn transition_event(ctx: TracePointContext) -> i32 {
     // What cannot be read cannot be recorded; the kernel has no page of an event that it cannot read.
     let _unreadable = transition::record_event(&ctx);
+    0
+}
+
+/// Goes with it, and counts what it is kept from.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn transition_tally(ctx: RawTracePointContext) -> i32 {
+    let (old_state, new_state): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    tally::happened(ctx.arg(0), old_state as u8, new_state as u8);
     0
 }
 

@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::BPF_RB_FORCE_WAKEUP,
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
@@ -140,6 +141,15 @@ unsafe fn fill(
         }
         (*record).flags = flags;
         origin
+    }
+}
+
+/// Has user space look at the ring, and at the counters of what is not in it.
+#[inline(always)]
+pub(crate) fn wake_reader() {
+    // Who finds the ring full need not wake anybody.
+    if let Some(nothing) = TRANSITIONS.reserve::<u64>(0) {
+        nothing.discard(BPF_RB_FORCE_WAKEUP.into());
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     kernel::{self, config, layout, load},
     origin,
     ring::{Source, Step, write},
+    tally,
 };
 
 /// `include/uapi/linux/in.h`
@@ -126,6 +127,8 @@ pub(crate) fn record_event(ctx: &TracePointContext) -> Result<(), i32> {
         }
         return Ok(());
     }
+    // Before it is known to be TCP: who counts what happens does not know.
+    tally::seen();
     if protocol != IPPROTO_TCP {
         return Ok(());
     }
@@ -188,7 +191,7 @@ impl Source for Event {
 /// Whether somebody wants it. Nothing changes where a process closes a socket that is closing already
 /// (`tcp_close_state`, `net/ipv4/tcp.c`).
 #[inline(always)]
-fn is_watched(old_state: u8, new_state: u8) -> bool {
+pub(crate) fn is_watched(old_state: u8, new_state: u8) -> bool {
     let watched = config!(watched_states);
     let is_in = |state: u8| watched.wrapping_shr(state.into()) & 1 != 0;
     old_state != new_state && (is_in(old_state) || is_in(new_state))
@@ -241,7 +244,7 @@ fn hold_back(sk: *const c_void, entered_ns: u64) {
 
 /// When the socket at `sk` entered SYN_RECV, if that has been held back.
 #[inline(always)]
-fn held_back(sk: *const c_void) -> Option<u64> {
+pub(crate) fn held_back(sk: *const c_void) -> Option<u64> {
     let child = CHILD.get_ptr_mut(0)?;
     // SAFETY: this CPU's own slot.
     unsafe {

@@ -60,12 +60,23 @@ pub fn is_missing(feature: &str, test: &str) -> bool {
 /// each other too: so few at the most. More of them are the tracer's fault.
 const SKIPPED_AT_MOST: u64 = 4;
 
+/// Whether this run tells of so many transitions that it misses: of each, and without BTF, where they are counted one by
+/// one, of no more. A kernel may skip programs; a run that has lost more than that can be is not excused.
+pub fn are_told(missing: Option<usize>, start: &Record, summary: &Record) -> bool {
+    let Some(missing) = missing else { return false };
+    let (missing, lost) = (missing as u64, summary.int("lost"));
+    if is_plain(start) { missing == lost } else { missing <= skipped(start, summary) }
+}
+
+fn is_plain(start: &Record) -> bool {
+    start.get("sources")[TP_BTF]["in_use"] == false
+}
+
 /// How many transitions this run has told to be lost, as far as the kernel may skip programs; 0 where it has lost more than
 /// that can be.
-pub fn skipped(start: &Record, summary: &Record) -> u64 {
+fn skipped(start: &Record, summary: &Record) -> u64 {
     let lost = summary.int("lost");
-    let is_plain = start.get("sources")[TP_BTF]["in_use"] == false;
-    if is_plain || lost <= SKIPPED_AT_MOST { lost } else { 0 }
+    if is_plain(start) || lost <= SKIPPED_AT_MOST { lost } else { 0 }
 }
 
 /// Whether that happened in a run that was to see every transition; says that the test did not run then.

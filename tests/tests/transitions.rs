@@ -217,6 +217,13 @@ fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bo
         (came as u64 + records.iter().map(lost).sum::<u64>() >= expected as u64).then_some(())
     });
     let run = tracer.stop();
+    let missing = expected.checked_sub(run.of(netns).len());
+    assert!(
+        feature::are_told(missing, &run.records[0], run.summary()),
+        "{missing:?} missing; not whole: {:?}; {:?}",
+        with_gaps(&run.records, netns),
+        run.summary()
+    );
     if feature::has_skipped(&run, test) {
         return;
     }

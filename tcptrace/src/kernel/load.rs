@@ -1,16 +1,16 @@
-//! Loads the BPF object: with the running kernel's BTF, or as a plain tracepoint program where there is none.
+//! Loads the BPF object with the running kernel's BTF; where there is none, `plain.rs` does without.
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{
-        BtfTracePoint, FEntry, Iter, TracePoint, fentry::FEntryLink, tp_btf::BtfTracePointLink,
-        trace_point::TracePointLink,
+        BtfTracePoint, FEntry, Iter, fentry::FEntryLink, raw_trace_point::RawTracePointLink,
+        tp_btf::BtfTracePointLink, trace_point::TracePointLink,
     },
 };
 use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use super::{
-    Options, btf, event_format, layout, loader, lost,
+    Options, btf, layout, loader, lost, plain,
     refusal::{self, Refusal},
     sources::{Feature, NOT_NEEDED, NOT_SHOWN, Source, TURNED_OFF},
     targets,
@@ -23,11 +23,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc
 const TRANSITION: &str = "transition";
 const SKIPPED_TRANSITION: &str = "skipped_transition";
 const TWICE_SKIPPED: &str = "twice_skipped";
-const TRANSITION_EVENT: &str = "transition_event";
 const ACCEPTED: &str = "accepted";
 const REPLACED: &str = "replaced";
 /// The states that a socket leaves when a stand-in takes its place, as a mask.
 const REPLACED_IN: u32 = state::bit(state::FIN_WAIT2) | state::bit(state::CLOSING);
+/// The tracepoint.
+pub(super) const TRACEPOINT: &str = "inet_sock_set_state";
 pub(super) const TCP_SOCKETS: &str = "tcp_sockets";
 pub(super) const SOCKET_HOLDERS: &str = "socket_holders";
 
@@ -38,6 +39,8 @@ pub(super) struct Loaded {
     pub(super) sources: Vec<Source>,
     /// The names of the programs on the tracepoint.
     pub(super) tracing: Vec<&'static str>,
+    /// The name of the program that counts what they are kept from, if there is one.
+    pub(super) tally: Option<&'static str>,
     /// What may yet be put there.
     pub(super) guards: Option<Guards>,
     /// Whether it reads the kernel's structures. If not, there are no iterators either.
@@ -49,6 +52,7 @@ pub(super) struct Loaded {
 pub(super) enum Attached {
     Transition(BtfTracePointLink),
     Event(TracePointLink),
+    Tally(RawTracePointLink),
     Function(FEntryLink),
 }
 
@@ -85,7 +89,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Refusal> {
             decided => return decided,
         }
     };
-    as_event(options, why)
+    plain::load(options, why)
 }
 
 fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
@@ -168,61 +172,15 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         accept,
         time_wait,
     ];
-    Ok(Loaded { ebpf, attached, sources, tracing, guards, has_btf: true })
+    Ok(Loaded { ebpf, attached, sources, tracing, tally: None, guards, has_btf: true })
 }
 
 /// Whether these views show what becomes of a socket that a stand-in replaces.
-const fn shows_replaced(options: &Options) -> bool {
+pub(super) const fn shows_replaced(options: &Options) -> bool {
     options.watched_states & REPLACED_IN != 0
 }
 
-/// The way without BTF; `why` it is taken.
-fn as_event(options: &Options, why: String) -> Result<Loaded, Refusal> {
-    let sources = |event| {
-        vec![
-            Source::unused(Feature::TpBtf, event),
-            Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
-            Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
-            Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
-            Source::unused(Feature::Storage, "needs BTF"),
-            Source::unused(Feature::Accept, "needs BTF"),
-            Source::unused(Feature::TimeWait, if shows_replaced(options) { "needs BTF" } else { NOT_SHOWN }),
-        ]
-    };
-    if !options.transitions {
-        let config = config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
-        let ebpf = object(&mut loader::new(), options, config)?;
-        let (attached, sources) = (Vec::new(), sources(NOT_NEEDED.to_owned()));
-        return Ok(Loaded {
-            ebpf,
-            attached,
-            sources,
-            tracing: vec![TRANSITION_EVENT],
-            guards: None,
-            has_btf: false,
-        });
-    }
-    let no_event =
-        |said: &dyn std::fmt::Display| Refusal::NoEvent { why: why.clone(), said: said.to_string() };
-    let mut loader = loader::new();
-    let attach = || {
-        let event = event_format::read().map_err(|error| no_event(&error))?;
-        let mut ebpf = object(&mut loader, options, config(options, KernelLayout::UNKNOWN, event))?;
-        let program = program::<&mut TracePoint>(&mut ebpf, TRANSITION_EVENT)?;
-        let attached = program
-            .load()
-            .and_then(|()| program.attach("sock", "inet_sock_set_state"))
-            .and_then(|link| program.take_link(link))
-            .map_err(|error| Refusal::from_program(TRANSITION_EVENT, &error))?;
-        Ok((ebpf, vec![Attached::Event(attached)]))
-    };
-    let (ebpf, attached) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
-    let sources =
-        sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
-    Ok(Loaded { ebpf, attached, sources, tracing: vec![TRANSITION_EVENT], guards: None, has_btf: false })
-}
-
-const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
+pub(super) const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
     let watched_states = options.watched_states;
     Config { layout, event, watched_states, has_cookie: 0, has_storage: 0, has_task: 0, has_lives: 0 }
 }
@@ -297,7 +255,7 @@ fn fentry(ebpf: &mut Ebpf, (name, function): (&'static str, &str), btf: &Btf) ->
 
 fn tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Refusal> {
     program::<&mut BtfTracePoint>(ebpf, name)?
-        .load("inet_sock_set_state", btf)
+        .load(TRACEPOINT, btf)
         .map_err(|error| Refusal::from_program(name, &error))
 }
 
@@ -308,7 +266,11 @@ fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<BtfTracePointLink, Refu
 }
 
 /// Creates the maps.
-fn object(loader: &mut EbpfLoader<'static>, options: &Options, config: Config) -> Result<Ebpf, Refusal> {
+pub(super) fn object(
+    loader: &mut EbpfLoader<'static>,
+    options: &Options,
+    config: Config,
+) -> Result<Ebpf, Refusal> {
     // For as long as the process: a loader keeps what it was told, and there may be a second try.
     let config: &'static Config = Box::leak(Box::new(config));
     loader
@@ -325,7 +287,7 @@ fn iterator(ebpf: &mut Ebpf, name: &'static str, over: &str, btf: &Btf) -> Resul
     program::<&mut Iter>(ebpf, name)?.load(over, btf).map_err(|error| Refusal::from_program(name, &error))
 }
 
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, Refusal>
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, Refusal>
 where
     T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {

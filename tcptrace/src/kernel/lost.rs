@@ -4,7 +4,8 @@
 //! `kernel/trace/bpf_trace.c`). That happens where a packet interrupts it, or from Linux 7 on another task, and
 //! changes a socket's state too. A second program takes over what the first is kept from, and a third what the second
 //! is. Lost is what the first was kept from, less what was taken over: at most as much as the last one was kept from,
-//! for that is the smaller number where most of what the first was kept from concerns nobody.
+//! for that is the smaller number where most of what the first was kept from concerns nobody. Without BTF there is one
+//! program only, and another that counts (`tally.rs`).
 
 use std::{
     fs::File,
@@ -21,7 +22,7 @@ use aya::{
     programs::{Program, ProgramFd},
 };
 
-use super::{map, refusal::Refusal};
+use super::{map, refusal::Refusal, tally::Tally};
 
 /// How long the kernel gets from skipping the first program to running the next.
 const TAKEOVER: Duration = Duration::from_millis(1);
@@ -33,6 +34,8 @@ pub(super) struct Losses {
     /// Where the kernel tells what it kept each program from, in their order on the tracepoint.
     skips: Vec<File>,
     skipped: Skipped,
+    /// What counts the skips where the kernel is not asked.
+    tally: Option<Tally>,
     before: u64,
 }
 
@@ -61,16 +64,18 @@ impl Skipped {
 }
 
 impl Losses {
-    /// Those of the programs of these names: what is on the tracepoint, in that order.
+    /// Those of the programs of these names: what is on the tracepoint, in that order. `tally`: the name of the one behind
+    /// them that counts what they are kept from, if one does.
     ///
     /// # Errors
-    /// The BPF object has no such counters.
-    pub(super) fn of(ebpf: &mut Ebpf, programs: &[&str]) -> Result<Self, Refusal> {
+    /// The BPF object has no such counters, or they could not be read.
+    pub(super) fn of(ebpf: &mut Ebpf, programs: &[&str], tally: Option<&str>) -> Result<Self, Refusal> {
         Ok(Self {
             lost: map(ebpf, "LOST")?,
             taken_over: map(ebpf, "TAKEN_OVER")?,
             skips: programs.iter().filter_map(|program| fdinfo(ebpf.program(program)?)).collect(),
             skipped: Skipped::default(),
+            tally: tally.map(|program| Tally::new(ebpf, program)).transpose()?,
             before: 0,
         })
     }
@@ -104,7 +109,11 @@ impl Losses {
 
     fn total(&self, told_twice: u64) -> Result<u64, MapError> {
         let full = sum(&self.lost, 0)? + sum(&self.lost, 1)? + sum(&self.lost, 2)?;
-        Ok(full + self.skipped.total(self.kept(told_twice)?))
+        let skipped = match &self.tally {
+            Some(tally) => tally.skipped()?,
+            None => self.skipped.total(self.kept(told_twice)?),
+        };
+        Ok(full + skipped)
     }
 
     fn kept(&self, told_twice: u64) -> Result<Kept, MapError> {
@@ -126,7 +135,7 @@ impl Losses {
     }
 }
 
-fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, MapError> {
+pub(super) fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, MapError> {
     Ok(counters.get(&index, 0)?.iter().sum())
 }
 
@@ -135,12 +144,12 @@ pub(super) fn is_skipped(program: &Program) -> bool {
     fdinfo(program).as_ref().and_then(recursion_misses).is_some()
 }
 
-fn fdinfo(program: &Program) -> Option<File> {
+pub(super) fn fdinfo(program: &Program) -> Option<File> {
     let number = |fd: &ProgramFd| fd.as_fd().as_raw_fd();
     File::open(format!("/proc/self/fdinfo/{}", program.fd().ok().map(number)?)).ok()
 }
 
-fn recursion_misses(fdinfo: &File) -> Option<u64> {
+pub(super) fn recursion_misses(fdinfo: &File) -> Option<u64> {
     let mut text = [0; 1024];
     let length = fdinfo.read_at(&mut text, 0).ok()?;
     count(&text[..length])

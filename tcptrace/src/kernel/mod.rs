@@ -15,12 +15,14 @@ mod load;
 mod loader;
 mod lost;
 mod namespaces;
+mod plain;
 mod privilege;
 mod process_cache;
 mod procfs;
 mod refusal;
 mod sock_diag;
 mod sources;
+mod tally;
 mod targets;
 mod walk;
 
@@ -92,7 +94,8 @@ impl Kernel {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _where_it_matters_the_map_fails =
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-        let load::Loaded { mut ebpf, attached, mut sources, tracing, guards, has_btf } = load::load(options)?;
+        let load::Loaded { mut ebpf, attached, mut sources, tracing, tally, guards, has_btf } =
+            load::load(options)?;
         if let Err(error) = privilege::give_up(guards.is_some()) {
             say(format_args!("cannot give up what is no longer needed: {error}"));
         }
@@ -101,7 +104,7 @@ impl Kernel {
         Ok(Self {
             attached,
             guards,
-            losses: Losses::of(&mut ebpf, &tracing)?,
+            losses: Losses::of(&mut ebpf, &tracing, tally)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             row_states: map(&mut ebpf, "ROW_STATES")?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
