@@ -13,7 +13,7 @@ use crate::{
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Ending, Finding, Socket, is_opening},
+    tracker::{Actor, Ending, Finding, Origin, Socket, is_opening},
     walk::Holder,
 };
 use tcptrace_common::REPLACED;
@@ -66,8 +66,8 @@ impl Reporter {
                     }
                 })
             }
-            Finding::Stuck { cookie, socket, seen_ns } => {
-                let stuck = || Box::new(self.stuck(*cookie, socket, *seen_ns, evidence, at));
+            Finding::Stuck { cookie, socket, origin, seen_ns } => {
+                let stuck = || Box::new(self.stuck(*cookie, socket, origin.as_ref(), *seen_ns, evidence, at));
                 self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(stuck()) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
@@ -85,7 +85,7 @@ impl Reporter {
             }
             Finding::Life { cookie, tuple, netns, at_ns, life } => self.views.lives.then(|| {
                 let record = LifeRecord::new(SocketId::new(*cookie, *netns, tuple), *at_ns, life, at);
-                Record { at: at(*at_ns), event: Event::Life(Box::new(record)) }
+                Record { at: at(*at_ns), event: Event::Life(record) }
             }),
         }
     }
@@ -124,6 +124,7 @@ impl Reporter {
         &self,
         cookie: u64,
         socket: &Socket,
+        seen: Option<&Origin>,
         seen_ns: u64,
         evidence: &Evidence,
         at: impl Fn(u64) -> Instant,
@@ -131,7 +132,7 @@ impl Reporter {
         let row = evidence.row(cookie);
         let listeners = evidence.listeners(cookie);
         let (mut owners, mut owner_how) = charged(cookie, evidence);
-        let origin = origin(cookie, socket, evidence, &at);
+        let origin = origin(cookie, socket, seen, evidence, &at);
         if let (true, Some(origin)) = (owners.is_empty(), &origin) {
             owners.push(Owner::once(origin.pid));
             owner_how = OwnerHow::Origin;
@@ -216,6 +217,7 @@ pub(super) fn owner(actor: &Actor) -> Owner {
 fn origin(
     cookie: u64,
     socket: &Socket,
+    seen: Option<&Origin>,
     evidence: &Evidence,
     at: impl Fn(u64) -> Instant,
 ) -> Option<OriginRecord> {
@@ -228,7 +230,7 @@ fn origin(
             time: at(kept.ktime_ns),
         });
     }
-    socket.origin.map(|seen| OriginRecord {
+    seen.map(|seen| OriginRecord {
         pid: seen.actor.pid,
         tid: seen.actor.tid,
         comm: Name(seen.actor.thread_comm),
