@@ -112,7 +112,7 @@ impl Replay {
             }
             Said::Life(life) => {
                 if self.sink.reporter.views().lives {
-                    self.sink.offer(Record { at, event: Event::Life(life) });
+                    self.sink.offer(Record { at, event: Event::Life(*life) });
                 }
             }
             Said::Lost(lost) => {
@@ -200,7 +200,7 @@ impl Replay {
 
     /// A socket that was recorded as stuck: seen in that state, for that long.
     fn stuck(&mut self, mono_ns: u64, stuck: Box<Stuck>) {
-        let before = |ms: f64| mono_ns.saturating_sub(nanoseconds(ms));
+        let before = |ms: f64| mono_ns.saturating_sub(report::nanoseconds(ms));
         let since = if stuck.exact {
             Since::exact(before(stuck.age_ms))
         } else {
@@ -240,7 +240,7 @@ impl Replay {
 
     fn report_stuck(&mut self, found: &[Finding]) {
         for finding in found {
-            let Finding::Stuck { cookie, socket, seen_ns } = finding else { continue };
+            let Finding::Stuck { cookie, socket, seen_ns, .. } = finding else { continue };
             let Some(mut record) = self.sink.reporter.finding(finding, &Evidence::default(), &self.sink.wall)
             else {
                 continue;
@@ -320,11 +320,6 @@ fn task(owner: &Owner) -> (Task, u8) {
         None => ([0; COMM_LEN], 0, 0),
     };
     (Task { pid: owner.pid, tid, uid: owner.uid.unwrap_or(0), comm, thread_comm: comm }, named)
-}
-
-fn nanoseconds(ms: f64) -> u64 {
-    // To the microsecond, which is what was written; the cast stays within the type.
-    ((ms * 1_000.0).round() as u64).saturating_mul(1_000)
 }
 
 #[cfg(test)]

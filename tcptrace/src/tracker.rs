@@ -18,6 +18,7 @@ mod finding;
 mod found;
 mod judge;
 mod lives;
+mod origins;
 mod places;
 mod sockets;
 
@@ -27,7 +28,7 @@ use crate::{age::Since, decode::Heard, walk::Walk};
 pub use finding::{Actor, Ending, Finding, Origin, is_opening, signs};
 pub use found::Found;
 use lives::Lives;
-pub use lives::{CloseReason, Life, Role};
+pub use lives::{CloseReason, Life, Role, Spent};
 use sockets::Sockets;
 
 /// What to look for.
@@ -56,8 +57,6 @@ pub struct Socket {
     pub state: u8,
     /// Since when it is in that state.
     pub since: Since,
-    /// Who connected it, or made it listen.
-    pub origin: Option<Origin>,
     /// When something was last heard of it, `CLOCK_MONOTONIC` nanoseconds.
     heard_ns: u64,
     /// When it is to be judged next, likewise; [`NEVER`] where it is not.
@@ -130,7 +129,7 @@ impl Tracker {
     fn take(&mut self, transition: &Transition, closing: Option<&Closing>, found: &mut impl FnMut(Finding)) {
         let actor = Actor::of(transition);
         let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
-        let known = self.sockets.get(cookie).copied();
+        let (known, origin) = self.sockets.known(cookie).unzip();
         if is_told_twice(transition, known) {
             self.told_twice += 1;
             return;
@@ -140,7 +139,7 @@ impl Tracker {
         let origin = if is_opening(transition) {
             actor.map(|actor| Origin { actor, at_ns: ktime_ns })
         } else {
-            known.and_then(|socket| socket.origin)
+            origin.flatten()
         };
         let in_old_state_ns = known
             .filter(|socket| socket.state == old_state)
@@ -174,7 +173,7 @@ impl Tracker {
         }
         if let Some(lives) = self.lives.as_mut().filter(|_| ends)
             && let Some(life) =
-                lives.end(self.sockets.course(cookie), transition, known.as_ref(), closing, actor)
+                lives.end(self.sockets.course(cookie), transition, known.as_ref(), closing, actor, origin)
         {
             found(Finding::Life { cookie, tuple, netns, at_ns: ktime_ns, life });
         }
@@ -185,12 +184,14 @@ impl Tracker {
                 netns,
                 state: if ends { state::CLOSE } else { new_state },
                 since: Since::exact(ktime_ns),
-                origin,
                 heard_ns: ktime_ns,
                 due_ns: NEVER,
                 reported: false,
             },
         );
+        if is_opening(transition) {
+            self.sockets.set_origin(cookie, origin);
+        }
         if !ends {
             self.note(transition, known.as_ref(), actor);
         }
@@ -214,7 +215,6 @@ impl Tracker {
             netns,
             state,
             since,
-            origin: None,
             heard_ns: ktime_ns,
             due_ns: NEVER,
             reported: false,
@@ -228,7 +228,7 @@ impl Tracker {
             }
             return self.follows(state);
         };
-        let (tuple, origin) = (complete(row.tuple, Some(known.tuple)), known.origin);
+        let tuple = complete(row.tuple, Some(known.tuple));
         if ktime_ns < known.heard_ns {
             return false;
         }
@@ -252,7 +252,7 @@ impl Tracker {
         }
         // It came here at some time after it was last heard of.
         let since = since.narrowed_by(Since::between(Some(known.heard_ns), ktime_ns));
-        self.put(cookie, Socket { tuple, since, origin, ..seen });
+        self.put(cookie, Socket { tuple, since, ..seen });
         true
     }
 
@@ -292,7 +292,7 @@ impl Tracker {
 
     /// Forgets a socket that is no longer there, its closing never heard of.
     fn vanish(&mut self, cookie: u64, at_ns: u64, found: &mut impl FnMut(Finding)) {
-        let course = self.sockets.course(cookie);
+        let (course, origin) = (self.sockets.course(cookie), self.sockets.origin(cookie));
         if let Some(socket) = self.sockets.remove(cookie) {
             self.count_listeners(Some(&socket), None);
             if socket.reported {
@@ -305,7 +305,8 @@ impl Tracker {
                     how: Ending::Unknown,
                 });
             }
-            if let Some(life) = self.lives.as_mut().and_then(|lives| lives.vanish(course, cookie, &socket)) {
+            let lives = self.lives.as_mut();
+            if let Some(life) = lives.and_then(|lives| lives.vanish(course, cookie, &socket, origin)) {
                 let Socket { tuple, netns, .. } = socket;
                 found(Finding::Life { cookie, tuple, netns, at_ns, life });
             }

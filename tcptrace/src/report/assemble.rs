@@ -13,7 +13,7 @@ use crate::{
     clock::WallClock,
     kernel::Process,
     states::State,
-    tracker::{Actor, Ending, Finding, Found, Socket, is_opening},
+    tracker::{Actor, Ending, Finding, Found, Origin, Socket, is_opening},
     walk::Holder,
 };
 use tcptrace_common::REPLACED;
@@ -66,9 +66,10 @@ impl Reporter {
                     }
                 })
             }
-            Finding::Stuck { cookie, socket, seen_ns } => {
+            Finding::Stuck { cookie, socket, origin, seen_ns } => {
+                let found = Found { cookie: *cookie, socket: *socket, origin: *origin, seen_ns: *seen_ns };
                 let threshold_ms = Some(milliseconds(self.threshold_ns));
-                let stuck = || Stuck { threshold_ms, ..state_of(*cookie, socket, *seen_ns, evidence, at) };
+                let stuck = || Stuck { threshold_ms, ..state_of(&found, evidence, at) };
                 self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck())) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
@@ -86,7 +87,7 @@ impl Reporter {
             }
             Finding::Life { cookie, tuple, netns, at_ns, life } => self.views.lives.then(|| {
                 let record = LifeRecord::new(SocketId::new(*cookie, *netns, tuple), *at_ns, life, at);
-                Record { at: at(*at_ns), event: Event::Life(Box::new(record)) }
+                Record { at: at(*at_ns), event: Event::Life(record) }
             }),
         }
     }
@@ -137,10 +138,9 @@ impl Reporter {
 
     /// The record of how a look at all sockets found this one.
     pub fn found(found: &Found, evidence: &Evidence, wall: &WallClock) -> Record {
-        let Found { cookie, socket, seen_ns } = found;
         let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
-        let state = state_of(*cookie, socket, *seen_ns, evidence, at);
-        Record { at: at(*seen_ns), event: Event::Found(Box::new(state)) }
+        let state = state_of(found, evidence, at);
+        Record { at: at(found.seen_ns), event: Event::Found(Box::new(state)) }
     }
 
     /// The record of a look at all sockets after a loss.
@@ -156,17 +156,12 @@ impl Reporter {
 }
 
 /// All that is known of a socket in a state, seen then.
-fn state_of(
-    cookie: u64,
-    socket: &Socket,
-    seen_ns: u64,
-    evidence: &Evidence,
-    at: impl Fn(u64) -> Instant,
-) -> Stuck {
+fn state_of(found: &Found, evidence: &Evidence, at: impl Fn(u64) -> Instant) -> Stuck {
+    let Found { cookie, ref socket, ref origin, seen_ns } = *found;
     let row = evidence.row(cookie);
     let listeners = evidence.listeners(cookie);
     let (mut owners, mut owner_how) = charged(cookie, evidence);
-    let origin = origin(cookie, socket, evidence, &at);
+    let origin = origin_of(cookie, socket, origin.as_ref(), evidence, &at);
     if let (true, Some(origin)) = (owners.is_empty(), &origin) {
         owners.push(Owner::once(origin.pid));
         owner_how = OwnerHow::Origin;
@@ -222,9 +217,10 @@ pub(super) fn owner(actor: &Actor) -> Owner {
 }
 
 /// Where a socket came from: what the kernel keeps with it, or else what the tracker saw.
-fn origin(
+fn origin_of(
     cookie: u64,
     socket: &Socket,
+    seen: Option<&Origin>,
     evidence: &Evidence,
     at: impl Fn(u64) -> Instant,
 ) -> Option<OriginRecord> {
@@ -237,7 +233,7 @@ fn origin(
             time: at(kept.ktime_ns),
         });
     }
-    socket.origin.map(|seen| OriginRecord {
+    seen.map(|seen| OriginRecord {
         pid: seen.actor.pid,
         tid: seen.actor.tid,
         comm: Name(seen.actor.thread_comm),

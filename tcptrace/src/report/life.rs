@@ -1,15 +1,17 @@
 //! A connection's life as a record: what the kernel counted, as numbers that people mean.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap as _};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
 use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::{
     assemble::owner,
-    record::{Instant, Owner, OwnerHow, SocketId, milliseconds, rfc3339, wall_time},
+    record::{Instant, Owner, OwnerHow, SocketId, milliseconds, nanoseconds, rfc3339, wall_time},
 };
 use crate::{
     states::State,
-    tracker::{CloseReason, Life, Role},
+    tracker::{CloseReason, Life, Role, Spent},
 };
 
 /// See the contract, `life`.
@@ -27,11 +29,11 @@ pub struct LifeRecord {
     pub role: Role,
     /// How long it was in each state, milliseconds; where it was not seen entering, at least.
     #[serde(serialize_with = "spent", deserialize_with = "spent_in")]
-    pub states: Vec<(State, f64)>,
+    pub states: Spent,
     /// What ended it.
     pub close_reason: CloseReason,
     /// The error that its process was, or would have been, told: `ECONNRESET`.
-    pub error: Option<String>,
+    pub error: Option<Cow<'static, str>>,
     /// Bytes of payload sent, each counted once.
     pub bytes_sent: Option<u64>,
     /// Bytes of payload received.
@@ -61,7 +63,7 @@ impl LifeRecord {
             opened: opened_ns.map(at),
             duration_ms: duration_ns.map(milliseconds),
             role: *role,
-            states: states.iter().map(|(state, ns)| (State(*state), milliseconds(*ns))).collect(),
+            states: *states,
             close_reason: *reason,
             error: (*sk_err != 0).then(|| errno_name(*sk_err)),
             bytes_sent: counters.as_ref().and_then(bytes_sent),
@@ -108,7 +110,7 @@ const fn rtt_us(counters: Counters) -> Option<u32> {
 }
 
 /// The name of an errno that a TCP socket can end with; its number where that is another one.
-fn errno_name(errno: i32) -> String {
+fn errno_name(errno: i32) -> Cow<'static, str> {
     use rustix::io::Errno;
     const NAMES: [(Errno, &str); 15] = [
         (Errno::CONNRESET, "ECONNRESET"),
@@ -128,7 +130,7 @@ fn errno_name(errno: i32) -> String {
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
     ];
     let name = NAMES.iter().find(|(known, _)| known.raw_os_error() == errno);
-    name.map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).to_owned())
+    name.map_or_else(|| format!("errno {errno}").into(), |(_, name)| Cow::Borrowed(*name))
 }
 
 fn rfc3339_or_null<S: Serializer>(at: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -144,30 +146,33 @@ fn wall_time_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     Ok(Option::<Wall>::deserialize(deserializer)?.map(|Wall(at)| at))
 }
 
-fn spent_in<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(State, f64)>, D::Error> {
+fn spent_in<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Spent, D::Error> {
     struct InOrder;
     impl<'de> serde::de::Visitor<'de> for InOrder {
-        type Value = Vec<(State, f64)>;
+        type Value = Spent;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("states with milliseconds")
         }
 
         fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut states = Vec::new();
-            while let Some(state) = map.next_entry()? {
-                states.push(state);
+            let mut spent = Spent::default();
+            while let Some((State(state), ms)) = map.next_entry()? {
+                if !spent.push(state, nanoseconds(ms)) {
+                    return Err(A::Error::custom("more states than a life has"));
+                }
             }
-            Ok(states)
+            Ok(spent)
         }
     }
     deserializer.deserialize_map(InOrder)
 }
 
-fn spent<S: Serializer>(states: &[(State, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+fn spent<S: Serializer>(spent: &Spent, serializer: S) -> Result<S::Ok, S::Error> {
+    let states = spent.iter();
     let mut map = serializer.serialize_map(Some(states.len()))?;
-    for (state, ms) in states {
-        map.serialize_entry(state.kernel_name(), ms)?;
+    for (state, ns) in states {
+        map.serialize_entry(State(state).kernel_name(), &milliseconds(ns))?;
     }
     map.end()
 }

@@ -21,7 +21,7 @@ pub use process::ProcessRecord;
 pub use record::{
     Cleared, Event, Family, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
     OwnerHow, Peer, Record, Resync, SCHEMA_VERSION, SocketId, Start, Stuck, Summary, Transition,
-    milliseconds,
+    milliseconds, nanoseconds,
 };
 pub use text::Text;
 pub(crate) use words::printable;

@@ -49,7 +49,7 @@ pub enum Event {
     /// How a look at all sockets found one of which no transition had told: [`Stuck`] without a threshold.
     Found(Box<Stuck>),
     /// A connection's life is over.
-    Life(Box<LifeRecord>),
+    Life(LifeRecord),
     /// What stuck sockets come to in one process.
     Process(ProcessRecord),
     /// Something was lost.
@@ -534,4 +534,10 @@ impl Instant {
 /// Milliseconds with three decimals, from nanoseconds.
 pub fn milliseconds(ns: u64) -> f64 {
     (ns / 1_000) as f64 / 1_000.0
+}
+
+/// Nanoseconds, from such milliseconds: to the microsecond, which is what was written.
+pub fn nanoseconds(ms: f64) -> u64 {
+    // The cast stays within the type.
+    ((ms * 1_000.0).round() as u64).saturating_mul(1_000)
 }

@@ -9,7 +9,7 @@ use tcptrace_common::{
 use super::{Socket, lives::Life};
 
 /// The task that caused a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
     /// Thread group id.
     pub pid: u32,
@@ -89,6 +89,8 @@ pub enum Finding {
         cookie: u64,
         /// What is known of it.
         socket: Socket,
+        /// Where it came from, as far as that was seen.
+        origin: Option<Origin>,
         /// When the walk saw it, `CLOCK_MONOTONIC` nanoseconds.
         seen_ns: u64,
     },
@@ -118,7 +120,7 @@ pub enum Finding {
         /// When it ended, `CLOCK_MONOTONIC` nanoseconds; where that was lost, when it was noticed.
         at_ns: u64,
         /// What it came to.
-        life: Box<Life>,
+        life: Life,
     },
 }
 

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 use tcptrace_common::state;
 
-use super::{NEVER, Since, Socket, Tracker};
+use super::{NEVER, Origin, Since, Socket, Tracker};
 
 /// How a look at all sockets found one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Found {
     pub cookie: u64,
     /// As it is; in CLOSE where it is gone.
     pub socket: Socket,
+    /// Where it came from, as far as that was seen.
+    pub origin: Option<Origin>,
     /// When it was seen so, `CLOCK_MONOTONIC` nanoseconds.
     pub seen_ns: u64,
 }
@@ -41,12 +43,16 @@ impl Tracker {
                 && (was.is_some() || is_meant(socket.state))
         };
         let there = self.sockets.iter().filter(is_news);
-        let there = there.map(|(cookie, socket)| Found { cookie, socket: *socket, seen_ns: socket.heard_ns });
+        let there = there.map(|(cookie, socket)| {
+            let origin = self.sockets.origin(cookie);
+            Found { cookie, socket: *socket, origin, seen_ns: socket.heard_ns }
+        });
         let gone = gone.iter().filter(|(_, socket)| is_meant(socket.state)).map(|(cookie, socket)| {
             let since = Since::between(Some(socket.heard_ns), walked_ns);
             Found {
                 cookie: *cookie,
                 socket: Socket { state: state::CLOSE, since, ..*socket },
+                origin: None,
                 seen_ns: walked_ns,
             }
         });

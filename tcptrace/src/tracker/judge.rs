@@ -40,7 +40,7 @@ impl Tracker {
         not_before_ns: u64,
         found: &mut impl FnMut(Finding),
     ) {
-        found(Finding::Stuck { cookie, socket, seen_ns });
+        found(Finding::Stuck { cookie, socket, origin: self.sockets.origin(cookie), seen_ns });
         let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
         let due_ns = self.policy.remind_ns.map_or(NEVER, again);
         self.replace(cookie, Socket { reported: true, due_ns, ..socket });
@@ -59,8 +59,8 @@ impl Tracker {
         }
         stuck.sort_unstable();
         for (_, cookie) in stuck {
-            if let Some(socket) = self.sockets.get(cookie).copied() {
-                found(Finding::Stuck { cookie, socket, seen_ns: socket.heard_ns });
+            if let Some((socket, origin)) = self.sockets.known(cookie) {
+                found(Finding::Stuck { cookie, socket, origin, seen_ns: socket.heard_ns });
             }
         }
         others

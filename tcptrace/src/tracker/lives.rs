@@ -17,8 +17,10 @@ use super::{
 };
 
 mod reason;
+mod spent;
 
 pub use reason::CloseReason;
+pub use spent::Spent;
 
 /// Which end of a connection a socket is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -42,9 +44,8 @@ pub struct Life {
     pub is_end_seen: bool,
     /// Which end of the connection it was.
     pub role: Role,
-    /// How long it was in each state, nanoseconds, in their order. Of a state that was not seen being entered and left:
-    /// the time that is proven.
-    pub states: Vec<(u8, u64)>,
+    /// How long it was in each state. Of a state that was not seen being entered and left: the time that is proven.
+    pub states: Spent,
     /// What ended it.
     pub reason: CloseReason,
     /// The socket's error, an errno; 0 where there is none, or it is not known.
@@ -93,11 +94,12 @@ impl Course {
         }
     }
 
-    fn states(&self) -> Vec<(u8, u64)> {
+    /// With the state that it was in at its end, if that is known, as the last.
+    fn states(&self, last: Option<(u8, u64)>) -> Spent {
         const ORDER: [u8; 5] =
             [state::SYN_SENT, state::SYN_RECV, state::ESTABLISHED, state::FIN_WAIT1, state::CLOSE_WAIT];
         let left = ORDER.into_iter().filter(|state| self.left & (1 << state) != 0);
-        left.filter_map(|state| Some((state, self.left_ns[slot(state)?]))).collect()
+        left.filter_map(|state| Some((state, self.left_ns[slot(state)?]))).chain(last).collect()
     }
 }
 
@@ -188,7 +190,8 @@ impl Lives {
         known: Option<&Socket>,
         closing: Option<&Closing>,
         actor: Option<Actor>,
-    ) -> Option<Box<Life>> {
+        origin: Option<Origin>,
+    ) -> Option<Life> {
         let Transition { cookie, ktime_ns, old_state, sk_err, flags, .. } = *last;
         let closed = self.closers.remove(&cookie);
         if self.vanished.remove(&cookie) || matches!(old_state, state::LISTEN | state::CLOSE) {
@@ -196,11 +199,10 @@ impl Lives {
         }
         let exits = flags & ACTOR_KNOWN != 0 && flags & EXITING != 0;
         let has_exited = exits || closed.is_some_and(|(_, by_ending)| by_ending);
-        let mut states = course.states();
-        if let Some(known) = known {
+        let in_last = known.map(|known| {
             let until_ns = if known.state == old_state { ktime_ns } else { known.heard_ns };
-            states.push((known.state, until_ns.saturating_sub(known.since.latest_ns())));
-        }
+            (known.state, until_ns.saturating_sub(known.since.latest_ns()))
+        });
         let noted = closing.map(|closing| &closing.origin).filter(|origin| origin.how != UNKNOWN_ORIGIN);
         let role = match (course.role, noted.map(|origin| origin.how)) {
             (Role::Unknown, Some(CONNECTED)) => Role::Client,
@@ -208,39 +210,44 @@ impl Lives {
             (Role::Unknown, _) if old_state == state::SYN_SENT => Role::Client,
             (role, _) => role,
         };
-        Some(Box::new(Life {
+        Some(Life {
             opened_ns: course.opened_ns.map(NonZeroU64::get),
             is_end_seen: true,
             role,
-            states,
+            states: course.states(in_last),
             reason: CloseReason::of(last, closing.is_some(), has_exited),
             sk_err,
             counters: closing.map(|closing| closing.counters),
             closer: actor.or(closed.map(|(actor, _)| actor)),
-            origin: known.and_then(|known| known.origin).or(noted.map(Origin::from)),
-        }))
+            origin: origin.or(noted.map(Origin::from)),
+        })
     }
 
     /// The same of a socket whose end was lost: it is no longer there.
-    pub(super) fn vanish(&mut self, course: Course, cookie: u64, known: &Socket) -> Option<Box<Life>> {
+    pub(super) fn vanish(
+        &mut self,
+        course: Course,
+        cookie: u64,
+        known: &Socket,
+        origin: Option<Origin>,
+    ) -> Option<Life> {
         let closed = self.closers.remove(&cookie);
         if known.state == state::LISTEN {
             return None;
         }
         self.vanished.insert(cookie);
-        let mut states = course.states();
-        states.push((known.state, known.heard_ns.saturating_sub(known.since.latest_ns())));
-        Some(Box::new(Life {
+        let in_last = known.heard_ns.saturating_sub(known.since.latest_ns());
+        Some(Life {
             opened_ns: course.opened_ns.map(NonZeroU64::get),
             is_end_seen: false,
             role: course.role,
-            states,
+            states: course.states(Some((known.state, in_last))),
             reason: CloseReason::Unknown,
             sk_err: 0,
             counters: None,
             closer: closed.map(|(actor, _)| actor),
-            origin: known.origin,
-        }))
+            origin,
+        })
     }
 
     /// What the walk before did not see, and was told, will not be heard of any more.

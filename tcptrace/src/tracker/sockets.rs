@@ -1,13 +1,16 @@
 //! The sockets that are followed, by cookie and by when they are due.
 //!
 //! They lie side by side in a [`Dense`] list; a small hash table says where each is, and a heap which is due first. What
-//! one of them takes in memory is the same however many there are, and is given back when it leaves.
+//! one of them takes in memory is the same however many there are, and is given back when it leaves; the task that opened
+//! it is kept elsewhere, once for all that it opened.
 
 use super::{
     NEVER, Socket,
     dense::Dense,
     due::{Due, NOWHERE},
+    finding::Origin,
     lives::Course,
+    origins::{NOBODY, Origins},
     places::Places,
 };
 
@@ -16,6 +19,10 @@ use super::{
 pub(super) struct Kept {
     pub(super) cookie: u64,
     pub(super) socket: Socket,
+    /// When it was opened, `CLOCK_MONOTONIC` nanoseconds, where it is known by whom.
+    opened_ns: u64,
+    /// The place of the task that opened it.
+    opener: u32,
     /// Where it is in the heap of what is due.
     pub(super) due_at: u32,
 }
@@ -29,6 +36,7 @@ pub(super) struct Sockets {
     /// The course of each, in the same place, where lives are to be told.
     courses: Option<Dense<Course>>,
     due: Due,
+    origins: Origins,
 }
 
 impl Sockets {
@@ -42,6 +50,27 @@ impl Sockets {
 
     pub(super) fn get(&self, cookie: u64) -> Option<&Socket> {
         Some(&self.kept[self.find(cookie)?].socket)
+    }
+
+    /// What is known of a socket, and where it came from.
+    pub(super) fn known(&self, cookie: u64) -> Option<(Socket, Option<Origin>)> {
+        let Kept { socket, opened_ns, opener, .. } = &self.kept[self.find(cookie)?];
+        let origin = self.origins.get(*opener).map(|actor| Origin { actor, at_ns: *opened_ns });
+        Some((*socket, origin))
+    }
+
+    /// Where a socket came from, if that is known.
+    pub(super) fn origin(&self, cookie: u64) -> Option<Origin> {
+        self.known(cookie)?.1
+    }
+
+    /// Notes where a socket came from, if it is kept.
+    pub(super) fn set_origin(&mut self, cookie: u64, origin: Option<Origin>) {
+        let Some(place) = self.find(cookie) else { return };
+        let Kept { opened_ns, opener, .. } = &mut self.kept[place];
+        self.origins.leave(*opener);
+        (*opened_ns, *opener) =
+            origin.map_or((0, NOBODY), |origin| (origin.at_ns, self.origins.enter(origin.actor)));
     }
 
     /// The course of a socket; an empty one where none is kept.
@@ -65,7 +94,7 @@ impl Sockets {
 
     /// Puts in a socket. Returns what was known of it before.
     pub(super) fn insert(&mut self, cookie: u64, socket: Socket) -> Option<Socket> {
-        let Self { places, kept, courses, due } = self;
+        let Self { places, kept, courses, due, .. } = self;
         let last = kept.len();
         if let Some(place) = places.find_or_insert(cookie, place_of(last), |place| kept[at(place)].cookie) {
             let place = at(place);
@@ -75,7 +104,7 @@ impl Sockets {
             }
             return Some(before);
         }
-        kept.push(Kept { cookie, socket, due_at: NOWHERE });
+        kept.push(Kept { cookie, socket, opened_ns: 0, opener: NOBODY, due_at: NOWHERE });
         if let Some(courses) = courses {
             courses.push(Course::default());
         }
@@ -85,11 +114,12 @@ impl Sockets {
 
     /// Takes out a socket. Returns what was known of it.
     pub(super) fn remove(&mut self, cookie: u64) -> Option<Socket> {
-        let Self { places, kept, courses, due } = self;
+        let Self { places, kept, courses, due, origins } = self;
         let place = at(places.remove(cookie, |place| kept[at(place)].cookie)?);
         due.remove(place, kept);
         let last = kept.len() - 1;
         let removed = kept.swap_remove(place);
+        origins.leave(removed.opener);
         if let Some(courses) = courses {
             courses.swap_remove(place);
         }
@@ -115,8 +145,9 @@ impl Sockets {
     }
 }
 
-/// A socket takes this, 5 to 20 bytes in `places`, and 4 to 8 more where it is to be judged.
-const _: () = assert!(size_of::<Kept>() <= 152 && size_of::<Course>() <= 48);
+/// A socket takes this, 5 to 20 bytes in `places`, 4 to 8 more where it is to be judged, and its part of the task that opened
+/// it.
+const _: () = assert!(size_of::<Kept>() <= 104 && size_of::<Course>() <= 48);
 
 /// A place as a number that takes little room.
 pub(super) fn place_of(index: usize) -> u32 {

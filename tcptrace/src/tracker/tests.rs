@@ -266,8 +266,8 @@ fn the_origin_stays_with_the_socket() {
     driven.transition(transition(1, 2_000, SYN_SENT, ESTABLISHED));
     driven.transition(transition(1, 3_000, ESTABLISHED, CLOSE_WAIT));
     driven.walk(&walk(33_000, &[row(1, 33_001, CLOSE_WAIT)]));
-    let Finding::Stuck { socket, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
-    assert_eq!(socket.origin.map(|origin| (origin.actor.pid, origin.at_ns)), Some((7, 1_000)));
+    let Finding::Stuck { origin, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    assert_eq!(origin.map(|origin| (origin.actor.pid, origin.at_ns)), Some((7, 1_000)));
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn life() -> Life {
         opened_ns: Some(1_000 * SECOND),
         is_end_seen: true,
         role: Role::Server,
-        states: vec![(state::SYN_RECV, 50_000), (state::ESTABLISHED, 2 * SECOND)],
+        states: [(state::SYN_RECV, 50_000), (state::ESTABLISHED, 2 * SECOND)].into_iter().collect(),
         reason: CloseReason::ResetReceived,
         sk_err: 104,
         counters: Some(counters()),
@@ -37,13 +37,8 @@ fn life() -> Life {
 
 fn record(life: Life) -> Record {
     let views = Views { transitions: false, stuck: false, lives: true };
-    let finding = Finding::Life {
-        cookie: 14893,
-        tuple: v4_tuple(),
-        netns: 4_026_531_840,
-        at_ns: 1_002 * SECOND,
-        life: Box::new(life),
-    };
+    let finding =
+        Finding::Life { cookie: 14893, tuple: v4_tuple(), netns: 4_026_531_840, at_ns: 1_002 * SECOND, life };
     assert_eq!(
         Reporter::new(Views { lives: false, ..views }, 0).finding(&finding, &Evidence::default(), &WALL),
         None
@@ -63,6 +58,29 @@ fn a_life_is_what_the_contract_shows() {
             "error": "ECONNRESET", "bytes_sent": 10_000, "bytes_received": 500, "retransmits": 3,
             "rtt_us": 1_234, "owner": null, "owner_how": "none"})
     );
+}
+
+#[test]
+fn a_life_is_read_as_it_was_written() {
+    let day_ns = 86_400 * SECOND;
+    let states = [state::SYN_SENT, state::SYN_RECV, state::ESTABLISHED, state::FIN_WAIT1, state::CLOSE_WAIT]
+        .into_iter()
+        .chain([state::LAST_ACK])
+        .zip([0, 999, 1_000, 1_234_567, 400 * day_ns + 1_001_000, 5 * SECOND])
+        .collect();
+    let written = parsed(&record(Life { states, ..life() }));
+    let read: LifeRecord = serde_json::from_value(written.clone()).expect("it is a life");
+    let at = Instant { wall_ns: 1_795_362_302_000_000_000, mono_ns: 1_002 * SECOND };
+    assert_eq!(parsed(&Record { at, event: Event::Life(read) }), written);
+    assert_eq!(
+        written["states"],
+        json!({"SYN_SENT": 0.0, "SYN_RECV": 0.0, "ESTABLISHED": 0.001, "FIN_WAIT1": 1.234,
+            "CLOSE_WAIT": 34_560_000_001.001, "LAST_ACK": 5000.0})
+    );
+    let mut more = written;
+    more["states"]["CLOSING"] = json!(1.0);
+    let refused = serde_json::from_value::<LifeRecord>(more).expect_err("seven states");
+    assert!(refused.to_string().contains("more states than a life has"), "{refused}");
 }
 
 #[test]

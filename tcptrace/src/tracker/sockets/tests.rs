@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tcptrace_common::{Tuple, state};
 
 use super::*;
-use crate::age::Since;
+use crate::{age::Since, tracker::finding::Actor};
 
 fn socket(due_ns: u64) -> Socket {
     Socket {
@@ -15,27 +15,34 @@ fn socket(due_ns: u64) -> Socket {
         netns: 1,
         state: state::CLOSE_WAIT,
         since: Since::exact(1),
-        origin: None,
         heard_ns: 1,
         due_ns,
         reported: false,
     }
 }
 
+/// Opened by a task of which there are few.
+fn origin(tid: u32) -> Origin {
+    let actor = Actor { pid: 1, tid, uid: 0, comm: None, thread_comm: [0; 16] };
+    Origin { actor, at_ns: 1_000 + u64::from(tid) }
+}
+
 /// Whether everything knows where everything is.
 fn check(sockets: &Sockets) {
-    let Sockets { places, kept, courses, due } = sockets;
+    let Sockets { places, kept, courses, due, origins } = sockets;
     assert_eq!((places.len(), kept.len()), (kept.len(), courses.as_ref().map_or(kept.len(), Dense::len)));
-    let mut is_due = 0;
-    for (place, Kept { cookie, socket, due_at }) in kept.iter().enumerate() {
+    let (mut is_due, mut opened) = (0, 0);
+    for (place, Kept { cookie, socket, due_at, opener, .. }) in kept.iter().enumerate() {
         assert_eq!(sockets.find(*cookie), Some(place));
         assert_eq!(socket.due_ns == NEVER, *due_at == NOWHERE);
         if *due_at != NOWHERE {
             assert_eq!(due.place_at(at(*due_at)), place);
             is_due += 1;
         }
+        opened += u32::from(origins.get(*opener).is_some());
     }
     assert_eq!(due.len(), is_due, "no entry of one that is not due, or is gone");
+    assert_eq!(origins.sockets(), opened, "none is counted that is gone");
 }
 
 /// Takes the first one off again and again.
@@ -52,6 +59,7 @@ fn all_due(sockets: &mut Sockets) -> Vec<(u64, u64)> {
 enum Step {
     Insert(u64, u64),
     Remove(u64),
+    Open(u64, Option<Origin>),
     Doubt,
 }
 
@@ -61,6 +69,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (0..60_u64, due).prop_map(|(cookie, due_ns)| Step::Insert(cookie, due_ns)),
         5 => (0..60_u64).prop_map(Step::Remove),
+        5 => (0..60_u64, proptest::option::of((0..9_u32).prop_map(origin)))
+            .prop_map(|(cookie, origin)| Step::Open(cookie, origin)),
         1 => Just(Step::Doubt),
     ]
 }
@@ -69,7 +79,7 @@ proptest! {
     #[test]
     fn they_are_a_map_and_a_set_of_what_is_due(steps in proptest::collection::vec(step(), 0..300)) {
         let mut sockets = Sockets::new(true);
-        let (mut model, mut due) = (HashMap::new(), BTreeSet::new());
+        let (mut model, mut due, mut origins) = (HashMap::new(), BTreeSet::new(), HashMap::new());
         for step in steps {
             match step {
                 Step::Insert(cookie, due_ns) => {
@@ -82,8 +92,15 @@ proptest! {
                 }
                 Step::Remove(cookie) => {
                     let before = model.remove(&cookie);
+                    origins.remove(&cookie);
                     prop_assert_eq!(sockets.remove(cookie), before);
                     due.remove(&(before.map_or(NEVER, |before| before.due_ns), cookie));
+                }
+                Step::Open(cookie, origin) => {
+                    sockets.set_origin(cookie, origin);
+                    if model.contains_key(&cookie) {
+                        origins.insert(cookie, origin);
+                    }
                 }
                 Step::Doubt => {
                     sockets.clear_due();
@@ -95,7 +112,9 @@ proptest! {
             prop_assert_eq!(sockets.next_due(), due.first().copied());
         }
         for (cookie, socket) in &model {
+            let origin = origins.get(cookie).copied().flatten();
             prop_assert_eq!(sockets.get(*cookie), Some(socket));
+            prop_assert_eq!(sockets.known(*cookie), Some((*socket, origin)));
             prop_assert_eq!(sockets.course(*cookie), Course::opened_at(1 + cookie));
         }
         let mut seen: Vec<_> = sockets.iter().map(|(cookie, _)| cookie).collect();
