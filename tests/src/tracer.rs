@@ -369,9 +369,9 @@ fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'stati
     });
 }
 
-/// Whether a test makes the tracer lose transitions.
+/// Whether a test makes the tracer lose transitions, or tell of what another run has lost.
 fn is_to_lose(command: &Command) -> bool {
-    command.get_args().any(|argument| argument == "--ring-size")
+    command.get_args().any(|argument| argument == "--ring-size" || argument == "--replay")
 }
 
 /// Whether a line says, as text or as JSON, that the kernel kept transitions from the tracer.
