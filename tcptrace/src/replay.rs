@@ -21,7 +21,7 @@ use crate::{
     rollup::{Condition, ProcessId},
     session::{Failure, finish},
     sink::{Format, Sink},
-    tracker::{Actor, Finding, Left, Policy, Tracker, is_opening, signs},
+    tracker::{Actor, Finding, Found, Left, Policy, Tracker, is_opening, signs},
 };
 
 /// Lines may be out of order by as much as records of several processors in one ring are, nanoseconds.
@@ -93,8 +93,9 @@ impl Replay {
             }
             Said::Stuck(stuck) => self.stuck(mono_ns, stuck),
             Said::Found(found) => {
-                self.stuck(mono_ns, found.clone());
-                if self.sink.reporter.views().transitions {
+                let told = self.sink.reporter.views().transitions.then(|| found.clone());
+                self.stuck(mono_ns, found);
+                if let Some(found) = told {
                     self.sink.offer_found(Record { at, event: Event::Found(found) });
                 }
             }
@@ -240,7 +241,7 @@ impl Replay {
 
     fn report_stuck(&mut self, found: &[Finding]) {
         for finding in found {
-            let Finding::Stuck { cookie, socket, seen_ns, .. } = finding else { continue };
+            let Finding::Stuck(Found { cookie, socket, seen_ns, .. }) = finding else { continue };
             let Some(mut record) = self.sink.reporter.finding(finding, &Evidence::default(), &self.sink.wall)
             else {
                 continue;

@@ -206,7 +206,7 @@ impl Sink {
     /// sockets in their processes.
     pub(crate) fn judged(&mut self, findings: &[Finding], walk: &Walk) {
         let stuck = findings.iter().filter_map(|finding| match finding {
-            Finding::Stuck { cookie, .. } => Some(*cookie),
+            Finding::Stuck(Found { cookie, .. }) => Some(*cookie),
             _ => None,
         });
         let cookies: FxHashSet<u64> = stuck.collect();
@@ -214,7 +214,7 @@ impl Sink {
         let named = walk.holders.iter().map(|holder| (holder.pid, holder.process)).collect();
         let mut ids = ProcessIds { named, known: FxHashMap::default() };
         for finding in findings {
-            let Finding::Stuck { socket, seen_ns, .. } = finding else {
+            let Finding::Stuck(Found { socket, seen_ns, .. }) = finding else {
                 self.finding(finding, &evidence);
                 continue;
             };

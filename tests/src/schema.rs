@@ -14,7 +14,7 @@ pub use document::document;
 use table::{
     EVENTS, EVERY_RECORD, Fields,
     Kind::{self, *},
-    LISTENER, OF_A_SOCKET, ORIGIN, OWNER, PEER, SOURCE, STATES,
+    LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES,
 };
 
 /// One line of the stream, without its newline, held against the contract.
@@ -25,20 +25,20 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))?;
     let Unique(record) = serde_json::from_str(text).map_err(|error| format!("not one object: {error}"))?;
     let event = record.get("event").and_then(Value::as_str).ok_or("no event")?;
-    let (_, of_a_socket, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
-    let socket = if *of_a_socket { OF_A_SOCKET } else { &[] };
-    check(&record, &[EVERY_RECORD, socket, own])?;
+    let (_, shared, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
+    check(&record, &[&[EVERY_RECORD], *shared, &[*own]].concat())?;
     if record["v"] != 1 {
         return Err("v is not 1".to_owned());
     }
-    if *of_a_socket {
+    if !shared.is_empty() {
         agree::addresses(&record)?;
     }
-    if event == "stuck" {
+    if matches!(event, "stuck" | "found") {
         agree::ages(&record)?;
         agree::owners(&record)?;
     }
     match event {
+        "stuck" => agree::threshold(&record)?,
         "found" => agree::found(&record)?,
         "cleared" => agree::ending(&record)?,
         "transition" => agree::transition(&record)?,

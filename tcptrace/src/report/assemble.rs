@@ -66,11 +66,10 @@ impl Reporter {
                     }
                 })
             }
-            Finding::Stuck { cookie, socket, origin, seen_ns } => {
-                let found = Found { cookie: *cookie, socket: *socket, origin: *origin, seen_ns: *seen_ns };
+            Finding::Stuck(found) => {
                 let threshold_ms = Some(milliseconds(self.threshold_ns));
-                let stuck = || Stuck { threshold_ms, ..state_of(&found, evidence, at) };
-                self.views.stuck.then(|| Record { at: at(*seen_ns), event: Event::Stuck(Box::new(stuck())) })
+                let stuck = || Box::new(Stuck { threshold_ms, ..state_of(found, evidence, at) });
+                self.views.stuck.then(|| Record { at: at(found.seen_ns), event: Event::Stuck(stuck()) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
                 self.views.stuck.then(|| Record {

@@ -6,7 +6,7 @@ use tcptrace_common::{
     state,
 };
 
-use super::{Socket, lives::Life};
+use super::{Found, Socket, lives::Life};
 
 /// The task that caused a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,16 +84,7 @@ pub enum Finding {
         origin: Option<Actor>,
     },
     /// A socket has been in a watched state for longer than the threshold, and a walk has just seen it so.
-    Stuck {
-        /// The socket's identity.
-        cookie: u64,
-        /// What is known of it.
-        socket: Socket,
-        /// Where it came from, as far as that was seen.
-        origin: Option<Origin>,
-        /// When the walk saw it, `CLOCK_MONOTONIC` nanoseconds.
-        seen_ns: u64,
-    },
+    Stuck(Found),
     /// A socket that was found stuck has left that state.
     Cleared {
         /// The socket's identity.

@@ -5,7 +5,7 @@ use tcptrace_common::state;
 
 use super::{NEVER, Origin, Since, Socket, Tracker};
 
-/// How a look at all sockets found one of them.
+/// How a look at sockets found one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Which.

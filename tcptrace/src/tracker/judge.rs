@@ -1,6 +1,6 @@
 //! Judges which sockets are stuck: those that are due, by what was last heard of them.
 
-use super::{Finding, NEVER, Socket, Tracker};
+use super::{Finding, Found, NEVER, Socket, Tracker};
 use crate::walk::Walk;
 
 impl Socket {
@@ -40,7 +40,7 @@ impl Tracker {
         not_before_ns: u64,
         found: &mut impl FnMut(Finding),
     ) {
-        found(Finding::Stuck { cookie, socket, origin: self.sockets.origin(cookie), seen_ns });
+        found(Finding::Stuck(Found { cookie, socket, origin: self.sockets.origin(cookie), seen_ns }));
         let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
         let due_ns = self.policy.remind_ns.map_or(NEVER, again);
         self.replace(cookie, Socket { reported: true, due_ns, ..socket });
@@ -60,7 +60,7 @@ impl Tracker {
         stuck.sort_unstable();
         for (_, cookie) in stuck {
             if let Some((socket, origin)) = self.sockets.known(cookie) {
-                found(Finding::Stuck { cookie, socket, origin, seen_ns: socket.heard_ns });
+                found(Finding::Stuck(Found { cookie, socket, origin, seen_ns: socket.heard_ns }));
             }
         }
         others

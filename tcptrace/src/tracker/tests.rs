@@ -86,7 +86,7 @@ impl Driven {
 
     fn stuck(&self) -> Vec<u64> {
         let stuck = |finding: &Finding| match finding {
-            Finding::Stuck { cookie, .. } => Some(*cookie),
+            Finding::Stuck(Found { cookie, .. }) => Some(*cookie),
             _ => None,
         };
         self.found.iter().filter_map(stuck).collect()
@@ -115,7 +115,7 @@ fn stuck_is_found_once_when_the_threshold_has_passed_and_a_walk_confirms() {
     driven.walk(&walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]));
     driven.walk(&walk(90_000, &[row(1, 90_001, CLOSE_WAIT)]));
     assert_eq!(driven.stuck(), [1]);
-    let Finding::Stuck { socket, seen_ns, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    let Finding::Stuck(Found { socket, seen_ns, .. }) = driven.found[0] else { panic!("{:?}", driven.found) };
     assert_eq!((socket.since.exact_ns(), seen_ns), (Some(1_000), 31_010));
     assert_eq!(driven.tracker.next_due_ns(), None);
 }
@@ -266,7 +266,7 @@ fn the_origin_stays_with_the_socket() {
     driven.transition(transition(1, 2_000, SYN_SENT, ESTABLISHED));
     driven.transition(transition(1, 3_000, ESTABLISHED, CLOSE_WAIT));
     driven.walk(&walk(33_000, &[row(1, 33_001, CLOSE_WAIT)]));
-    let Finding::Stuck { origin, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    let Finding::Stuck(Found { origin, .. }) = driven.found[0] else { panic!("{:?}", driven.found) };
     assert_eq!(origin.map(|origin| (origin.actor.pid, origin.at_ns)), Some((7, 1_000)));
 }
 
@@ -276,7 +276,9 @@ fn sockets_open_before_the_start_are_stuck_after_our_own_watching() {
     driven.walk(&walk(5_000, &[row(1, 5_001, CLOSE_WAIT), row(2, 5_002, ESTABLISHED)]));
     assert_eq!(driven.tracker.next_due_ns(), Some(35_001));
     driven.walk(&walk(35_001, &[row(1, 35_002, CLOSE_WAIT)]));
-    let Finding::Stuck { cookie: 1, socket, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    let Finding::Stuck(Found { cookie: 1, socket, .. }) = driven.found[0] else {
+        panic!("{:?}", driven.found)
+    };
     assert_eq!((socket.since.exact_ns(), socket.since.latest_ns()), (None, 5_001));
 }
 
@@ -287,7 +289,7 @@ fn a_proven_age_over_the_threshold_is_stuck_at_once() {
     let found = &mut driven.found;
     driven.tracker.row(&seen, Since::between(Some(20_000), 60_000), &mut |finding| found.push(finding));
     driven.walk(&walk(100_000, &[seen]));
-    let Finding::Stuck { socket, .. } = driven.found[0] else { panic!("{:?}", driven.found) };
+    let Finding::Stuck(Found { socket, .. }) = driven.found[0] else { panic!("{:?}", driven.found) };
     assert_eq!((socket.since.earliest_ns(), socket.since.latest_ns()), (Some(20_000), 60_000));
 }
 
@@ -485,7 +487,7 @@ fn one_look_finds_what_is_proven_to_be_stuck_and_counts_the_rest() {
     driven.tracker.row(&row(9, at, ESTABLISHED), Since::between(None, 0), &mut |_| panic!("nothing to tell"));
     let mut stuck = Vec::new();
     let others = driven.tracker.judge_as_heard(&mut |finding| match finding {
-        Finding::Stuck { cookie, seen_ns, .. } => stuck.push((cookie, seen_ns)),
+        Finding::Stuck(Found { cookie, seen_ns, .. }) => stuck.push((cookie, seen_ns)),
         other => panic!("{other:?}"),
     });
     assert_eq!((stuck, others.len()), (vec![(1, at), (2, at)], 2), "the oldest first");

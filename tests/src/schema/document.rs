@@ -2,9 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::table::{
-    EVENTS, EVERY_RECORD, Fields, Kind, LISTENER, OF_A_SOCKET, ORIGIN, OWNER, PEER, SOURCE, STATES,
-};
+use super::table::{EVENTS, EVERY_RECORD, Fields, Kind, LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES};
 
 /// The schema of one line of the stream.
 pub fn document() -> Value {
@@ -19,9 +17,8 @@ pub fn document() -> Value {
     .into_iter()
     .map(|(name, fields)| (name.to_owned(), object(&[fields])))
     .collect();
-    for (name, of_a_socket, own) in events() {
-        let socket: Fields = if *of_a_socket { OF_A_SOCKET } else { &[] };
-        let mut record = object(&[EVERY_RECORD, socket, own]);
+    for (name, shared, own) in events() {
+        let mut record = object(&[&[EVERY_RECORD], *shared, &[*own]].concat());
         record["properties"]["v"] = json!({"const": 1});
         record["properties"]["event"] = json!({"const": name});
         definitions.insert(format!("record_{name}"), record);

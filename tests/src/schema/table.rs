@@ -52,11 +52,31 @@ pub(super) const OF_A_SOCKET: Fields = &[
 
 pub(super) const OWNER_HOW: Kind = OneOf(&["fd", "listener", "origin", "close", "none"]);
 
-/// (event, whether it is about a socket, its own fields)
-pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
+/// A socket in a state, and why it is still there.
+pub(super) const IN_A_STATE: Fields = &[
+    ("state", State),
+    ("age_ms", Number),
+    ("age_max_ms", NumberOrNull),
+    ("exact", Flag),
+    ("since", Time),
+    ("recv_queue", Integer),
+    ("send_queue", Integer),
+    (
+        "cause",
+        OneOf(&["not_accepted", "data_unread", "eof_unread", "sending", "not_closed", "peer", "unknown"]),
+    ),
+    ("owners", Owners),
+    ("owner_how", OWNER_HOW),
+    ("origin", OriginOrNull),
+    ("listener", ListenerOrNull),
+    ("peer", PeerOrNull),
+];
+
+/// (event, the fields it shares with others: none if it is about no socket; its own)
+pub(super) const EVENTS: [(&str, &[Fields], Fields); 10] = [
     (
         "start",
-        false,
+        &[],
         &[
             ("version", Text),
             ("kernel", Text),
@@ -68,7 +88,7 @@ pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
     ),
     (
         "transition",
-        true,
+        &[OF_A_SOCKET],
         &[
             ("old_state", State),
             ("new_state", State),
@@ -79,70 +99,11 @@ pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
             ("how", OneOfOrNull(ENDINGS)),
         ],
     ),
-    (
-        "stuck",
-        true,
-        &[
-            ("state", State),
-            ("threshold_ms", Number),
-            ("age_ms", Number),
-            ("age_max_ms", NumberOrNull),
-            ("exact", Flag),
-            ("since", Time),
-            ("recv_queue", Integer),
-            ("send_queue", Integer),
-            (
-                "cause",
-                OneOf(&[
-                    "not_accepted",
-                    "data_unread",
-                    "eof_unread",
-                    "sending",
-                    "not_closed",
-                    "peer",
-                    "unknown",
-                ]),
-            ),
-            ("owners", Owners),
-            ("owner_how", OWNER_HOW),
-            ("origin", OriginOrNull),
-            ("listener", ListenerOrNull),
-            ("peer", PeerOrNull),
-        ],
-    ),
-    (
-        "found",
-        true,
-        &[
-            ("state", State),
-            ("age_ms", Number),
-            ("age_max_ms", NumberOrNull),
-            ("exact", Flag),
-            ("since", Time),
-            ("recv_queue", Integer),
-            ("send_queue", Integer),
-            (
-                "cause",
-                OneOf(&[
-                    "not_accepted",
-                    "data_unread",
-                    "eof_unread",
-                    "sending",
-                    "not_closed",
-                    "peer",
-                    "unknown",
-                ]),
-            ),
-            ("owners", Owners),
-            ("owner_how", OWNER_HOW),
-            ("origin", OriginOrNull),
-            ("listener", ListenerOrNull),
-            ("peer", PeerOrNull),
-        ],
-    ),
+    ("stuck", &[OF_A_SOCKET, IN_A_STATE], &[("threshold_ms", Number)]),
+    ("found", &[OF_A_SOCKET, IN_A_STATE], &[]),
     (
         "cleared",
-        true,
+        &[OF_A_SOCKET],
         &[
             ("state", State),
             ("new_state", State),
@@ -153,7 +114,7 @@ pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
     ),
     (
         "life",
-        true,
+        &[OF_A_SOCKET],
         &[
             ("opened", TimeOrNull),
             ("duration_ms", NumberOrNull),
@@ -184,7 +145,7 @@ pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
     ),
     (
         "process",
-        false,
+        &[],
         &[
             ("pid", Integer),
             ("comm", TextOrNull),
@@ -198,13 +159,13 @@ pub(super) const EVENTS: [(&str, bool, Fields); 10] = [
     ),
     (
         "lost",
-        false,
+        &[],
         &[("lost", Integer), ("lost_total", Integer), ("reason", OneOf(&["ring_full", "reader_slow"]))],
     ),
-    ("resync", false, &[("sockets", Integer), ("repaired", Integer), ("found", IntegerOrNull)]),
+    ("resync", &[], &[("sockets", Integer), ("repaired", Integer), ("found", IntegerOrNull)]),
     (
         "summary",
-        false,
+        &[],
         &[
             ("transitions", Integer),
             ("lost", Integer),
