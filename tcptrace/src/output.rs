@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
 
@@ -23,6 +22,10 @@ use crate::kernel::give_up_all;
 
 /// What a pipe takes in one piece, bytes (pipe(7)).
 const PIPE_BUF: usize = 4096;
+
+/// So many buffers are kept for what comes next, each of so many bytes at the most. One that has been written is still in
+/// the processor's cache, and takes no memory from the system a second time.
+const SPARES: (usize, usize) = (4, 256 << 10);
 
 /// How long a reader that takes nothing is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,13 +50,22 @@ pub struct Output {
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    changed: Condvar,
+    /// There is something to write, or nothing will come any more.
+    came: Condvar,
+    /// Something was written, or writing has ended.
+    went: Condvar,
     ended: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Vec<u8>>,
+    /// Empty ones, to be filled again.
+    spares: Vec<Vec<u8>>,
+    /// The writer waits for something to write. To wake somebody who does not sleep costs a system call too.
+    is_idle: bool,
+    /// Somebody waits for the writer.
+    is_awaited: bool,
     /// Bytes in `chunks` and in the writer's hands.
     waiting: usize,
     /// Bytes written so far.
@@ -67,6 +79,20 @@ impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // The queue is whole at every unlock: a panic elsewhere does not spoil it.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the writer, if it sleeps.
+    fn wake_writer(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.is_idle) {
+            self.came.notify_one();
+        }
+    }
+
+    /// Wakes who waits for the writer, if anybody does.
+    fn wake_waiting(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.is_awaited) {
+            self.went.notify_all();
+        }
     }
 }
 
@@ -102,21 +128,25 @@ impl Output {
     pub fn wait_for_room(&self) {
         let mut queue = self.shared.queue();
         while queue.waiting >= self.limit && queue.ended.is_none() {
-            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.is_awaited = true;
+            queue = self.shared.went.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Hands over whole lines.
-    pub fn write(&self, lines: Bytes) {
+    /// Hands over whole lines, and leaves an empty buffer in their place.
+    pub fn write(&self, lines: &mut Vec<u8>) {
         if lines.is_empty() {
             return;
         }
         let mut queue = self.shared.queue();
-        if queue.ended.is_none() {
-            queue.waiting += lines.len();
-            queue.chunks.push_back(lines);
-            self.shared.changed.notify_all();
+        if queue.ended.is_some() {
+            lines.clear();
+            return;
         }
+        let empty = queue.spares.pop().unwrap_or_default();
+        queue.waiting += lines.len();
+        queue.chunks.push_back(std::mem::replace(lines, empty));
+        self.shared.wake_writer(&mut queue);
     }
 
     /// Waits until writing has ended before its time.
@@ -129,11 +159,12 @@ impl Output {
     pub fn finish(mut self) -> (Option<Ended>, usize) {
         let mut queue = self.shared.queue();
         queue.finished = true;
-        self.shared.changed.notify_all();
+        self.shared.wake_writer(&mut queue);
         let mut written = queue.written;
         while queue.waiting > 0 && queue.ended.is_none() {
+            queue.is_awaited = true;
             let (guard, timeout) =
-                self.shared.changed.wait_timeout(queue, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+                self.shared.went.wait_timeout(queue, PATIENCE).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             if timeout.timed_out() && std::mem::replace(&mut written, queue.written) == queue.written {
                 break;
@@ -152,15 +183,16 @@ impl Output {
 
 /// The writer: takes chunks and writes each to the end.
 fn write_all(shared: &Shared, mut sink: impl Write + AsFd) {
+    let mut queue = shared.queue();
     loop {
-        let mut queue = shared.queue();
         while queue.chunks.is_empty() && !queue.finished {
-            queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.is_idle = true;
+            queue = shared.came.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let Some(chunk) = queue.chunks.pop_front() else { return };
+        let Some(mut chunk) = queue.chunks.pop_front() else { return };
         drop(queue);
         let result = write_chunk(shared, &mut sink, &chunk);
-        let mut queue = shared.queue();
+        queue = shared.queue();
         if let Err(error) = result {
             queue.ended = Some(match error.kind() {
                 ErrorKind::BrokenPipe => Ended::Closed,
@@ -168,11 +200,15 @@ fn write_all(shared: &Shared, mut sink: impl Write + AsFd) {
             });
             queue.chunks.clear();
             queue.waiting = 0;
-            shared.changed.notify_all();
+            shared.wake_waiting(&mut queue);
             shared.ended.notify_one();
             return;
         }
-        shared.changed.notify_all();
+        let (spares, bytes) = SPARES;
+        if queue.spares.len() < spares && chunk.capacity() <= bytes {
+            chunk.clear();
+            queue.spares.push(chunk);
+        }
     }
 }
 
@@ -184,7 +220,7 @@ fn write_chunk(shared: &Shared, sink: &mut (impl Write + AsFd), mut chunk: &[u8]
         let mut queue = shared.queue();
         queue.waiting -= lines.len();
         queue.written += lines.len() as u64;
-        shared.changed.notify_all();
+        shared.wake_waiting(&mut queue);
     }
     Ok(())
 }
@@ -236,7 +272,7 @@ mod tests {
         let (mut read, write) = pipe();
         let output = Output::start(write, LIMIT).expect("a thread");
         for line in ["one\n", "two\n"] {
-            output.write(Bytes::from_static(line.as_bytes()));
+            output.write(&mut line.as_bytes().to_vec());
             let mut buffer = [0; 4];
             read.read_exact(&mut buffer).expect("it comes before the next is written");
             assert_eq!(&buffer, line.as_bytes());
@@ -249,12 +285,12 @@ mod tests {
         let (read, write) = pipe();
         drop(read);
         let output = Output::start(write, LIMIT).expect("a thread");
-        output.write(Bytes::from_static(b"x\n"));
+        output.write(&mut b"x\n".to_vec());
         assert!(matches!(output.finish(), (Some(Ended::Closed), 0)));
 
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
         let output = Output::start(full, LIMIT).expect("a thread");
-        output.write(Bytes::from_static(b"x\n"));
+        output.write(&mut b"x\n".to_vec());
         assert!(matches!(output.finish(), (Some(Ended::Failed(_)), 0)));
     }
 
@@ -262,10 +298,10 @@ mod tests {
     fn a_reader_that_stops_fills_the_queue_and_one_that_goes_on_gets_everything() {
         let (mut read, write) = pipe();
         let output = Output::start(write, LIMIT).expect("a thread");
-        let chunk = Bytes::from(vec![b'x'; 1 << 20]);
+        let chunk = vec![b'x'; 1 << 20];
         let mut handed_over = 0;
         while !output.is_full() {
-            output.write(chunk.clone());
+            output.write(&mut chunk.clone());
             handed_over += chunk.len();
         }
         let reader = std::thread::spawn(move || {
@@ -292,7 +328,7 @@ mod tests {
         rustix::io::ioctl_fionbio(&write, true).expect("a pipe can be non-blocking");
         let output = Output::start(write, LIMIT).expect("a thread");
         let bytes = vec![b'y'; 1 << 20];
-        output.write(Bytes::from(bytes.clone()));
+        output.write(&mut bytes.clone());
         let reader = std::thread::spawn(move || {
             let mut everything = Vec::new();
             read.read_to_end(&mut everything).map(|_| everything)

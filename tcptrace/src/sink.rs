@@ -3,7 +3,6 @@
 
 mod snapshot;
 
-use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{Transition, state};
 
@@ -268,8 +267,8 @@ impl Sink {
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
         if self.lines.len() >= BATCH {
-            let next = Vec::with_capacity(BATCH + BATCH / 16);
-            self.output.write(Bytes::from(std::mem::replace(&mut self.lines, next)));
+            self.output.write(&mut self.lines);
+            self.lines.reserve(BATCH + BATCH / 16);
         }
     }
 
@@ -290,7 +289,7 @@ impl Sink {
         if self.dropped > 0 && !self.output.is_full() {
             self.tell_dropped();
         }
-        self.output.write(Bytes::from(std::mem::take(&mut self.lines)));
+        self.output.write(&mut self.lines);
     }
 
     /// Adds the record of what was dropped since the last one, if anything was.

@@ -12,6 +12,8 @@ use crate::report::{Event, Owner, OwnerHow};
 pub(crate) struct Admission {
     /// What is to be reported.
     pub(crate) filter: Filter,
+    /// Whether it is empty: asked of every record.
+    admits_all: bool,
     /// Sockets reported stuck, and not yet cleared: that is reported too.
     stuck: FxHashSet<u64>,
     /// Whether the process of a socket was admitted, where a transition or a walk has told it: for transitions that do
@@ -24,7 +26,14 @@ pub(crate) struct Admission {
 impl Admission {
     /// Nothing admitted yet.
     pub(crate) fn by(filter: Filter, tells_lives: bool) -> Self {
-        Self { filter, stuck: FxHashSet::default(), by_process: FxHashMap::default(), tells_lives }
+        let admits_all = filter.is_empty();
+        Self {
+            filter,
+            admits_all,
+            stuck: FxHashSet::default(),
+            by_process: FxHashMap::default(),
+            tells_lives,
+        }
     }
 
     /// These processes have to do with the socket.
@@ -35,7 +44,7 @@ impl Admission {
 
     /// Whether a socket that has been found stuck, and is not cleared, was reported.
     pub(crate) fn has_reported(&self, cookie: u64) -> bool {
-        self.filter.is_empty() || self.stuck.contains(&cookie)
+        self.admits_all || self.stuck.contains(&cookie)
     }
 
     /// The socket is gone.
@@ -45,7 +54,7 @@ impl Admission {
 
     /// Whether a record is to be reported.
     pub(crate) fn admits(&mut self, event: &Event) -> bool {
-        if self.filter.is_empty() {
+        if self.admits_all {
             return true;
         }
         match event {
