@@ -13,7 +13,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 
-use crate::ring::count;
+use crate::ring::{Step, count};
 
 /// Sockets whose addresses differ little have marks of their own.
 const MARKS: usize = 64;
@@ -32,9 +32,10 @@ static SEEN: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
-/// Whether it falls to the `nth` program (the first is 0) to see to this transition; the next ones will know.
+/// Whether it falls to this program to see to this transition; the next ones will know.
 #[inline(always)]
-pub(crate) fn falls_to(nth: u8, sk: *const c_void, old_state: u8, new_state: u8) -> bool {
+pub(crate) fn falls_to(sk: *const c_void, step: Step) -> bool {
+    let Step { old_state, new_state, nth } = step;
     let Some(marks) = SEEN.get_ptr_mut(0) else { return nth == 0 };
     // The verifier lets nobody calculate with a pointer, but for what is between two of them.
     let distance = (sk as usize).wrapping_sub(marks as usize) as u64;

@@ -40,7 +40,7 @@ use tcptrace_common::{WANTED_HELD, WANTED_SOCKETS};
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
-    transition::see_to(&ctx, sk, old_state, new_state, 0);
+    transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 0);
     0
 }
 
@@ -48,7 +48,7 @@ pub fn transition(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
-    transition::see_to(&ctx, sk, old_state, new_state, 1);
+    transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 1);
     0
 }
 
@@ -56,7 +56,7 @@ pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn twice_skipped(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
-    transition::see_to(&ctx, sk, old_state, new_state, 2);
+    transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 2);
     0
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
     macros::map,
     maps::PerCpuArray,
-    programs::TracePointContext,
+    programs::{BtfTracePointContext, TracePointContext},
 };
 use tcptrace_common::{AF_INET6, Transition, Tuple, opening, state, v4_mapped};
 
@@ -32,23 +32,34 @@ macro_rules! event {
 /// Sees to one transition as the `nth` program on the tracepoint (the first is 0): writes its record, where it is one of
 /// TCP that is watched. Who opens a socket is in the record of that, where there is one; where there is none it is noted
 /// with the socket, which costs a microsecond.
+///
+/// Most transitions concern nobody: what there is to do for the others are functions of their own, so that those neither
+/// save registers nor have a stack.
 #[inline(always)]
-pub(crate) fn see_to<C: EbpfContext>(ctx: &C, sk: *const c_void, old_state: u8, new_state: u8, nth: u8) {
+pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_state: u8, nth: u8) {
+    let step = Step { old_state, new_state, nth };
     if is_watched(old_state, new_state) {
-        if guard::falls_to(nth, sk, old_state, new_state) {
-            record(ctx, sk, Step { old_state, new_state, nth });
-        }
+        record(ctx, sk, step);
     } else if let Some(how) = opening(old_state, new_state) {
-        if guard::falls_to(nth, sk, old_state, new_state) {
-            origin::remember(sk, how);
-        }
+        remember(sk, how, step);
     } else if new_state == state::CLOSE {
         identity::forget(sk);
     }
 }
 
-#[inline(always)]
-fn record<C: EbpfContext>(ctx: &C, sk: *const c_void, step: Step) {
+#[inline(never)]
+fn remember(sk: *const c_void, how: u8, step: Step) {
+    if guard::falls_to(sk, step) {
+        origin::remember(sk, how);
+    }
+}
+
+#[inline(never)]
+fn record(ctx: *mut c_void, sk: *const c_void, step: Step) {
+    if !guard::falls_to(sk, step) {
+        return;
+    }
+    let ctx = &BtfTracePointContext::new(ctx);
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP
     // socket: the tracepoint fires for SCTP, DCCP and MPTCP too.
     let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();

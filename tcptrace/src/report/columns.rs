@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::record::SocketId;
+use super::{dotted::Dotted, record::SocketId};
 
 /// As wide as the widest column.
 const BLANKS: &str = "                     ";
@@ -78,12 +78,7 @@ pub(super) fn remote(line: &mut String, socket: &SocketId) {
 pub(super) fn end(line: &mut String, address: IpAddr, port_number: u16) {
     match address {
         IpAddr::V4(v4) => {
-            let [first, rest @ ..] = v4.octets();
-            number(line, first);
-            for octet in rest {
-                line.push('.');
-                number(line, octet);
-            }
+            line.push_str(Dotted::of(v4).text());
         }
         IpAddr::V6(v6) => {
             let _infallible = if port_number == 0 { write!(line, "{v6}") } else { write!(line, "[{v6}]") };

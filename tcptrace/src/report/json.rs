@@ -17,10 +17,14 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{
+    dotted::Dotted,
     record::{Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketId, Stuck, Transition},
-    second::{Second, fraction},
+    second::{Second, padded},
 };
-use crate::states::State;
+use crate::{states::State, tracker::Ending};
+
+/// Bytes that hardly any line about a socket has more of: room is made once for all of it.
+const LINE: usize = 1 << 10;
 
 /// Writes lines of JSON.
 #[derive(Debug, Default)]
@@ -42,8 +46,9 @@ impl Json {
 
     /// What all records about a socket begin with.
     fn begin(&mut self, event: &str, at: Instant, socket: &SocketId, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"v\":");
-        number(SCHEMA_VERSION, out);
+        const { assert!(SCHEMA_VERSION < 10, "one digit") };
+        out.reserve(LINE);
+        out.extend_from_slice(&[b'{', b'"', b'v', b'"', b':', b'0' + SCHEMA_VERSION]);
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(event.as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
@@ -60,7 +65,7 @@ impl Json {
         state(b",\"old_state\":\"", *old_state, out);
         state(b"\",\"new_state\":\"", *new_state, out);
         out.extend_from_slice(b"\",\"stand_in\":");
-        value(stand_in, out);
+        boolean(*stand_in, out);
         out.extend_from_slice(b",\"in_old_state_ms\":");
         option(in_old_state_ms.as_ref(), milliseconds, out);
         out.extend_from_slice(b",\"owner\":");
@@ -68,7 +73,7 @@ impl Json {
         out.extend_from_slice(b",\"owner_how\":\"");
         out.extend_from_slice(owner_how.name().as_bytes());
         out.extend_from_slice(b"\",\"how\":");
-        value(how, out);
+        option(how.as_ref(), ending, out);
         out.push(b'}');
     }
 
@@ -87,7 +92,7 @@ impl Json {
         out.extend_from_slice(b",\"age_max_ms\":");
         option(age_max_ms.as_ref(), milliseconds, out);
         out.extend_from_slice(b",\"exact\":");
-        value(exact, out);
+        boolean(*exact, out);
         out.extend_from_slice(b",\"since\":\"");
         time(*since, &mut self.since, out);
         out.extend_from_slice(b"\",\"recv_queue\":");
@@ -116,7 +121,7 @@ fn time(at: Instant, second: &mut Second, out: &mut Vec<u8>) {
     let (second, nanosecond) = second.of(at, without_zone);
     out.extend_from_slice(second.as_bytes());
     out.push(b'.');
-    out.extend_from_slice(&fraction::<9>(nanosecond));
+    out.extend_from_slice(&padded::<9>(nanosecond));
     out.push(b'Z');
 }
 
@@ -207,15 +212,14 @@ fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
 
 /// A number that comes from whole microseconds, as all of ours do: its shortest form has no more digits than those.
 fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
-    let us = (ms * 1_000.0).round();
+    let us = (ms * 1_000.0 + 0.5) as u64;
     // Beyond that, numbers have another form.
-    if us.is_sign_negative() || !(us < 1e15 && us / 1_000.0 == *ms) {
+    if ms.is_sign_negative() || us >= 1_000_000_000_000_000 || us as f64 / 1_000.0 != *ms {
         return value(ms, out);
     }
-    let us = us as u64;
     number(us / 1_000, out);
     out.push(b'.');
-    let [tenths, hundredths, thousandths] = fraction::<3>((us % 1_000) as u32 * 1_000_000);
+    let [tenths, hundredths, thousandths] = padded::<3>((us % 1_000) as u32);
     out.push(tenths);
     if (hundredths, thousandths) != (b'0', b'0') {
         out.push(hundredths);
@@ -223,6 +227,16 @@ fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
     if thousandths != b'0' {
         out.push(thousandths);
     }
+}
+
+fn boolean(boolean: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if boolean { b"true" } else { b"false" });
+}
+
+fn ending(how: &Ending, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(how.name().as_bytes());
+    out.push(b'"');
 }
 
 fn integer(integer: &u32, out: &mut Vec<u8>) {
@@ -240,14 +254,7 @@ fn number(number: impl itoa::Integer, out: &mut Vec<u8>) {
 
 fn address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
-        IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                number(octet, out);
-            }
-        }
+        IpAddr::V4(v4) => out.extend_from_slice(Dotted::of(v4).bytes()),
         IpAddr::V6(v6) => append(out, format_args!("{v6}")),
     }
 }

@@ -3,6 +3,7 @@
 
 mod assemble;
 mod columns;
+mod dotted;
 mod evidence;
 mod group;
 mod json;

@@ -4,12 +4,13 @@ use jiff::Timestamp;
 
 use super::record::Instant;
 
-const SECOND_NS: i64 = 1_000_000_000;
+const SECOND_NS: i128 = 1_000_000_000;
 
 /// The last second that was asked for, and its text.
 #[derive(Debug, Default)]
 pub(super) struct Second {
-    since_1970: Option<i64>,
+    /// When it began, nanoseconds since 1970.
+    began_ns: Option<i128>,
     text: String,
 }
 
@@ -18,28 +19,21 @@ impl Second {
     /// its beginning. All that `format` makes of an instant has to be the same until the next second begins; time zones
     /// change at the beginning of one.
     pub(super) fn of(&mut self, at: Instant, format: impl FnOnce(Timestamp) -> String) -> (&str, u32) {
-        // 64 bits reach to the year 2262, and are divided much faster.
-        let (second, nanosecond) = match i64::try_from(at.wall_ns) {
-            Ok(ns) => (ns.div_euclid(SECOND_NS), ns.rem_euclid(SECOND_NS)),
-            Err(_) => {
-                let (ns, second_ns) = (at.timestamp().as_nanosecond(), i128::from(SECOND_NS));
-                (ns.div_euclid(second_ns) as i64, ns.rem_euclid(second_ns) as i64)
-            }
-        };
-        if self.since_1970 != Some(second) {
-            (self.since_1970, self.text) = (Some(second), format(at.timestamp()));
+        let is_within = |ns: &i128| (0..SECOND_NS).contains(ns);
+        if let Some(nanosecond) = self.began_ns.map(|began| at.wall_ns - began).filter(is_within) {
+            return (&self.text, nanosecond as u32);
         }
+        let timestamp = at.timestamp();
+        let nanosecond = timestamp.as_nanosecond().rem_euclid(SECOND_NS);
+        (self.began_ns, self.text) = (Some(timestamp.as_nanosecond() - nanosecond), format(timestamp));
         (&self.text, nanosecond as u32)
     }
 }
 
-/// The first digits of the fraction of a second.
-pub(super) fn fraction<const DIGITS: usize>(nanosecond: u32) -> [u8; DIGITS] {
-    let mut rest = nanosecond / 10_u32.pow(9 - DIGITS as u32);
-    let mut digits = [0; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    digits
+/// The digits of a number that has no more than so many, nine at the most, behind as many zeros as it has fewer.
+pub(super) fn padded<const DIGITS: usize>(number: u32) -> [u8; DIGITS] {
+    // With a one before them, no zeros are left out.
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(10_u32.pow(DIGITS as u32) + number).as_bytes();
+    digits.last_chunk().copied().unwrap_or([b'0'; DIGITS])
 }

@@ -148,6 +148,19 @@ pub const fn signs(how: Option<Ending>) -> (u8, i32) {
 }
 
 impl Ending {
+    /// As records have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Exited => "exited",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::Destroyed => "destroyed",
+            Self::Peer => "peer",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// How a transition came about; `None` of a connection, or a listener, that is opening.
     pub fn of(transition: &Transition) -> Option<Self> {
         let Transition { old_state, new_state, .. } = *transition;

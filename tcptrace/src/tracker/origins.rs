@@ -3,9 +3,9 @@
 //! A task takes more room than a socket's two ends, and a process opens most of its sockets in a few threads. Memory is
 //! that of the tasks whose sockets live; room for as many as there were at the same time stays until none does.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 
-use hashbrown::{HashTable, hash_table::Entry};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
 use super::{
     finding::Actor,
@@ -34,7 +34,7 @@ pub(super) struct Origins {
     /// The place of each, by what it is.
     places: HashTable<u32>,
     /// Keyed: processes choose their names, and must not choose where in the table those are.
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl Origins {

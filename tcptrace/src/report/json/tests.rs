@@ -36,6 +36,17 @@ fn names_written_directly_are_those_of_the_serde_form() {
     for how in [OwnerHow::Fd, OwnerHow::Listener, OwnerHow::Origin, OwnerHow::Close, OwnerHow::None] {
         assert_eq!(quoted(serde_json::to_string(&how)), format!("\"{}\"", how.name()));
     }
+    for how in [
+        Ending::Closed,
+        Ending::Exited,
+        Ending::Reset,
+        Ending::TimedOut,
+        Ending::Destroyed,
+        Ending::Peer,
+        Ending::Unknown,
+    ] {
+        assert_eq!(quoted(serde_json::to_string(&how)), format!("\"{}\"", how.name()));
+    }
     for family in [Family::Ipv4, Family::Ipv6] {
         assert_eq!(quoted(serde_json::to_string(&family)), format!("\"{}\"", family.name()));
     }

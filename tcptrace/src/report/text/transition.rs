@@ -7,7 +7,7 @@ use crate::{
     report::{
         Transition,
         columns::{or_dash, span},
-        second::fraction,
+        second::padded,
         words::add_process,
     },
     states::State,
@@ -21,7 +21,7 @@ impl Text {
         let nanosecond = self.time(line, at);
         if self.is_wide() {
             line.push('.');
-            line.extend(fraction::<3>(nanosecond).map(char::from));
+            line.extend(padded::<3>(nanosecond / 1_000_000).map(char::from));
         }
         line.push(' ');
         self.ends(line, socket);
