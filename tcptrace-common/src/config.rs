@@ -4,6 +4,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::{opening, state};
+
 /// The offset of a field that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
@@ -142,6 +144,15 @@ pub struct Config {
     pub has_task: u32,
     /// 1 where a socket's last transition is to be written as a [`crate::Closing`], else 0.
     pub has_lives: u32,
+    /// For which transitions the programs with BTF have anything to do: a bit for each, at [`step_bit`]. See
+    /// [`Config::concerned`].
+    pub steps: [u32; 8],
+}
+
+/// Where a transition has its bit: which word of [`Config::steps`], and which bit in it.
+#[inline(always)]
+pub const fn step_bit(old_state: u8, new_state: u8) -> (usize, u32) {
+    ((old_state & 15) as usize >> 1, ((old_state & 1) as u32) << 4 | (new_state & 15) as u32)
 }
 
 impl KernelLayout {
@@ -164,7 +175,77 @@ impl Config {
         has_storage: 0,
         has_task: 0,
         has_lives: 0,
+        steps: [0; 8],
     };
+
+    /// The same with its `steps`: a transition is of concern where it is watched, where it opens a socket and that is
+    /// kept with it, and where it closes one whose identity is kept.
+    pub const fn concerned(mut self) -> Self {
+        self.steps = [0; 8];
+        let mut pair = 0;
+        while pair <= u8::MAX as usize {
+            let (old_state, new_state) = (pair as u8 >> 4, pair as u8 & 15);
+            let states = state::bit(old_state) | state::bit(new_state);
+            let is_watched = old_state != new_state && self.watched_states & states != 0;
+            let is_kept = self.has_storage == 1 && opening(old_state, new_state).is_some();
+            let is_forgotten = self.has_cookie == 0 && new_state == state::CLOSE;
+            if is_watched || is_kept || is_forgotten {
+                let (word, bit) = step_bit(old_state, new_state);
+                self.steps[word] |= 1 << bit;
+            }
+            pair += 1;
+        }
+        self
+    }
 }
 
-const _: () = assert!(size_of::<Config>() == 56 * 4);
+const _: () = assert!(size_of::<Config>() == 64 * 4);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn concerned(config: Config) -> Vec<(u8, u8)> {
+        let steps = config.concerned().steps;
+        let is_set = |&(old_state, new_state): &(u8, u8)| {
+            let (word, bit) = step_bit(old_state, new_state);
+            steps[word] >> bit & 1 != 0
+        };
+        (1..=12).flat_map(|old| (1..=12).map(move |new| (old, new))).filter(is_set).collect()
+    }
+
+    #[test]
+    fn with_everything_watched_every_change_is_of_concern() {
+        let all = Config { watched_states: state::ALL, has_cookie: 1, has_storage: 1, ..Config::UNSET };
+        let pairs = (1..=12).flat_map(|old| (1..=12).map(move |new| (old, new)));
+        let changes: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
+        assert_eq!(concerned(all), changes);
+    }
+
+    #[test]
+    fn with_one_state_watched_few_are() {
+        let one = Config {
+            watched_states: state::bit(state::CLOSE_WAIT),
+            has_cookie: 1,
+            has_storage: 0,
+            ..Config::UNSET
+        };
+        let found = concerned(one);
+        assert_eq!(found.len(), 22, "into it and out of it: {found:?}");
+        assert!(found.iter().all(|(old, new)| [*old, *new].contains(&state::CLOSE_WAIT)), "{found:?}");
+
+        let mut with_openings = found.clone();
+        with_openings.extend([(state::CLOSE, state::SYN_SENT), (state::CLOSE, state::LISTEN)]);
+        with_openings.sort_unstable();
+        assert_eq!(concerned(Config { has_storage: 1, ..one }), with_openings);
+
+        let mut with_closings = found;
+        with_closings.extend((1..=12).filter(|old| *old != state::CLOSE_WAIT).map(|old| (old, state::CLOSE)));
+        with_closings.sort_unstable();
+        assert_eq!(concerned(Config { has_cookie: 0, ..one }), with_closings);
+    }
+}

@@ -10,7 +10,7 @@ mod config;
 mod records;
 pub mod state;
 
-pub use config::{ABSENT, Config, EventLayout, KernelLayout};
+pub use config::{ABSENT, Config, EventLayout, KernelLayout, step_bit};
 pub use records::{
     ACCEPTED, ACTOR_KNOWN, CONNECTED, Closing, Counters, Descriptor, EXITING, FoundSocket, HAPPENED,
     HolderRow, IN_ACCEPT_QUEUE, LISTENED, ORIGIN_KNOWN, Origin, PROCESS_NAMED, REPLACED, SEEN, STAND_IN,

@@ -32,35 +32,51 @@ static SEEN: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
-/// Whether it falls to this program to see to this transition; the next ones will know.
+/// The first program sees to this transition: the next ones will know.
+#[inline(always)]
+pub(crate) fn mark(sk: *const c_void, step: Step) {
+    if let Some(mine) = Mine::of(sk, step) {
+        *mine.first = mine.mark;
+    }
+}
+
+/// Whether it falls to the program that stands in for the first one, or for both, to see to this transition; the next one
+/// will know.
 #[inline(always)]
 pub(crate) fn falls_to(sk: *const c_void, step: Step) -> bool {
-    let Step { old_state, new_state, nth } = step;
-    let Some(marks) = SEEN.get_ptr_mut(0) else { return nth == 0 };
-    // The verifier lets nobody calculate with a pointer, but for what is between two of them.
-    let distance = (sk as usize).wrapping_sub(marks as usize) as u64;
-    let mark = distance.rotate_left(16) ^ u64::from(old_state) << 8 ^ u64::from(new_state);
-    // A `struct tcp_sock` takes more than 2048 bytes.
-    let place = (distance >> 11) as usize % MARKS;
-    // SAFETY: this CPU's own marks. Who interrupts us leaves marks of other sockets: this one is locked.
-    let (first, second) = unsafe { (&mut (*marks).first[place], &mut (*marks).second[place]) };
-    match nth {
-        0 => {
-            *first = mark;
-            return true;
-        }
-        1 => *second = mark,
-        _ => {
-            if take(second, mark) {
-                return false;
-            }
-        }
-    }
-    if take(first, mark) {
+    let Some(mine) = Mine::of(sk, step) else { return false };
+    if step.nth == 1 {
+        *mine.second = mine.mark;
+    } else if take(mine.second, mine.mark) {
         return false;
     }
-    count(&TAKEN_OVER, u32::from(nth) - 1);
+    if take(mine.first, mine.mark) {
+        return false;
+    }
+    count(&TAKEN_OVER, u32::from(step.nth) - 1);
     true
+}
+
+/// A transition's mark, and where the first two programs leave it.
+struct Mine {
+    mark: u64,
+    first: &'static mut u64,
+    second: &'static mut u64,
+}
+
+impl Mine {
+    #[inline(always)]
+    fn of(sk: *const c_void, Step { old_state, new_state, .. }: Step) -> Option<Self> {
+        let marks = SEEN.get_ptr_mut(0)?;
+        // The verifier lets nobody calculate with a pointer, but for what is between two of them.
+        let distance = (sk as usize).wrapping_sub(marks as usize) as u64;
+        let mark = distance.rotate_left(16) ^ u64::from(old_state) << 8 ^ u64::from(new_state);
+        // A `struct tcp_sock` takes more than 2048 bytes.
+        let place = (distance >> 11) as usize % MARKS;
+        // SAFETY: this CPU's own marks. Who interrupts us leaves marks of other sockets: this one is locked.
+        let (first, second) = unsafe { (&mut (*marks).first[place], &mut (*marks).second[place]) };
+        Some(Self { mark, first, second })
+    }
 }
 
 /// Whether this mark is there; not any more.

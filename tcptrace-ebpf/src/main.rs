@@ -30,6 +30,7 @@ mod transition;
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::bpf_sock_from_file,
     macros::{btf_tracepoint, fentry, raw_tracepoint, tracepoint},
     programs::{BtfTracePointContext, FEntryContext, RawTracePointContext, TracePointContext},

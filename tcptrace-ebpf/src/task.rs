@@ -19,44 +19,57 @@ const PF_EXITING: u32 = 4;
 /// All of `task` can be written to.
 #[inline(always)]
 pub(crate) unsafe fn current(task: *mut Task) -> u8 {
+    // SAFETY: as promised by the caller.
+    let (flags, is_named) = unsafe { if config!(has_task) == 1 { read(task) } else { ask(task) } };
+    let named = if is_named { PROCESS_NAMED } else { 0 };
+    if flags & PF_EXITING == 0 { named } else { named | EXITING }
+}
+
+/// Reads it from the task itself, which takes less than a helper for each part of it. Returns its `PF_` flags, and that the
+/// process's name is known.
+///
+/// # Safety
+/// As [`current`].
+#[inline(always)]
+unsafe fn read(task: *mut Task) -> (u32, bool) {
+    // SAFETY: as promised by the caller; the offsets are those of a task's members.
+    unsafe {
+        let current: *const c_void = bpf_get_current_task_btf().cast();
+        let cred: *const c_void = load(current, layout!(task_cred));
+        let leader: *const c_void = load(current, layout!(task_leader));
+        (*task).pid = load(current, layout!(task_tgid));
+        (*task).tid = load(current, layout!(task_pid));
+        (*task).uid = load(cred, layout!(cred_uid));
+        put((&raw mut (*task).thread_comm).cast(), words(current, layout!(task_comm)));
+        put((&raw mut (*task).comm).cast(), words(leader, layout!(task_comm)));
+        (load(current, layout!(task_flags)), true)
+    }
+}
+
+/// Asks the helpers. The process's name, which is its thread group leader's, and the flags are read where that is possible.
+///
+/// # Safety
+/// As [`current`].
+#[inline(always)]
+unsafe fn ask(task: *mut Task) -> (u32, bool) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: as promised by the caller. A name is as long as the helper is told.
+    // SAFETY: as promised by the caller. A name is as long as the helper is told; probe reads check the addresses
+    // themselves.
     unsafe {
         (*task).pid = (pid_tgid >> 32) as u32;
         (*task).tid = pid_tgid as u32;
         (*task).uid = bpf_get_current_uid_gid() as u32;
         bpf_get_current_comm((&raw mut (*task).thread_comm).cast(), COMM_LEN as u32);
-        let (flags, is_named) = leader((&raw mut (*task).comm).cast());
-        let named = if is_named { PROCESS_NAMED } else { 0 };
-        if flags & PF_EXITING == 0 { named } else { named | EXITING }
-    }
-}
-
-/// Fills in the name of the thread group's leader, which is the process's. Returns the current task's `PF_` flags, and
-/// whether the name could be read.
-///
-/// # Safety
-/// All of `comm` can be written to.
-#[inline(always)]
-unsafe fn leader(comm: *mut Words) -> (u32, bool) {
-    let (at_flags, at_leader, at_comm) = (layout!(task_flags), layout!(task_leader), layout!(task_comm));
-    // SAFETY: as promised by the caller; the offsets are those of a task's members. Probe reads check the addresses
-    // themselves.
-    unsafe {
-        if config!(has_task) == 1 {
-            let current: *const c_void = bpf_get_current_task_btf().cast();
-            put(comm, words(load(current, at_leader), at_comm));
-            return (load(current, at_flags), true);
-        }
+        let comm: *mut Words = (&raw mut (*task).comm).cast();
         put(comm, [0; 4]);
-        if at_leader == ABSENT {
+        if layout!(task_leader) == ABSENT {
             return (0, false);
         }
         let current = bpf_get_current_task() as *const c_void;
         let member = |offset: u32| current.byte_add(offset as usize);
-        let flags = bpf_probe_read_kernel(member(at_flags).cast()).unwrap_or(0);
-        let named = bpf_probe_read_kernel(member(at_leader).cast::<*const c_void>())
-            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(at_comm as usize).cast()))
+        let flags = bpf_probe_read_kernel(member(layout!(task_flags)).cast()).unwrap_or(0);
+        let named = bpf_probe_read_kernel(member(layout!(task_leader)).cast::<*const c_void>())
+            .and_then(|leader| bpf_probe_read_kernel(leader.byte_add(layout!(task_comm) as usize).cast()))
             .map(|name| put(comm, name));
         (flags, named.is_ok())
     }

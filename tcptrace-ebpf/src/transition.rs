@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::{BtfTracePointContext, TracePointContext},
 };
-use tcptrace_common::{AF_INET6, Transition, Tuple, opening, state, v4_mapped};
+use tcptrace_common::{AF_INET6, Transition, Tuple, opening, state, step_bit, v4_mapped};
 
 use crate::{
     guard, identity,
@@ -33,15 +33,24 @@ macro_rules! event {
 /// TCP that is watched. Who opens a socket is in the record of that, where there is one; where there is none it is noted
 /// with the socket, which costs a microsecond.
 ///
-/// Most transitions concern nobody: what there is to do for the others are functions of their own, so that those neither
-/// save registers nor have a stack.
+/// Most transitions concern nobody where little is watched. Those take one branch, which the processor foretells, and as
+/// what there is to do for the others are functions of their own, save no registers and have no stack.
 #[inline(always)]
 pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_state: u8, nth: u8) {
+    let (word, bit) = step_bit(old_state, new_state);
+    if kernel::constant(&kernel::CONFIG.steps[word]) >> bit & 1 == 0 {
+        return;
+    }
     let step = Step { old_state, new_state, nth };
+    let is_mine = || nth == 0 || guard::falls_to(sk, step);
     if is_watched(old_state, new_state) {
-        record(ctx, sk, step);
+        if is_mine() {
+            record(ctx, sk, step);
+        }
     } else if let Some(how) = opening(old_state, new_state) {
-        remember(sk, how, step);
+        if is_mine() {
+            remember(sk, how, step);
+        }
     } else if new_state == state::CLOSE {
         identity::forget(sk);
     }
@@ -49,15 +58,16 @@ pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_sta
 
 #[inline(never)]
 fn remember(sk: *const c_void, how: u8, step: Step) {
-    if guard::falls_to(sk, step) {
-        origin::remember(sk, how);
+    if step.nth == 0 {
+        guard::mark(sk, step);
     }
+    origin::remember(sk, how);
 }
 
 #[inline(never)]
 fn record(ctx: *mut c_void, sk: *const c_void, step: Step) {
-    if !guard::falls_to(sk, step) {
-        return;
+    if step.nth == 0 {
+        guard::mark(sk, step);
     }
     let ctx = &BtfTracePointContext::new(ctx);
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP

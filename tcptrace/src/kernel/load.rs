@@ -102,13 +102,16 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let btf = targets::blank(&targets).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let mut loader = loader::new();
     let event = EventLayout::UNKNOWN;
-    let config = |helpers: Helpers| Config {
-        has_cookie: helpers.cookie.into(),
-        has_storage: helpers.storage.into(),
-        // It came with the second of the two, and before the first.
-        has_task: (helpers.cookie || helpers.storage).into(),
-        has_lives: options.lives.into(),
-        ..config(options, layout, event)
+    let config = |helpers: Helpers| {
+        Config {
+            has_cookie: helpers.cookie.into(),
+            has_storage: helpers.storage.into(),
+            // It came with the second of the two, and before the first.
+            has_task: (helpers.cookie || helpers.storage).into(),
+            has_lives: options.lives.into(),
+            ..config(options, layout, event)
+        }
+        .concerned()
     };
     let (mut ebpf, helpers) = with_helpers(&mut loader, options, config, &btf)?;
     if options.transitions {
@@ -181,8 +184,7 @@ pub(super) const fn shows_replaced(options: &Options) -> bool {
 }
 
 pub(super) const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
-    let watched_states = options.watched_states;
-    Config { layout, event, watched_states, has_cookie: 0, has_storage: 0, has_task: 0, has_lives: 0 }
+    Config { layout, event, watched_states: options.watched_states, ..Config::UNSET }
 }
 
 /// The helpers that tracing programs may call only on newer kernels; whether they may is known only by trying.
