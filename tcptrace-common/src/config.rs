@@ -62,8 +62,6 @@ pub struct KernelLayout {
     pub snd_una: u32,
     /// `task_struct.tgid` (`int`)
     pub task_tgid: u32,
-    /// `task_struct.pid` (`int`)
-    pub task_pid: u32,
     /// `task_struct.group_leader` (pointer to `task_struct`)
     pub task_leader: u32,
     /// `task_struct.comm` (16 bytes)
@@ -146,7 +144,7 @@ pub struct Config {
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 40]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 39]);
 }
 
 impl EventLayout {
@@ -157,7 +155,7 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 40]),
+        layout: bytemuck::must_cast([0_u32; 39]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
@@ -167,4 +165,4 @@ impl Config {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 56 * 4);
+const _: () = assert!(size_of::<Config>() == 55 * 4);

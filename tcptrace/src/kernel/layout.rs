@@ -65,7 +65,6 @@ pub(super) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
         write_seq: find("tcp_sock.write_seq")?,
         snd_una: find("tcp_sock.snd_una")?,
         task_tgid: find("task_struct.tgid")?,
-        task_pid: find("task_struct.pid")?,
         task_leader: find("task_struct.group_leader")?,
         task_comm: find("task_struct.comm")?,
         task_flags: find("task_struct.flags")?,
