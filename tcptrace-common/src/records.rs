@@ -1,5 +1,5 @@
 //! What the BPF programs write: one [`Transition`] per state change into the ring, or one [`Closing`] for a socket's
-//! last; one [`FoundSocket`] per socket and one [`HolderRow`] per file descriptor from the iterators.
+//! last; one [`SocketRow`] per socket and one [`Descriptor`] per file descriptor from the iterators.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -25,11 +25,20 @@ pub const REPLACED: u8 = 16;
 /// In [`Transition::flags`]: no task acted; `task` is the one that accepted or connected the socket.
 pub const ORIGIN_KNOWN: u8 = 32;
 
-/// Which states of sockets are wanted from the walk of a namespace's sockets: its place among such masks.
-pub const WANTED_SOCKETS: u32 = 0;
-
-/// The same from the walk of the descriptors that hold them.
-pub const WANTED_HELD: u32 = 1;
+/// What is wanted of the walk under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Wanted {
+    /// Sockets in these states, as a mask, from the walk of a namespace's sockets.
+    pub sockets: u32,
+    /// The same from the walk of the descriptors that hold them.
+    pub held: u32,
+    /// The network namespace, by inode number, whose sockets are walked in any case: of a descriptor that holds one of
+    /// those, the socket's row is not wanted. 0: none.
+    pub walked: u32,
+    /// Whether [`SocketRow::inode`] is: 1 or 0.
+    pub inodes: u32,
+}
 
 /// Transitions that the program at the plain event has seen: its place among the counters of the map `TALLY`.
 pub const SEEN: u32 = 0;
@@ -43,6 +52,12 @@ pub const IN_ACCEPT_QUEUE: u8 = 1;
 /// In [`SocketRow::flags`]: the socket itself is gone; a small stand-in waits in its state for the peer's FIN
 /// (`struct inet_timewait_sock`). No process holds it.
 pub const STAND_IN: u8 = 2;
+
+/// In [`SocketRow::flags`]: the socket has a file, so that descriptors can hold it. Only `iter/tcp` tells.
+pub const HAS_FILE: u8 = 4;
+
+/// In [`SocketRow::flags`]: an [`Origin`] follows the row.
+pub const HAS_ORIGIN: u8 = 8;
 
 /// A connection's two ends.
 #[repr(C)]
@@ -177,7 +192,8 @@ pub struct Closing {
     pub origin: Origin,
 }
 
-/// One open TCP socket as it was found by walking the kernel's tables.
+/// One open TCP socket as it was found by walking the kernel's tables. Where the kernel tells who connected or accepted it,
+/// or made it listen, that [`Origin`] follows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SocketRow {
@@ -185,13 +201,13 @@ pub struct SocketRow {
     pub ktime_ns: u64,
     /// As in [`Transition::cookie`].
     pub cookie: u64,
-    /// Inode of the socket's file as `/proc/PID/fd` shows it; 0 where it has none.
+    /// Inode of the socket's file as `/proc/PID/fd` shows it; 0 where it has none, or where that was not asked for.
     pub inode: u64,
     /// As in [`Transition::netns`].
     pub netns: u32,
     /// See [`crate::state`].
     pub state: u8,
-    /// [`IN_ACCEPT_QUEUE`], [`STAND_IN`] or 0.
+    /// [`IN_ACCEPT_QUEUE`], [`STAND_IN`], [`HAS_FILE`] and [`HAS_ORIGIN`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u16,
@@ -214,24 +230,16 @@ pub struct SocketRow {
     pub pad2: u32,
 }
 
-/// What `iter/tcp` gives for each socket.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct FoundSocket {
-    /// The socket.
-    pub row: SocketRow,
-    /// Who connected or accepted it, or made it listen; all 0 where the kernel does not tell.
-    pub origin: Origin,
-}
-
-/// One file descriptor of a process.
+/// One file descriptor that holds a TCP socket. The socket's [`SocketRow`] follows where `has_row` says so.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Descriptor {
+    /// The socket, as in [`SocketRow::cookie`].
+    pub cookie: u64,
     /// Thread group id of the process, in the initial pid namespace.
     pub pid: u32,
-    /// Thread id: differs from `pid` only for a thread with a descriptor table of its own.
-    pub tid: u32,
+    /// 1 where the socket is not in [`Wanted::walked`]; else 0.
+    pub has_row: u32,
     /// The file descriptor.
     pub fd: u32,
     /// Real user id of the process, in the initial user namespace.
@@ -240,16 +248,6 @@ pub struct Descriptor {
     pub start_ns: u64,
     /// The process's name (its thread group leader's), NUL-padded, any bytes.
     pub comm: [u8; COMM_LEN],
-}
-
-/// One file descriptor that holds a TCP socket.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct HolderRow {
-    /// The socket, as the walk of the sockets gives it.
-    pub socket: FoundSocket,
-    /// The descriptor.
-    pub descriptor: Descriptor,
 }
 
 const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
@@ -261,5 +259,4 @@ const _: () = assert!(size_of::<Counters>() == 40 && align_of::<Counters>() == 8
 const _: () = assert!(size_of::<Closing>() == 208 && align_of::<Closing>() == 8);
 const _: () = assert!(size_of::<Origin>() == 56 && align_of::<Origin>() == 8);
 const _: () = assert!(size_of::<SocketRow>() == 96 && align_of::<SocketRow>() == 8);
-const _: () = assert!(size_of::<FoundSocket>() == 152 && align_of::<FoundSocket>() == 8);
-const _: () = assert!(size_of::<HolderRow>() == 192 && align_of::<HolderRow>() == 8);
+const _: () = assert!(size_of::<Descriptor>() == 48 && align_of::<Descriptor>() == 8);

@@ -35,7 +35,6 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fentry, raw_tracepoint, tracepoint},
     programs::{BtfTracePointContext, FEntryContext, RawTracePointContext, TracePointContext},
 };
-use tcptrace_common::{WANTED_HELD, WANTED_SOCKETS};
 
 /// `sock:inet_sock_set_state`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -107,7 +106,7 @@ pub fn transition_tally(ctx: RawTracePointContext) -> i32 {
 pub extern "C" fn tcp_sockets(ctx: *mut c_void) -> i32 {
     let ctx = IterContext(ctx);
     let sk = ctx.pointer(1);
-    row::write_socket(&ctx, sk, WANTED_SOCKETS);
+    row::write_socket(&ctx, sk);
     0
 }
 
@@ -128,9 +127,7 @@ pub extern "C" fn socket_holders(ctx: *mut c_void) -> i32 {
     }
     // SAFETY: `socket` is a live `struct socket` for the length of this call.
     let sk = unsafe { kernel::load::<*const c_void>(socket.cast(), kernel::layout!(socket_sk)) };
-    if row::write_socket(&ctx, sk, WANTED_HELD) {
-        ctx.write(&row::descriptor(task, ctx.word(2)));
-    }
+    row::write_holder(&ctx, sk, task, ctx.word(2));
     0
 }
 

@@ -10,7 +10,9 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use tcptrace_common::{Descriptor, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, state};
+use tcptrace_common::{
+    Descriptor, HAS_FILE, HAS_ORIGIN, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, Wanted, state,
+};
 
 use crate::{
     IterContext, identity,
@@ -18,42 +20,70 @@ use crate::{
     origin,
 };
 
-/// The states wanted from the walk under way, as a mask, for each iterator
-/// (`tcptrace_common::WANTED_SOCKETS`, `WANTED_HELD`). User space sets them before each walk.
+/// What is wanted of the walk under way: one entry, which user space sets before each walk.
 #[map]
-static ROW_STATES: Array<u32> = Array::with_max_entries(2, 0);
+static WANTED: Array<Wanted> = Array::with_max_entries(1, 0);
 
-/// Writes the row of the socket at `sk` and where it came from, where it is a TCP socket in a wanted state; `by` says
-/// which iterator asks. Says whether it is.
+/// Writes the row of the socket at `sk` and where it came from, where it is a TCP socket in a wanted state.
 #[inline(always)]
-pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void, by: u32) -> bool {
+pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) {
+    let Some(wanted) = WANTED.get(0) else { return };
     if sk.is_null() {
-        return false;
+        return;
     }
-    let wanted = ROW_STATES.get(by).copied().unwrap_or(0);
     // SAFETY: every socket, mini-sockets included, begins with `struct sock_common`.
     let found_in: u8 = unsafe { load(sk, layout!(state)) };
-    let is_written = if found_in == state::TIME_WAIT {
-        wanted & state::bit(state::FIN_WAIT2) != 0 && write_stand_in(ctx, sk)
-    } else {
-        wanted & state::bit(found_in) != 0 && write_full_socket(ctx, sk, found_in)
-    };
-    // One after the other, for the sake of the stack. A row of which only a part fits the kernel takes back.
-    if is_written {
-        ctx.write(origin::of(sk).unwrap_or(&origin::UNKNOWN));
+    if found_in == state::TIME_WAIT {
+        if wanted.sockets & state::bit(state::FIN_WAIT2) != 0 {
+            write_stand_in(ctx, sk);
+        }
+    } else if wanted.sockets & state::bit(found_in) != 0 {
+        // SAFETY: `sk` is the iterator's own pointer; null for what is not a full TCP socket.
+        let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
+        if !tcp.is_null() {
+            // SAFETY: `sk` is not null.
+            let cookie = unsafe { identity::of(ctx, sk) };
+            write_full_socket(ctx, sk, tcp, cookie, found_in, wanted);
+        }
     }
-    is_written
+}
+
+/// Writes the descriptor `fd` of `task`, where it holds, at `sk`, a TCP socket in a wanted state, and that socket's row
+/// where no walk of its namespace gives it.
+#[inline(always)]
+pub(crate) fn write_holder(ctx: &IterContext, sk: *const c_void, task: *const c_void, fd: u32) {
+    let Some(wanted) = WANTED.get(0) else { return };
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: as there. What a descriptor holds is never a mini-socket.
+    let found_in: u8 = unsafe { load(sk, layout!(state)) };
+    if wanted.held & state::bit(found_in) == 0 {
+        return;
+    }
+    // SAFETY: `sk` is what a live `struct socket` leads to; null for what is not a full TCP socket.
+    let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
+    if tcp.is_null() {
+        return;
+    }
+    // SAFETY: neither is null.
+    let (cookie, netns) = unsafe { (identity::of(ctx, sk), kernel::netns(tcp)) };
+    let has_row = netns != wanted.walked;
+    ctx.write(&descriptor(task, fd, cookie, has_row));
+    if has_row {
+        write_full_socket(ctx, sk, tcp, cookie, found_in, wanted);
+    }
 }
 
 /// A socket that nobody holds any more is replaced in FIN_WAIT2 already by the stand-in for its TIME_WAIT
 /// (`tcp_time_wait`, `net/ipv4/tcp_minisocks.c`).
 #[inline(always)]
-fn write_stand_in(ctx: &IterContext, sk: *const c_void) -> bool {
+fn write_stand_in(ctx: &IterContext, sk: *const c_void) {
     // SAFETY: `sk` is the iterator's own pointer; null for what is not such a stand-in.
     let stand_in: *const c_void = unsafe { bpf_skc_to_tcp_timewait_sock(sk.cast_mut()) }.cast();
     // SAFETY: not null; the offsets are those of what it begins with.
     if stand_in.is_null() || unsafe { load::<u8>(stand_in, layout!(substate)) } != state::FIN_WAIT2 {
-        return false;
+        return;
     }
     // SAFETY: as above.
     let row = unsafe {
@@ -75,20 +105,34 @@ fn write_stand_in(ctx: &IterContext, sk: *const c_void) -> bool {
         }
     };
     ctx.write(&row);
-    true
 }
 
+/// Writes the row of the socket at `sk`, which is a full one with this identity, and where it came from; `tcp` is the same
+/// socket.
 #[inline(always)]
-fn write_full_socket(ctx: &IterContext, sk: *const c_void, found_in: u8) -> bool {
-    // SAFETY: `sk` is the iterator's own pointer; null for what is not a full TCP socket.
-    let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
-    if tcp.is_null() {
-        return false;
-    }
+fn write_full_socket(
+    ctx: &IterContext,
+    sk: *const c_void,
+    tcp: *const c_void,
+    cookie: u64,
+    found_in: u8,
+    wanted: &Wanted,
+) {
+    let origin = origin::of(sk);
     // SAFETY: `tcp` is not null; the offsets are those of `struct tcp_sock` and of what its pointers lead to.
     let row = unsafe {
         let jiffies = bpf_jiffies64() as u32;
         let socket: *const c_void = load(tcp, layout!(socket));
+        let (mut belongs, mut inode) = (IN_ACCEPT_QUEUE, 0);
+        if !socket.is_null() {
+            let file: *const c_void = load(socket, layout!(socket_file));
+            belongs = if file.is_null() { 0 } else { HAS_FILE };
+            // It is two places in memory further.
+            if wanted.inodes != 0 {
+                let of_file: *const c_void = load(file, layout!(file_inode));
+                inode = load(of_file, layout!(inode_number));
+            }
+        }
         let (unread, unsent) = if found_in == state::LISTEN {
             (load(tcp, layout!(backlog)), load(tcp, layout!(backlog_limit)))
         } else {
@@ -99,11 +143,11 @@ fn write_full_socket(ctx: &IterContext, sk: *const c_void, found_in: u8) -> bool
         };
         SocketRow {
             ktime_ns: bpf_ktime_get_ns(),
-            cookie: identity::of(ctx, sk),
-            inode: if socket.is_null() { 0 } else { inode(socket) },
+            cookie,
+            inode,
             netns: kernel::netns(tcp),
             state: found_in,
-            flags: if socket.is_null() { IN_ACCEPT_QUEUE } else { 0 },
+            flags: if origin.is_some() { belongs | HAS_ORIGIN } else { belongs },
             pad: 0,
             tuple: kernel::ends(tcp, kernel::local_port(tcp)),
             unread,
@@ -114,20 +158,24 @@ fn write_full_socket(ctx: &IterContext, sk: *const c_void, found_in: u8) -> bool
             pad2: 0,
         }
     };
+    // One after the other, for the sake of the stack. A row of which only a part fits the kernel takes back.
     ctx.write(&row);
-    true
+    if let Some(origin) = origin {
+        ctx.write(origin);
+    }
 }
 
-/// The descriptor `fd` of `task`.
+/// The descriptor `fd` of `task`, which holds this socket.
 #[inline(always)]
-pub(crate) fn descriptor(task: *const c_void, fd: u32) -> Descriptor {
+fn descriptor(task: *const c_void, fd: u32, cookie: u64, has_row: bool) -> Descriptor {
     // SAFETY: `task` is the iterator's own pointer, checked for null by the caller.
     unsafe {
         let leader: *const c_void = load(task, layout!(task_leader));
         let cred: *const c_void = load(task, layout!(task_cred));
         Descriptor {
+            cookie,
             pid: load(task, layout!(task_tgid)),
-            tid: load(task, layout!(task_pid)),
+            has_row: has_row.into(),
             fd,
             uid: load(cred, layout!(cred_uid)),
             start_ns: load(leader, layout!(task_start)),
@@ -144,18 +192,4 @@ pub(crate) fn descriptor(task: *const c_void, fd: u32) -> Descriptor {
 unsafe fn difference(tcp: *const c_void, a: u32, b: u32) -> u32 {
     // SAFETY: as promised by the caller.
     unsafe { load::<u32>(tcp, a).wrapping_sub(load(tcp, b)) }
-}
-
-/// The inode number of a socket's file.
-///
-/// # Safety
-/// `socket` is a `struct socket`, not null.
-#[inline(always)]
-unsafe fn inode(socket: *const c_void) -> u64 {
-    // SAFETY: a pointer that is null or stale reads as zeros.
-    unsafe {
-        let file: *const c_void = load(socket, layout!(socket_file));
-        let inode: *const c_void = load(file, layout!(file_inode));
-        load(inode, layout!(inode_number))
-    }
 }

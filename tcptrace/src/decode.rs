@@ -2,7 +2,7 @@
 
 use bytemuck::AnyBitPattern;
 use tcptrace_common::{
-    AF_INET, AF_INET6, Closing, FoundSocket, HolderRow, SocketRow, Transition, Tuple, state,
+    AF_INET, AF_INET6, Closing, Descriptor, HAS_ORIGIN, Origin, SocketRow, Transition, Tuple, state,
 };
 
 /// Bytes that are no record.
@@ -62,24 +62,36 @@ pub fn heard(bytes: &[u8]) -> Result<Heard, DecodeError> {
     Ok(heard)
 }
 
-/// One row of the walk of the sockets.
+/// A socket, and where it came from, as far as the kernel remembers.
+pub type Found = (SocketRow, Option<Origin>);
+
+/// Takes the first row off those of the walk of the sockets.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn found_socket(bytes: &[u8]) -> Result<FoundSocket, DecodeError> {
-    let found: FoundSocket = fixed(bytes, "socket row")?;
-    check_row(&found.row)?;
-    Ok(found)
+pub fn found_socket(rows: &mut &[u8]) -> Result<Found, DecodeError> {
+    let row: SocketRow = first(rows, "socket row")?;
+    check_row(&row)?;
+    let origin = (row.flags & HAS_ORIGIN != 0).then(|| first(rows, "origin")).transpose()?;
+    Ok((row, origin))
 }
 
-/// One row of the walk of the descriptors.
+/// Takes the first row off those of the walk of the descriptors, with the socket that the descriptor holds, where that was
+/// wanted.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn holder_row(bytes: &[u8]) -> Result<HolderRow, DecodeError> {
-    let row: HolderRow = fixed(bytes, "holder row")?;
-    check_row(&row.socket.row)?;
-    Ok(row)
+pub fn holder(rows: &mut &[u8]) -> Result<(Descriptor, Option<Found>), DecodeError> {
+    let descriptor: Descriptor = first(rows, "descriptor")?;
+    let socket = (descriptor.has_row != 0).then(|| found_socket(rows)).transpose()?;
+    Ok((descriptor, socket))
+}
+
+fn first<T: AnyBitPattern>(rows: &mut &[u8], record: &'static str) -> Result<T, DecodeError> {
+    let length = rows.len().min(size_of::<T>());
+    let (bytes, rest) = rows.split_at(length);
+    *rows = rest;
+    fixed(bytes, record)
 }
 
 fn fixed<T: AnyBitPattern>(bytes: &[u8], record: &'static str) -> Result<T, DecodeError> {
@@ -176,18 +188,42 @@ mod tests {
             tuple: Tuple { family: AF_INET6, ..Tuple::zeroed() },
             ..SocketRow::zeroed()
         };
-        let good = FoundSocket { row, ..FoundSocket::zeroed() };
-        assert_eq!(found_socket(bytes_of(&good)), Ok(good));
+        assert_eq!(found_socket(&mut bytes_of(&row)), Ok((row, None)));
         assert_eq!(
-            found_socket(&[]),
-            Err(DecodeError::Length { record: "socket row", expected: 152, length: 0 })
+            found_socket(&mut &[0; 40][..]),
+            Err(DecodeError::Length { record: "socket row", expected: 96, length: 40 })
         );
-        let holder = HolderRow { socket: good, ..HolderRow::zeroed() };
-        assert_eq!(holder_row(bytes_of(&holder)), Ok(holder));
-        let bad = FoundSocket { row: SocketRow { state: 99, ..row }, ..good };
-        assert_eq!(found_socket(bytes_of(&bad)), Err(DecodeError::State(99)));
-        let bad = HolderRow { socket: bad, ..holder };
-        assert_eq!(holder_row(bytes_of(&bad)), Err(DecodeError::State(99)));
+        let bad = SocketRow { state: 99, ..row };
+        assert_eq!(found_socket(&mut bytes_of(&bad)), Err(DecodeError::State(99)));
+        let holds = Descriptor { has_row: 1, ..Descriptor::zeroed() };
+        let rows = [bytes_of(&holds), bytes_of(&bad)].concat();
+        assert_eq!(holder(&mut &rows[..]), Err(DecodeError::State(99)));
+    }
+
+    #[test]
+    fn rows_are_as_long_as_what_is_known() {
+        let row = SocketRow {
+            state: state::CLOSE_WAIT,
+            tuple: Tuple { family: AF_INET, ..Tuple::zeroed() },
+            ..SocketRow::zeroed()
+        };
+        let known = SocketRow { flags: HAS_ORIGIN, ..row };
+        let mut origin = Origin::zeroed();
+        origin.task.pid = 4242;
+        let rows = [bytes_of(&known), bytes_of(&origin), bytes_of(&row)].concat();
+        let mut left = &rows[..];
+        assert_eq!(found_socket(&mut left), Ok((known, Some(origin))));
+        assert_eq!((found_socket(&mut left), left.len()), (Ok((row, None)), 0));
+        let (alone, followed) =
+            (Descriptor { fd: 7, ..Descriptor::zeroed() }, Descriptor { has_row: 1, ..Descriptor::zeroed() });
+        let rows = [bytes_of(&alone), bytes_of(&followed), &rows, bytes_of(&alone)].concat();
+        let mut left = &rows[..];
+        assert_eq!(holder(&mut left), Ok((alone, None)));
+        assert_eq!(holder(&mut left), Ok((followed, Some((known, Some(origin))))));
+        assert_eq!(found_socket(&mut left), Ok((row, None)));
+        assert_eq!((holder(&mut left), left.len()), (Ok((alone, None)), 0));
+        let mut cut = &rows[48..48 + 48 + 96 + 55];
+        assert_eq!(holder(&mut cut), Err(DecodeError::Length { record: "origin", expected: 56, length: 55 }));
     }
 
     proptest! {
@@ -195,7 +231,7 @@ mod tests {
         fn any_bytes_are_a_sound_record_or_an_error(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
             length in proptest::sample::select(vec![
-                size_of::<Transition>(), size_of::<Closing>(), size_of::<FoundSocket>(), size_of::<HolderRow>(), 0
+                size_of::<Transition>(), size_of::<Closing>(), size_of::<SocketRow>(), size_of::<Descriptor>(), 0
             ]),
             state in 0_u8..14,
             family in proptest::sample::select(vec![AF_INET, AF_INET6, 1]),
@@ -216,8 +252,13 @@ mod tests {
                 prop_assert!(known.contains(&record.old_state) && known.contains(&record.new_state));
                 prop_assert!(sound.contains(&record.tuple.family));
             }
-            for row in [found_socket(&bytes), holder_row(&bytes).map(|row| row.socket)].into_iter().flatten() {
-                prop_assert!(known.contains(&row.row.state) && sound.contains(&row.row.tuple.family));
+            let mut rows = &bytes[..];
+            while !rows.is_empty() && let Ok((row, _)) = found_socket(&mut rows) {
+                prop_assert!(known.contains(&row.state) && sound.contains(&row.tuple.family));
+            }
+            let mut rows = &bytes[..];
+            while !rows.is_empty() && let Ok((_, socket)) = holder(&mut rows) {
+                prop_assert!(socket.is_none_or(|(row, _)| known.contains(&row.state)));
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     report::{self, Event, Record},
     session::{Failure, finish, greet, start_record},
     sink::{Format, Sink},
-    tracker::Tracker,
+    tracker::{Finding, Tracker},
     walk,
 };
 
@@ -35,18 +35,25 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
 
     let mut tracker = Tracker::new(plan.policy);
     let jiffy_ns = clock::jiffy_ns();
-    let mut findings = Vec::new();
     for row in &walk.sockets {
-        tracker.row(row, since_by_stamps(row, jiffy_ns), &mut |finding| findings.push(finding));
+        // One that has not been judged yet does not clear.
+        tracker.row(row, since_by_stamps(row, jiffy_ns), &mut |_| {});
     }
-    let others = tracker.judge_as_heard(&mut |finding| findings.push(finding));
-    sink.judged(&findings, &walk);
+    let (stuck, others) = tracker.judge_as_heard();
+    let cookies = stuck.iter().copied().collect();
+    sink.judged(
+        &cookies,
+        stuck.iter().filter_map(|cookie| tracker.as_heard(*cookie).map(Finding::Stuck)),
+        &walk,
+    );
     sink.roll_up(sink.rollup.all(), clock::monotonic_ns());
     let totals = sink.summary(started_ns);
     let verdict = sink.is_text().then(|| {
         let others = sink.count_admitted(&others, &walk);
         report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold())
     });
+    // The process ends, and takes them with it.
+    std::mem::forget((walk, tracker));
     finish(sink, verdict)?;
     Ok(totals.stuck > 0)
 }

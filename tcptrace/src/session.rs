@@ -27,7 +27,7 @@ use crate::{
     output::{Ended, Output},
     report::{self, Event, Evidence, Record},
     sink::{Format, Sink},
-    tracker::Tracker,
+    tracker::{Finding, Found, Tracker},
     walk::{self, Walk},
 };
 use ends::{Ends, until};
@@ -283,7 +283,11 @@ impl Session {
     fn judge(&mut self, walk: &Walk) {
         let mut findings = Vec::new();
         self.tracker.judge(walk, &mut |finding| findings.push(finding));
-        self.sink.judged(&findings, walk);
+        let stuck = findings.iter().filter_map(|finding| match finding {
+            Finding::Stuck(Found { cookie, .. }) => Some(*cookie),
+            _ => None,
+        });
+        self.sink.judged(&stuck.collect(), &findings, walk);
     }
 
     /// Rolls up the processes for which that is due.
@@ -336,6 +340,8 @@ async fn next(scrapes: &mut Option<Scrapes>) -> Scrape {
 pub(crate) fn finish(mut sink: Sink, last_words: Option<String>) -> Result<(), Failure> {
     sink.flush_all();
     let delivered = sink.output.finish();
+    // The process ends: thousands of pieces need not be given back one by one.
+    std::mem::forget(sink.rollup);
     last_words.into_iter().for_each(say);
     match delivered {
         (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),

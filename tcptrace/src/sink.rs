@@ -3,6 +3,8 @@
 
 mod snapshot;
 
+use std::borrow::Borrow;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{Transition, state};
 
@@ -201,18 +203,22 @@ impl Sink {
         }
     }
 
-    /// Hands over what judging after a walk has found, with the holders that the walk has seen, and counts the stuck
-    /// sockets in their processes.
-    pub(crate) fn judged(&mut self, findings: &[Finding], walk: &Walk) {
-        let stuck = findings.iter().filter_map(|finding| match finding {
-            Finding::Stuck(Found { cookie, .. }) => Some(*cookie),
-            _ => None,
-        });
-        let cookies: FxHashSet<u64> = stuck.collect();
-        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
-        let named = walk.holders.iter().map(|holder| (holder.pid, holder.process)).collect();
+    /// Hands over what judging after a walk has found, `stuck` sockets among it, with the holders that the walk has seen,
+    /// and counts the stuck ones in their processes.
+    pub(crate) fn judged(
+        &mut self,
+        stuck: &FxHashSet<u64>,
+        findings: impl IntoIterator<Item = impl Borrow<Finding>>,
+        walk: &Walk,
+    ) {
+        let evidence = Evidence::gather(walk, stuck, Process::look_up);
+        let mut named = FxHashMap::default();
+        for holders in walk.holders.chunk_by(|one, next| one.pid == next.pid) {
+            named.extend(holders.last().map(|holder| (holder.pid, holder.process)));
+        }
         let mut ids = ProcessIds { named, known: FxHashMap::default() };
         for finding in findings {
+            let finding = finding.borrow();
             let Finding::Stuck(Found { socket, seen_ns, .. }) = finding else {
                 self.finding(finding, &evidence);
                 continue;

@@ -1,7 +1,7 @@
 //! What one look at all the kernel's sockets found: plain data, filled in by [`crate::kernel`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{COMM_LEN, FoundSocket, Origin, STAND_IN, SocketRow, UNKNOWN_ORIGIN, state};
+use tcptrace_common::{COMM_LEN, HAS_FILE, Origin, STAND_IN, SocketRow, UNKNOWN_ORIGIN, state};
 
 /// What one walk found.
 #[derive(Debug, Default)]
@@ -23,22 +23,31 @@ pub struct Walk {
 
 impl Walk {
     /// Adds a socket, or the stand-in for one.
-    pub fn add(&mut self, found: FoundSocket) {
-        let FoundSocket { row, origin } = found;
+    pub fn add(&mut self, row: SocketRow, origin: Option<Origin>) {
         if row.flags & STAND_IN != 0 {
             self.stand_ins.push(row);
             return;
         }
-        if origin.how != UNKNOWN_ORIGIN {
+        if let Some(origin) = origin.filter(|origin| origin.how != UNKNOWN_ORIGIN) {
             self.origins.insert(row.cookie, origin);
         }
         self.sockets.push(row);
     }
 
+    /// Adds what another part of the same look has found: other namespaces.
+    pub fn append(&mut self, other: Self) {
+        let Self { started_ns: _, namespaces, mut sockets, mut stand_ins, origins, mut holders } = other;
+        self.namespaces.extend(namespaces);
+        self.sockets.append(&mut sockets);
+        self.stand_ins.append(&mut stand_ins);
+        self.origins.extend(origins);
+        self.holders.append(&mut holders);
+    }
+
     /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of it.
     pub fn misses_a_holder(&self, states: u32) -> bool {
         let has_file = |row: &&SocketRow| {
-            row.inode != 0 && row.state != state::LISTEN && states & state::bit(row.state) != 0
+            row.flags & HAS_FILE != 0 && row.state != state::LISTEN && states & state::bit(row.state) != 0
         };
         let is_held =
             |row: &SocketRow| self.holders.binary_search_by_key(&row.cookie, |holder| holder.cookie).is_ok();
@@ -104,8 +113,8 @@ mod tests {
 
     const CLOSE_WAIT: u32 = state::bit(state::CLOSE_WAIT);
 
-    fn row(cookie: u64, state: u8, inode: u64) -> SocketRow {
-        SocketRow { cookie, state, inode, ..SocketRow::zeroed() }
+    fn row(cookie: u64, state: u8, flags: u8) -> SocketRow {
+        SocketRow { cookie, state, flags, ..SocketRow::zeroed() }
     }
 
     fn misses(rows: &[SocketRow], held: &[u64]) -> bool {
@@ -116,12 +125,13 @@ mod tests {
 
     #[test]
     fn a_connection_with_a_file_has_a_holder() {
-        let (ours, queued) = (row(1, state::CLOSE_WAIT, 77), row(2, state::CLOSE_WAIT, 0));
+        let (ours, queued) = (row(1, state::CLOSE_WAIT, HAS_FILE), row(2, state::CLOSE_WAIT, 0));
         assert!(misses(&[ours, queued], &[]));
         assert!(misses(&[ours], &[2]));
         assert!(!misses(&[ours, queued], &[1]));
         // Nobody asked for these: another state, and the kernel's own listener.
-        assert!(!misses(&[row(1, state::ESTABLISHED, 77), row(2, state::LISTEN, 77)], &[]));
+        let unasked = [row(1, state::ESTABLISHED, HAS_FILE), row(2, state::LISTEN, HAS_FILE)];
+        assert!(!misses(&unasked, &[]));
     }
 
     #[test]

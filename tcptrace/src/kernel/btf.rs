@@ -158,6 +158,8 @@ impl<'a> Btf<'a> {
         let strings = section(strings_at, strings_length).ok_or(BadBtf::Short)?;
         let mut btf =
             Self { types, strings, begins: Vec::with_capacity(types.len() / 24), found: Vec::new() };
+        // Most types are of other kinds.
+        let kinds = wanted.iter().fold(0_u32, |mask, (kind, _)| mask | 1 << kind);
         let mut at = 0;
         while at < types.len() {
             let head = Head::read(types, at).ok_or(BadBtf::Short)?;
@@ -168,7 +170,9 @@ impl<'a> Btf<'a> {
                     && (head.kind() != STRUCT || head.count() > 0)
                     && btf.is_named(head.name, wanted.1)
             };
-            if let Some(wanted) = wanted.iter().find(is_wanted) {
+            if kinds >> head.kind() & 1 == 1
+                && let Some(wanted) = wanted.iter().find(is_wanted)
+            {
                 btf.found.push((*wanted, id));
             }
             at += TYPE_BYTES + head.tail().ok_or(BadBtf::Kind { id, kind: head.kind() })?;

@@ -1,7 +1,12 @@
 //! Loads the BPF object with the running kernel's BTF; where there is none, `plain.rs` does without.
 
+use std::{
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
+};
+
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, BtfError, Ebpf, EbpfLoader,
     programs::{
         BtfTracePoint, FEntry, Iter, fentry::FEntryLink, raw_trace_point::RawTracePointLink,
         tp_btf::BtfTracePointLink, trace_point::TracePointLink,
@@ -99,7 +104,6 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     let targets = targets::find(&kernel, options.transitions);
     // What aya makes of the targets takes as much memory again.
     drop(raw);
-    let btf = targets::blank(&targets).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let mut loader = loader::new();
     let event = EventLayout::UNKNOWN;
     let config = |helpers: Helpers| {
@@ -113,7 +117,11 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         }
         .concerned()
     };
-    let (mut ebpf, helpers) = with_helpers(&mut loader, options, config, &btf)?;
+    // It takes as long as making the object and its maps.
+    let (mut ebpf, helpers, btf) = thread::scope(|scope| {
+        let btf = scope.spawn(|| targets::blank(&targets));
+        with_helpers(&mut loader, options, config, btf)
+    })?;
     if options.transitions {
         iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
     }
@@ -200,8 +208,8 @@ fn with_helpers(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
     config: impl Fn(Helpers) -> Config,
-    btf: &Btf,
-) -> Result<(Ebpf, Helpers<Source>), Refusal> {
+    btf: ScopedJoinHandle<'_, Result<Btf, BtfError>>,
+) -> Result<(Ebpf, Helpers<Source>, Btf), Refusal> {
     let is_off = |feature| options.without.contains(&feature);
     // Without transitions nothing is ever put into a socket's storage.
     let off = Helpers {
@@ -210,16 +218,17 @@ fn with_helpers(
     };
     let storage_off = if options.transitions { TURNED_OFF } else { NOT_NEEDED };
     let mut said = Helpers { cookie: TURNED_OFF.to_owned(), storage: storage_off.to_owned() };
-    let mut last = None;
+    let (mut last, mut btf) = (None, Err(btf));
     for (cookie, storage) in [(true, true), (true, false), (false, true), (false, false)] {
         if (cookie && off.cookie) || (storage && off.storage) {
             continue;
         }
         let mut ebpf = object(loader, options, config(Helpers { cookie, storage }))?;
+        let made = btf.or_else(joined)?;
         let tried = if options.transitions {
-            tp_btf(&mut ebpf, TRANSITION, btf)
+            tp_btf(&mut ebpf, TRANSITION, &made)
         } else {
-            iterator(&mut ebpf, TCP_SOCKETS, "tcp", btf)
+            iterator(&mut ebpf, TCP_SOCKETS, "tcp", &made)
         };
         match tried {
             Ok(()) => {
@@ -228,7 +237,7 @@ fn with_helpers(
                 };
                 let cookie = source(Feature::Cookie, cookie, said.cookie);
                 let storage = source(Feature::Storage, storage, said.storage);
-                return Ok((ebpf, Helpers { cookie, storage }));
+                return Ok((ebpf, Helpers { cookie, storage }, made));
             }
             Err(refusal @ Refusal::Program { .. }) => {
                 // The last to be refused with one of them says why that one cannot be.
@@ -243,8 +252,14 @@ fn with_helpers(
             }
             Err(refusal) => return Err(refusal),
         }
+        btf = Ok(made);
     }
     Err(last.unwrap_or_else(|| absent(TRANSITION)))
+}
+
+fn joined(making: ScopedJoinHandle<'_, Result<Btf, BtfError>>) -> Result<Btf, Refusal> {
+    let made = making.join().unwrap_or_else(|panic| resume_unwind(panic));
+    made.map_err(|error| Refusal::BadBtf(error.to_string()))
 }
 
 /// Has the program of that name run where the kernel enters that function.

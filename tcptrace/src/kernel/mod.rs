@@ -47,7 +47,7 @@ pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;
 pub use refusal::Refusal;
 pub use sources::{Feature, Source};
-use tcptrace_common::{WANTED_HELD, WANTED_SOCKETS};
+use tcptrace_common::Wanted;
 pub use walk::WalkError;
 
 /// What is to be traced, and how.
@@ -74,7 +74,7 @@ pub struct Kernel {
     guards: Option<load::Guards>,
     transitions: RingBuf<MapData>,
     losses: Losses,
-    row_states: Array<MapData, u32>,
+    wanted: Array<MapData, [u32; 4]>,
     log: EbpfLogger<KernelLog>,
     sources: Vec<Source>,
     /// Only where the kernel has no BTF.
@@ -106,7 +106,7 @@ impl Kernel {
             guards,
             losses: Losses::of(&mut ebpf, &tracing, tally)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
-            row_states: map(&mut ebpf, "ROW_STATES")?,
+            wanted: map(&mut ebpf, "WANTED")?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
                 .map_err(|error| Refusal::Setup(format!("cannot read the BPF programs' log: {error}")))?,
             sources,
@@ -189,19 +189,22 @@ impl Kernel {
     /// # Errors
     /// As there.
     pub fn walk_holding(&mut self, states: u32, held: u32) -> Result<Walk, WalkError> {
-        self.row_states.set(WANTED_SOCKETS, states, 0)?;
-        self.row_states.set(WANTED_HELD, held, 0)?;
         if let Some(join) = &mut self.join {
             let mut walk = walk::walk(walk::By::SockDiag(states), None)?;
             join.rows(&mut walk.sockets);
             procfs::add_holders(&mut walk);
             return Ok(walk);
         }
+        let by_files = uses(&self.sources, Feature::TaskFile);
+        // /proc/PID/fd tells sockets by their inodes.
+        let walked = namespaces::own().map_or(0, |own| own.inode);
+        let wanted = Wanted { sockets: states, held, walked, inodes: (!by_files).into() };
+        self.wanted.set(0, bytemuck::must_cast::<_, [u32; 4]>(wanted), 0)?;
         let (mut sockets, mut holders) = (None, None);
         for (name, program) in self.ebpf.programs_mut() {
             match name {
                 load::TCP_SOCKETS => sockets = Some(<&mut Iter>::try_from(program)?),
-                load::SOCKET_HOLDERS if uses(&self.sources, Feature::TaskFile) => {
+                load::SOCKET_HOLDERS if by_files => {
                     let iterator = <&mut Iter>::try_from(program)?;
                     holders = Some(walk::Holders { iterator, states: held });
                 }
@@ -209,9 +212,8 @@ impl Kernel {
             }
         }
         let sockets = sockets.unwrap_or_else(|| unreachable!("load() has loaded it"));
-        let finds_holders = holders.is_some();
         let mut walk = walk::walk(walk::By::Iterator(sockets), holders)?;
-        if !finds_holders {
+        if !by_files {
             procfs::add_holders(&mut walk);
         }
         Ok(walk)

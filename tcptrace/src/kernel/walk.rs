@@ -1,22 +1,27 @@
 //! Walks the kernel's sockets in every network namespace, and the descriptors that hold them.
 
 use std::{
+    fs::File,
     io::{self, ErrorKind, Read as _},
+    sync::{Mutex, OnceLock, PoisonError},
     thread,
+    vec::IntoIter,
 };
 
 use aya::{
     maps::MapError,
     programs::{Iter, ProgramError, links::LinkError},
 };
-use bytemuck::Zeroable as _;
 use rustc_hash::FxHashMap;
-use tcptrace_common::{Descriptor, FoundSocket, HolderRow, SocketRow};
+use tcptrace_common::Descriptor;
 
-use super::{namespaces, sock_diag};
+use super::{
+    namespaces::{self, Namespace},
+    sock_diag,
+};
 use crate::{
     clock,
-    decode::{self, DecodeError},
+    decode::{self, DecodeError, Found},
     walk::{Holder, Named, Walk, in_order},
 };
 
@@ -55,58 +60,89 @@ pub(super) struct Holders<'a> {
     pub(super) states: u32,
 }
 
-/// Walks all sockets, and who holds them where there is an iterator for that: both at once.
+/// Walks all sockets, and who holds them where there is an iterator for that: both at once. Whichever is done first goes on
+/// with the namespaces that are left.
 pub(super) fn walk(sockets: By<'_>, mut holders: Option<Holders<'_>>) -> Result<Walk, WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
-    let own = namespaces::own().map(|own| own.inode);
+    let (sockets, others) = (Mutex::new(sockets), OnceLock::new());
+    let mut also = Walk::default();
     let held = thread::scope(|scope| {
-        // A thread of its own, because one that has entered a namespace should not do anything else.
-        let every_socket = scope.spawn(|| every_namespace(sockets, &mut walk));
-        let held = holders.as_mut().map(|holders| every_holder(holders.iterator, own)).transpose();
-        every_socket.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        // Threads of their own, because one that has entered a namespace should not do anything else.
+        let every_socket = scope.spawn(|| {
+            let found = namespaces::find();
+            let others = others.get_or_init(|| Mutex::new(found.others.into_iter()));
+            read_sockets(&sockets, found.own.unwrap_or(0), &mut walk)?;
+            walk.namespaces.extend(found.own);
+            every_namespace(&sockets, others, &mut walk)
+        });
+        let every_holder = holders.as_mut().map(|holders| {
+            scope.spawn(|| {
+                let held = every_holder(holders.iterator)?;
+                every_namespace(&sockets, others.wait(), &mut also)?;
+                Ok(held)
+            })
+        });
+        let held = every_holder.map(joined).transpose();
+        joined(every_socket)?;
         held
     })?;
+    walk.append(also);
     if let (Some(Held { holders: found, mut elsewhere }), Some(holders)) = (held, holders) {
         walk.holders = found;
         // One that was accepted, or handed on, after those descriptors had been read and before the socket was.
         if walk.misses_a_holder(holders.states) {
-            Held { holders: walk.holders, elsewhere } = every_holder(holders.iterator, own)?;
+            Held { holders: walk.holders, elsewhere } = every_holder(holders.iterator)?;
         }
-        for socket in elsewhere.into_values() {
-            if !walk.namespaces.contains(&socket.row.netns) {
-                walk.add(socket);
+        for (row, origin) in elsewhere.into_values() {
+            if !walk.namespaces.contains(&row.netns) {
+                walk.add(row, origin);
             }
         }
     }
-    walk.sockets.sort_unstable_by_key(|row| row.ktime_ns);
+    // A few that are in order already, one after the other.
+    walk.sockets.sort_by_key(|row| row.ktime_ns);
     Ok(walk)
 }
 
-/// Our own namespace first, since this thread is in it, then the others. One that cannot be entered is left
-/// out: it is gone, or not ours to see.
-fn every_namespace(mut sockets: By<'_>, walk: &mut Walk) -> Result<(), WalkError> {
-    let found = namespaces::find();
-    let mut this_one = |inode: u32, walk: &mut Walk| match &mut sockets {
-        By::Iterator(iterator) => read_rows(iterator, size_of::<FoundSocket>(), |row| {
-            walk.add(decode::found_socket(row)?);
-            Ok(())
-        }),
-        By::SockDiag(states) => {
-            let mut rows = Vec::new();
-            sock_diag::walk(*states, inode, &mut rows)?;
-            rows.into_iter().for_each(|row| walk.add(FoundSocket { row, ..FoundSocket::zeroed() }));
-            Ok(())
-        }
-    };
-    this_one(found.own.unwrap_or(0), walk)?;
-    walk.namespaces.extend(found.own);
-    for namespace in found.others {
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, WalkError>>) -> Result<T, WalkError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Those that are left. One that cannot be entered is left out: it is gone, or not ours to see.
+fn every_namespace(
+    sockets: &Mutex<By<'_>>,
+    left: &Mutex<IntoIter<Namespace>>,
+    walk: &mut Walk,
+) -> Result<(), WalkError> {
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    while let Some(namespace) = next() {
         if namespace.enter().is_ok() {
-            this_one(namespace.inode, walk)?;
+            read_sockets(sockets, namespace.inode, walk)?;
             walk.namespaces.insert(namespace.inode);
         }
     }
     Ok(())
+}
+
+/// The sockets of the namespace that this thread is in.
+fn read_sockets(sockets: &Mutex<By<'_>>, namespace: u32, walk: &mut Walk) -> Result<(), WalkError> {
+    let file = match &mut *sockets.lock().unwrap_or_else(PoisonError::into_inner) {
+        By::Iterator(iterator) => Ok(open(iterator)?),
+        By::SockDiag(states) => Err(*states),
+    };
+    match file {
+        Ok(file) => read_rows(file, |rows| {
+            let (row, origin) = decode::found_socket(rows)?;
+            walk.add(row, origin);
+            Ok(())
+        }),
+        Err(states) => {
+            let mut rows = Vec::new();
+            sock_diag::walk(states, namespace, &mut rows)?;
+            rows.into_iter().for_each(|row| walk.add(row, None));
+            Ok(())
+        }
+    }
 }
 
 /// What the descriptors tell.
@@ -114,18 +150,17 @@ struct Held {
     holders: Vec<Holder>,
     /// The sockets of other namespaces than our own: perhaps only their holders lead to them, as no process lives there
     /// any more.
-    elsewhere: FxHashMap<u64, FoundSocket>,
+    elsewhere: FxHashMap<u64, Found>,
 }
 
-fn every_holder(holders: &mut Iter, own_namespace: Option<u32>) -> Result<Held, WalkError> {
+fn every_holder(holders: &mut Iter) -> Result<Held, WalkError> {
     let mut held = Held { holders: Vec::new(), elsewhere: FxHashMap::default() };
-    read_rows(holders, size_of::<HolderRow>(), |row| {
-        let HolderRow { socket, descriptor } = decode::holder_row(row)?;
-        let Descriptor { pid, fd, uid, start_ns, comm, .. } = descriptor;
+    read_rows(open(holders)?, |rows| {
+        let (descriptor, socket) = decode::holder(rows)?;
+        let Descriptor { cookie, pid, fd, uid, start_ns, comm, .. } = descriptor;
         let process = Some(Named { start_ns, uid, comm });
-        let SocketRow { cookie, netns, .. } = socket.row;
         held.holders.push(Holder { cookie, pid, fd, process });
-        if Some(netns) != own_namespace {
+        if let Some(socket) = socket {
             held.elsewhere.entry(cookie).or_insert(socket);
         }
         Ok(())
@@ -135,23 +170,27 @@ fn every_holder(holders: &mut Iter, own_namespace: Option<u32>) -> Result<Held, 
     Ok(held)
 }
 
-/// Runs an iterator to its end and hands on each row of `size` bytes. The kernel gives whole rows, up to eight pages of
+/// A walk of its own, in the namespace that this thread is in.
+fn open(iterator: &mut Iter) -> Result<File, WalkError> {
+    let link = iterator.attach()?;
+    Ok(iterator.take_link(link)?.into_file()?)
+}
+
+/// Reads an iterator to its end; `take` takes one row off what was read. The kernel gives whole rows, up to eight pages of
 /// them at a time, and EAGAIN when it went a long way without finding any (`bpf_seq_read`, `kernel/bpf/bpf_iter.c`).
 fn read_rows(
-    iterator: &mut Iter,
-    size: usize,
-    mut each: impl FnMut(&[u8]) -> Result<(), DecodeError>,
+    mut file: File,
+    mut take: impl FnMut(&mut &[u8]) -> Result<(), DecodeError>,
 ) -> Result<(), WalkError> {
-    let link = iterator.attach()?;
-    let mut file = iterator.take_link(link)?.into_file()?;
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match file.read(&mut buffer) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            read => match read? {
-                0 => return Ok(()),
-                length => buffer[..length].chunks(size).try_for_each(&mut each)?,
-            },
+        let mut rows = match file.read(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            Ok(0) => return Ok(()),
+            read => &buffer[..read?],
+        };
+        while !rows.is_empty() {
+            take(&mut rows)?;
         }
     }
 }

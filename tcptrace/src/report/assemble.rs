@@ -68,7 +68,7 @@ impl Reporter {
             }
             Finding::Stuck(found) => {
                 let threshold_ms = Some(milliseconds(self.threshold_ns));
-                let stuck = || Box::new(Stuck { threshold_ms, ..state_of(found, evidence, at) });
+                let stuck = || Box::new(state_of(found, threshold_ms, evidence, at));
                 self.views.stuck.then(|| Record { at: at(found.seen_ns), event: Event::Stuck(stuck()) })
             }
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
@@ -138,7 +138,7 @@ impl Reporter {
     /// The record of how a look at all sockets found this one.
     pub fn found(found: &Found, evidence: &Evidence, wall: &WallClock) -> Record {
         let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
-        let state = state_of(found, evidence, at);
+        let state = state_of(found, None, evidence, at);
         Record { at: at(found.seen_ns), event: Event::Found(Box::new(state)) }
     }
 
@@ -155,7 +155,12 @@ impl Reporter {
 }
 
 /// All that is known of a socket in a state, seen then.
-fn state_of(found: &Found, evidence: &Evidence, at: impl Fn(u64) -> Instant) -> Stuck {
+fn state_of(
+    found: &Found,
+    threshold_ms: Option<f64>,
+    evidence: &Evidence,
+    at: impl Fn(u64) -> Instant,
+) -> Stuck {
     let Found { cookie, ref socket, ref origin, seen_ns } = *found;
     let row = evidence.row(cookie);
     let listeners = evidence.listeners(cookie);
@@ -169,7 +174,7 @@ fn state_of(found: &Found, evidence: &Evidence, at: impl Fn(u64) -> Instant) -> 
     Stuck {
         socket: SocketId::new(cookie, socket.netns, &socket.tuple),
         state: State(socket.state),
-        threshold_ms: None,
+        threshold_ms,
         age_ms: age_ms(socket.since.latest_ns()),
         age_max_ms: socket.since.earliest_ns().map(age_ms),
         exact: socket.since.exact_ns().is_some(),

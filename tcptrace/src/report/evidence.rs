@@ -1,6 +1,9 @@
 //! What a walk proves about the sockets that are about to be reported: who holds them, whose accept queue they are
 //! in, where they came from, and what their other end is doing.
 
+use std::hash::{BuildHasher as _, Hash};
+
+use hashbrown::{HashTable, hash_table::Entry};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, SocketRow, Tuple, state, v4_mapped};
 
@@ -12,8 +15,10 @@ use crate::{
 /// What was looked up for the sockets about to be reported.
 #[derive(Debug, Default)]
 pub struct Evidence<'w> {
-    /// Those sockets, and the listeners and other ends that belong to them, by identity.
-    seen: FxHashMap<u64, Seen<'w>>,
+    /// Those sockets, and the listeners and other ends that belong to them.
+    seen: Vec<Seen<'w>>,
+    /// The place of each among them, by identity: thousands in a table of their own size would not stay in the CPU's cache.
+    places: HashTable<u32>,
     listeners: FxHashMap<u64, Vec<&'w SocketRow>>,
     origins: Option<&'w FxHashMap<u64, Origin>>,
     processes: FxHashMap<u32, Process>,
@@ -47,17 +52,22 @@ impl<'w> Evidence<'w> {
         cookies: &FxHashSet<u64>,
         look_up: impl Fn(u32, Option<Named>) -> Process,
     ) -> Self {
-        let mut evidence = Self { origins: Some(&walk.origins), ..Self::default() };
-        // Most have another end on this host, or none has.
-        evidence.seen.reserve(2 * cookies.len());
-        let wanted: Vec<_> = walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)).collect();
-        evidence.seen.extend(wanted.iter().map(|row| (row.cookie, Seen::new(row))));
+        let mut evidence = Self {
+            origins: Some(&walk.origins),
+            seen: Vec::with_capacity(cookies.len()),
+            places: HashTable::with_capacity(cookies.len()),
+            ..Self::default()
+        };
+        let mut wanted: Vec<&SocketRow> = Vec::with_capacity(cookies.len());
+        wanted.extend(walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)));
+        // The newest word about a socket.
+        wanted.iter().for_each(|row| *evidence.see(row) = Seen::new(row));
         evidence.find_listeners(&wanted, walk);
         evidence.find_peers(&wanted, walk);
         for holders in walk.holders.chunk_by(|one, next| one.cookie == next.cookie) {
             let [Holder { cookie, .. }, ..] = holders else { continue };
-            if let Some(seen) = evidence.seen.get_mut(cookie) {
-                seen.holders = holders;
+            if let Some(place) = evidence.place(*cookie) {
+                evidence.seen[place].holders = holders;
                 for Holder { pid, process, .. } in holders {
                     evidence.processes.entry(*pid).or_insert_with(|| look_up(*pid, *process));
                 }
@@ -68,7 +78,7 @@ impl<'w> Evidence<'w> {
 
     /// The socket as the walk saw it.
     pub fn row(&self, cookie: u64) -> Option<SocketRow> {
-        let seen = self.seen.get(&cookie)?;
+        let seen = self.get(cookie)?;
         let no_longer = if seen.was_accepted() { IN_ACCEPT_QUEUE } else { 0 };
         Some(SocketRow { flags: seen.row.flags & !no_longer, ..*seen.row })
     }
@@ -81,20 +91,47 @@ impl<'w> Evidence<'w> {
     /// The listeners in whose accept queue it can be: one, or those of a group that shares the port.
     pub fn listeners(&self, cookie: u64) -> &[&'w SocketRow] {
         match self.listeners.get(&cookie) {
-            Some(listeners) if !self.seen.get(&cookie).is_some_and(Seen::was_accepted) => listeners,
+            Some(listeners) if !self.get(cookie).is_some_and(Seen::was_accepted) => listeners,
             _ => &[],
         }
     }
 
     /// Its other end, where that is on this host.
     pub fn peer(&self, cookie: u64) -> Option<&'w SocketRow> {
-        self.seen.get(&cookie)?.peer
+        self.get(cookie)?.peer
     }
 
     /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
     pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&Process>)> {
-        let holders = self.seen.get(&cookie).map_or(&[][..], |seen| seen.holders);
+        let holders = self.get(cookie).map_or(&[][..], |seen| seen.holders);
         holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
+    }
+
+    fn get(&self, cookie: u64) -> Option<&Seen<'w>> {
+        Some(&self.seen[self.place(cookie)?])
+    }
+
+    fn place(&self, cookie: u64) -> Option<usize> {
+        let is_it = |place: &u32| self.seen[*place as usize].row.cookie == cookie;
+        self.places.find(hash(&cookie), is_it).map(|place| *place as usize)
+    }
+
+    /// What is known of the socket of this row, from now on if not before.
+    fn see(&mut self, row: &'w SocketRow) -> &mut Seen<'w> {
+        let cookie_at = |place: &u32| self.seen[*place as usize].row.cookie;
+        let new = self.seen.len();
+        let is_it = |place: &u32| cookie_at(place) == row.cookie;
+        let place = match self.places.entry(hash(&row.cookie), is_it, |place| hash(&cookie_at(place))) {
+            Entry::Occupied(known) => *known.get() as usize,
+            Entry::Vacant(vacant) => {
+                vacant.insert(new as u32);
+                new
+            }
+        };
+        if place == new {
+            self.seen.push(Seen::new(row));
+        }
+        &mut self.seen[place]
     }
 
     fn find_listeners(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
@@ -110,7 +147,7 @@ impl<'w> Evidence<'w> {
             let there = by_port.get(&(row.netns, row.tuple.local_port)).map_or(&[][..], Vec::as_slice);
             let found = listeners_of(&row.tuple, there);
             for listener in &found {
-                self.seen.entry(listener.cookie).or_insert(Seen::new(listener));
+                self.see(listener);
             }
             if !found.is_empty() {
                 self.listeners.insert(row.cookie, found);
@@ -119,17 +156,32 @@ impl<'w> Evidence<'w> {
     }
 
     fn find_peers(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
-        let mut ours = Vec::with_capacity(wanted.len());
+        let mut ours: Vec<Ours<'_>> = Vec::with_capacity(wanted.len());
         // One of those with these ends; it leads to the next.
-        let mut by_ends = FxHashMap::with_capacity_and_hasher(wanted.len(), FxBuildHasher);
+        let mut by_ends: HashTable<u32> = HashTable::with_capacity(wanted.len());
         for row in wanted {
-            let next = by_ends.insert(Ends::of(&row.tuple), ours.len());
+            let ends = Ends::of(&row.tuple);
+            let ends_at = |place: &u32| Ends::of(&ours[*place as usize].row.tuple);
+            let new = ours.len() as u32;
+            let next = match by_ends.entry(
+                hash(&ends),
+                |place| ends_at(place) == ends,
+                |place| hash(&ends_at(place)),
+            ) {
+                Entry::Occupied(mut known) => Some(std::mem::replace(known.get_mut(), new)),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(new);
+                    None
+                }
+            };
             ours.push(Ours { row, others: OtherEnds::default(), next });
         }
         let others = walk.sockets.iter().filter(|row| row.state != state::LISTEN).chain(&walk.stand_ins);
         for row in others {
-            let mut place = by_ends.get(&Ends::of(&row.tuple).seen_from_the_other()).copied();
-            while let Some(our) = place.and_then(|place| ours.get_mut(place)) {
+            let ends = Ends::of(&row.tuple).seen_from_the_other();
+            let is_theirs = |place: &u32| Ends::of(&ours[*place as usize].row.tuple) == ends;
+            let mut place = by_ends.find(hash(&ends), is_theirs).copied();
+            while let Some(our) = place.and_then(|place| ours.get_mut(place as usize)) {
                 if our.row.cookie != row.cookie {
                     our.others.add(our.row, row);
                 }
@@ -138,8 +190,8 @@ impl<'w> Evidence<'w> {
         }
         for Ours { row, others, .. } in ours {
             if let Some(peer) = others.one() {
-                self.seen.entry(row.cookie).and_modify(|seen| seen.peer = Some(peer));
-                self.seen.entry(peer.cookie).or_insert(Seen::new(peer));
+                self.see(row).peer = Some(peer);
+                self.see(peer);
             }
         }
     }
@@ -150,7 +202,7 @@ struct Ours<'w> {
     row: &'w SocketRow,
     others: OtherEnds<'w>,
     /// The place of the next one with the same two ends: in another namespace, or closed.
-    next: Option<usize>,
+    next: Option<u32>,
 }
 
 /// The sockets that may be the other end of one.
@@ -213,6 +265,10 @@ impl Ends {
     }
 }
 
+fn hash(key: &impl Hash) -> u64 {
+    FxBuildHasher.hash_one(key)
+}
+
 /// Whether nothing of another namespace can be at the other end.
 fn is_loopback(addr: [u8; 16]) -> bool {
     std::net::Ipv6Addr::from(addr).to_canonical().is_loopback()
@@ -239,124 +295,4 @@ fn listeners_of<'w>(child: &Tuple, there: &[&'w SocketRow]) -> Vec<&'w SocketRow
 }
 
 #[cfg(test)]
-mod tests {
-    use bytemuck::Zeroable as _;
-    use tcptrace_common::{AF_INET, AF_INET6};
-
-    use super::*;
-
-    const HERE: u32 = 7;
-    const US: [u8; 16] = v4_mapped([10, 0, 0, 5]);
-    const THEM: [u8; 16] = v4_mapped([10, 0, 0, 9]);
-
-    fn row(cookie: u64, state: u8, local: ([u8; 16], u16), remote: ([u8; 16], u16)) -> SocketRow {
-        let tuple = Tuple {
-            local_addr: local.0,
-            local_port: local.1,
-            remote_addr: remote.0,
-            remote_port: remote.1,
-            family: AF_INET,
-            pad: 0,
-        };
-        SocketRow { cookie, state, netns: HERE, tuple, ..SocketRow::zeroed() }
-    }
-
-    fn listener(cookie: u64, addr: [u8; 16], queued: u32) -> SocketRow {
-        SocketRow { unread: queued, ..row(cookie, state::LISTEN, (addr, 80), ([0; 16], 0)) }
-    }
-
-    fn waiting() -> SocketRow {
-        SocketRow { flags: IN_ACCEPT_QUEUE, ..row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000)) }
-    }
-
-    fn walk(rows: &[SocketRow]) -> Walk {
-        Walk { sockets: rows.to_vec(), ..Walk::default() }
-    }
-
-    fn gather(walk: &Walk) -> Evidence<'_> {
-        Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| Process::default())
-    }
-
-    fn listeners(rows: &[SocketRow]) -> Vec<u64> {
-        gather(&walk(rows)).listeners(1).iter().map(|row| row.cookie).collect()
-    }
-
-    #[test]
-    fn a_listener_of_the_address_comes_before_one_of_all() {
-        let any = listener(2, v4_mapped([0; 4]), 1);
-        assert_eq!(listeners(&[waiting(), any]), [2]);
-        assert_eq!(listeners(&[waiting(), any, listener(3, US, 1)]), [3]);
-        assert_eq!(listeners(&[waiting(), listener(4, THEM, 1)]), [0_u64; 0]);
-    }
-
-    #[test]
-    fn of_listeners_that_share_a_port_those_with_a_queue_count() {
-        let any = v4_mapped([0; 4]);
-        let all = [waiting(), listener(2, any, 0), listener(3, any, 5), listener(4, any, 1)];
-        assert_eq!(listeners(&all), [3, 4]);
-    }
-
-    #[test]
-    fn a_listener_elsewhere_or_of_another_family_is_not_meant() {
-        let any = v4_mapped([0; 4]);
-        let elsewhere = SocketRow { netns: HERE + 1, ..listener(2, any, 1) };
-        let mut other_family = listener(3, any, 1);
-        other_family.tuple.family = AF_INET6;
-        assert_eq!(listeners(&[waiting(), elsewhere, other_family]), [0_u64; 0]);
-    }
-
-    #[test]
-    fn an_accepted_socket_has_no_listener() {
-        let accepted = SocketRow { flags: 0, ..waiting() };
-        assert_eq!(listeners(&[accepted, listener(2, US, 1)]), [0_u64; 0]);
-    }
-
-    #[test]
-    fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
-        let holder = Holder { cookie: 1, pid: 42, fd: 5, process: None };
-        let sockets = vec![waiting(), listener(2, US, 1)];
-        let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
-        let evidence = gather(&walk);
-        assert_eq!(evidence.row(1).map(|row| row.flags), Some(0));
-        assert!(evidence.listeners(1).is_empty());
-    }
-
-    #[test]
-    fn the_other_end_is_found_here_or_in_another_namespace() {
-        let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
-        let theirs = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
-        let elsewhere = SocketRow { cookie: 3, netns: HERE + 1, ..theirs };
-        let peer = |rows: &[SocketRow]| gather(&walk(rows)).peer(1).map(|row| row.cookie);
-        assert_eq!(peer(&[ours, theirs]), Some(2));
-        assert_eq!(peer(&[ours, elsewhere]), Some(3));
-        assert_eq!(peer(&[ours, theirs, elsewhere]), Some(2));
-        assert_eq!(peer(&[ours]), None);
-        let also_elsewhere = SocketRow { cookie: 4, netns: HERE + 2, ..theirs };
-        assert_eq!(peer(&[ours, elsewhere, also_elsewhere]), None, "which one cannot be told");
-    }
-
-    #[test]
-    fn the_other_end_of_a_loopback_connection_is_in_its_namespace() {
-        for local in [v4_mapped([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.octets()] {
-            let ours = row(1, state::CLOSE_WAIT, (local, 80), (local, 4000));
-            let theirs = row(2, state::FIN_WAIT2, (local, 4000), (local, 80));
-            assert_eq!(gather(&walk(&[ours, theirs])).peer(1), Some(&theirs));
-            assert!(gather(&walk(&[ours, SocketRow { netns: HERE + 1, ..theirs }])).peer(1).is_none());
-        }
-    }
-
-    #[test]
-    fn the_other_end_may_be_a_stand_in() {
-        let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
-        let stand_in = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
-        let walk = Walk { sockets: vec![ours], stand_ins: vec![stand_in], ..Walk::default() };
-        let evidence = gather(&walk);
-        assert_eq!(evidence.peer(1), Some(&stand_in));
-    }
-
-    #[test]
-    fn a_socket_connected_to_itself_is_not_its_own_peer() {
-        let itself = row(1, state::CLOSE_WAIT, (US, 80), (US, 80));
-        assert!(gather(&walk(&[itself])).peer(1).is_none());
-    }
-}
+mod tests;

@@ -47,8 +47,9 @@ impl Tracker {
     }
 
     /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
-    /// walk, taken in just before. Returns those in a watched state that are not proven to be stuck there.
-    pub fn judge_as_heard(&self, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
+    /// walk, taken in just before. Returns the cookies of those that are stuck, the longest first, and the sockets in a
+    /// watched state that are not proven to be stuck there.
+    pub fn judge_as_heard(&self) -> (Vec<u64>, Vec<(u64, Socket)>) {
         let (mut stuck, mut others) = (Vec::new(), Vec::new());
         for (cookie, socket) in self.sockets.iter().filter(|(_, socket)| socket.due_ns != NEVER) {
             if socket.due_ns <= socket.heard_ns {
@@ -58,12 +59,13 @@ impl Tracker {
             }
         }
         stuck.sort_unstable();
-        for (_, cookie) in stuck {
-            if let Some((socket, origin)) = self.sockets.known(cookie) {
-                found(Finding::Stuck(Found { cookie, socket, origin, seen_ns: socket.heard_ns }));
-            }
-        }
-        others
+        (stuck.into_iter().map(|(_, cookie)| cookie).collect(), others)
+    }
+
+    /// How a socket was last heard of.
+    pub fn as_heard(&self, cookie: u64) -> Option<Found> {
+        let (socket, origin) = self.sockets.known(cookie)?;
+        Some(Found { cookie, socket, origin, seen_ns: socket.heard_ns })
     }
 
     /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is

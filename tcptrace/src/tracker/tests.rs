@@ -485,10 +485,8 @@ fn one_look_finds_what_is_proven_to_be_stuck_and_counts_the_rest() {
         driven.tracker.row(&row(cookie, at, CLOSE_WAIT), since, &mut |_| panic!("nothing to tell"));
     }
     driven.tracker.row(&row(9, at, ESTABLISHED), Since::between(None, 0), &mut |_| panic!("nothing to tell"));
-    let mut stuck = Vec::new();
-    let others = driven.tracker.judge_as_heard(&mut |finding| match finding {
-        Finding::Stuck(Found { cookie, seen_ns, .. }) => stuck.push((cookie, seen_ns)),
-        other => panic!("{other:?}"),
-    });
-    assert_eq!((stuck, others.len()), (vec![(1, at), (2, at)], 2), "the oldest first");
+    let (stuck, others) = driven.tracker.judge_as_heard();
+    assert_eq!((&stuck[..], others.len()), (&[1, 2][..], 2), "the oldest first");
+    let seen = |cookie| driven.tracker.as_heard(cookie).map(|found| (found.cookie, found.seen_ns));
+    assert_eq!((seen(2), seen(7)), (Some((2, at)), None));
 }

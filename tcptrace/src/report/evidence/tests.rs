@@ -1,0 +1,121 @@
+//! Who holds a socket, whose queue it waits in, and what is at its other end, from the rows of a made-up walk.
+
+use bytemuck::Zeroable as _;
+use tcptrace_common::{AF_INET, AF_INET6};
+
+use super::*;
+
+const HERE: u32 = 7;
+const US: [u8; 16] = v4_mapped([10, 0, 0, 5]);
+const THEM: [u8; 16] = v4_mapped([10, 0, 0, 9]);
+
+fn row(cookie: u64, state: u8, local: ([u8; 16], u16), remote: ([u8; 16], u16)) -> SocketRow {
+    let tuple = Tuple {
+        local_addr: local.0,
+        local_port: local.1,
+        remote_addr: remote.0,
+        remote_port: remote.1,
+        family: AF_INET,
+        pad: 0,
+    };
+    SocketRow { cookie, state, netns: HERE, tuple, ..SocketRow::zeroed() }
+}
+
+fn listener(cookie: u64, addr: [u8; 16], queued: u32) -> SocketRow {
+    SocketRow { unread: queued, ..row(cookie, state::LISTEN, (addr, 80), ([0; 16], 0)) }
+}
+
+fn waiting() -> SocketRow {
+    SocketRow { flags: IN_ACCEPT_QUEUE, ..row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000)) }
+}
+
+fn walk(rows: &[SocketRow]) -> Walk {
+    Walk { sockets: rows.to_vec(), ..Walk::default() }
+}
+
+fn gather(walk: &Walk) -> Evidence<'_> {
+    Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| Process::default())
+}
+
+fn listeners(rows: &[SocketRow]) -> Vec<u64> {
+    gather(&walk(rows)).listeners(1).iter().map(|row| row.cookie).collect()
+}
+
+#[test]
+fn a_listener_of_the_address_comes_before_one_of_all() {
+    let any = listener(2, v4_mapped([0; 4]), 1);
+    assert_eq!(listeners(&[waiting(), any]), [2]);
+    assert_eq!(listeners(&[waiting(), any, listener(3, US, 1)]), [3]);
+    assert_eq!(listeners(&[waiting(), listener(4, THEM, 1)]), [0_u64; 0]);
+}
+
+#[test]
+fn of_listeners_that_share_a_port_those_with_a_queue_count() {
+    let any = v4_mapped([0; 4]);
+    let all = [waiting(), listener(2, any, 0), listener(3, any, 5), listener(4, any, 1)];
+    assert_eq!(listeners(&all), [3, 4]);
+}
+
+#[test]
+fn a_listener_elsewhere_or_of_another_family_is_not_meant() {
+    let any = v4_mapped([0; 4]);
+    let elsewhere = SocketRow { netns: HERE + 1, ..listener(2, any, 1) };
+    let mut other_family = listener(3, any, 1);
+    other_family.tuple.family = AF_INET6;
+    assert_eq!(listeners(&[waiting(), elsewhere, other_family]), [0_u64; 0]);
+}
+
+#[test]
+fn an_accepted_socket_has_no_listener() {
+    let accepted = SocketRow { flags: 0, ..waiting() };
+    assert_eq!(listeners(&[accepted, listener(2, US, 1)]), [0_u64; 0]);
+}
+
+#[test]
+fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
+    let holder = Holder { cookie: 1, pid: 42, fd: 5, process: None };
+    let sockets = vec![waiting(), listener(2, US, 1)];
+    let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
+    let evidence = gather(&walk);
+    assert_eq!(evidence.row(1).map(|row| row.flags), Some(0));
+    assert!(evidence.listeners(1).is_empty());
+}
+
+#[test]
+fn the_other_end_is_found_here_or_in_another_namespace() {
+    let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
+    let theirs = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
+    let elsewhere = SocketRow { cookie: 3, netns: HERE + 1, ..theirs };
+    let peer = |rows: &[SocketRow]| gather(&walk(rows)).peer(1).map(|row| row.cookie);
+    assert_eq!(peer(&[ours, theirs]), Some(2));
+    assert_eq!(peer(&[ours, elsewhere]), Some(3));
+    assert_eq!(peer(&[ours, theirs, elsewhere]), Some(2));
+    assert_eq!(peer(&[ours]), None);
+    let also_elsewhere = SocketRow { cookie: 4, netns: HERE + 2, ..theirs };
+    assert_eq!(peer(&[ours, elsewhere, also_elsewhere]), None, "which one cannot be told");
+}
+
+#[test]
+fn the_other_end_of_a_loopback_connection_is_in_its_namespace() {
+    for local in [v4_mapped([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.octets()] {
+        let ours = row(1, state::CLOSE_WAIT, (local, 80), (local, 4000));
+        let theirs = row(2, state::FIN_WAIT2, (local, 4000), (local, 80));
+        assert_eq!(gather(&walk(&[ours, theirs])).peer(1), Some(&theirs));
+        assert!(gather(&walk(&[ours, SocketRow { netns: HERE + 1, ..theirs }])).peer(1).is_none());
+    }
+}
+
+#[test]
+fn the_other_end_may_be_a_stand_in() {
+    let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
+    let stand_in = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
+    let walk = Walk { sockets: vec![ours], stand_ins: vec![stand_in], ..Walk::default() };
+    let evidence = gather(&walk);
+    assert_eq!(evidence.peer(1), Some(&stand_in));
+}
+
+#[test]
+fn a_socket_connected_to_itself_is_not_its_own_peer() {
+    let itself = row(1, state::CLOSE_WAIT, (US, 80), (US, 80));
+    assert!(gather(&walk(&[itself])).peer(1).is_none());
+}
