@@ -20,7 +20,8 @@ impl Second {
     /// change at the beginning of one.
     pub(super) fn of(&mut self, at: Instant, format: impl FnOnce(Timestamp) -> String) -> (&str, u32) {
         let is_within = |ns: &i128| (0..SECOND_NS).contains(ns);
-        if let Some(nanosecond) = self.began_ns.map(|began| at.wall_ns - began).filter(is_within) {
+        let since_then = self.began_ns.and_then(|began| at.wall_ns.checked_sub(began));
+        if let Some(nanosecond) = since_then.filter(is_within) {
             return (&self.text, nanosecond as u32);
         }
         let timestamp = at.timestamp();
