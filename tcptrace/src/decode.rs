@@ -43,6 +43,14 @@ impl Heard {
             Self::Closing(closing) => &closing.transition,
         }
     }
+
+    /// The same, to be changed.
+    pub const fn transition_mut(&mut self) -> &mut Transition {
+        match self {
+            Self::Transition(transition) => transition,
+            Self::Closing(closing) => &mut closing.transition,
+        }
+    }
 }
 
 /// One record of the ring.

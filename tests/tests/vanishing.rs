@@ -47,8 +47,13 @@ fn processes_that_end_while_they_are_looked_at_are_never_taken_for_others() {
     let run = tracer.stop();
     // Where the kernel would not run the program, that is told, and who closed the socket is not known.
     let lost = run.summary().int("lost");
-    let unknown = |record: &&Record| is_ours(record, "cleared") && record.text("how") == "unknown";
-    assert!(run.records.iter().filter(unknown).count() as u64 <= lost, "{lost} transitions were lost");
+    let cleared = || run.records.iter().filter(|record| is_ours(record, "cleared"));
+    let unknown = cleared().filter(|record| record.text("how") == "unknown");
+    // Nor is it where the process let go of a socket in the very moment in which the tracer had hold of it.
+    let (held_by_us, unseen): (Vec<_>, Vec<_>) =
+        unknown.partition(|record| record.text("new_state") == "LAST_ACK");
+    assert!(unseen.len() as u64 <= lost, "{lost} transitions were lost: {unseen:?}");
+    assert!(held_by_us.len() as u64 <= lost + cleared().count() as u64 / 20, "{held_by_us:?}");
     let of = |event: &str| -> HashSet<u64> {
         run.records.iter().filter(|record| is_ours(record, event)).map(Record::cookie).collect()
     };

@@ -138,7 +138,8 @@ impl Kernel {
     /// The ring held something that is no transition; what came after it is still there.
     pub fn drain(&mut self, mut each: impl FnMut(&Heard)) -> Result<(), DecodeError> {
         while let Some(bytes) = self.transitions.next() {
-            let heard = decode::heard(&bytes)?;
+            let mut heard = decode::heard(&bytes)?;
+            walk::disown(heard.transition_mut());
             match (&mut self.join, heard) {
                 (Some(join), Heard::Transition(transition)) => {
                     each(&Heard::Transition(join.transition(transition)));
@@ -192,7 +193,7 @@ impl Kernel {
         if let Some(join) = &mut self.join {
             let mut walk = walk::walk(walk::By::SockDiag(states), None)?;
             join.rows(&mut walk.sockets);
-            procfs::add_holders(&mut walk);
+            walk::add_holders(&mut walk)?;
             return Ok(walk);
         }
         let by_files = uses(&self.sources, Feature::TaskFile);
@@ -214,7 +215,7 @@ impl Kernel {
         let sockets = sockets.unwrap_or_else(|| unreachable!("load() has loaded it"));
         let mut walk = walk::walk(walk::By::Iterator(sockets), holders)?;
         if !by_files {
-            procfs::add_holders(&mut walk);
+            walk::add_holders(&mut walk)?;
         }
         Ok(walk)
     }

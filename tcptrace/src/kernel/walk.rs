@@ -12,12 +12,13 @@ use aya::{
     maps::MapError,
     programs::{Iter, ProgramError, links::LinkError},
 };
+use bytemuck::Zeroable as _;
 use rustc_hash::FxHashMap;
-use tcptrace_common::Descriptor;
+use tcptrace_common::{ACTOR_KNOWN, Descriptor, EXITING, PROCESS_NAMED, Task, Transition};
 
 use super::{
     namespaces::{self, Namespace},
-    sock_diag,
+    procfs, sock_diag,
 };
 use crate::{
     clock,
@@ -68,30 +69,31 @@ pub(super) fn walk(sockets: By<'_>, mut holders: Option<Holders<'_>>) -> Result<
     let mut also = Walk::default();
     let held = thread::scope(|scope| {
         // Threads of their own, because one that has entered a namespace should not do anything else.
-        let every_socket = scope.spawn(|| {
+        let every_socket = spawn(scope, || {
             let found = namespaces::find();
             let others = others.get_or_init(|| Mutex::new(found.others.into_iter()));
             read_sockets(&sockets, found.own.unwrap_or(0), &mut walk)?;
             walk.namespaces.extend(found.own);
             every_namespace(&sockets, others, &mut walk)
-        });
-        let every_holder = holders.as_mut().map(|holders| {
-            scope.spawn(|| {
+        })?;
+        let held = holders.as_mut().map(|holders| {
+            let every_holder = spawn(scope, || {
                 let held = every_holder(holders.iterator)?;
                 every_namespace(&sockets, others.wait(), &mut also)?;
                 Ok(held)
-            })
+            });
+            joined(every_holder?)
         });
-        let held = every_holder.map(joined).transpose();
         joined(every_socket)?;
-        held
+        held.transpose()
     })?;
     walk.append(also);
     if let (Some(Held { holders: found, mut elsewhere }), Some(holders)) = (held, holders) {
         walk.holders = found;
         // One that was accepted, or handed on, after those descriptors had been read and before the socket was.
         if walk.misses_a_holder(holders.states) {
-            Held { holders: walk.holders, elsewhere } = every_holder(holders.iterator)?;
+            let again = thread::scope(|scope| joined(spawn(scope, || every_holder(holders.iterator))?))?;
+            Held { holders: walk.holders, elsewhere } = again;
         }
         for (row, origin) in elsewhere.into_values() {
             if !walk.namespaces.contains(&row.netns) {
@@ -102,6 +104,36 @@ pub(super) fn walk(sockets: By<'_>, mut holders: Option<Holders<'_>>) -> Result<
     // A few that are in order already, one after the other.
     walk.sockets.sort_by_key(|row| row.ktime_ns);
     Ok(walk)
+}
+
+/// Finds the holders without an iterator for that.
+pub(super) fn add_holders(walk: &mut Walk) -> Result<(), WalkError> {
+    thread::scope(|scope| {
+        joined(spawn(scope, || {
+            procfs::add_holders(walk);
+            Ok(())
+        })?)
+    })
+}
+
+/// The name of the threads that look at other processes' descriptors, here and in every other tcptrace.
+const NAME: &str = "tcptrace-walk";
+
+/// Who looks at a descriptor has hold of the file meanwhile. Where its process lets go of it in that moment the kernel
+/// closes it, and the socket, in the name of who looked (`fput`, `fs/file_table.c`): one of these threads. Nobody
+/// is to be named then.
+pub(super) fn disown(transition: &mut Transition) {
+    if transition.flags & ACTOR_KNOWN != 0 && transition.task.thread_comm.starts_with(NAME.as_bytes()) {
+        transition.flags &= !(ACTOR_KNOWN | PROCESS_NAMED | EXITING);
+        transition.task = Task::zeroed();
+    }
+}
+
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    look: impl FnOnce() -> Result<T, WalkError> + Send + 'scope,
+) -> io::Result<thread::ScopedJoinHandle<'scope, Result<T, WalkError>>> {
+    thread::Builder::new().name(NAME.to_owned()).spawn_scoped(scope, look)
 }
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, WalkError>>) -> Result<T, WalkError> {
@@ -192,5 +224,43 @@ fn read_rows(
         while !rows.is_empty() {
             take(&mut rows)?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tcptrace_common::state;
+
+    use super::*;
+    use crate::tracker::Ending;
+
+    fn closed_by(thread: &[u8]) -> Transition {
+        let mut transition = Transition {
+            old_state: state::CLOSE_WAIT,
+            new_state: state::LAST_ACK,
+            flags: ACTOR_KNOWN | PROCESS_NAMED,
+            ..Transition::zeroed()
+        };
+        transition.task.pid = 4242;
+        transition.task.thread_comm[..thread.len()].copy_from_slice(thread);
+        transition
+    }
+
+    #[test]
+    fn who_only_looked_has_closed_nothing() {
+        let mut by_us = closed_by(NAME.as_bytes());
+        disown(&mut by_us);
+        assert_eq!((by_us.flags, by_us.task), (0, Task::zeroed()));
+        assert_eq!(Ending::of(&by_us), Some(Ending::Unknown));
+        let by_another = closed_by(b"puppet");
+        let mut heard = by_another;
+        disown(&mut heard);
+        assert_eq!(heard, by_another);
+        assert_eq!(Ending::of(&heard), Some(Ending::Closed));
+    }
+
+    #[test]
+    fn the_kernel_keeps_all_of_the_name() {
+        assert!(NAME.len() < tcptrace_common::COMM_LEN);
     }
 }

@@ -182,6 +182,9 @@ impl Ending {
             return Self::Closed;
         }
         match new_state {
+            // Somebody did, and nobody is to be named (`kernel/walk.rs` `disown`).
+            state::FIN_WAIT1 if old_state == state::ESTABLISHED => Self::Unknown,
+            state::LAST_ACK if old_state == state::CLOSE_WAIT => Self::Unknown,
             state::CLOSE if sk_err == Errno::TIMEDOUT.raw_os_error() => Self::TimedOut,
             state::CLOSE if sk_err == Errno::CONNABORTED.raw_os_error() => Self::Destroyed,
             state::CLOSE if sk_err != 0 => Self::Reset,
