@@ -129,10 +129,13 @@ fn a_recording_of_transitions_that_were_lost_tells_all_the_same_who_is_stuck() {
     for socket in [&before, &gone_at_once, &known, &gone] {
         live.await_stuck(socket);
     }
-    // Whoever reads the recording knows by this that those had been stuck before anything was lost.
+    // Whoever reads the recording knows by this that those had been stuck before what is lost now. (In so small a ring the
+    // sockets of other tests can have had its place: then it was found.)
     let last = leak(&mut puppet);
     live.await_stuck(&last);
-    recorder.await_record("what is known before the loss", |record| record.is_about("transition", &last));
+    recorder.await_record("what is known before the loss", |record| {
+        record.is_about("transition", &last) || record.is_about("found", &last)
+    });
 
     recorder.signal(Signal::STOP);
     let burst = burst(&mut puppet, &listener, 120);
