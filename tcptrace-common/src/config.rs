@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{opening, state};
+use crate::{is_of, opening, state};
 
 /// The offset of a field that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -185,8 +185,7 @@ impl Config {
         let mut pair = 0;
         while pair <= u8::MAX as usize {
             let (old_state, new_state) = (pair as u8 >> 4, pair as u8 & 15);
-            let states = state::bit(old_state) | state::bit(new_state);
-            let is_watched = old_state != new_state && self.watched_states & states != 0;
+            let is_watched = is_of(self.watched_states, old_state, new_state);
             let is_kept = self.has_storage == 1 && opening(old_state, new_state).is_some();
             let is_forgotten = self.has_cookie == 0 && new_state == state::CLOSE;
             if is_watched || is_kept || is_forgotten {

@@ -128,6 +128,14 @@ pub const ACCEPTED: u8 = 2;
 /// [`Origin::how`]: the task called listen(2).
 pub const LISTENED: u8 = 3;
 
+/// Whether one of these states (a mask) is left or entered. Nothing changes where a process closes a socket that is closing
+/// already (`tcp_close_state`, `net/ipv4/tcp.c`).
+#[inline(always)]
+pub const fn is_of(states: u32, old_state: u8, new_state: u8) -> bool {
+    old_state != new_state
+        && (states.wrapping_shr(old_state as u32) & 1 != 0 || states.wrapping_shr(new_state as u32) & 1 != 0)
+}
+
 /// What the task that acts does to a socket of which this transition is the beginning, as in [`Origin::how`].
 #[inline(always)]
 pub const fn opening(old_state: u8, new_state: u8) -> Option<u8> {

@@ -32,10 +32,12 @@ static SEEN: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
-/// The first program sees to this transition: the next ones will know.
+/// This program sees to the transition: if it is the first one, the next ones will know.
 #[inline(always)]
 pub(crate) fn mark(sk: *const c_void, step: Step) {
-    if let Some(mine) = Mine::of(sk, step) {
+    if step.nth == 0
+        && let Some(mine) = Mine::of(sk, step)
+    {
         *mine.first = mine.mark;
     }
 }

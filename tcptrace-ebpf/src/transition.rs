@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::{BtfTracePointContext, TracePointContext},
 };
-use tcptrace_common::{AF_INET6, Transition, Tuple, opening, state, step_bit, v4_mapped};
+use tcptrace_common::{AF_INET6, Transition, Tuple, is_of, opening, state, step_bit, v4_mapped};
 
 use crate::{
     guard, identity,
@@ -58,17 +58,13 @@ pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_sta
 
 #[inline(never)]
 fn remember(sk: *const c_void, how: u8, step: Step) {
-    if step.nth == 0 {
-        guard::mark(sk, step);
-    }
+    guard::mark(sk, step);
     origin::remember(sk, how);
 }
 
 #[inline(never)]
 fn record(ctx: *mut c_void, sk: *const c_void, step: Step) {
-    if step.nth == 0 {
-        guard::mark(sk, step);
-    }
+    guard::mark(sk, step);
     let ctx = &BtfTracePointContext::new(ctx);
     // SAFETY: `sk` is the tracepoint's own argument. The helper answers null for whatever is not a full TCP
     // socket: the tracepoint fires for SCTP, DCCP and MPTCP too.
@@ -209,13 +205,10 @@ impl Source for Event {
     }
 }
 
-/// Whether somebody wants it. Nothing changes where a process closes a socket that is closing already
-/// (`tcp_close_state`, `net/ipv4/tcp.c`).
+/// Whether somebody wants it.
 #[inline(always)]
 pub(crate) fn is_watched(old_state: u8, new_state: u8) -> bool {
-    let watched = config!(watched_states);
-    let is_in = |state: u8| watched.wrapping_shr(state.into()) & 1 != 0;
-    old_state != new_state && (is_in(old_state) || is_in(new_state))
+    is_of(config!(watched_states), old_state, new_state)
 }
 
 /// A transition whose record is to be written now.
