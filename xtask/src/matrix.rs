@@ -70,8 +70,10 @@ pub(crate) fn run(tools: &Tools, labels: &[String], arguments: &[String]) -> Res
     let lock = File::create(logs.join("lock")).context("cannot make the lock of the guests' files")?;
     // Another run may be using them at this moment.
     lock.lock().context("cannot lock the guests' files")?;
+    let names: Vec<_> = tests.programs.iter().map(|program| program.name.as_str()).collect();
     let job = Job {
         tests: &tests,
+        programs: list::guest_programs(&names, arguments)?,
         tcptrace: &tcptrace,
         arguments: arguments.to_owned(),
         environment: test::environment(&tcptrace, env::vars_os()),

@@ -37,6 +37,8 @@ const STRIPPED: &str = "stripped";
 pub(crate) struct Job<'a> {
     /// The tests, and the programs they need.
     pub(crate) tests: &'a KernelTests,
+    /// The names of those tests' programs that are to run.
+    pub(crate) programs: Vec<&'a str>,
     /// The tracer.
     pub(crate) tcptrace: &'a Path,
     /// Arguments for every test program.
@@ -64,9 +66,8 @@ impl Job<'_> {
         let features = environment.get(test::WITHOUT_VARIABLE).filter(|features| !features.is_empty());
         let features = features.map(|features| ["--without", features]).into_iter().flatten();
         let features: Vec<_> = features.collect();
-        let programs: Vec<_> = self.tests.programs.iter().map(|program| &program.name).collect();
         json!({
-            "programs": programs,
+            "programs": self.programs,
             "arguments": self.arguments,
             "features": features,
             "environment": environment,
@@ -93,7 +94,8 @@ pub(crate) fn build(job: &Job<'_>, scratch: &Path, to: &Path) -> Result<()> {
         let path = shell::find(tool).with_context(|| format!("there is no {tool} to run in the guests"))?;
         image.program(&path, &format!("bin/{tool}"), false)?;
     }
-    for Executable { name, path, .. } in &job.tests.programs {
+    let is_to_run = |program: &&Executable| job.programs.contains(&program.name.as_str());
+    for Executable { name, path, .. } in job.tests.programs.iter().filter(is_to_run) {
         image.program(path, &format!("programs/{name}"), true)?;
     }
     for Executable { name, path, .. } in &job.tests.helpers {
@@ -192,6 +194,7 @@ mod tests {
         let environment = environment.map(|(name, value)| (name.into(), value.into())).into();
         let job = Job {
             tests: &tests,
+            programs: vec!["stuck"],
             tcptrace: Path::new("/t/tcptrace"),
             arguments: vec!["leak".into()],
             environment,

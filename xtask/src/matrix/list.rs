@@ -51,15 +51,30 @@ pub(crate) const KERNELS: [Kernel; 5] = [
     supported("7.x", "7.", Archive::Main, "trixie-backports"),
 ];
 
-/// All guests. Every kernel as it is, and what a kernel without BTF leaves to the tracer, on an old and a new one.
-pub(crate) const GUESTS: [Guest; 7] = [
+/// All guests. Every kernel as it is, and what a kernel without BTF leaves to the tracer, on one that does not count what
+/// it skips.
+pub(crate) const GUESTS: [Guest; 6] = [
     as_it_is(KERNELS[0]),
     as_it_is(KERNELS[1]),
     as_it_is(KERNELS[2]),
     as_it_is(KERNELS[3]),
     as_it_is(KERNELS[4]),
     Guest { label: "6.1-nobtf", without: Some("btf"), ..as_it_is(KERNELS[1]) },
-    Guest { label: "7.x-nobtf", without: Some("btf"), ..as_it_is(KERNELS[4]) },
+];
+
+/// Test programs that do not run in guests, each with the reason. What they test is the program's own work on text, files
+/// and arguments, which no kernel version changes; this machine's kernel runs them once.
+pub(crate) const HOST_ONLY: [(&str, &str); 10] = [
+    ("command_line", "arguments, signals and pipes"),
+    ("contract", "documents against definitions"),
+    ("filters", "a choice among finished facts"),
+    ("hostile", "names on a terminal and in JSON"),
+    ("json_stream", "the form of the stream"),
+    ("metrics", "HTTP, and figures that other tests see as records"),
+    ("pipelines", "tools that guests do not have"),
+    ("pipelines_sql", "tools that guests do not have"),
+    ("tests", "the unit tests of the package itself"),
+    ("text", "columns on a terminal"),
 ];
 
 /// The flavour for virtual machines: small, and all that BPF needs is in it.
@@ -73,6 +88,18 @@ const fn supported(label: &'static str, line: &'static str, archive: Archive, su
 
 const fn as_it_is(kernel: Kernel) -> Guest {
     Guest { label: kernel.label, kernel, without: None }
+}
+
+/// The programs among `names` that run in guests: all of them where the user asks for tests by `arguments`.
+///
+/// # Errors
+/// A name in [`HOST_ONLY`] belongs to no program: the list would hide nothing, or the wrong thing.
+pub(crate) fn guest_programs<'a>(names: &[&'a str], arguments: &[String]) -> Result<Vec<&'a str>> {
+    if let Some((unknown, _)) = HOST_ONLY.iter().find(|(name, _)| !names.contains(name)) {
+        bail!("HOST_ONLY in xtask/src/matrix/list.rs names the test program {unknown}, which does not exist");
+    }
+    let is_host_only = |name: &&str| HOST_ONLY.iter().any(|(host_only, _)| host_only == name);
+    Ok(names.iter().copied().filter(|name| !arguments.is_empty() || !is_host_only(name)).collect())
 }
 
 /// The guests of these labels, in the order of the list; all of them if there is no label.
@@ -250,8 +277,23 @@ mod tests {
         assert!(select(&[], "")?.iter().all(|guest| !guest.kernel.may_miss));
         let selected = select(&[], "5.10, 7.x")?;
         let may_miss = selected.iter().filter(|guest| guest.kernel.may_miss).map(|guest| guest.label);
-        assert_eq!(may_miss.collect::<Vec<_>>(), ["5.10", "7.x", "7.x-nobtf"]);
+        assert_eq!(may_miss.collect::<Vec<_>>(), ["5.10", "7.x"]);
         assert!(select(&[], "5.9").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_no_kernel_changes_runs_on_the_host_alone() -> Result<()> {
+        let names: Vec<_> = HOST_ONLY.iter().map(|(name, _)| *name).chain(["stuck", "loss"]).collect();
+        assert_eq!(guest_programs(&names, &[])?, ["stuck", "loss"]);
+        assert_eq!(
+            guest_programs(&names, &["colour".into()])?,
+            names,
+            "who asks for tests by name gets them"
+        );
+        assert!(
+            guest_programs(&["stuck"], &[]).is_err_and(|error| error.to_string().contains("command_line"))
+        );
         Ok(())
     }
 }
