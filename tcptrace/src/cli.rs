@@ -1,6 +1,8 @@
 //! The command line: parsed and checked before anything is touched.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod advice;
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use tcptrace_common::state;
@@ -22,7 +24,13 @@ pub struct Cli {
     transitions: bool,
 
     /// One record when a socket has been in a watched state for DUR, one when it clears
-    #[arg(long, value_name = "DUR", value_parser = duration, help_heading = "Views")]
+    #[arg(
+        long,
+        value_name = "DUR",
+        value_parser = duration,
+        allow_hyphen_values = true,
+        help_heading = "Views"
+    )]
     stuck: Option<Duration>,
 
     /// One record per connection when it is over: how long, who closed it and why, bytes, retransmits
@@ -41,7 +49,14 @@ pub struct Cli {
     state: Vec<State>,
 
     /// Repeat the record of a socket that is still stuck, every DUR
-    #[arg(long, value_name = "DUR", value_parser = positive_duration, requires = "stuck", help_heading = "Views")]
+    #[arg(
+        long,
+        value_name = "DUR",
+        value_parser = positive_duration,
+        allow_hyphen_values = true,
+        requires = "stuck",
+        help_heading = "Views"
+    )]
     remind: Option<Duration>,
 
     /// Judge what is open right now, report, exit with 1 if anything is stuck
@@ -61,11 +76,23 @@ pub struct Cli {
     filter: Filter,
 
     /// Stop after DUR
-    #[arg(long, value_name = "DUR", value_parser = positive_duration, help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "DUR",
+        value_parser = positive_duration,
+        allow_hyphen_values = true,
+        help_heading = "Output"
+    )]
     duration: Option<Duration>,
 
     /// Stop after N records of the views
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count,
+        allow_hyphen_values = true,
+        help_heading = "Output"
+    )]
     count: Option<u64>,
 
     /// One JSON object per line instead of aligned text
@@ -164,6 +191,16 @@ impl Plan {
 }
 
 impl Cli {
+    /// Parses the program's arguments.
+    ///
+    /// # Errors
+    /// Wrong usage, or a request for help: clap's error prints itself, with a tip, and has the exit status.
+    pub fn from_arguments<T: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(advice::add_tip)
+    }
+
     /// What these arguments ask for.
     pub fn plan(self) -> Plan {
         let (stuck, lives) = (self.stuck.is_some(), self.lives);
@@ -198,20 +235,36 @@ impl Cli {
 
 /// `500ms`, `30s`, `1h30m`; never a bare number.
 fn duration(text: &str) -> Result<Duration, String> {
+    const RIGHT: &str = "a duration looks like 500ms, 30s, 2m or 1h30m";
+    if let Some(positive) = text.strip_prefix('-') {
+        return Err(match humantime::parse_duration(positive) {
+            Ok(_) => format!("a duration is not negative: did you mean {positive}?"),
+            Err(_) => RIGHT.to_owned(),
+        });
+    }
     let duration = humantime::parse_duration(text).map_err(|error| match text.trim().parse::<f64>() {
         Ok(_) => format!("a duration needs a unit, for example `{text}s` or `{text}ms`"),
-        Err(_) => format!("{error}; a duration looks like 500ms, 30s, 2m or 1h30m"),
+        Err(_) => format!("{error}; {RIGHT}"),
     })?;
     if duration > LONGEST {
-        return Err("longer than 100 years".to_owned());
+        return Err("it is longer than 100 years".to_owned());
     }
     Ok(duration)
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("it has to be longer than nothing".to_owned()),
+        Duration::ZERO => Err("it has to be longer than nothing, for example 30s".to_owned()),
         duration => Ok(duration),
+    }
+}
+
+/// How many records.
+fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err("it has to be at least 1; without --count the run goes on".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("a number of records from 1 on, for example 10".to_owned()),
     }
 }
 

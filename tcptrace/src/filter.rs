@@ -13,34 +13,34 @@ use ipnet::IpNet;
 use crate::report::{Family, Name, Owner, SocketId};
 pub(crate) use admission::Admission;
 pub use values::{InvalidValue, Range};
-use values::{container, namespace, network, path, port_range, range};
+use values::{comm, container, namespace, network, path, pids, ports, uids};
 
 /// What is to be reported; without any value, everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Filters")]
 pub struct Filter {
     /// Sockets of these processes; a pid as the host sees it, or as its container does
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = range)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = pids, allow_hyphen_values = true)]
     pid: Vec<Range>,
 
     /// Sockets of processes with one of these names
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = comm)]
     comm: Vec<String>,
 
     /// Sockets of processes with one of these real user ids
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = range)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = uids, allow_hyphen_values = true)]
     uid: Vec<Range>,
 
     /// Sockets with one of these ports at either end
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = port_range)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = ports, allow_hyphen_values = true)]
     port: Vec<Range>,
 
     /// Sockets with one of these local ports
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = port_range)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = ports, allow_hyphen_values = true)]
     local_port: Vec<Range>,
 
     /// Sockets with one of these remote ports
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = port_range)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = ports, allow_hyphen_values = true)]
     remote_port: Vec<Range>,
 
     /// Sockets with a local address in one of these networks
@@ -52,7 +52,7 @@ pub struct Filter {
     remote: Vec<IpNet>,
 
     /// Sockets in one of these network namespaces, by inode number: what `readlink /proc/PID/ns/net` shows
-    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = namespace)]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = namespace, allow_hyphen_values = true)]
     netns: Vec<u32>,
 
     /// Sockets of processes in this cgroup or below it, by its path from the hierarchy's root
@@ -64,7 +64,7 @@ pub struct Filter {
     container: Vec<String>,
 
     /// Only IPv4; an IPv4-mapped address counts as IPv4
-    #[arg(short = '4')]
+    #[arg(short = '4', conflicts_with = "ipv6")]
     ipv4: bool,
 
     /// Only IPv6

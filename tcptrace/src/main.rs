@@ -8,7 +8,6 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Plan},
     diagnostics::say,
@@ -40,7 +39,7 @@ const IDENTITIES: u32 = 262_144;
 
 fn main() -> ExitCode {
     // clap ends the program with 2 for wrong usage, with 0 after --help.
-    let plan = Cli::parse().plan();
+    let plan = Cli::from_arguments(std::env::args_os()).unwrap_or_else(|error| error.exit()).plan();
     if let Some(file) = &plan.replay {
         return status(replay(&plan, file));
     }

@@ -5,7 +5,7 @@ use clap::error::ErrorKind;
 use super::*;
 
 fn plan(arguments: &str) -> Result<Plan, clap::Error> {
-    Cli::try_parse_from(std::iter::once("tcptrace").chain(arguments.split_whitespace())).map(Cli::plan)
+    Cli::from_arguments(std::iter::once("tcptrace").chain(arguments.split_whitespace())).map(Cli::plan)
 }
 
 fn refusal(arguments: &str) -> String {
@@ -57,6 +57,43 @@ fn once_is_a_way_to_look_at_what_is_stuck() {
 fn a_bare_number_is_no_duration_and_the_error_says_so() {
     assert!(refusal("--stuck 30").contains("needs a unit, for example `30s`"));
     assert!(refusal("--duration 1.5").contains("needs a unit"));
+}
+
+#[test]
+fn wrong_usage_is_answered_with_what_was_probably_meant() {
+    for (arguments, words) in [
+        ("--stuck -5s", "did you mean 5s?"),
+        ("--stuck -x", "a duration looks like 500ms, 30s, 2m or 1h30m"),
+        ("--stuck --once", "a duration looks like 500ms, 30s, 2m or 1h30m"),
+        ("--stuck", "for example `--stuck 30s`"),
+        ("--stuck 30", "for example `30s`"),
+        ("--stuck 30s --remind -1m", "did you mean 1m?"),
+        ("--duration -5s", "did you mean 5s?"),
+        ("--duration 0s", "longer than nothing, for example 30s"),
+        ("--count 0", "at least 1"),
+        ("--count -1", "from 1 on, for example 10"),
+        ("--count x", "from 1 on, for example 10"),
+        ("--once", "add a threshold, for example `--stuck 30s`"),
+        ("--state close-wait", "add a threshold, for example `--stuck 30s`"),
+        ("--stuck 30s --state", "for example `--state close-wait,fin-wait-2`"),
+        ("--stuck 30s --state foo", "close-wait, last-ack"),
+        ("--pid", "for example `--pid 4242`"),
+        ("30s", "`--stuck 30s`"),
+        ("-p 42", "`--pid N` selects a process, `--port N` a port"),
+        ("42", "`--pid 42` selects a process, `--port 42` a port"),
+        ("10.0.0.5", "`--remote 10.0.0.5`"),
+        ("fd00::/8", "`--remote fd00::/8`"),
+        ("close-wait", "`--stuck 30s --state close-wait`"),
+        ("recording.json", "`--replay recording.json`"),
+        ("nginx", "`--comm nginx`"),
+        ("-j", "`--json`"),
+        ("-4 -6", "without either option both are shown"),
+        ("--jsn", "'--json'"),
+    ] {
+        let error = plan(arguments).expect_err(arguments);
+        assert_eq!(error.exit_code(), 2, "{arguments}");
+        assert!(error.to_string().contains(words), "{arguments}: {error}");
+    }
 }
 
 #[test]

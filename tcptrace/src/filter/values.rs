@@ -1,6 +1,6 @@
 //! The values of filters, as they are written on the command line.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -20,9 +20,21 @@ impl Range {
 /// Not a value of that filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
-    /// Neither a number nor a range.
-    #[error("a number such as 8080, or a range such as 8000-8999")]
-    Range,
+    /// No pid.
+    #[error("a pid is a number such as 4242, or a range such as 4000-4999; --comm selects by name")]
+    Pid,
+    /// The pid that the kernel itself goes by.
+    #[error("no process has the pid 0")]
+    PidZero,
+    /// No user id.
+    #[error("a user id is a number such as 1000, or a range such as 1000-1999; `id -u NAME` prints it")]
+    Uid,
+    /// No port.
+    #[error("a port is a number such as 8080, or a range such as 8000-8999")]
+    Port,
+    /// A port that there is not.
+    #[error("ports are 1 to 65535")]
+    NoSuchPort,
     /// A range that ends before it begins.
     #[error("it ends before it begins: did you mean {last}-{first}?")]
     Backwards {
@@ -31,14 +43,23 @@ pub enum InvalidValue {
         /// Its last one.
         last: u32,
     },
-    /// A port that there is not.
-    #[error("there is no port above 65535")]
-    Port,
+    /// No name of a process.
+    #[error("a process's name has at least one character, for example --comm nginx")]
+    Comm,
     /// No network.
-    #[error("a network such as 10.0.0.0/8 or fd00::/8, or an address")]
+    #[error("a network such as 10.0.0.0/8 or fd00::/8, or an address; names are not resolved")]
     Network,
+    /// A prefix longer than an address.
+    #[error("a prefix of an IPv4 address has at most 32 bits, of an IPv6 address 128")]
+    Prefix,
+    /// An address with a port.
+    #[error("an address without a port: that goes to --port, --local-port or --remote-port")]
+    AddressAndPort,
     /// No namespace.
-    #[error("the inode number of a network namespace, such as 4026531840")]
+    #[error(
+        "the inode number of a network namespace, such as 4026531840: `lsns -t net` lists them, \
+         `stat -Lc %i /run/netns/NAME` prints that of a name"
+    )]
     Namespace,
     /// No path of a cgroup.
     #[error("the path of a cgroup from the root of the hierarchy, such as /system.slice/nginx.service")]
@@ -48,11 +69,11 @@ pub enum InvalidValue {
     Container,
 }
 
-/// `N` or `N-M`.
-pub(super) fn range(text: &str) -> Result<Range, InvalidValue> {
+/// `N` or `N-M`; `invalid` where it is neither.
+fn range(text: &str, invalid: InvalidValue) -> Result<Range, InvalidValue> {
     let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => text.parse::<u32>().map_err(|_| InvalidValue::Range),
-        false => Err(InvalidValue::Range),
+        true => text.parse::<u32>().map_err(|_| invalid.clone()),
+        false => Err(invalid.clone()),
     };
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
@@ -61,16 +82,33 @@ pub(super) fn range(text: &str) -> Result<Range, InvalidValue> {
     if first > last { Err(InvalidValue::Backwards { first, last }) } else { Ok(Range { first, last }) }
 }
 
-/// The same of ports.
-pub(super) fn port_range(text: &str) -> Result<Range, InvalidValue> {
-    let range = range(text)?;
-    if range.last > u32::from(u16::MAX) { Err(InvalidValue::Port) } else { Ok(range) }
+/// A range of pids.
+pub(super) fn pids(text: &str) -> Result<Range, InvalidValue> {
+    let range = range(text, InvalidValue::Pid)?;
+    if range.first == 0 { Err(InvalidValue::PidZero) } else { Ok(range) }
+}
+
+/// A range of user ids.
+pub(super) fn uids(text: &str) -> Result<Range, InvalidValue> {
+    range(text, InvalidValue::Uid)
+}
+
+/// A range of ports.
+pub(super) fn ports(text: &str) -> Result<Range, InvalidValue> {
+    let range = range(text, InvalidValue::Port)?;
+    let is_port = |number| (1..=u32::from(u16::MAX)).contains(&number);
+    if is_port(range.first) && is_port(range.last) { Ok(range) } else { Err(InvalidValue::NoSuchPort) }
+}
+
+/// A process's name.
+pub(super) fn comm(text: &str) -> Result<String, InvalidValue> {
+    if text.is_empty() { Err(InvalidValue::Comm) } else { Ok(text.to_owned()) }
 }
 
 /// `10.0.0.0/8`, or one address. IPv4-mapped ones are IPv4, as in the records.
 pub(super) fn network(text: &str) -> Result<IpNet, InvalidValue> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
-    let network = text.parse::<IpNet>().or_else(|_| one()).map_err(|_| InvalidValue::Network)?;
+    let network = text.parse::<IpNet>().or_else(|_| one()).map_err(|_| not_a_network(text))?;
     if let IpNet::V6(network) = network
         && let Some(v4) = network.addr().to_ipv4_mapped()
         && let Some(length) = network.prefix_len().checked_sub(128 - Ipv4Addr::BITS as u8)
@@ -80,10 +118,21 @@ pub(super) fn network(text: &str) -> Result<IpNet, InvalidValue> {
     Ok(network)
 }
 
+fn not_a_network(text: &str) -> InvalidValue {
+    let address = text.split_once('/').map(|(address, _)| address);
+    if address.is_some_and(|address| address.parse::<IpAddr>().is_ok()) {
+        InvalidValue::Prefix
+    } else if text.parse::<SocketAddr>().is_ok() {
+        InvalidValue::AddressAndPort
+    } else {
+        InvalidValue::Network
+    }
+}
+
 /// `4026531840`, or `net:[4026531840]` as readlink(1) shows it.
 pub(super) fn namespace(text: &str) -> Result<u32, InvalidValue> {
     let bare = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| InvalidValue::Namespace)
+    bare.parse().ok().filter(|number| *number != 0).ok_or(InvalidValue::Namespace)
 }
 
 /// An absolute path, with no slash at its end: that of the root is empty.
