@@ -37,6 +37,26 @@ fn a_close_by_its_process() {
 }
 
 #[test]
+fn a_close_by_a_process_that_calls_itself_as_the_tracers_own_threads_are_called() {
+    if feature::is_missing(
+        feature::TP_BTF,
+        "a_close_by_a_process_that_calls_itself_as_the_tracers_own_threads_are_called",
+    ) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&ARGUMENTS);
+    for name in ["tcptrace-walk", "tcptrace-walk-2", "other"] {
+        let (_, server) = half_closed(&mut scene, &tracer);
+        scene.server.rename(name.as_bytes());
+        scene.server.close(&server);
+        let cleared = tracer.await_cleared(&server);
+        assert_eq!(ending(&cleared), ("closed", "LAST_ACK", Some(server.pid.into())), "{name}: {cleared:?}");
+        assert_eq!(cleared.get("by")["comm"], name);
+    }
+}
+
+#[test]
 fn a_shutdown_of_its_own_side() {
     let mut scene = Scene::new();
     let tracer = Tracer::start(&ARGUMENTS);

@@ -25,6 +25,7 @@ mod sources;
 mod tally;
 mod targets;
 mod walk;
+mod walker;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -139,7 +140,7 @@ impl Kernel {
     pub fn drain(&mut self, mut each: impl FnMut(&Heard)) -> Result<(), DecodeError> {
         while let Some(bytes) = self.transitions.next() {
             let mut heard = decode::heard(&bytes)?;
-            walk::disown(heard.transition_mut());
+            walker::drop_actor(heard.transition_mut());
             match (&mut self.join, heard) {
                 (Some(join), Heard::Transition(transition)) => {
                     each(&Heard::Transition(join.transition(transition)));

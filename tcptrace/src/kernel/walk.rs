@@ -12,13 +12,12 @@ use aya::{
     maps::MapError,
     programs::{Iter, ProgramError, links::LinkError},
 };
-use bytemuck::Zeroable as _;
 use rustc_hash::FxHashMap;
-use tcptrace_common::{ACTOR_KNOWN, Descriptor, EXITING, PROCESS_NAMED, Task, Transition};
+use tcptrace_common::Descriptor;
 
 use super::{
     namespaces::{self, Namespace},
-    procfs, sock_diag,
+    procfs, sock_diag, walker,
 };
 use crate::{
     clock,
@@ -116,24 +115,11 @@ pub(super) fn add_holders(walk: &mut Walk) -> Result<(), WalkError> {
     })
 }
 
-/// The name of the threads that look at other processes' descriptors, here and in every other tcptrace.
-const NAME: &str = "tcptrace-walk";
-
-/// Who looks at a descriptor has hold of the file meanwhile. Where its process lets go of it in that moment the kernel
-/// closes it, and the socket, in the name of who looked (`fput`, `fs/file_table.c`): one of these threads. Nobody
-/// is to be named then.
-pub(super) fn disown(transition: &mut Transition) {
-    if transition.flags & ACTOR_KNOWN != 0 && transition.task.thread_comm.starts_with(NAME.as_bytes()) {
-        transition.flags &= !(ACTOR_KNOWN | PROCESS_NAMED | EXITING);
-        transition.task = Task::zeroed();
-    }
-}
-
 fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     look: impl FnOnce() -> Result<T, WalkError> + Send + 'scope,
 ) -> io::Result<thread::ScopedJoinHandle<'scope, Result<T, WalkError>>> {
-    thread::Builder::new().name(NAME.to_owned()).spawn_scoped(scope, look)
+    thread::Builder::new().name(walker::NAME.to_owned()).spawn_scoped(scope, look)
 }
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, WalkError>>) -> Result<T, WalkError> {
@@ -224,43 +210,5 @@ fn read_rows(
         while !rows.is_empty() {
             take(&mut rows)?;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tcptrace_common::state;
-
-    use super::*;
-    use crate::tracker::Ending;
-
-    fn closed_by(thread: &[u8]) -> Transition {
-        let mut transition = Transition {
-            old_state: state::CLOSE_WAIT,
-            new_state: state::LAST_ACK,
-            flags: ACTOR_KNOWN | PROCESS_NAMED,
-            ..Transition::zeroed()
-        };
-        transition.task.pid = 4242;
-        transition.task.thread_comm[..thread.len()].copy_from_slice(thread);
-        transition
-    }
-
-    #[test]
-    fn who_only_looked_has_closed_nothing() {
-        let mut by_us = closed_by(NAME.as_bytes());
-        disown(&mut by_us);
-        assert_eq!((by_us.flags, by_us.task), (0, Task::zeroed()));
-        assert_eq!(Ending::of(&by_us), Some(Ending::Unknown));
-        let by_another = closed_by(b"puppet");
-        let mut heard = by_another;
-        disown(&mut heard);
-        assert_eq!(heard, by_another);
-        assert_eq!(Ending::of(&heard), Some(Ending::Closed));
-    }
-
-    #[test]
-    fn the_kernel_keeps_all_of_the_name() {
-        assert!(NAME.len() < tcptrace_common::COMM_LEN);
     }
 }

@@ -182,7 +182,7 @@ impl Ending {
             return Self::Closed;
         }
         match new_state {
-            // Somebody did, and nobody is to be named (`kernel/walk.rs` `disown`).
+            // A walk of descriptors dropped the last reference: its actor is not named (`kernel/walker.rs`).
             state::FIN_WAIT1 if old_state == state::ESTABLISHED => Self::Unknown,
             state::LAST_ACK if old_state == state::CLOSE_WAIT => Self::Unknown,
             state::CLOSE if sk_err == Errno::TIMEDOUT.raw_os_error() => Self::TimedOut,
