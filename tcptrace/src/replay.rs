@@ -119,10 +119,7 @@ impl Replay {
             Said::Lost(lost) => {
                 self.tracker.doubt();
                 self.is_incomplete |= lost.reason == LostReason::ReaderSlow;
-                let record = match lost.reason {
-                    LostReason::RingFull => self.sink.reporter.lost(lost.lost, at),
-                    LostReason::ReaderSlow => self.sink.reporter.dropped(lost.lost, at),
-                };
+                let record = self.sink.reporter.lost(lost.lost, lost.reason, at);
                 self.sink.record(record);
             }
             Said::Resync(resync) => {

@@ -22,10 +22,10 @@ use crate::{
     cli::Plan,
     clock,
     diagnostics::say,
-    kernel::{Kernel, WalkError},
+    kernel::{Kernel, Newly, WalkError},
     metrics::{CannotServe, Listener, Scrape, Scrapes, Snapshot},
     output::{Ended, Output},
-    report::{self, Event, Evidence, Record},
+    report::{self, Event, Evidence, LostReason, Record},
     sink::{Format, Sink},
     tracker::{Finding, Found, Tracker},
     walk::{self, Walk},
@@ -95,6 +95,7 @@ pub async fn run(
         beside: walk::beside(plan.policy.watched),
         next_walk_ns: 0,
         resync_wanted: false,
+        doubt: Doubt::default(),
         recorded: plan.recorded,
         gather_until_ns: 0,
     };
@@ -119,6 +120,15 @@ enum Woken {
     End,
 }
 
+/// What makes a look at all sockets necessary.
+#[derive(Default)]
+struct Doubt {
+    /// A loss was reported.
+    is_reported: bool,
+    /// So many transitions may have been lost besides.
+    suspected: u64,
+}
+
 struct Session {
     kernel: Kernel,
     tracker: Tracker,
@@ -133,6 +143,8 @@ struct Session {
     resync_wanted: bool,
     /// The states of which a look tells what no transition has told; none where nobody is to know.
     recorded: u32,
+    /// Why, as far as no look has followed yet.
+    doubt: Doubt,
     /// Records came; the next are let to gather until then. 0: wait for the ring.
     gather_until_ns: u64,
 }
@@ -199,7 +211,13 @@ impl Session {
         let walk_ns = walk_ns.map(|due| due.max(self.next_walk_ns));
         let gathering = self.gather_until_ns != 0;
         let gathered_ns = gathering.then_some(self.gather_until_ns);
-        let due = [walk_ns, gathered_ns, self.sink.rollup.next_due_ns(), self.sink.due_ns()];
+        let due = [
+            walk_ns,
+            gathered_ns,
+            self.sink.rollup.next_due_ns(),
+            self.sink.due_ns(),
+            self.kernel.losses_due_ns(),
+        ];
         let wake_ns = due.into_iter().flatten().min();
         let now_ns = clock::monotonic_ns();
         let wake = wake_ns.and_then(|wake| {
@@ -307,15 +325,34 @@ impl Session {
         Ok(walk)
     }
 
+    /// Reports what was lost. What may have been lost is looked into first.
     fn count_lost(&mut self) -> Result<(), Failure> {
-        let lost = self.kernel.newly_lost(self.tracker.told_twice())?;
+        let now_ns = clock::monotonic_ns();
+        let Newly { ring_full, skipped, suspected } =
+            self.kernel.newly_lost(self.tracker.told_twice(), now_ns)?;
+        self.report_lost(ring_full, LostReason::RingFull, now_ns);
+        self.report_lost(skipped, LostReason::Skipped, now_ns);
+        self.doubt.is_reported |= ring_full + skipped > 0;
+        self.doubt.suspected += suspected;
+        self.resync_wanted |= ring_full + skipped + suspected > 0;
+        Ok(())
+    }
+
+    fn report_lost(&mut self, lost: u64, reason: LostReason, now_ns: u64) {
         if lost > 0 {
-            self.resync_wanted = true;
-            let at = self.sink.at(clock::monotonic_ns());
-            let record = self.sink.reporter.lost(lost, at);
+            let at = self.sink.at(now_ns);
+            let record = self.sink.reporter.lost(lost, reason, at);
             self.sink.record(record);
         }
-        Ok(())
+    }
+
+    /// Whether a look at all sockets, which had to repair so many, followed a loss. One that was only suspected is one, and
+    /// is reported, if there was something to repair: then as many transitions as that, at most as many as were skipped.
+    fn followed_a_loss(&mut self, doubt: Doubt, repaired: usize, at_ns: u64) -> bool {
+        if !doubt.is_reported && repaired > 0 {
+            self.report_lost(doubt.suspected.min(repaired as u64), LostReason::Skipped, at_ns);
+        }
+        doubt.is_reported || repaired > 0
     }
 
     /// Delivers what was read, and the summary.

@@ -16,8 +16,8 @@ use crate::{
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
     report::{
-        self, Event, Evidence, Instant, Json, Name, Owner, OwnerHow, ProcessRecord, Record, Reporter,
-        SocketId, Stuck, Summary, Text,
+        self, Event, Evidence, Instant, Json, LostReason, Name, Owner, OwnerHow, ProcessRecord, Record,
+        Reporter, SocketId, Stuck, Summary, Text,
     },
     rollup::{Condition, ProcessId, Rollup},
     tracker::{Actor, Finding, Found, Socket},
@@ -302,7 +302,7 @@ impl Sink {
     pub(crate) fn tell_dropped(&mut self) {
         if self.dropped > 0 {
             let at = self.at(clock::monotonic_ns());
-            let record = self.reporter.dropped(std::mem::take(&mut self.dropped), at);
+            let record = self.reporter.lost(std::mem::take(&mut self.dropped), LostReason::ReaderSlow, at);
             self.record(record);
         }
     }

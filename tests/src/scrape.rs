@@ -190,6 +190,12 @@ impl Page {
         first
     }
 
+    /// The sum of a metric over all its labels; `None` if it has no line.
+    pub fn sum(&self, name: &str) -> Option<f64> {
+        let values: Vec<_> = self.metric(name).values.iter().map(|(_, value)| *value).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
     /// What is told of a process.
     ///
     /// # Panics

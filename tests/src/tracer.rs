@@ -377,8 +377,10 @@ fn is_to_lose(command: &Command) -> bool {
 /// Whether a line says, as text or as JSON, that the kernel kept transitions from the tracer.
 fn tells_loss(line: &[u8]) -> bool {
     let line = String::from_utf8_lossy(line);
-    line.contains(r#""event":"lost""#) && line.contains(r#""reason":"ring_full""#)
-        || line.contains(": the kernel could not hand them over (")
+    let is_record = line.contains(r#""event":"lost""#) && !line.contains(r#""reason":"reader_slow""#);
+    is_record
+        || line.contains(": the ring buffer was full (")
+        || line.contains(": the kernel did not run the program (")
 }
 
 fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {

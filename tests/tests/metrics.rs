@@ -71,7 +71,7 @@ fn what_is_stuck_is_told_by_state_and_by_process_and_falls_when_it_is_closed() {
     for (left, leak) in (0..5).rev().zip(&leaks) {
         scene.server.close(&leak.socket);
         let page = scrape(at);
-        if page.value("tcptrace_lost_transitions_total", &[]) == Some(0.0) {
+        if page.sum("tcptrace_lost_transitions_total") == Some(0.0) {
             assert_eq!(stuck(&page), f64::from(left), "a scrape tells of all that was before it");
         }
     }
@@ -127,7 +127,7 @@ fn sockets_are_counted_in_every_state_that_is_followed_and_in_no_other() {
     }
     // Each that was opened and accepted went through CLOSE, SYN_SENT, ESTABLISHED; LISTEN, SYN_RECV, ESTABLISHED.
     let page = scrape(at);
-    let total = |name: &str| page.value(&format!("tcptrace_{name}_total"), &[]).expect("it is served");
+    let total = |name: &str| page.sum(&format!("tcptrace_{name}_total")).expect("it is served");
     assert!(total("transitions") + total("lost_transitions") >= 4.0 * MANY as f64);
 
     puppet.close_all(&pairs.iter().flat_map(|(client, server)| [*client, *server]).collect::<Vec<_>>());
@@ -453,8 +453,7 @@ fn what_is_lost_and_what_is_dropped_is_counted_also_while_nobody_reads_the_recor
     tracer.signal(Signal::STOP);
     puppet.churn(&listener, 100);
     tracer.signal(Signal::CONT);
-    let counted =
-        |page: &Page, name: &str| page.value(&format!("tcptrace_{name}_total"), &[]).expect("served");
+    let counted = |page: &Page, name: &str| page.sum(&format!("tcptrace_{name}_total")).expect("served");
     await_page(at, "a loss", |page| {
         (counted(page, "lost_transitions") > 0.0 && counted(page, "resyncs") > 0.0).then_some(())
     });

@@ -43,12 +43,13 @@ use aya_log::EbpfLogger;
 pub use descriptors::{condition, process_id, start_ticks};
 use join::Join;
 use lost::Losses;
+pub use lost::Newly;
 pub(crate) use privilege::give_up_all;
 pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;
 pub use refusal::Refusal;
 pub use sources::{Feature, Source};
-use tcptrace_common::Wanted;
+use tcptrace_common::{Wanted, state};
 pub use walk::WalkError;
 
 /// What is to be traced, and how.
@@ -105,7 +106,7 @@ impl Kernel {
         Ok(Self {
             attached,
             guards,
-            losses: Losses::of(&mut ebpf, &tracing, tally)?,
+            losses: Losses::of(&mut ebpf, &tracing, tally, options.watched_states == state::ALL)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             wanted: map(&mut ebpf, "WANTED")?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
@@ -125,6 +126,7 @@ impl Kernel {
     pub fn detach(&mut self) {
         self.attached.clear();
         self.guards = None;
+        self.losses.close();
     }
 
     /// The descriptor that becomes readable when a transition comes after all had been drained.
@@ -152,12 +154,13 @@ impl Kernel {
         Ok(())
     }
 
-    /// How many transitions have not reached the ring since the last call: it was full, or the kernel skipped
-    /// the program and none took over. `told_twice`: how many of the transitions drained so far came a second time.
+    /// Which transitions have not reached the ring since the last call. `told_twice`: how many of the transitions drained so
+    /// far came a second time. `now_ns`: `CLOCK_MONOTONIC` nanoseconds; what was skipped just now is told by a later call,
+    /// at [`Self::losses_due_ns`], if nothing has taken it over until then.
     ///
     /// # Errors
     /// The counters could not be read.
-    pub fn newly_lost(&mut self, told_twice: u64) -> Result<u64, aya::maps::MapError> {
+    pub fn newly_lost(&mut self, told_twice: u64, now_ns: u64) -> Result<Newly, aya::maps::MapError> {
         if let Some(guards) = &mut self.guards
             && self.losses.last_needs_a_guard()?
         {
@@ -166,7 +169,7 @@ impl Kernel {
                     self.attached.push(attached);
                     self.losses.guarded_by(&self.ebpf, name, told_twice)?;
                 }
-                // What there is goes on, and what it is kept from goes on being counted.
+                // What there is goes on, and what it misses goes on being counted.
                 Some(Err(refusal)) => {
                     self.guards = None;
                     say(format_args!("cannot guard against skipped transitions: {}", refusal.what()));
@@ -174,7 +177,12 @@ impl Kernel {
                 None => self.guards = None,
             }
         }
-        self.losses.newly(told_twice)
+        self.losses.newly(told_twice, now_ns)
+    }
+
+    /// When [`Self::newly_lost`] is to be called even if nothing comes.
+    pub fn losses_due_ns(&self) -> Option<u64> {
+        self.losses.due_ns()
     }
 
     /// Walks every open TCP socket in one of `states` (a mask), and who holds it.

@@ -72,16 +72,19 @@ impl Page {
     }
 
     fn totals(&mut self, totals: &Summary) {
+        let by_reason = [("ring_full", totals.lost - totals.skipped), ("skipped", totals.skipped)];
+        self.metric(
+            "lost_transitions_total",
+            Counter,
+            "Transitions lost because the ring buffer was full, or because the kernel did not run the program; after \
+             each loss all sockets are looked at again.",
+            by_reason.map(|(reason, lost)| (labels(&[("reason", reason)]), lost)),
+        );
         for (name, help, total) in [
             (
                 "transitions_total",
                 "TCP state transitions seen: all, or with --stuck alone those from or into a watched state.",
                 totals.transitions,
-            ),
-            (
-                "lost_transitions_total",
-                "Transitions that the kernel could not hand over; after each loss all sockets are looked at again.",
-                totals.lost,
             ),
             ("resyncs_total", "Looks at all sockets after a loss.", totals.resyncs),
             (

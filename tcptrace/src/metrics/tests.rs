@@ -160,7 +160,7 @@ fn snapshot(comm: Option<Name>, views: Views) -> Snapshot {
         about: About { version: "1.2.3", kernel: "6.1.0\"\\".to_owned(), features: vec![("setns", false)] },
         views,
         threshold_ns: 1_500_000_000,
-        totals: Summary { transitions: 12, lost: 3, lives: 4, ..Summary::default() },
+        totals: Summary { transitions: 12, lost: 3, skipped: 1, lives: 4, ..Summary::default() },
         sockets: Sockets {
             by_state: vec![(State(CLOSE_WAIT), 3)],
             stuck: vec![Stuck { state: State(CLOSE_WAIT), count: 2, oldest_ns: Some(90_500_000_000) }],
@@ -186,7 +186,8 @@ fn a_page_has_each_figure_in_its_unit() {
         r#"tcptrace_kernel_feature_in_use{feature="setns"} 0"#,
         r#"tcptrace_sockets{state="CLOSE_WAIT"} 3"#,
         "tcptrace_transitions_total 12",
-        "tcptrace_lost_transitions_total 3",
+        r#"tcptrace_lost_transitions_total{reason="ring_full"} 2"#,
+        r#"tcptrace_lost_transitions_total{reason="skipped"} 1"#,
         "tcptrace_life_records_total 4",
         "tcptrace_stuck_threshold_seconds 1.5",
         r#"tcptrace_stuck_sockets{state="CLOSE_WAIT"} 2"#,

@@ -118,6 +118,10 @@ fn after_a_loss_that_was_made_up_for_everything_is_judged_again() {
     assert_eq!(ended, Ok(()));
     assert_eq!(events(&text), ["lost", "resync", "stuck", "cleared", "summary"], "{text}");
     assert!(text.contains("\"cookie\":5"), "{text}");
+    let skipped = with(RESYNC).replace("ring_full", "skipped");
+    let (text, _) = replay(skipped.as_bytes(), "--stuck 3s");
+    assert_eq!(events(&text), ["lost", "resync", "stuck", "cleared", "summary"], "{text}");
+    assert!(text.contains(r#""lost":1,"lost_total":1,"reason":"skipped""#), "{text}");
     // By an older version, that told nothing of it; or where the recording itself has gaps.
     let (text, _) = replay(with(&RESYNC.replace(",\"found\":1", "")).as_bytes(), "--stuck 3s");
     assert_eq!(events(&text), ["lost", "resync", "summary"], "{text}");

@@ -121,18 +121,25 @@ impl Reporter {
         self.totals.filtered += 1;
     }
 
-    /// The record of transitions that the full ring has cost.
-    pub fn lost(&mut self, lost: u64, at: Instant) -> Record {
-        self.totals.lost += lost;
-        let lost_total = self.totals.lost;
-        Record { at, event: Event::Lost(Lost { lost, lost_total, reason: LostReason::RingFull }) }
-    }
-
-    /// The record of records that were not written because nobody read them.
-    pub fn dropped(&mut self, dropped: u64, at: Instant) -> Record {
-        self.totals.dropped += dropped;
-        let lost_total = self.totals.dropped;
-        Record { at, event: Event::Lost(Lost { lost: dropped, lost_total, reason: LostReason::ReaderSlow }) }
+    /// The record of transitions that were lost for this reason, or of records that were left out for it.
+    pub fn lost(&mut self, lost: u64, reason: LostReason, at: Instant) -> Record {
+        let Summary { lost: transitions, skipped, dropped, .. } = &mut self.totals;
+        let lost_total = match reason {
+            LostReason::RingFull => {
+                *transitions += lost;
+                *transitions - *skipped
+            }
+            LostReason::Skipped => {
+                *transitions += lost;
+                *skipped += lost;
+                *skipped
+            }
+            LostReason::ReaderSlow => {
+                *dropped += lost;
+                *dropped
+            }
+        };
+        Record { at, event: Event::Lost(Lost { lost, lost_total, reason }) }
     }
 
     /// The record of how a look at all sockets found this one.

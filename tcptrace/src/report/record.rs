@@ -433,9 +433,10 @@ pub struct Lost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
-    /// Transitions that never reached us: the ring was full or, rarely, the kernel skipped the program because a
-    /// packet had interrupted it.
+    /// Transitions for which the ring buffer had no room.
     RingFull,
+    /// Transitions for which the kernel did not run the program.
+    Skipped,
     /// Records not written because nobody read stdout.
     ReaderSlow,
 }
@@ -458,6 +459,9 @@ pub struct Summary {
     pub transitions: u64,
     /// Transitions that did not.
     pub lost: u64,
+    /// Of these, transitions for which the kernel did not run the program; for all others the ring had no room.
+    #[serde(skip)]
+    pub skipped: u64,
     /// Records not written, the reader being too slow.
     pub dropped: u64,
     /// Records of the views that the filters kept back.

@@ -291,9 +291,10 @@ fn every_record_says_what_it_is_and_when() {
     let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
     let summary = |reporter: &Reporter| Record { at, event: Event::Summary(reporter.summary(1, at)) };
     for record in [
-        reporter.lost(3, at),
+        reporter.lost(3, LostReason::RingFull, at),
+        reporter.lost(5, LostReason::Skipped, at),
         reporter.resync(Resync { sockets: 10, repaired: 2, found: None }, at),
-        reporter.dropped(4, at),
+        reporter.lost(4, LostReason::ReaderSlow, at),
         summary(&reporter),
     ] {
         let value = parsed(&record);
@@ -305,7 +306,28 @@ fn every_record_says_what_it_is_and_when() {
         );
     }
     let summary = reporter.summary(1, at);
-    assert_eq!((summary.lost, summary.dropped, summary.resyncs), (3, 4, 1));
+    assert_eq!((summary.lost, summary.dropped, summary.resyncs), (8, 4, 1));
+    assert!(parsed(&Record { at, event: Event::Summary(summary) }).get("skipped").is_none());
+}
+
+#[test]
+fn losses_are_counted_apart_by_their_reason() {
+    let at = Instant { wall_ns: 0, mono_ns: 0 };
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
+    let told = [
+        (3, LostReason::RingFull, "ring_full", 3),
+        (5, LostReason::Skipped, "skipped", 5),
+        (4, LostReason::ReaderSlow, "reader_slow", 4),
+        (2, LostReason::RingFull, "ring_full", 5),
+        (1, LostReason::Skipped, "skipped", 6),
+        (7, LostReason::ReaderSlow, "reader_slow", 11),
+    ];
+    for (lost, reason, name, total) in told {
+        let value = parsed(&reporter.lost(lost, reason, at));
+        let expected = (&json!(lost), &json!(name), &json!(total));
+        assert_eq!((&value["lost"], &value["reason"], &value["lost_total"]), expected);
+    }
+    assert_eq!((reporter.totals().lost, reporter.totals().dropped), (11, 11));
 }
 
 #[test]

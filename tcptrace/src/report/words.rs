@@ -157,7 +157,12 @@ pub(super) fn descriptors(first: &Owner, count: usize) -> String {
 pub(super) fn lost_words(lost: &Lost) -> String {
     match lost.reason {
         LostReason::RingFull => format!(
-            "lost {}: the kernel could not hand them over ({} in all)",
+            "lost {}: the ring buffer was full ({} in all)",
+            plural(lost.lost as usize, "transition"),
+            lost.lost_total
+        ),
+        LostReason::Skipped => format!(
+            "lost {}: the kernel did not run the program ({} in all)",
             plural(lost.lost as usize, "transition"),
             lost.lost_total
         ),

@@ -13,6 +13,7 @@ impl Session {
     /// After a loss: looks at every socket and puts right what the lost transitions would have told.
     pub(super) fn resync(&mut self) -> Result<(), Failure> {
         self.resync_wanted = false;
+        let doubt = std::mem::take(&mut self.doubt);
         let before = self.tracker.states_among(self.recorded);
         let walk = self.walk(self.followed)?;
         let mut repaired = self.take_in(&walk)?;
@@ -20,10 +21,12 @@ impl Session {
         let gone = tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
         repaired += gone.len();
         let found = self.tell_found(&walk, &before, &gone);
-        let at = self.sink.at(walk.started_ns);
-        let resync = Resync { sockets: walk.sockets.len(), repaired, found };
-        let record = self.sink.reporter.resync(resync, at);
-        self.sink.record(record);
+        if self.followed_a_loss(doubt, repaired, walk.started_ns) {
+            let at = self.sink.at(walk.started_ns);
+            let resync = Resync { sockets: walk.sockets.len(), repaired, found };
+            let record = self.sink.reporter.resync(resync, at);
+            self.sink.record(record);
+        }
         self.judge(&walk);
         Ok(())
     }

@@ -160,7 +160,11 @@ pub(super) const EVENTS: [(&str, &[Fields], Fields); 10] = [
     (
         "lost",
         &[],
-        &[("lost", Integer), ("lost_total", Integer), ("reason", OneOf(&["ring_full", "reader_slow"]))],
+        &[
+            ("lost", Integer),
+            ("lost_total", Integer),
+            ("reason", OneOf(&["ring_full", "skipped", "reader_slow"])),
+        ],
     ),
     ("resync", &[], &[("sockets", Integer), ("repaired", Integer), ("found", IntegerOrNull)]),
     (
