@@ -22,5 +22,6 @@ pub mod scheduling;
 pub mod session;
 pub mod sink;
 pub mod states;
+pub mod terminal;
 pub mod tracker;
 pub mod walk;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, IsTerminal as _},
+    io::{BufRead, BufReader},
     os::fd::AsFd as _,
     path::Path,
     process::ExitCode,
@@ -20,6 +20,7 @@ use tcptrace::{
     scheduling,
     session::{self, Failure},
     sink::Format,
+    terminal::{Terminal, shows_colour},
 };
 
 /// `--once` found stuck sockets.
@@ -118,14 +119,11 @@ fn stdout(plan: &Plan) -> Result<(Format, Output), Failure> {
     let format = if plan.json {
         Format::Json(Json::default())
     } else {
-        let is_terminal = stdout.is_terminal();
-        let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| is_terminal);
-        let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let text = Text::new(size.map(|size| size.ws_col), colour, jiff::tz::TimeZone::system());
-        Format::Text(Box::new(match size {
-            Some(size) => text.with_rows(size.ws_row),
-            None => text,
-        }))
+        let terminal = Terminal::behind(&stdout)?;
+        let colour = terminal.is_some() && shows_colour(|name| std::env::var_os(name));
+        let size = terminal.as_ref().map(Terminal::size);
+        let text = Text::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
+        Format::Text { text: Box::new(text), terminal }
     };
     // Not through std's stdout, which cuts lines where its buffer ends.
     let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?), plan.queue_bytes)?;

@@ -20,6 +20,7 @@ use crate::{
         Reporter, SocketId, Stuck, Summary, Text,
     },
     rollup::{Condition, ProcessId, Rollup},
+    terminal::{Size, Terminal},
     tracker::{Actor, Finding, Found, Socket},
     walk::{Named, Walk},
 };
@@ -32,7 +33,22 @@ pub enum Format {
     /// One JSON object a line.
     Json(Json),
     /// Aligned text.
-    Text(Box<Text>),
+    Text {
+        /// Writes it.
+        text: Box<Text>,
+        /// Where it goes, if that is a terminal.
+        terminal: Option<Terminal>,
+    },
+}
+
+impl Format {
+    /// Lays out the lines to come for the terminal as it is now.
+    fn fit_terminal(&mut self) {
+        if let Self::Text { text, terminal: Some(terminal) } = self {
+            let Size { columns, rows } = terminal.size();
+            text.fit(columns, rows);
+        }
+    }
 }
 
 /// Findings and records in, bytes to the output.
@@ -78,7 +94,7 @@ impl Sink {
 
     /// Whether people read along.
     pub(crate) const fn is_text(&self) -> bool {
-        matches!(self.format, Format::Text(_))
+        matches!(self.format, Format::Text { .. })
     }
 
     /// Hands over the record of a finding, where a view wants it.
@@ -267,9 +283,12 @@ impl Sink {
             self.dropped += 1;
             return;
         }
+        if self.lines.is_empty() {
+            self.format.fit_terminal();
+        }
         match &mut self.format {
             Format::Json(json) => json.take(&record, &mut self.lines),
-            Format::Text(text) => text.take(record, &mut self.lines),
+            Format::Text { text, .. } => text.take(record, &mut self.lines),
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
         if self.lines.len() >= BATCH {
@@ -289,7 +308,10 @@ impl Sink {
     }
 
     fn flush_as_of(&mut self, now_ns: u64) {
-        if let Format::Text(text) = &mut self.format {
+        if self.due_ns().is_some_and(|due| due <= now_ns) {
+            self.format.fit_terminal();
+        }
+        if let Format::Text { text, .. } = &mut self.format {
             text.settle(now_ns, &mut self.lines);
         }
         if self.dropped > 0 && !self.output.is_full() {
@@ -310,7 +332,7 @@ impl Sink {
     /// When text that waits for more of its kind is to be written, `CLOCK_MONOTONIC` nanoseconds.
     pub(crate) fn due_ns(&self) -> Option<u64> {
         match &self.format {
-            Format::Text(text) => text.due_ns(),
+            Format::Text { text, .. } => text.due_ns(),
             Format::Json(_) => None,
         }
     }

@@ -10,7 +10,9 @@ const COLOUR: char = '\x1b';
 /// Starts the tracer with text on a terminal of so many columns.
 fn on_a_terminal(columns: u16, arguments: &[&str]) -> TracerCommand {
     let (theirs, ours) = terminal::open(columns);
-    TracerCommand::new(arguments).stdout(theirs, ours)
+    let mut command = TracerCommand::new(arguments).stdout(theirs, ours);
+    command.command.env("TERM", "xterm");
+    command
 }
 
 fn start(command: TracerCommand) -> Tracer {
@@ -133,12 +135,16 @@ fn an_80_column_terminal_holds_every_ipv4_record_in_a_line() {
 
 #[test]
 fn colour_is_for_terminals() {
-    for (no_colour, expected) in [(None, true), (Some(""), true), (Some("1"), false)] {
+    for (name, value, expected) in [
+        ("NO_COLOR", "", true),
+        ("NO_COLOR", "1", false),
+        ("TERM", "xterm-256color", true),
+        ("TERM", "dumb", false),
+        ("TERM", "", false),
+    ] {
         let mut scene = Scene::new();
         let mut command = on_a_terminal(120, &["--stuck", "200ms"]);
-        if let Some(value) = no_colour {
-            command.command.env("NO_COLOR", value);
-        }
+        command.command.env_remove("NO_COLOR").env(name, value);
         let tracer = start(command);
         let leak = scene.leak();
         let local = leak.socket.local.to_string();
@@ -146,8 +152,38 @@ fn colour_is_for_terminals() {
         let run = tracer.stop();
         assert!(run.lines.len() >= 2);
         let is_coloured = run.lines.iter().any(|line| line.contains(COLOUR));
-        assert_eq!(is_coloured, expected, "NO_COLOR={no_colour:?}: {:?}", run.lines);
+        assert_eq!(is_coloured, expected, "{name}={value:?}: {:?}", run.lines);
     }
+}
+
+#[test]
+fn a_terminal_that_is_resized_is_asked_for_its_width() {
+    let mut scene = Scene::new();
+    let (theirs, ours) = terminal::open(80);
+    let resized = theirs.try_clone().expect("a descriptor");
+    let tracer = start(TracerCommand::new(&["--stuck", "200ms"]).stdout(theirs, ours));
+    let mut line_at = |columns| {
+        terminal::resize(&resized, columns);
+        let leak = scene.leak();
+        let port = leak.socket.remote.expect("connected").port().to_string();
+        let line = tracer.await_line("the leak", |line| line.contains(&port) && line.contains("not closed"));
+        (plain(&line), scene.address().to_string())
+    };
+    let (narrow, _) = line_at(80);
+    let (wide, local) = line_at(200);
+    let (narrow_again, _) = line_at(80);
+    drop(resized);
+    let run = tracer.stop();
+    assert!(wide.contains(&format!(" {local} ")) && wide.contains("all read"), "{wide}");
+    for line in [narrow, narrow_again] {
+        assert!(line.chars().count() <= 80 && !line.contains(&local), "{line}");
+    }
+    let is_heading = |line: &String| line.starts_with("TIME");
+    let headings: Vec<_> = run.lines.iter().map(|line| plain(line)).filter(is_heading).collect();
+    assert!(
+        headings.len() >= 3 && headings[0].contains("LPORT") && headings[1].contains("LOCAL"),
+        "{headings:?}"
+    );
 }
 
 #[test]

@@ -2,27 +2,54 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{dotted::Dotted, record::SocketId};
+use super::{dotted::Dotted, record::SocketId, words::visible};
 
 /// As wide as the widest column.
-const BLANKS: &str = "                     ";
+const BLANKS: &str = "                                                                                ";
 
-/// Appends what `write` does, and behind it as many blanks as fill `width` columns, 21 at most.
+/// Appends what `write` does, and behind it as many blanks as fill `width` columns, 80 at most.
 pub(super) fn left(line: &mut String, width: usize, write: impl FnOnce(&mut String)) {
     let begin = line.len();
     write(line);
-    line.push_str(blanks(&line[begin..], width));
+    line.push_str(blanks(columns(&line[begin..]), width));
 }
 
-/// The same with the blanks before it.
+/// Appends what `write` does, behind as many blanks as fill `width` columns, 80 at most.
 pub(super) fn right(line: &mut String, width: usize, write: impl FnOnce(&mut String)) {
     let begin = line.len();
     write(line);
-    line.insert_str(begin, blanks(&line[begin..], width));
+    line.insert_str(begin, blanks(columns(&line[begin..]), width));
 }
 
-fn blanks(text: &str, width: usize) -> &'static str {
-    &BLANKS[..width.saturating_sub(text.chars().count())]
+/// Appends the end of a socket that `write` writes, and as many blanks as fill `width` columns. If the end has more, its
+/// port stands there and that there is more of it: `[…]:443`. Returns whether it fits.
+pub(super) fn cell(
+    line: &mut String,
+    width: usize,
+    port_number: u16,
+    write: impl FnOnce(&mut String),
+) -> bool {
+    let begin = line.len();
+    write(line);
+    let mut taken = columns(&line[begin..]);
+    let fits = taken <= width;
+    if !fits {
+        line.truncate(begin);
+        line.push_str("[…]:");
+        port(line, port_number);
+        taken = columns(&line[begin..]);
+    }
+    line.push_str(blanks(taken, width));
+    fits
+}
+
+fn blanks(taken: usize, width: usize) -> &'static str {
+    &BLANKS[..width.min(BLANKS.len()).saturating_sub(taken)]
+}
+
+/// Columns of a text without colours: most are ASCII, a column for each byte.
+fn columns(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { visible(text) }
 }
 
 pub(super) fn number(line: &mut String, number: impl itoa::Integer) {
@@ -37,7 +64,7 @@ pub(super) fn or_dash<T>(line: &mut String, value: Option<T>, write: impl FnOnce
     }
 }
 
-/// A length of time in six columns, or seven from a hundred days on: see [`words::span`](super::words::span).
+/// A length of time in six columns: see [`words::span`](super::words::span).
 pub(super) fn span(line: &mut String, ms: f64) {
     let seconds = (ms / 1000.0) as u64;
     let _infallible = match seconds {
@@ -46,7 +73,8 @@ pub(super) fn span(line: &mut String, ms: f64) {
         1..60 => return tenths(line, (ms / 100.0).floor() / 10.0, "s"),
         60..3_600 => write!(line, "{}m{:02}s", seconds / 60, seconds % 60),
         3_600..86_400 => write!(line, "{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
-        _ => write!(line, "{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+        86_400..8_640_000 => write!(line, "{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+        _ => write!(line, "{}d", seconds / 86_400),
     };
 }
 
@@ -81,7 +109,7 @@ pub(super) fn end(line: &mut String, address: IpAddr, port_number: u16) {
             line.push_str(Dotted::of(v4).text());
         }
         IpAddr::V6(v6) => {
-            let _infallible = if port_number == 0 { write!(line, "{v6}") } else { write!(line, "[{v6}]") };
+            let _infallible = write!(line, "[{v6}]");
         }
     }
     line.push(':');

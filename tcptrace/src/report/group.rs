@@ -5,11 +5,11 @@
 
 use std::{
     fmt::Write as _,
-    hash::Hash,
+    hash::{Hash, Hasher as _},
     net::{IpAddr, SocketAddr},
 };
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use super::{
     columns::{end, port},
@@ -41,11 +41,11 @@ pub(super) enum Service {
 }
 
 impl Service {
-    /// The port here, 0 where it is not the service's.
-    const fn local_port(self) -> u16 {
+    /// The ports here and there, 0 where it is not the service's.
+    pub(super) const fn ports(self) -> (u16, u16) {
         match self {
-            Self::Here(port) => port,
-            Self::There(_) => 0,
+            Self::Here(port) => (port, 0),
+            Self::There(address) => (0, address.port()),
         }
     }
 }
@@ -63,11 +63,13 @@ pub(super) trait Groupable {
 }
 
 impl Groupable for Box<Stuck> {
-    /// Process, cause, state, namespace.
-    type Key = (Option<u32>, &'static str, u8, Option<u32>);
+    /// Processes, cause, state, namespace.
+    type Key = (u64, &'static str, u8, Option<u32>);
 
     fn key(&self) -> Self::Key {
-        (self.owners.first().map(|owner| owner.pid), self.cause.words(), self.state.0, self.socket.netns)
+        let mut pids = FxHasher::default();
+        self.owners.chunk_by(|one, next| one.pid == next.pid).for_each(|of| pids.write_u32(of[0].pid));
+        (pids.finish(), self.cause.words(), self.state.0, self.socket.netns)
     }
 
     fn socket(&self) -> &SocketId {
@@ -136,18 +138,13 @@ fn services(one: &impl Groupable) -> [Service; 2] {
     [Service::Here(local_port), Service::There(SocketAddr::new(remote_addr, remote_port))]
 }
 
-/// Appends the port here that a group has in common, or `*`.
-pub(super) fn local_port<T>(line: &mut String, (service, _): &Group<T>) {
-    port(line, service.local_port());
-}
-
-/// Appends the local ends of a group: the same with the address, if that is one.
+/// Appends the local ends of a group: the port that they have in common, with the address if that is one.
 pub(super) fn local_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>) {
     if addresses(group, |socket| socket.local_addr).len() == 1 {
-        end(line, group[0].1.socket().local_addr, service.local_port());
+        end(line, group[0].1.socket().local_addr, service.ports().0);
     } else {
         line.push_str("*:");
-        port(line, service.local_port());
+        port(line, service.ports().0);
     }
 }
 
@@ -166,7 +163,11 @@ fn addresses<T: Groupable>(group: &[(Instant, T)], of: impl Fn(&SocketId) -> IpA
     group.iter().map(|(_, one)| of(one.socket())).collect()
 }
 
-/// How many, in the width of a descriptor: `×412`, `×12k`.
+/// How many, in the width of a descriptor: `×412`, `×12k`, `×3M`.
 pub(super) fn times(count: usize) -> String {
-    if count < 10_000 { format!("×{count}") } else { format!("×{}k", count / 1_000) }
+    match count {
+        0..10_000 => format!("×{count}"),
+        10_000..1_000_000 => format!("×{}k", count / 1_000),
+        _ => format!("×{}M", count / 1_000_000),
+    }
 }

@@ -120,17 +120,17 @@ fn on_a_terminal_a_heading_comes_again_before_it_is_out_of_sight() {
     let transition =
         records(v4_tuple(), b"java").into_iter().find(|record| record.event.name() == "transition");
     let transition = transition.expect("one of them is");
-    let heads = |text: Text| {
-        let (mut text, mut out) = (text, Vec::new());
+    let heads = |rows: Option<u16>| {
+        let (mut text, mut out) = (Text::new(Some(80), false, TimeZone::UTC), Vec::new());
+        rows.into_iter().for_each(|rows| text.fit(80, rows));
         (0..60).for_each(|_| text.take(transition.clone(), &mut out));
         let out = String::from_utf8(out).expect("UTF-8");
         let heads = out.lines().enumerate().filter(|(_, line)| line.starts_with("TIME"));
         heads.map(|(at, _)| at).collect::<Vec<_>>()
     };
-    let text = || Text::new(Some(80), false, TimeZone::UTC);
-    assert_eq!(heads(text()), [0]);
-    assert_eq!(heads(text().with_rows(24)), [0, 22, 44]);
-    assert_eq!(heads(text().with_rows(0)), [0], "a terminal that does not tell its size");
+    assert_eq!(heads(None), [0]);
+    assert_eq!(heads(Some(24)), [0, 22, 44]);
+    assert_eq!(heads(Some(0)), [0], "a terminal that does not know its size");
 }
 
 fn parsed(record: &Record) -> Value {
@@ -353,6 +353,7 @@ fn an_actor_that_is_no_utf8_is_still_json() {
 mod lines;
 mod lives;
 mod together;
+mod widths;
 
 #[test]
 fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {

@@ -1,9 +1,12 @@
 //! Records as text for people: aligned, what matters first, and never thousands of lines.
 //!
-//! 80 columns hold a record with IPv4 addresses; where there is more room, or no terminal at all, nothing is
-//! shortened. Records of the stuck view wait up to a second for others, and many that have everything that matters in
-//! common become one line (`group.rs`).
+//! A record is one line where that fits the terminal, else it goes on, indented, on the next: no line is wider than the
+//! terminal (`layout.rs`). Without a terminal, every record is one line and nothing is shortened. Records of the stuck
+//! view wait up to a second for others, and many that have everything that matters in common become one line
+//! (`group.rs`).
 
+mod fold;
+mod layout;
 mod life;
 mod stuck;
 mod transition;
@@ -11,16 +14,15 @@ mod transition;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    columns::{end, left, port, remote, right},
+    columns::{cell, end, left, port, remote, right},
     group::{FEW, group},
     process::ProcessRecord,
     record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck},
     second::Second,
-    words::{lost_words, resync_words, visible},
+    words::{Holders, lost_words, resync_words, visible},
 };
-
-/// From this width on there is room for both addresses.
-const WIDE: u16 = 110;
+use fold::fold;
+use layout::{Ends, LONG, Layout, Needs};
 
 /// How long the first one waits for more like it, nanoseconds.
 const GATHERING_NS: u64 = 100_000_000;
@@ -39,6 +41,8 @@ const PLAIN: &str = "\x1b[0m";
 pub struct Text {
     /// Columns of the terminal; `None` where stdout is none.
     width: Option<u16>,
+    needs: Needs,
+    layout: Layout,
     colour: bool,
     zone: TimeZone,
     second: Second,
@@ -46,9 +50,11 @@ pub struct Text {
     screenful: Option<u64>,
     /// The line under way; empty between two.
     line: String,
-    /// Lines written, and the number of the one before each layout's last heading.
+    /// What goes on the line after it; empty if nothing does.
+    below: String,
+    /// Lines written; and for each view how many there were before its last heading, and what that was.
     lines: u64,
-    headed: [Option<u64>; 3],
+    headed: [Option<(u64, Layout)>; 3],
     waiting: Waiting,
     /// When what had waited was last written, `CLOCK_MONOTONIC` nanoseconds.
     written_ns: u64,
@@ -80,7 +86,7 @@ impl Waiting {
 
 /// Which columns a record has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+enum View {
     Transitions,
     Stuck,
     Lives,
@@ -91,11 +97,14 @@ impl Text {
     pub fn new(width: Option<u16>, colour: bool, zone: TimeZone) -> Self {
         Self {
             width,
+            needs: Needs::default(),
+            layout: Layout::of(width, Needs::default()),
             colour,
             zone,
             second: Second::default(),
             screenful: None,
             line: String::new(),
+            below: String::new(),
             lines: 0,
             headed: [None; 3],
             waiting: Waiting::default(),
@@ -103,11 +112,15 @@ impl Text {
         }
     }
 
-    /// The same on a terminal of so many rows: headings come again before they are out of sight.
-    #[must_use]
-    pub fn with_rows(self, rows: u16) -> Self {
-        // A terminal that does not tell its size says 0.
-        Self { screenful: (rows > 0).then(|| u64::from(rows.saturating_sub(2)).max(10)), ..self }
+    /// Lays out the lines to come for a terminal of this size. 0 is a size that the terminal does not know.
+    ///
+    /// On a terminal, headings come again before they are out of sight.
+    pub fn fit(&mut self, columns: u16, rows: u16) {
+        self.screenful = (rows > 0).then(|| u64::from(rows.saturating_sub(2)).max(10));
+        if self.width != Some(columns) {
+            self.width = Some(columns);
+            self.layout = Layout::of(self.width, self.needs);
+        }
     }
 
     /// Takes a record: appends its line, with a heading before the first one of its columns, or lets it wait until
@@ -117,11 +130,13 @@ impl Text {
         let at = record.at;
         match &record.event {
             Event::Transition(transition) => {
-                self.head(Layout::Transitions, out);
+                self.make_room(&transition.socket);
+                self.head(View::Transitions, out);
                 self.put(out, |text, line| text.transition(line, at, transition));
             }
             Event::Life(life) => {
-                self.head(Layout::Lives, out);
+                self.make_room(&life.socket);
+                self.head(View::Lives, out);
                 self.put(out, |text, line| text.life(line, at, life));
             }
             Event::Lost(lost) => self.put(out, |text, line| text.notice(line, at, &lost_words(lost))),
@@ -134,15 +149,54 @@ impl Text {
         }
     }
 
-    /// Appends the line that `write` makes.
+    /// Appends the line that `write` makes, and the line below it if it says what goes there. Either goes on, indented, on
+    /// the next where it is wider than the terminal.
     fn put(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Self, &mut String)) {
         let mut line = std::mem::take(&mut self.line);
         write(self, &mut line);
-        out.extend_from_slice(line.trim_end().as_bytes());
-        out.push(b'\n');
+        self.append(line.trim_end(), out);
         line.clear();
         self.line = line;
-        self.lines += 1;
+        if !self.below.is_empty() {
+            let below = std::mem::take(&mut self.below);
+            self.append(&format!("{:1$}{below}", "", self.layout.indent()), out);
+        }
+    }
+
+    fn append(&mut self, line: &str, out: &mut Vec<u8>) {
+        match self.layout.width {
+            // A line has no fewer bytes than columns.
+            Some(width) if line.len() > width && visible(line) > width => {
+                self.lines += fold(line, width, self.layout.indent(), out);
+            }
+            _ => {
+                out.extend_from_slice(line.as_bytes());
+                out.push(b'\n');
+                self.lines += 1;
+            }
+        }
+    }
+
+    /// Widens the columns of both ends if those of this socket take more.
+    fn make_room(&mut self, socket: &SocketId) {
+        if socket.local_addr.is_ipv4() && socket.remote_addr.is_ipv4() || self.needs.end >= LONG {
+            return;
+        }
+        let mut text = String::new();
+        end(&mut text, socket.local_addr, socket.local_port);
+        let mut needs = self.needs;
+        needs.end(text.len());
+        text.clear();
+        remote(&mut text, socket);
+        needs.end(text.len());
+        self.widen(needs);
+    }
+
+    fn widen(&mut self, needs: Needs) {
+        if needs != self.needs {
+            self.needs = needs;
+            self.layout = Layout::of(self.width, needs);
+        }
     }
 
     /// When what waits is to be written, `CLOCK_MONOTONIC` nanoseconds: soon after the first of it, but some time after
@@ -160,7 +214,18 @@ impl Text {
         self.written_ns = now_ns;
         let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
         if !(stuck.is_empty() && cleared.is_empty()) {
-            self.head(Layout::Stuck, out);
+            for socket in
+                stuck.iter().map(|(_, one)| &one.socket).chain(cleared.iter().map(|(_, one)| &one.socket))
+            {
+                self.make_room(socket);
+            }
+            let mut needs = self.needs;
+            for holders in stuck.iter().map(|(_, one)| Holders::of(one)) {
+                needs.descriptor(holders.descriptors().len());
+                needs.process(holders.named(0).len());
+            }
+            self.widen(needs);
+            self.head(View::Stuck, out);
         }
         for group in group(stuck) {
             match &group.1[..] {
@@ -183,36 +248,45 @@ impl Text {
         }
     }
 
-    fn head(&mut self, layout: Layout, out: &mut Vec<u8>) {
-        let headed = &mut self.headed[layout as usize];
+    /// Writes a view's heading, unless the last one is in sight and says the same.
+    fn head(&mut self, view: View, out: &mut Vec<u8>) {
         let is_in_sight = |at: u64| self.screenful.is_none_or(|screenful| self.lines < at + screenful);
-        if headed.is_some_and(is_in_sight) {
+        let Layout { age, process, descriptor, is_roomy, .. } = self.layout;
+        if let Some((at, of)) = &self.headed[view as usize]
+            && is_in_sight(*at)
+            && *of == self.layout
+        {
             return;
         }
-        *headed = Some(self.lines);
-        let local = self.local_heading();
-        let process = self.process_width();
-        let heading = match layout {
-            Layout::Transitions => format!(
-                "{:time$} {local} {:21} {:10} {:10} {:>6} PROCESS/PID",
+        self.headed[view as usize] = Some((self.lines, self.layout));
+        let ends = self.layout.ends_heading();
+        let heading = match view {
+            View::Transitions => format!(
+                "{:time$} {ends}{:10} {:10} {:>6} PROCESS/PID",
                 "TIME",
-                "REMOTE",
                 "OLD",
                 "NEW",
                 "AFTER",
-                time = if self.is_wide() { 12 } else { 8 }
+                time = if is_roomy { 12 } else { 8 }
             ),
-            Layout::Stuck => format!(
-                "{:8} {:8} {:process$} {:>5} {local} {:21} WHY",
-                "TIME", "AGE", "PROCESS/PID", "FD", "REMOTE"
+            View::Stuck => format!(
+                "{:8} {:age$} {:process$} {:>descriptor$} {ends}WHY",
+                "TIME",
+                "AGE",
+                // A wide descriptor takes columns of it.
+                if process < 11 { "PROCESS" } else { "PROCESS/PID" },
+                "FD"
             ),
-            Layout::Lives => self.life_heading(),
+            View::Lives => self.life_heading(&ends),
         };
+        if self.layout.ends == Ends::Below {
+            self.below = "LPORT->REMOTE".to_owned();
+        }
         self.put(out, |text, line| text.paint(line, BOLD, |line| line.push_str(&heading)));
     }
 
     fn add_if_it_fits(&self, line: &mut String, more: &str) {
-        if self.width.is_none_or(|width| visible(line) + visible(more) <= width.into()) {
+        if self.layout.fits(visible(line) + visible(more)) {
             line.push_str(more);
         }
     }
@@ -240,27 +314,50 @@ impl Text {
         line.push_str(if is_coloured { PLAIN } else { "" });
     }
 
-    fn is_wide(&self) -> bool {
-        self.width.is_none_or(|width| width >= WIDE)
+    /// Appends the columns of both ends, and a blank. What does not fit its column is written below, with the other end.
+    fn ends(&mut self, line: &mut String, socket: &SocketId) {
+        let local = |line: &mut String| end(line, socket.local_addr, socket.local_port);
+        let remote = |line: &mut String| remote(line, socket);
+        let ports = (socket.local_port, socket.remote_port);
+        self.both_ends(line, ports, local, remote);
     }
 
-    fn process_width(&self) -> usize {
-        if self.is_wide() { 20 } else { 15 }
-    }
-
-    fn local_heading(&self) -> String {
-        if self.is_wide() { format!("{:21}", "LOCAL") } else { "LPORT".to_owned() }
-    }
-
-    /// Appends the columns of both ends.
-    fn ends(&self, line: &mut String, socket: &SocketId) {
-        if self.is_wide() {
-            left(line, 21, |line| end(line, socket.local_addr, socket.local_port));
-        } else {
-            right(line, 5, |line| port(line, socket.local_port));
+    /// Appends the columns of what `local` and `remote` write, with these ports.
+    fn both_ends(
+        &mut self,
+        line: &mut String,
+        (local_port, remote_port): (u16, u16),
+        local: impl Fn(&mut String),
+        remote: impl Fn(&mut String),
+    ) {
+        let fit = match self.layout.ends {
+            Ends::Both(width) => {
+                let local = cell(line, width, local_port, &local);
+                line.push(' ');
+                cell(line, width, remote_port, &remote) & local
+            }
+            Ends::Port(width) => {
+                right(line, 5, |line| port(line, local_port));
+                line.push(' ');
+                cell(line, width, remote_port, &remote)
+            }
+            Ends::Below => false,
+        };
+        if self.layout.ends != Ends::Below {
+            line.push(' ');
         }
-        line.push(' ');
-        left(line, 21, |line| remote(line, socket));
+        if !fit {
+            local(&mut self.below);
+            self.below.push_str("->");
+            remote(&mut self.below);
+            if !self.layout.fits(self.layout.indent() + visible(&self.below)) {
+                self.below.clear();
+                self.below.push(':');
+                port(&mut self.below, local_port);
+                self.below.push_str("->");
+                remote(&mut self.below);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Numbers, names and addresses as people read them. What a process chose (its name) is escaped, so that it cannot forge
 //! a line or move the cursor.
 
-use std::fmt::Write as _;
+use std::{cmp::Reverse, fmt::Write as _};
 
 use unicode_width::UnicodeWidthChar;
 
@@ -64,21 +64,24 @@ pub fn farewell(summary: &Summary) -> String {
     text
 }
 
-/// A length of time in six columns, or seven from a hundred days on: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`.
+/// A length of time in six columns: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`, `100d`.
 pub fn span(ms: impl std::borrow::Borrow<f64>) -> String {
     let mut text = String::new();
     columns::span(&mut text, *ms.borrow());
     text
 }
 
-/// An age: `30.0s` where it is exact, `30.0s-5h02m` or `30.0s+` where it is a bracket.
-pub(super) fn age(at_least_ms: f64, at_most_ms: Option<f64>, exact: bool) -> String {
+/// An age in `width` columns, from (at least, at most, whether it is exact): `30.0s` where it is exact, else the range
+/// that it is in, `30.0s-5h02m`. If that is too wide, or there is no upper bound, only the lower one: `30.0s+`.
+pub(super) fn age((at_least_ms, at_most_ms, exact): (f64, Option<f64>, bool), width: usize) -> String {
     let least = span(at_least_ms);
-    match at_most_ms.map(span) {
+    let range = at_most_ms
+        .map(span)
+        .map(|most| if most == least { least.clone() } else { format!("{least}-{most}") });
+    match range {
         _ if exact => least,
-        Some(most) if most == least => least,
-        Some(most) => format!("{least}-{most}"),
-        None => format!("{least}+"),
+        Some(range) if range.len() <= width => range,
+        _ => format!("{least}+"),
     }
 }
 
@@ -122,10 +125,11 @@ pub(super) fn peer(record: &Stuck) -> Option<String> {
     let peer = record.peer.as_ref()?;
     Some(match peer.owners.first() {
         Some(owner) => {
-            let fd = descriptors(owner, peer.owners.len());
+            let holders = Holders::among(&peer.owners);
             format!(
-                "peer {} fd {fd} in {}",
-                process((owner.pid, owner.comm.as_ref()), usize::MAX),
+                "peer {} fd {} in {}",
+                process_and((owner.pid, owner.comm.as_ref()), holders.others, usize::MAX),
+                holders.descriptors(),
                 peer.state
             )
         }
@@ -145,13 +149,81 @@ pub(super) const fn ending(how: Ending) -> Option<&'static str> {
     }
 }
 
-/// `57`, or `57+2` where two more descriptors hold the socket, in this process or in others.
-pub(super) fn descriptors(first: &Owner, count: usize) -> String {
-    let mut text = first.fd.map_or_else(|| "-".to_owned(), |fd| fd.to_string());
-    if count > 1 {
-        let _infallible = write!(text, "+{}", count - 1);
+/// Who holds a socket: the process that is named, its descriptors, and the other processes.
+#[derive(Debug)]
+pub(super) struct Holders<'a> {
+    /// The process that is named, by its first descriptor.
+    first: Option<&'a Owner>,
+    /// How many more descriptors it has of the socket.
+    more: usize,
+    /// How many other processes hold it.
+    others: usize,
+    all: &'a [Owner],
+}
+
+impl<'a> Holders<'a> {
+    /// The holders of a stuck socket.
+    pub(super) fn of(record: &'a Stuck) -> Self {
+        Self::among(&record.owners)
     }
-    text
+
+    /// The processes of these descriptors, in the order of their pids.
+    pub(super) fn among(all: &'a [Owner]) -> Self {
+        let mut processes = all.chunk_by(|one, next| one.pid == next.pid);
+        let more = processes.next().map_or(0, |of| of.len() - 1);
+        Self { first: all.first(), more, others: processes.count(), all }
+    }
+
+    /// The descriptor: `57`, or `57+2` if the same process has two more of the socket.
+    pub(super) fn descriptors(&self) -> String {
+        let mut text =
+            self.first.and_then(|first| first.fd).map_or_else(|| "-".to_owned(), |fd| fd.to_string());
+        if self.more > 0 {
+            let _infallible = write!(text, "+{}", self.more);
+        }
+        text
+    }
+
+    /// The process in at most `width` columns, if they hold a letter of its name: `java/4242`, or `java/4242+20` if 20
+    /// others hold the socket as well.
+    pub(super) fn named(&self, width: usize) -> String {
+        let Some(first) = self.first else { return "-".to_owned() };
+        process_and((first.pid, first.comm.as_ref()), self.others, width)
+    }
+
+    /// Which other processes hold it, if any do: each with its descriptor, or how many there are of each name.
+    pub(super) fn detail(&self) -> Option<String> {
+        let others = || self.all.chunk_by(|one, next| one.pid == next.pid).skip(1);
+        let names = match self.others {
+            0 => return None,
+            1 | 2 => {
+                let one = |of: &[Owner]| {
+                    let fd = Holders::among(of).descriptors();
+                    format!("{} fd {fd}", process((of[0].pid, of[0].comm.as_ref()), usize::MAX))
+                };
+                others().map(one).collect::<Vec<_>>()
+            }
+            _ => {
+                let mut names: Vec<(String, usize)> = Vec::new();
+                for of in others() {
+                    let name = of[0].comm.as_ref().map_or_else(|| "?".to_owned(), printable);
+                    match names.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, count)) => *count += 1,
+                        None => names.push((name, 1)),
+                    }
+                }
+                names.sort_by_key(|(_, count)| Reverse(*count));
+                names.into_iter().map(|(name, count)| format!("{count} {name}")).collect()
+            }
+        };
+        Some(format!("also held by {}", names.join(", ")))
+    }
+}
+
+/// `name/pid+20` in at most `width` columns, for a process and 20 others.
+fn process_and(owner: (u32, Option<&Name>), others: usize, width: usize) -> String {
+    let others = if others == 0 { String::new() } else { format!("+{others}") };
+    process(owner, width.saturating_sub(others.len())) + &others
 }
 
 pub(super) fn lost_words(lost: &Lost) -> String {

@@ -100,12 +100,15 @@ proptest! {
         let line = line(&mut Text::new(None, false, TimeZone::UTC), at, transition);
 
         let end = |address: IpAddr, port| match port {
+            0 if address.is_ipv6() => format!("[{address}]:*"),
             0 => format!("{address}:*"),
             _ => SocketAddr::new(address, port).to_string(),
         };
         let local = end(local_addr, local_port);
+        // An IPv6 end that is longer makes room for any other.
         let is_listener = remote_port == 0 && remote_addr.is_unspecified();
         let remote = if is_listener { "*".to_owned() } else { end(remote_addr, remote_port) };
+        let width = if local.len().max(remote.len()) > 21 { 47 } else { 21 };
         let after = in_old_state_ms.map_or("-".to_owned(), span);
         let who = match &owner {
             None => "-".to_owned(),
@@ -114,7 +117,7 @@ proptest! {
         };
         prop_assert_eq!(
             line,
-            format!("00:00:00.000 {local:21} {remote:21} {old_state:10} {new_state:10} {after:>6} {who}")
+            format!("00:00:00.000 {local:width$} {remote:width$} {old_state:10} {new_state:10} {after:>6} {who}")
         );
     }
 }

@@ -13,13 +13,11 @@ use crate::{
 };
 
 impl Text {
-    pub(super) fn life_heading(&self) -> String {
-        let (local, process) = (self.local_heading(), self.life_process_width());
-        let mut line = format!(
-            "{:8} {:>6} {:process$} {local} {:21} {:>5} {:>5}",
-            "TIME", "LIFE", "PROCESS/PID", "REMOTE", "TX", "RX"
-        );
-        if self.is_wide() {
+    pub(super) fn life_heading(&self, ends: &str) -> String {
+        let width = self.layout.actor;
+        let mut line =
+            format!("{:8} {:>6} {:width$} {ends}{:>5} {:>5}", "TIME", "LIFE", "PROCESS/PID", "TX", "RX");
+        if self.layout.is_roomy {
             line.push_str(&format!(" {:>4} {:>6}", "RETR", "RTT"));
         }
         line + " ENDED"
@@ -27,7 +25,7 @@ impl Text {
 
     pub(super) fn life(&mut self, line: &mut String, at: Instant, record: &LifeRecord) {
         let LifeRecord { socket, duration_ms, bytes_sent, bytes_received, owner, close_reason, .. } = record;
-        let width = self.life_process_width();
+        let width = self.layout.actor;
         self.time(line, at);
         line.push(' ');
         right(line, 6, |line| or_dash(line, *duration_ms, lasted));
@@ -37,27 +35,21 @@ impl Text {
         });
         line.push(' ');
         self.ends(line, socket);
-        for count in [bytes_sent, bytes_received] {
+        right(line, 5, |line| or_dash(line, *bytes_sent, bytes));
+        line.push(' ');
+        right(line, 5, |line| or_dash(line, *bytes_received, bytes));
+        if self.layout.is_roomy {
             line.push(' ');
-            right(line, 5, |line| or_dash(line, *count, bytes));
-        }
-        if self.is_wide() {
-            line.push(' ');
-            right(line, 4, |line| or_dash(line, record.retransmits, number));
+            right(line, 4, |line| or_dash(line, record.retransmits, count));
             line.push(' ');
             right(line, 6, |line| or_dash(line, record.rtt_us, round_trip));
         }
         let (words, colour) = ended(*close_reason);
         line.push(' ');
         self.paint(line, colour, |line| line.push_str(words));
-        if let Some(error) = record.error.as_ref().filter(|_| self.is_wide()) {
+        if let Some(error) = record.error.as_ref().filter(|_| self.layout.is_roomy) {
             self.add_if_it_fits(line, &format!(", {error}"));
         }
-    }
-
-    /// Narrower than in the other views: there is more to show.
-    fn life_process_width(&self) -> usize {
-        if self.is_wide() { 16 } else { 14 }
     }
 }
 
@@ -83,6 +75,16 @@ fn lasted(line: &mut String, ms: f64) {
     } else {
         span(line, ms);
     }
+}
+
+/// A number in four columns: `9999`, `10k`, `999M`, `4G`.
+fn count(line: &mut String, count: u32) {
+    let _infallible = match count {
+        0..10_000 => return number(line, count),
+        10_000..1_000_000 => write!(line, "{}k", count / 1_000),
+        1_000_000..1_000_000_000 => write!(line, "{}M", count / 1_000_000),
+        _ => write!(line, "{}G", count / 1_000_000_000),
+    };
 }
 
 /// A number of bytes in five columns: `512B`, `1.5K`, `999K`, `1.0M`; a K is 1024.

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use tcptrace_common::state;
 
-use super::{BOLD, GREEN, Instant, Owner, RED, Text, YELLOW, left, named, right};
+use super::{BOLD, GREEN, Instant, Layout, RED, Text, YELLOW, left};
 use crate::{
     report::{
         Cleared, ProcessRecord, Stuck,
         columns::span,
         group::{self, Group, Groupable},
-        words::{age, descriptors, detail, ending, origin, padded, peer, process},
+        words::{Holders, age, detail, ending, origin, padded, peer, visible},
     },
     states::State,
 };
@@ -21,13 +21,14 @@ const WORRYING_S: f64 = 7_200.0;
 
 impl Text {
     pub(super) fn stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
-        let Stuck { socket, state, age_ms, age_max_ms, exact, cause, owners, .. } = record;
-        let fd = owners.first().map_or_else(|| "-".to_owned(), |owner| descriptors(owner, owners.len()));
-        self.columns(line, at, (RED, &age(*age_ms, *age_max_ms, *exact)), owners.first(), &fd);
+        let Stuck { socket, state, age_ms, age_max_ms, exact, cause, .. } = record;
+        let holders = Holders::of(record);
+        let age = age((*age_ms, *age_max_ms, *exact), self.layout.age);
+        self.columns(line, at, (RED, &age), &holders, &holders.descriptors());
         self.ends(line, socket);
-        add_why(line, *state, cause.words());
+        self.add_why(line, *state, cause.words());
         self.add_if_it_fits(line, &detail(record));
-        for more in [origin(record), peer(record)].into_iter().flatten() {
+        for more in [holders.detail(), origin(record), peer(record)].into_iter().flatten() {
             self.add_if_it_fits(line, &format!("; {more}"));
         }
     }
@@ -37,21 +38,25 @@ impl Text {
         let by_age =
             |(_, a): &&(Instant, Box<Stuck>), (_, b): &&(Instant, Box<Stuck>)| a.age_ms.total_cmp(&b.age_ms);
         let of = |one: Option<&(Instant, Box<Stuck>)>| {
-            one.map_or_else(String::new, |(_, one)| age(one.age_ms, None, one.exact))
+            one.map_or_else(String::new, |(_, one)| age((one.age_ms, None, one.exact), 8))
         };
         let (oldest, youngest) = (of(group.1.iter().max_by(by_age)), of(group.1.iter().min_by(by_age)));
         let (at, first) = &group.1[0];
-        self.columns(line, *at, (RED, &oldest), first.owners.first(), &group::times(group.1.len()));
+        let holders = Holders::of(first);
+        self.columns(line, *at, (RED, &oldest), &holders, &group::times(group.1.len()));
         self.ends_of(line, group);
-        add_why(line, first.state, first.cause.words());
+        self.add_why(line, first.state, first.cause.words());
         self.add_if_it_fits(line, &format!(", youngest {youngest}"));
+        if let Some(held) = holders.detail() {
+            self.add_if_it_fits(line, &format!("; {held}"));
+        }
     }
 
     pub(super) fn cleared(&mut self, line: &mut String, at: Instant, record: &Cleared) {
         let Cleared { socket, new_state, in_state_ms, by, how, .. } = record;
-        self.columns(line, at, (GREEN, "cleared"), by.as_ref(), "-");
+        self.columns(line, at, (GREEN, "cleared"), &Holders::among(by.as_slice()), "-");
         self.ends(line, socket);
-        line.push_str(" after ");
+        line.push_str("after ");
         span(line, *in_state_ms);
         if let Some(how) = ending(*how) {
             self.add_if_it_fits(line, &format!(", {how}"));
@@ -63,9 +68,10 @@ impl Text {
     pub(super) fn many_cleared(&mut self, line: &mut String, group: &Group<Cleared>) {
         let longest = group.1.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
         let (at, first) = &group.1[0];
-        self.columns(line, *at, (GREEN, "cleared"), first.by.as_ref(), &group::times(group.1.len()));
+        let by = Holders::among(first.by.as_slice());
+        self.columns(line, *at, (GREEN, "cleared"), &by, &group::times(group.1.len()));
         self.ends_of(line, group);
-        line.push_str(" after ≤");
+        line.push_str("in ≤");
         span(line, longest);
         let how = ending(first.how).filter(|_| group.1.iter().all(|(_, one)| one.how == first.how));
         if let Some(how) = how {
@@ -80,21 +86,20 @@ impl Text {
         line: &mut String,
         at: Instant,
         (colour, age): (&str, &str),
-        owner: Option<&Owner>,
+        holders: &Holders<'_>,
         fd: &str,
     ) {
-        let width = self.process_width();
-        let who = owner.map_or_else(|| "-".to_owned(), |owner| process(named(owner), width));
+        let Layout { age: age_width, process: width, descriptor, .. } = self.layout;
         self.time(line, at);
         line.push(' ');
-        self.paint(line, colour, |line| left(line, 8, |line| line.push_str(age)));
-        let _infallible = write!(line, " {} {fd:>5} ", padded(&who, width));
+        self.paint(line, colour, |line| left(line, age_width, |line| line.push_str(age)));
+        let _infallible = write!(line, " {} {fd:>descriptor$} ", padded(&holders.named(width), width));
     }
 
     pub(super) fn process(&mut self, line: &mut String, at: Instant, record: &ProcessRecord) {
         self.time(line, at);
         line.push(' ');
-        let room = self.width.map(|width| usize::from(width).saturating_sub(line.len()));
+        let room = self.layout.width.map(|width| width.saturating_sub(line.len()));
         let (words, full) = record.words(room);
         // A name may have a blank in it, and a colon.
         let who_ends = words
@@ -114,23 +119,27 @@ impl Text {
         }
     }
 
-    /// Appends the columns of a group's ends.
-    fn ends_of<T: Groupable>(&self, line: &mut String, group: &Group<T>) {
-        if self.is_wide() {
-            left(line, 21, |line| group::local_ends(line, group));
-        } else {
-            right(line, 5, |line| group::local_port(line, group));
+    /// Appends why a socket stays in its state, and which that is where it is not the usual one: the reason goes below if
+    /// there is no room for both.
+    fn add_why(&mut self, line: &mut String, state: State, words: &str) {
+        if state.0 == state::CLOSE_WAIT {
+            return line.push_str(words);
         }
-        line.push(' ');
-        left(line, 21, |line| group::remote_ends(line, group));
+        let state = state.ss_name();
+        line.push_str(state);
+        if self.layout.fits(visible(line) + 2 + words.len()) {
+            line.push_str(": ");
+            line.push_str(words);
+        } else {
+            self.below.push_str(if self.below.is_empty() { "" } else { "  " });
+            self.below.push_str(words);
+        }
     }
-}
 
-/// Appends why a socket stays in its state, and which that is where it is not the usual one.
-fn add_why(line: &mut String, state: State, words: &str) {
-    line.push(' ');
-    if state.0 != state::CLOSE_WAIT {
-        let _infallible = write!(line, "{state}: ");
+    /// Appends the columns of a group's ends.
+    fn ends_of<T: Groupable>(&mut self, line: &mut String, group: &Group<T>) {
+        let local = |line: &mut String| group::local_ends(line, group);
+        let remote = |line: &mut String| group::remote_ends(line, group);
+        self.both_ends(line, group.0.ports(), local, remote);
     }
-    line.push_str(words);
 }

@@ -8,7 +8,7 @@ use crate::{
         Transition,
         columns::{or_dash, span},
         second::padded,
-        words::add_process,
+        words::{add_process, visible},
     },
     states::State,
 };
@@ -17,15 +17,13 @@ impl Text {
     pub(super) fn transition(&mut self, line: &mut String, at: Instant, record: &Transition) {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, .. } = record;
         // Milliseconds and the whole name are for those who have room.
-        let room = if self.is_wide() { usize::MAX } else { 14 };
         let nanosecond = self.time(line, at);
-        if self.is_wide() {
+        if self.layout.is_roomy {
             line.push('.');
             line.extend(padded::<3>(nanosecond / 1_000_000).map(char::from));
         }
         line.push(' ');
         self.ends(line, socket);
-        line.push(' ');
         left(line, 10, |line| line.push_str(old_state.ss_name()));
         line.push(' ');
         self.paint(line, state_colour(*new_state), |line| {
@@ -34,6 +32,7 @@ impl Text {
         line.push(' ');
         right(line, 6, |line| or_dash(line, *in_old_state_ms, span));
         line.push(' ');
+        let room = self.layout.width.map_or(usize::MAX, |width| width.saturating_sub(visible(line)));
         or_dash(line, owner.as_ref(), |line, owner| add_process(line, named(owner), room));
     }
 }
