@@ -22,7 +22,7 @@ use crate::{
 /// See [`Failure`]. A reader that has gone is none.
 pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> Result<bool, Failure> {
     let started_ns = clock::monotonic_ns();
-    let mut sink = Sink::new(plan, started_ns, format, output);
+    let mut sink = Sink::new(plan, started_ns, format, output).patient();
 
     let watched = plan.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;

@@ -35,7 +35,7 @@ pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> 
     let mut replay = Replay {
         policy: plan.policy,
         tracker: Tracker::new(plan.policy),
-        sink: Sink::new(plan, 0, format, output).without_a_host(),
+        sink: Sink::new(plan, 0, format, output).without_a_host().patient(),
         seen: FxHashMap::default(),
         names: FxHashMap::default(),
         is_incomplete: false,
@@ -246,8 +246,9 @@ impl Replay {
             let Event::Stuck(stuck) = &mut record.event else { continue };
             if let Some(seen) = self.seen.get(cookie).filter(|seen| seen.state == stuck.state) {
                 // Its ages and times are of now; all else is as it was seen.
-                let Stuck { threshold_ms, age_ms, age_max_ms, exact, since, .. } = **stuck;
-                **stuck = Stuck { threshold_ms, age_ms, age_max_ms, exact, since, ..(**seen).clone() };
+                let Stuck { threshold_ms, age_ms, age_max_ms, exact, since, is_reminder, .. } = **stuck;
+                let seen = (**seen).clone();
+                **stuck = Stuck { threshold_ms, age_ms, age_max_ms, exact, since, is_reminder, ..seen };
             }
             for owner in &stuck.owners {
                 self.names.extend(owner.comm.map(|comm| (owner.pid, comm)));

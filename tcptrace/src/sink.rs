@@ -1,12 +1,15 @@
 //! Findings and records in, batches of lines to the output: filtering, rendering, counting down `--count`, and dropping
 //! what may be dropped when the reader is too slow.
 
+mod held_back;
 mod snapshot;
 
 use std::borrow::Borrow;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{Transition, state};
+
+use held_back::HeldBack;
 
 use crate::{
     age::Since,
@@ -65,8 +68,10 @@ pub(crate) struct Sink {
     pub(crate) wall: WallClock,
     /// How many more records of the views are wanted.
     left: Option<u64>,
-    /// Records dropped since that was last told.
-    dropped: u64,
+    /// What a reader that is too slow has cost since it was last told.
+    held_back: HeldBack,
+    /// Whether to wait for a slow reader instead of dropping records: where nothing has to be kept up with.
+    waits: bool,
 }
 
 impl Sink {
@@ -83,13 +88,19 @@ impl Sink {
             lines: Vec::new(),
             wall: WallClock::now(),
             left: *count,
-            dropped: 0,
+            held_back: HeldBack::default(),
+            waits: false,
         }
     }
 
     /// The same for records of another host, or another time: nothing is looked up.
     pub(crate) fn without_a_host(self) -> Self {
         Self { processes: None, ..self }
+    }
+
+    /// Drops nothing: waits for a slow reader.
+    pub(crate) fn patient(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     /// Whether people read along.
@@ -253,6 +264,10 @@ impl Sink {
         seen_ns: u64,
         mut id: impl FnMut(u32) -> ProcessId,
     ) {
+        if let Event::Stuck(stuck) = &mut record.event {
+            // The first one that a filter admits is news, however often the socket was found stuck before.
+            stuck.is_reminder &= self.admission.has_reported(stuck.socket.cookie);
+        }
         let is_admitted = self.is_admitted(&mut record);
         if let Event::Stuck(stuck) = &record.event {
             let Stuck { socket, owners, owner_how, .. } = &**stuck;
@@ -272,16 +287,34 @@ impl Sink {
 
     /// Hands over a record: into the batch, or to be counted where the reader is too slow for it.
     pub(crate) fn record(&mut self, record: Record) {
+        if let Some(record) = self.admit_to_queue(record) {
+            self.render(record);
+        }
+    }
+
+    /// Holds back what may be where the reader is too slow, and tells what was held back once there is room again.
+    fn admit_to_queue(&mut self, record: Record) -> Option<Record> {
+        if !record.event.may_be_held_back() {
+            return Some(record);
+        }
+        if self.waits {
+            self.output.wait_for_room();
+        } else if self.output.is_full() {
+            self.held_back.take(record);
+            return None;
+        } else if !self.held_back.is_empty() {
+            self.tell_dropped();
+        }
+        Some(record)
+    }
+
+    fn render(&mut self, record: Record) {
         if record.event.is_of_a_view() {
             match &mut self.left {
                 Some(0) => return,
                 Some(left) => *left -= 1,
                 None => {}
             }
-        }
-        if record.event.may_be_dropped() && self.output.is_full() {
-            self.dropped += 1;
-            return;
         }
         if self.lines.is_empty() {
             self.format.fit_terminal();
@@ -314,18 +347,27 @@ impl Sink {
         if let Format::Text { text, .. } = &mut self.format {
             text.settle(now_ns, &mut self.lines);
         }
-        if self.dropped > 0 && !self.output.is_full() {
+        if !self.held_back.is_empty() && !self.output.is_full() {
             self.tell_dropped();
         }
         self.output.write(&mut self.lines);
     }
 
-    /// Adds the record of what was dropped since the last one, if anything was.
+    /// Adds the records of what was held back since the last ones, if anything was.
     pub(crate) fn tell_dropped(&mut self) {
-        if self.dropped > 0 {
+        let HeldBack { dropped, lost, processes } = std::mem::take(&mut self.held_back);
+        for record in lost {
+            self.render(record);
+        }
+        let mut processes: Vec<_> = processes.into_values().collect();
+        processes.sort_unstable_by_key(|record| record.at.mono_ns);
+        for record in processes {
+            self.render(record);
+        }
+        if dropped > 0 {
             let at = self.at(clock::monotonic_ns());
-            let record = self.reporter.lost(std::mem::take(&mut self.dropped), LostReason::ReaderSlow, at);
-            self.record(record);
+            let record = self.reporter.lost(dropped, LostReason::ReaderSlow, at);
+            self.render(record);
         }
     }
 
@@ -410,3 +452,6 @@ impl ProcessIds {
         *self.known.entry(pid).or_insert_with(|| process_id(pid, named))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,10 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::{
     Namespace, Puppet, Record, Signal, Sock, Tracer, TracerCommand, feature, monotonic_ns, patience,
+    process::poll_until,
     record::{Stream, with_gaps},
     recording::Recording,
+    scrape::scrape,
 };
 
 /// What `pairs` leaves behind where the client closes: (those that leak, those that were closed).
@@ -281,6 +283,46 @@ fn what_a_slow_reader_costs_is_counted_and_stuck_is_never_among_it() {
     assert_eq!(told(&|reason| reason == "reader_slow"), summary.int("dropped"), "{summary:?}");
     assert_eq!(told(&|reason| reason != "reader_slow"), summary.int("lost"), "{summary:?}");
     drop(namespace);
+}
+
+#[test]
+fn behind_a_reader_that_has_stopped_reminders_take_no_memory_and_the_first_of_each_socket_arrives() {
+    const CONNECTIONS: usize = 200;
+    // 700 bytes each: 8 MB, had they been kept.
+    const DROPPED: f64 = 12_000.0;
+    const MAY_GROW_KIB: u64 = 3 << 10;
+    let namespace = Namespace::new();
+    let netns = namespace.inode();
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("127.0.0.1:0");
+    let arguments = ["--stuck", "200ms", "--remind", "20ms", "--queue-size", "100000", "--json"];
+    let arguments = [&arguments[..], &["--metrics", "127.0.0.1:0"]].concat();
+    let tracer = TracerCommand::new(&arguments).held().start();
+    tracer.await_record("the start", |record| record.is("start"));
+    let at = tracer.await_metrics();
+    let dropped = || scrape(at).value("tcptrace_dropped_records_total", &[]).expect("served");
+    let burst = burst(&mut puppet, &listener, CONNECTIONS);
+    poll_until("the queue to be full", || (dropped() > 0.0).then_some(()));
+    let (kib, before) = (resident_kib(tracer.pid()), dropped());
+    poll_until("many reminders", || (dropped() >= before + DROPPED).then_some(()));
+    let grown = resident_kib(tracer.pid()).saturating_sub(kib);
+    assert!(grown < MAY_GROW_KIB, "{grown} KiB more than the {kib} KiB before");
+    tracer.read_on();
+    tracer.await_records("the first record of each", |records| {
+        stuck_sockets(records, netns).is_superset(&expected(&burst)).then_some(())
+    });
+    let run = tracer.stop();
+    let slow =
+        run.records.iter().filter(|record| record.is("lost") && record.text("reason") == "reader_slow");
+    assert_eq!(slow.map(|record| record.int("lost")).sum::<u64>(), run.summary().int("dropped"));
+    drop(namespace);
+}
+
+/// Memory of a process, KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 #[test]

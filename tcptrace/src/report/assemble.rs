@@ -168,7 +168,7 @@ fn state_of(
     evidence: &Evidence,
     at: impl Fn(u64) -> Instant,
 ) -> Stuck {
-    let Found { cookie, ref socket, ref origin, seen_ns } = *found;
+    let Found { cookie, ref socket, ref origin, seen_ns, is_reminder } = *found;
     let row = evidence.row(cookie);
     let listeners = evidence.listeners(cookie);
     let (mut owners, mut owner_how) = charged(cookie, evidence);
@@ -205,6 +205,7 @@ fn state_of(
             state: State(row.state),
             owners: holders(row.cookie, evidence),
         }),
+        is_reminder,
     }
 }
 

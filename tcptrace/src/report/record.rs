@@ -82,9 +82,19 @@ impl Event {
         matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_) | Self::Life(_))
     }
 
-    /// Whether it may be dropped when the reader is too slow. All others are bounded by the sockets there are.
-    pub const fn may_be_dropped(&self) -> bool {
-        matches!(self, Self::Transition(_) | Self::Life(_) | Self::Found(_))
+    /// Whether it may be held back when the reader is too slow: whatever can come again and again. The first `stuck` of
+    /// a socket and its `cleared` are kept.
+    pub fn may_be_held_back(&self) -> bool {
+        match self {
+            Self::Stuck(stuck) => stuck.is_reminder,
+            Self::Transition(_)
+            | Self::Life(_)
+            | Self::Found(_)
+            | Self::Process(_)
+            | Self::Lost(_)
+            | Self::Resync(_) => true,
+            Self::Start(_) | Self::Cleared(_) | Self::Summary(_) => false,
+        }
     }
 }
 
@@ -398,6 +408,9 @@ pub struct Stuck {
     pub listener: Option<Listener>,
     /// The other end, where it is on this host.
     pub peer: Option<Peer>,
+    /// Whether a `stuck` record of the same socket in the same state was reported before (`--remind`).
+    #[serde(skip)]
+    pub is_reminder: bool,
 }
 
 /// See the contract, `cleared`.

@@ -17,7 +17,7 @@ impl Sink {
             views: self.reporter.views(),
             threshold_ns: policy.threshold_ns,
             // Those that were dropped just now have yet to be told.
-            totals: Summary { dropped: totals.dropped + self.dropped, ..totals.clone() },
+            totals: Summary { dropped: totals.dropped + self.held_back.dropped, ..totals.clone() },
             sockets: Sockets::count(tracker, policy, now_ns, |cookie| self.admission.has_reported(cookie)),
             processes: Processes::look(&self.rollup, now_ns, condition),
         }

@@ -16,6 +16,8 @@ pub struct Found {
     pub origin: Option<Origin>,
     /// When it was seen so, `CLOCK_MONOTONIC` nanoseconds.
     pub seen_ns: u64,
+    /// Whether it was found stuck in this state before: this one only repeats that.
+    pub is_reminder: bool,
 }
 
 impl Tracker {
@@ -45,7 +47,7 @@ impl Tracker {
         let there = self.sockets.iter().filter(is_news);
         let there = there.map(|(cookie, socket)| {
             let origin = self.sockets.origin(cookie);
-            Found { cookie, socket: *socket, origin, seen_ns: socket.heard_ns }
+            Found { cookie, socket: *socket, origin, seen_ns: socket.heard_ns, is_reminder: false }
         });
         let gone = gone.iter().filter(|(_, socket)| is_meant(socket.state)).map(|(cookie, socket)| {
             let since = Since::between(Some(socket.heard_ns), walked_ns);
@@ -54,6 +56,7 @@ impl Tracker {
                 socket: Socket { state: state::CLOSE, since, ..*socket },
                 origin: None,
                 seen_ns: walked_ns,
+                is_reminder: false,
             }
         });
         let mut found: Vec<_> = there.chain(gone).collect();

@@ -40,7 +40,8 @@ impl Tracker {
         not_before_ns: u64,
         found: &mut impl FnMut(Finding),
     ) {
-        found(Finding::Stuck(Found { cookie, socket, origin: self.sockets.origin(cookie), seen_ns }));
+        let (origin, is_reminder) = (self.sockets.origin(cookie), socket.reported);
+        found(Finding::Stuck(Found { cookie, socket, origin, seen_ns, is_reminder }));
         let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
         let due_ns = self.policy.remind_ns.map_or(NEVER, again);
         self.replace(cookie, Socket { reported: true, due_ns, ..socket });
@@ -65,7 +66,7 @@ impl Tracker {
     /// How a socket was last heard of.
     pub fn as_heard(&self, cookie: u64) -> Option<Found> {
         let (socket, origin) = self.sockets.known(cookie)?;
-        Some(Found { cookie, socket, origin, seen_ns: socket.heard_ns })
+        Some(Found { cookie, socket, origin, seen_ns: socket.heard_ns, is_reminder: false })
     }
 
     /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is

@@ -86,6 +86,7 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
         listener: is_waiting.then_some(listener),
         peer: (!is_waiting).then_some(peer),
         owners,
+        is_reminder: false,
     }))
 }
 

@@ -86,7 +86,7 @@ fn a_life_is_read_as_it_was_written() {
 #[test]
 fn a_life_counts_as_a_record_and_is_dropped_for_a_slow_reader() {
     let event = record(life()).event;
-    assert!(event.is_of_a_view() && event.may_be_dropped());
+    assert!(event.is_of_a_view() && event.may_be_held_back());
     let mut reporter = Reporter::new(Views { transitions: false, stuck: false, lives: true }, 0);
     reporter.reported(&event);
     let at = Instant { wall_ns: 0, mono_ns: 0 };
