@@ -12,10 +12,12 @@ mod load;
 mod memory;
 
 use divan::Bencher;
+use rustc_hash::FxHashMap;
 use tcptrace::{
     clock::WallClock,
     decode,
-    report::{Evidence, Json, Reporter, Text, Views},
+    kernel::Process,
+    report::{self, Event, Evidence, Json, Reporter, Text, Views},
     tracker::{Policy, Tracker},
 };
 use tcptrace_common::state;
@@ -58,6 +60,8 @@ struct Pipeline {
     json: Json,
     text: Option<Text>,
     load: Load,
+    /// What is known of the processes that act, as it is cached between their first act and the next ones.
+    processes: FxHashMap<u32, Process>,
     out: Vec<u8>,
 }
 
@@ -81,6 +85,7 @@ impl Pipeline {
             json: Json::default(),
             text: is_text.then(|| Text::new(None, false, jiff::tz::TimeZone::UTC)),
             load: if stuck { Load::of_closers() } else { Load::of_connections() },
+            processes: FxHashMap::default(),
             out: Vec::with_capacity(2 * BATCH),
         };
         while pipeline.tracker.len() < live {
@@ -105,14 +110,21 @@ impl Pipeline {
     }
 
     fn take(&mut self, event: &[u8]) {
-        let Self { tracker, reporter, json, text, out, .. } = self;
+        let Self { tracker, reporter, json, text, processes, out, .. } = self;
         let heard = decode::heard(event).expect("the load makes valid records");
         tracker.hear(&heard, &mut |finding| {
             let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
-            if let Some(record) = reporter.finding(&finding, &Evidence::default(), &wall) {
+            if let Some(mut record) = reporter.finding(&finding, &Evidence::default(), &wall) {
                 match text {
                     Some(text) => text.take(record, out),
-                    None => json.take(&record, out),
+                    None => {
+                        if let Event::Transition(transition) = &mut record.event
+                            && let Some(owner) = &mut transition.owner
+                        {
+                            report::complete(owner, processes.entry(owner.pid).or_insert_with(a_process));
+                        }
+                        json.take(&record, out);
+                    }
                 }
             }
         });
@@ -120,6 +132,19 @@ impl Pipeline {
             divan::black_box(&*out);
             out.clear();
         }
+    }
+}
+
+/// A process in a container, with names as long as they are there.
+fn a_process() -> Process {
+    let id = "4b1f6e0c9d2a7f5e8c3b6a1d0e9f8c7b6a5d4e3f2c1b0a9f8e7d6c5b4a3f2e1d";
+    let slice = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3f6e0c9d_2a7f_5e8c_b6a1_d0e9f8c7b6a5.slice";
+    Process {
+        inner_pids: Some([17].into()),
+        exe: Some("/usr/lib/jvm/java-17-openjdk-amd64/bin/java".into()),
+        cgroup: Some(format!("{slice}/cri-containerd-{id}.scope").into()),
+        container: Some(id.into()),
+        ..Process::default()
     }
 }
 

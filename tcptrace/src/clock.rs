@@ -8,12 +8,12 @@ pub fn monotonic_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic)).try_into().unwrap_or(0)
 }
 
-/// An instant of `CLOCK_MONOTONIC` as nanoseconds since boot, on which processes' starts are counted: it goes on while the
-/// host sleeps. One from before the last sleep is as much later as that was long.
-pub fn since_boot_ns(monotonic_ns: u64) -> u64 {
+/// How long the host has slept since it booted, nanoseconds: by so much the clock on which processes' starts are counted
+/// (`CLOCK_BOOTTIME`) is ahead of `CLOCK_MONOTONIC`.
+pub fn slept_ns() -> u64 {
     let ahead =
         nanoseconds(clock_gettime(ClockId::Boottime)) - nanoseconds(clock_gettime(ClockId::Monotonic));
-    monotonic_ns.saturating_add(ahead.try_into().unwrap_or(0))
+    ahead.try_into().unwrap_or(0)
 }
 
 /// Length of a jiffy, nanoseconds. The kernel tells it as the resolution of its coarse clocks, which advance

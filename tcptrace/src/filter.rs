@@ -116,7 +116,8 @@ impl Filter {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let has_id = |wanted: &str| container.as_deref().is_some_and(|id| id.starts_with(wanted));
-        (admits(&self.pid, *pid) || inner_pids.iter().any(|pid| admits(&self.pid, *pid)))
+        (admits(&self.pid, *pid)
+            || inner_pids.as_deref().is_some_and(|pids| pids.iter().any(|pid| admits(&self.pid, *pid))))
             && any(&self.comm, &has_name)
             && (self.uid.is_empty() || uid.is_some_and(|uid| admits(&self.uid, uid)))
             && any(&self.cgroup, &is_below)

@@ -175,12 +175,20 @@ impl Sink {
         sockets.iter().filter(is_admitted).count()
     }
 
-    /// Whether a record is admitted. What it leaves open of the process that acted is looked up where that is worth it.
+    /// Whether a record is admitted. If so, what it leaves open of the process that acted has been looked up, whatever the
+    /// filters are.
     fn is_admitted(&mut self, record: &mut Record) -> bool {
+        // Only filters for processes depend on what is looked up.
         let asks = self.admission.filter.asks_for_processes();
+        if !asks && !self.admission.admits(&record.event) {
+            return false;
+        }
+        let is_text = self.is_text();
         let at_ns = record.at.mono_ns;
         let actor = match &mut record.event {
-            Event::Transition(transition) if asks => transition.owner.as_mut(),
+            // Text shows the name only, which is there.
+            Event::Transition(_) if is_text && !asks => None,
+            Event::Transition(transition) => transition.owner.as_mut(),
             Event::Cleared(cleared) => cleared.by.as_mut(),
             Event::Life(life) => match (&mut life.owner, life.owned_ns) {
                 (Some(owner), Some(owned_ns)) => {
@@ -198,7 +206,7 @@ impl Sink {
         if let Some(owner) = actor {
             self.look_up(owner, at_ns);
         }
-        self.admission.admits(&record.event)
+        !asks || self.admission.admits(&record.event)
     }
 
     /// Hands over a record of a view, or counts that a filter keeps it back.

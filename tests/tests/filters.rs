@@ -1,5 +1,8 @@
 //! Filters: what they keep back is not reported, and is tracked all the same.
 
+use std::collections::HashMap;
+
+use serde_json::Value;
 use tests::{
     Namespace, Puppet, Record, Sock, Tracer, TracerCommand, cgroup::Cgroup, feature, monotonic_ns,
     process::poll_until, scene::Scene,
@@ -179,4 +182,103 @@ fn what_was_reported_stuck_is_reported_cleared_whoever_closes_it() {
     server.kill();
     let cleared = tracer.await_cleared(&leak);
     assert_eq!(cleared.get("by")["pid"], child, "{cleared:?}");
+}
+
+/// Which record it is, and what it holds. Two tracers do not read the clock in the same moment: of times only whether
+/// they are there.
+fn content(record: &Record) -> Option<(String, Vec<Value>)> {
+    let (fields, times): (&[&str], &[&str]) = match record.event() {
+        "transition" => (&["owner", "owner_how", "how", "stand_in"], &["in_old_state_ms"]),
+        "stuck" => (
+            &[
+                "state",
+                "recv_queue",
+                "send_queue",
+                "cause",
+                "exact",
+                "owners",
+                "owner_how",
+                "listener",
+                "peer",
+            ],
+            &["age_max_ms", "origin"],
+        ),
+        "cleared" => (&["state", "new_state", "by", "how"], &[]),
+        "life" => (
+            &[
+                "role",
+                "close_reason",
+                "error",
+                "bytes_sent",
+                "bytes_received",
+                "retransmits",
+                "owner",
+                "owner_how",
+            ],
+            &["opened", "duration_ms"],
+        ),
+        _ => return None,
+    };
+    let states = if record.is("transition") { record.states() } else { ("", "") };
+    let which = format!("{} {} {states:?}", record.event(), record.cookie());
+    let fields = fields.iter().map(|field| record.get(field).clone());
+    let times = times.iter().map(|time| record.get(time).is_null().into());
+    Some((which, fields.chain(times).collect()))
+}
+
+#[test]
+fn what_a_record_holds_does_not_depend_on_the_filters() {
+    let id = "5d2a6e0c9d2a7f5e8c3b6a1d0e9f8c7b6a5d4e3f2c1b0a9f8e7d6c5b4a3f2e1d";
+    let cgroup = Cgroup::new(&format!("/tcptrace-content-{}.slice/docker-{id}.scope", std::process::id()));
+    let mut scene = Scene::new();
+    let port = scene.address().port().to_string();
+    let pids = format!("{},{}", scene.client.pid(), scene.server.pid());
+    let netns = scene.netns().to_string();
+    let mut filters = vec![
+        ["--pid", &pids],
+        ["--comm", "puppet"],
+        ["--uid", "0"],
+        ["--cgroup", "/"],
+        ["--port", &port],
+        ["--local-port", &port],
+        ["--remote", "127.0.0.0/8"],
+    ];
+    if let Ok(cgroup) = &cgroup {
+        cgroup.admit(scene.server.pid());
+        filters.push(["--container", &id[..12]]);
+    }
+    // Without BTF transitions tell no namespace.
+    if feature::why_not(feature::TP_BTF).is_none() {
+        filters.push(["--netns", &netns]);
+    }
+    let views = ["--transitions", "--lives", "--stuck", "300ms"];
+    let all = Tracer::start(&views);
+    let filtered: Vec<_> =
+        filters.iter().map(|filter| (filter, Tracer::start(&[&views[..], filter].concat()))).collect();
+    let leak = scene.leak().socket;
+    let tracers = || filtered.iter().map(|(_, tracer)| tracer).chain([&all]);
+    tracers().for_each(|tracer| drop(tracer.await_stuck(&leak)));
+    scene.server.close(&leak);
+    tracers().for_each(|tracer| drop((tracer.await_cleared(&leak), tracer.await_life(&leak))));
+
+    let all = all.stop();
+    let unfiltered: HashMap<_, _> = all.records.iter().filter_map(content).collect();
+    for (filter, tracer) in filtered {
+        let run = tracer.stop();
+        for event in ["transition", "stuck", "cleared", "life"] {
+            let about = run.records.iter().filter(|record| record.is_about(event, &leak)).filter_map(content);
+            let about: Vec<_> = about.collect();
+            assert!(!about.is_empty(), "no {event} with {filter:?}: {:?}", run.records);
+            for (which, content) in about {
+                assert_eq!(unfiltered.get(&which), Some(&content), "{which} with {filter:?}");
+            }
+        }
+    }
+    let exe = std::fs::read_link(format!("/proc/{}/exe", scene.server.pid())).expect("it lives");
+    let closes = |record: &&Record| {
+        record.is_about("transition", &leak) && record.states() == ("CLOSE_WAIT", "LAST_ACK")
+    };
+    let owner = all.records.iter().find(closes).expect("its process has closed it").get("owner");
+    assert_eq!((owner["exe"].as_str(), owner["cgroup"].is_string()), (exe.to_str(), true), "{owner}");
+    assert_eq!(owner["container"].as_str(), cgroup.is_ok().then_some(id), "{owner}");
 }

@@ -33,7 +33,7 @@ fn socket() -> SocketId {
 
 fn owner() -> Owner {
     Owner {
-        inner_pids: vec![7],
+        inner_pids: Some([7].into()),
         comm: Some(Name::from_bytes(b"java")),
         uid: Some(1000),
         cgroup: Some("/app.slice/web.service".into()),

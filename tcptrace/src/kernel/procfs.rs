@@ -14,8 +14,9 @@ use crate::walk::{Holder, Named, Walk, in_order};
 /// What can be said of a process beyond its pid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// Its pids in the namespaces within the host's (`NSpid` in `/proc/PID/status`, pid_namespaces(7)).
-    pub inner_pids: Vec<u32>,
+    /// Its pids in the namespaces within the host's (`NSpid` in `/proc/PID/status`, pid_namespaces(7)); `None` where it is
+    /// in none.
+    pub inner_pids: Option<Arc<[u32]>>,
     /// Its name (`/proc/PID/comm`), any bytes.
     pub comm: Option<Vec<u8>>,
     /// Its executable (`/proc/PID/exe`), as far as it is UTF-8; shared, for every socket's owner will tell it.
@@ -43,7 +44,8 @@ impl Process {
             process.uid = numbers(&status, b"Uid:").next();
         }
         // The first one is the pid itself.
-        process.inner_pids = numbers(&status, b"NSpid:").skip(1).collect();
+        let inner_pids: Vec<_> = numbers(&status, b"NSpid:").skip(1).collect();
+        process.inner_pids = Some(inner_pids).filter(|pids| !pids.is_empty()).map(Arc::from);
         let exe = fs::read_link(format!("/proc/{pid}/exe"));
         process.exe = exe.ok().map(|path| path.to_string_lossy().into());
         if let Some(path) = file("cgroup").as_deref().and_then(cgroup) {

@@ -230,7 +230,7 @@ pub struct Owner {
     pub pid: u32,
     /// Its pids in the namespaces within the host's, as far as they were looked up.
     #[serde(skip)]
-    pub inner_pids: Vec<u32>,
+    pub inner_pids: Option<Arc<[u32]>>,
     /// Its descriptor.
     pub fd: Option<u32>,
     /// The process's name.
@@ -248,8 +248,16 @@ pub struct Owner {
 impl Owner {
     /// A process that once had to do with a socket: by now its pid may be another's, so that nothing is looked up.
     pub const fn once(pid: u32) -> Self {
-        let inner_pids = Vec::new();
-        Self { pid, inner_pids, fd: None, comm: None, exe: None, uid: None, cgroup: None, container: None }
+        Self {
+            pid,
+            inner_pids: None,
+            fd: None,
+            comm: None,
+            exe: None,
+            uid: None,
+            cgroup: None,
+            container: None,
+        }
     }
 }
 

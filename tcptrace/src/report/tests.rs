@@ -93,7 +93,7 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
     let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
         Process {
-            inner_pids: Vec::new(),
+            inner_pids: None,
             comm: Some(name.to_vec()),
             exe: Some("/usr/bin/java".into()),
             uid: Some(1000),
