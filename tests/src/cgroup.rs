@@ -45,12 +45,17 @@ impl Cgroup {
         &self.path
     }
 
+    /// The file through which processes are moved into it.
+    pub fn procs(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
+    }
+
     /// Moves a process into it.
     ///
     /// # Panics
     /// The kernel refuses it.
     pub fn admit(&self, pid: u32) {
-        fs::write(self.folder.join("cgroup.procs"), pid.to_string()).expect("root may move a process");
+        fs::write(self.procs(), pid.to_string()).expect("root may move a process");
     }
 }
 

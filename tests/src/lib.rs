@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod bpf_cost;
 pub mod cgroup;
+pub mod container;
 pub mod feature;
 pub mod journal;
 pub mod life;

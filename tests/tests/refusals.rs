@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use tests::{
     TracerCommand,
+    container::{self, contain, mount_proc},
     scene::Scene,
     tracer::Finished,
     user::{CapabilitySet, Copied},
@@ -54,6 +55,68 @@ fn root_without_the_capabilities_is_told_which_are_missing() {
         Ok(())
     });
     assert_refused(&run, &["CAP_BPF", "CAP_PERFMON"]);
+}
+
+/// Runs the tracer in new namespaces, with and without a threshold that has it look once: both are refused.
+fn run_contained(kinds: i32, inside: fn() -> io::Result<()>, words: &[&str]) {
+    for arguments in [&ARGUMENTS[..], &["--stuck", "1s", "--once", "--json"], &["--without", "btf"]] {
+        let mut command = TracerCommand::exactly(arguments);
+        contain(&mut command, kinds, || Ok(()), inside);
+        assert_refused(&command.run(), words);
+    }
+}
+
+#[test]
+fn in_a_pid_namespace_the_refusal_says_how_to_share_the_hosts() {
+    let words = ["in a pid namespace", "--pid=host", "hostPID: true"];
+    run_contained(libc::CLONE_NEWPID | libc::CLONE_NEWNS, mount_proc, &words);
+    run_contained(libc::CLONE_NEWPID, || Ok(()), &words); // the host's /proc
+}
+
+#[test]
+fn in_a_user_namespace_the_refusal_says_that_its_root_is_not_the_hosts() {
+    let become_root = || {
+        container::write(c"/proc/self/uid_map", b"0 0 1")?;
+        container::write(c"/proc/self/setgroups", b"deny")?;
+        container::write(c"/proc/self/gid_map", b"0 0 1")
+    };
+    let words = ["in a user namespace", "rootless", "sudo"];
+    run_contained(libc::CLONE_NEWUSER, become_root, &words);
+    // As rootless containers are: what is to be shared is said at once.
+    run_contained(
+        libc::CLONE_NEWUSER | libc::CLONE_NEWPID,
+        become_root,
+        &[&words[..], &["--pid=host"]].concat(),
+    );
+}
+
+#[test]
+fn without_a_proc_of_its_own_the_refusal_says_what_to_mount() {
+    assert_refused(&run_after(|| hide(&[c"/proc"])), &["/proc is not mounted", "mount -t proc"]);
+    // That of a pid namespace that has ended since, and which this process never was in.
+    let of_another = || {
+        // SAFETY: it concerns this process, which is about to become another program; the child makes system calls only.
+        let child = unsafe {
+            match libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWNS) {
+                0 => libc::fork(),
+                failed => failed,
+            }
+        };
+        match child {
+            0 => {
+                let is_mounted = mount_proc().is_ok();
+                // SAFETY: a number only.
+                unsafe { libc::_exit(i32::from(!is_mounted)) }
+            }
+            1.. => {
+                // SAFETY: nothing is written.
+                unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+                Ok(())
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    assert_refused(&run_after(of_another), &["another pid namespace", "nsenter -t 1 -a"]);
 }
 
 #[test]

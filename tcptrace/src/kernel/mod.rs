@@ -22,6 +22,7 @@ mod procfs;
 mod refusal;
 mod sock_diag;
 mod sources;
+mod surroundings;
 mod tally;
 mod targets;
 mod walk;
@@ -90,7 +91,9 @@ impl Kernel {
     /// # Errors
     /// This host cannot be traced.
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
+        surroundings::check()?;
         privilege::check()?;
+        surroundings::join()?;
         // Before Linux 5.11 a map's memory counts as locked memory. If this is not allowed, creating the map
         // says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };

@@ -115,7 +115,7 @@ const KTHREADD: &str = "/proc/2/ns/net";
 fn try_proc(by_proc: bool) -> Result<(), String> {
     fs::metadata(KTHREADD).map_err(|error| {
         let also = match error.kind() {
-            io::ErrorKind::NotFound => ", and the host's pid namespace",
+            io::ErrorKind::NotFound => " where /proc is mounted with hidepid",
             _ => "",
         };
         format!(

@@ -17,6 +17,16 @@ pub enum Refusal {
         /// The capabilities that are missing, by their names in capabilities(7).
         missing: Vec<&'static str>,
     },
+    /// /proc is not there.
+    NoProc,
+    /// /proc is that of a pid namespace that this process is not in.
+    OtherProc,
+    /// In another user namespace than the host's: what capabilities are held there are of no use.
+    UserNamespace,
+    /// In another pid namespace than the host's.
+    PidNamespace,
+    /// In another time namespace than the host's, which could not be left.
+    TimeNamespace(io::Error),
     /// No type information to read struct offsets from.
     NoBtf(io::Error),
     /// Type information that could not be understood.
@@ -54,6 +64,13 @@ impl Refusal {
             Self::NotPrivileged { missing } => {
                 format!("no permission to trace this kernel: {} missing", missing.join(", "))
             }
+            Self::NoProc => "/proc is not mounted".to_owned(),
+            Self::OtherProc => "/proc shows the processes of another pid namespace".to_owned(),
+            Self::UserNamespace => "tcptrace runs in a user namespace, as in a rootless container".to_owned(),
+            Self::PidNamespace => "tcptrace runs in a pid namespace, as in a container".to_owned(),
+            Self::TimeNamespace(error) => {
+                format!("tcptrace runs in a time namespace and cannot leave it: {error}")
+            }
             Self::NoBtf(error) => format!("no kernel type information: {BTF_PATH}: {error}"),
             Self::BadBtf(said) => format!("unreadable kernel type information: {BTF_PATH}: {said}"),
             Self::UnknownKernel(field) => format!("this kernel is laid out in an unknown way: {field}"),
@@ -74,6 +91,18 @@ impl Refusal {
             Self::NotPrivileged { .. } => {
                 "loading the BPF programs that see the sockets takes CAP_BPF and CAP_PERFMON; entering other network \
                  namespaces takes CAP_SYS_ADMIN, and looking at other users' processes CAP_SYS_PTRACE"
+            }
+            Self::NoProc => "processes and their network namespaces are found there",
+            Self::UserNamespace => {
+                "the kernel loads BPF programs for the host's root only, and a user namespace has a root of its own"
+            }
+            Self::OtherProc | Self::PidNamespace => {
+                "the kernel names processes by the host's pids; from here hardly any of them is seen, and sockets would be \
+                 shown without the processes that hold them"
+            }
+            Self::TimeNamespace(_) => {
+                "the kernel stamps state changes with the host's clock; by the clock of this namespace all ages and times \
+                 would be wrong"
             }
             Self::NoBtf(_) | Self::BadBtf(_) | Self::UnknownKernel(_) => {
                 "the BPF program reads sockets at the offsets that the running kernel gives there"
@@ -96,6 +125,26 @@ impl Refusal {
             Self::NotPrivileged { .. } => {
                 "run it as root: `sudo tcptrace …`; or let it be run by others: `setcap \
                  cap_bpf,cap_perfmon,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep $(which tcptrace)`"
+            }
+            Self::NoProc => {
+                "mount it: `mount -t proc proc /proc`; in a service, do not set ProcSubset= or TemporaryFileSystem= for it"
+            }
+            Self::OtherProc => {
+                "mount that of this pid namespace: `mount -t proc proc /proc`; with nsenter, enter all namespaces of the \
+                 host's first process: `nsenter -t 1 -a tcptrace …`"
+            }
+            Self::UserNamespace => {
+                "run it on the host: `sudo tcptrace …`; or in a container that the host's root starts without a user \
+                 namespace (Docker: --privileged --pid=host --userns=host; Kubernetes: privileged: true, hostPID: true, and \
+                 not hostUsers: false)"
+            }
+            Self::PidNamespace => {
+                "run it on the host: `sudo tcptrace …`; or in a container that shares the host's pid namespace (Docker and \
+                 podman, as root: --privileged --pid=host; Kubernetes: privileged: true, hostPID: true)"
+            }
+            Self::TimeNamespace(_) => {
+                "start it in the host's: `nsenter -t 1 -T tcptrace …`; or let it leave: it takes CAP_SYS_ADMIN and \
+                 CAP_SYS_PTRACE"
             }
             Self::NoBtf(_) => {
                 "mount /sys, or run a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11, Ubuntu 20.10, RHEL 8.2 and later \
