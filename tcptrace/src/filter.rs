@@ -85,9 +85,9 @@ impl Filter {
     }
 
     /// Whether a record about this socket is admitted, which has to do with these processes.
-    pub fn admits(&self, socket: &SocketId, owners: &[Owner]) -> bool {
+    pub fn admits<'a>(&self, socket: &SocketId, owners: impl IntoIterator<Item = &'a Owner>) -> bool {
         self.admits_socket(socket)
-            && (!self.asks_for_processes() || owners.iter().any(|owner| self.admits_owner(owner)))
+            && (!self.asks_for_processes() || owners.into_iter().any(|owner| self.admits_owner(owner)))
     }
 
     /// Whether the socket is, as far as it depends on the socket.

@@ -19,8 +19,8 @@ use crate::{
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
     report::{
-        self, Event, Evidence, Instant, Json, LostReason, Name, Owner, OwnerHow, ProcessRecord, Record,
-        Reporter, SocketId, Stuck, Summary, Text,
+        self, Charged, Event, Evidence, Instant, Json, LostReason, Name, Owner, OwnerHow, ProcessRecord,
+        Record, Reporter, SocketId, Stuck, Summary, Text,
     },
     rollup::{Condition, ProcessId, Rollup},
     terminal::{Size, Terminal},
@@ -138,7 +138,7 @@ impl Sink {
         let (Some(mut owner), _) = report::charge(transition, Some(actor), None) else { return };
         self.look_up(&mut owner, transition.ktime_ns);
         if self.admission.filter.asks_for_processes() {
-            self.admission.learn(transition.cookie, std::slice::from_ref(&owner));
+            self.admission.learn(transition.cookie, [&owner]);
         }
     }
 
@@ -156,7 +156,8 @@ impl Sink {
             let all = walk.sockets.iter().map(|row| row.cookie).collect();
             let evidence = Evidence::gather(walk, &all, Process::look_up);
             for row in &walk.sockets {
-                self.admission.learn(row.cookie, &report::charged(row.cookie, &evidence).0);
+                let charged = Charged::of(row.cookie, &evidence);
+                self.admission.learn(row.cookie, charged.processes());
             }
         }
     }
@@ -170,7 +171,7 @@ impl Sink {
         let evidence = Evidence::gather(walk, &cookies, Process::look_up);
         let is_admitted = |(cookie, socket): &&(u64, Socket)| {
             let id = SocketId::new(*cookie, socket.netns, &socket.tuple);
-            self.admission.filter.admits(&id, &report::charged(*cookie, &evidence).0)
+            self.admission.filter.admits(&id, Charged::of(*cookie, &evidence).processes())
         };
         sockets.iter().filter(is_admitted).count()
     }
@@ -278,13 +279,13 @@ impl Sink {
         }
         let is_admitted = self.is_admitted(&mut record);
         if let Event::Stuck(stuck) = &record.event {
-            let Stuck { socket, owners, owner_how, .. } = &**stuck;
+            let Stuck { socket, owner_how, .. } = &**stuck;
             let answerable: Vec<_> = match owner_how {
-                OwnerHow::Fd | OwnerHow::Listener => owners.iter().map(|owner| id(owner.pid)).collect(),
+                OwnerHow::Fd | OwnerHow::Listener => stuck.processes().map(|owner| id(owner.pid)).collect(),
                 _ => Vec::new(),
             };
             self.rollup.stuck(socket.cookie, since, seen_ns, &answerable, *owner_how == OwnerHow::Fd);
-            for (owner, id) in owners.iter().zip(answerable).filter(|_| is_admitted) {
+            for (owner, id) in stuck.processes().zip(answerable).filter(|_| is_admitted) {
                 if self.admission.filter.admits_owner(owner) {
                     self.rollup.show(id);
                 }

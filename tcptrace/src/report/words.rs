@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthChar;
 
 use super::{
     columns,
-    record::{Lost, LostReason, Name, OriginHow, Owner, Resync, Start, Stuck, Summary},
+    record::{Lost, LostReason, Name, OriginHow, Owner, Peer, Resync, Start, Stuck, Summary},
 };
 use crate::{cause::Cause, tracker::Ending};
 
@@ -125,7 +125,7 @@ pub(super) fn peer(record: &Stuck) -> Option<String> {
     let peer = record.peer.as_ref()?;
     Some(match peer.owners.first() {
         Some(owner) => {
-            let holders = Holders::among(&peer.owners);
+            let holders = Holders::at(peer);
             format!(
                 "peer {} fd {} in {}",
                 process_and((owner.pid, owner.comm.as_ref()), holders.others, usize::MAX),
@@ -158,20 +158,38 @@ pub(super) struct Holders<'a> {
     more: usize,
     /// How many other processes hold it.
     others: usize,
-    all: &'a [Owner],
+    /// The descriptors that the record lists.
+    listed: &'a [Owner],
+    /// One of each process that the record has no room for.
+    unlisted: &'a [Owner],
+    /// How many descriptors there are, listed or not.
+    total: usize,
 }
 
 impl<'a> Holders<'a> {
     /// The holders of a stuck socket.
     pub(super) fn of(record: &'a Stuck) -> Self {
-        Self::among(&record.owners)
+        let Stuck { owners, unlisted, owners_total, .. } = record;
+        Self::new(owners, unlisted, *owners_total)
+    }
+
+    /// The holders of the other end of a stuck socket.
+    pub(super) fn at(peer: &'a Peer) -> Self {
+        Self::new(&peer.owners, &[], peer.owners_total)
     }
 
     /// The processes of these descriptors, in the order of their pids.
     pub(super) fn among(all: &'a [Owner]) -> Self {
-        let mut processes = all.chunk_by(|one, next| one.pid == next.pid);
-        let more = processes.next().map_or(0, |of| of.len() - 1);
-        Self { first: all.first(), more, others: processes.count(), all }
+        Self::new(all, &[], all.len())
+    }
+
+    fn new(listed: &'a [Owner], unlisted: &'a [Owner], total: usize) -> Self {
+        let mut processes = listed.chunk_by(|one, next| one.pid == next.pid);
+        let of_first = processes.next().map_or(0, <[Owner]>::len);
+        let others = processes.count() + unlisted.len();
+        // All that a list leaves out is of the first process where there is no other.
+        let of_first = if others == 0 { total } else { of_first };
+        Self { first: listed.first(), more: of_first.saturating_sub(1), others, listed, unlisted, total }
     }
 
     /// The descriptor: `57`, or `57+2` if the same process has two more of the socket.
@@ -193,7 +211,8 @@ impl<'a> Holders<'a> {
 
     /// Which other processes hold it, if any do: each with its descriptor, or how many there are of each name.
     pub(super) fn detail(&self) -> Option<String> {
-        let others = || self.all.chunk_by(|one, next| one.pid == next.pid).skip(1);
+        let unlisted = || self.unlisted.iter().map(std::slice::from_ref);
+        let others = || self.listed.chunk_by(|one, next| one.pid == next.pid).skip(1).chain(unlisted());
         let names = match self.others {
             0 => return None,
             1 | 2 => {
@@ -216,7 +235,11 @@ impl<'a> Holders<'a> {
                 names.into_iter().map(|(name, count)| format!("{count} {name}")).collect()
             }
         };
-        Some(format!("also held by {}", names.join(", ")))
+        let mut words = format!("also held by {}", names.join(", "));
+        if self.total > self.listed.len() + self.unlisted.len() {
+            let _infallible = write!(words, ", by {} descriptors in all", self.total);
+        }
+        Some(words)
     }
 }
 

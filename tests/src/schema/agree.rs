@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::LISTED;
+
 /// Both ends are of the family.
 pub(super) fn addresses(record: &Map<String, Value>) -> Result<(), String> {
     for name in ["local_addr", "remote_addr"] {
@@ -66,6 +68,20 @@ pub(super) fn owners(record: &Map<String, Value>) -> Result<(), String> {
         _ => false,
     };
     if agrees { Ok(()) } else { Err("its owners are not known as it says".to_owned()) }
+}
+
+/// Owners are left out only where there are more than a list names.
+pub(super) fn totals(record: &Map<String, Value>) -> Result<(), String> {
+    let has_total = |of: &Value| {
+        let listed = of["owners"].as_array().map_or(0, Vec::len);
+        let total = of["owners_total"].as_u64().and_then(|total| usize::try_from(total).ok());
+        total == Some(listed) || (listed == LISTED && total > Some(LISTED))
+    };
+    let peer = &record["peer"];
+    if has_total(&Value::Object(record.clone())) && (peer.is_null() || has_total(peer)) {
+        return Ok(());
+    }
+    Err("it lists fewer owners than it can".to_owned())
 }
 
 /// Who did it is named where somebody did, and else nobody is.
