@@ -7,6 +7,7 @@
 //! stuck sockets and the processes that hold or held one and still live.
 
 mod growth;
+mod sharing;
 
 use std::{cmp::Reverse, collections::BTreeSet};
 

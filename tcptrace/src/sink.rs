@@ -403,8 +403,10 @@ impl Sink {
     ) {
         let at = self.at(now_ns);
         for id in which {
+            let shared_with = self.rollup.first_sharer(id).map(|id| id.pid);
             if let Some(rolled) = self.rollup.roll(id, condition(id).as_ref(), now_ns) {
-                self.record(Record { at, event: Event::Process(ProcessRecord::new(id.pid, &rolled)) });
+                let record = ProcessRecord { shared_with, ..ProcessRecord::new(id.pid, &rolled) };
+                self.record(Record { at, event: Event::Process(record) });
             }
         }
     }

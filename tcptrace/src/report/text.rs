@@ -11,6 +11,8 @@ mod life;
 mod stuck;
 mod transition;
 
+use std::cmp::Reverse;
+
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
@@ -212,7 +214,14 @@ impl Text {
             return;
         }
         self.written_ns = now_ns;
-        let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
+        let Waiting { mut stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
+        stuck.sort_by_cached_key(|(at, one)| {
+            // In the order of the times that are shown, by process, the oldest first.
+            let first = one.owners.first();
+            let tenths = (one.age_ms / 100.0) as u64;
+            let pid = first.map_or(u32::MAX, |owner| owner.pid);
+            (at.wall_ns.div_euclid(1_000_000_000), pid, Reverse(tenths), first.and_then(|owner| owner.fd))
+        });
         if !(stuck.is_empty() && cleared.is_empty()) {
             for socket in
                 stuck.iter().map(|(_, one)| &one.socket).chain(cleared.iter().map(|(_, one)| &one.socket))
@@ -243,9 +252,7 @@ impl Text {
                 _ => self.put(out, |text, line| text.many_cleared(line, &group)),
             }
         }
-        for (at, record) in processes {
-            self.put(out, |text, line| text.process(line, at, &record));
-        }
+        self.processes(processes, out);
     }
 
     /// Writes a view's heading, unless the last one is in sight and says the same.

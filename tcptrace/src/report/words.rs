@@ -3,6 +3,8 @@
 
 use std::{cmp::Reverse, fmt::Write as _};
 
+use rustc_hash::FxHashMap;
+use tcptrace_common::COMM_LEN;
 use unicode_width::UnicodeWidthChar;
 
 use super::{
@@ -10,6 +12,9 @@ use super::{
     record::{Lost, LostReason, Name, OriginHow, Owner, Peer, Resync, Start, Stuck, Summary},
 };
 use crate::{cause::Cause, tracker::Ending};
+
+/// How many names of a socket's holders a line has at the most.
+const NAMES: usize = 3;
 
 /// What to say on stderr when starting: that it watches, how much, and for what.
 pub fn welcome(start: &Start, namespaces: usize, watched: Option<&str>) -> String {
@@ -223,16 +228,15 @@ impl<'a> Holders<'a> {
                 others().map(one).collect::<Vec<_>>()
             }
             _ => {
-                let mut names: Vec<(String, usize)> = Vec::new();
-                for of in others() {
-                    let name = of[0].comm.as_ref().map_or_else(|| "?".to_owned(), printable);
-                    match names.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, count)) => *count += 1,
-                        None => names.push((name, 1)),
-                    }
-                }
-                names.sort_by_key(|(_, count)| Reverse(*count));
-                names.into_iter().map(|(name, count)| format!("{count} {name}")).collect()
+                let mut names: FxHashMap<Option<[u8; COMM_LEN]>, usize> = FxHashMap::default();
+                others().for_each(|of| *names.entry(of[0].comm.map(|name| name.0)).or_default() += 1);
+                let mut names: Vec<_> = names.into_iter().collect();
+                names.sort_unstable_by_key(|(name, count)| (Reverse(*count), *name));
+                let left_out: usize = names.drain(NAMES.min(names.len())..).map(|(_, count)| count).sum();
+                let name =
+                    |name: Option<_>| name.map_or_else(|| "?".to_owned(), |name| printable(&Name(name)));
+                let named = names.into_iter().map(|(of, count)| format!("{count} {}", name(of)));
+                named.chain((left_out > 0).then(|| format!("{left_out} more"))).collect()
             }
         };
         let mut words = format!("also held by {}", names.join(", "));
