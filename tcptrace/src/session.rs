@@ -214,7 +214,7 @@ impl Session {
         let due = [
             walk_ns,
             gathered_ns,
-            self.sink.rollup.next_due_ns(),
+            self.sink.next_roll_up_ns(),
             self.sink.due_ns(),
             self.kernel.losses_due_ns(),
         ];
@@ -251,6 +251,9 @@ impl Session {
                 self.take_in(&walk)?;
                 self.judge(&walk);
             }
+        }
+        if !self.sink.is_done() {
+            self.sink.sample_descriptors();
         }
         self.roll_up();
         self.sink.flush();
@@ -312,8 +315,7 @@ impl Session {
     fn roll_up(&mut self) {
         // Those of the last records that were wanted come at the end.
         if !self.sink.is_done() {
-            let now_ns = clock::monotonic_ns();
-            self.sink.roll_up(self.sink.rollup.due(now_ns), now_ns);
+            self.sink.roll_up_due(clock::monotonic_ns());
         }
     }
 

@@ -31,6 +31,13 @@ use crate::{
 /// Bytes of records that are handed to the output at the most at a time.
 const BATCH: usize = 64 << 10;
 
+/// Counting descriptors goes on for this long at the most, nanoseconds; what is left is counted
+/// later.
+const SAMPLING_NS: u64 = 20_000_000;
+
+/// Counting descriptors takes one part in so many of the time at the most.
+const SAMPLING_SHARE: u64 = 100;
+
 /// How records become bytes.
 pub enum Format {
     /// One JSON object a line.
@@ -284,7 +291,7 @@ impl Sink {
                 OwnerHow::Fd | OwnerHow::Listener => stuck.processes().map(|owner| id(owner.pid)).collect(),
                 _ => Vec::new(),
             };
-            self.rollup.stuck(socket.cookie, since, seen_ns, &answerable, *owner_how == OwnerHow::Fd);
+            self.rollup.stuck(socket.cookie, since, seen_ns, &answerable);
             for (owner, id) in stuck.processes().zip(answerable).filter(|_| is_admitted) {
                 if self.admission.filter.admits_owner(owner) {
                     self.rollup.show(id);
@@ -385,6 +392,54 @@ impl Sink {
         match &self.format {
             Format::Text { text, .. } => text.due_ns(),
             Format::Json(_) => None,
+        }
+    }
+
+    /// When the next roll-up, or the next sample for one, is due, `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) fn next_roll_up_ns(&self) -> Option<u64> {
+        let due_ns = self.rollup.next_due_ns().map(|due_ns| due_ns.max(self.next_lines_ns()));
+        [due_ns, self.rollup.next_sample_ns()].into_iter().flatten().min()
+    }
+
+    /// Counts the descriptors of the processes for which that is due.
+    pub(crate) fn sample_descriptors(&mut self) {
+        let began_ns = clock::monotonic_ns();
+        let due = self.rollup.to_sample(began_ns);
+        if due.is_empty() {
+            return;
+        }
+        let mut took_ns = 0;
+        for id in due {
+            self.rollup.sample(id, condition(id).as_ref(), began_ns);
+            took_ns = clock::monotonic_ns().saturating_sub(began_ns);
+            if took_ns > SAMPLING_NS {
+                break;
+            }
+        }
+        self.rollup.rest_until(began_ns.saturating_add(SAMPLING_SHARE * took_ns));
+    }
+
+    /// When lines that wait can be written, `CLOCK_MONOTONIC` nanoseconds.
+    fn next_lines_ns(&self) -> u64 {
+        match &self.format {
+            Format::Text { text, .. } => text.ready_ns(),
+            Format::Json(_) => 0,
+        }
+    }
+
+    /// Hands over the roll-ups that are due. As text each comes right after the lines about its
+    /// sockets, and counts all of these.
+    pub(crate) fn roll_up_due(&mut self, now_ns: u64) {
+        if now_ns < self.next_lines_ns() {
+            return;
+        }
+        let due = self.rollup.due(now_ns);
+        if !due.is_empty() {
+            self.roll_up(due, now_ns);
+            self.format.fit_terminal();
+            if let Format::Text { text, .. } = &mut self.format {
+                text.settle_all(now_ns, &mut self.lines);
+            }
         }
     }
 

@@ -45,6 +45,7 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
         "cleared" => agree::ending(&record)?,
         "transition" => agree::transition(&record)?,
         "life" => agree::life(&record)?,
+        "process" => agree::process(&record)?,
         _ => {}
     }
     Ok(record)
@@ -75,6 +76,7 @@ impl Kind {
             IntegerOrNull => value.is_u64() || value.is_null(),
             Number => value.as_f64().is_some_and(|number| number >= 0.0),
             Change => value.is_f64(),
+            ChangeOrNull => value.is_f64() || value.is_null(),
             NumberOrNull => value.is_null() || Number.fits(value),
             Flag => value.is_boolean(),
             Text => value.as_str().is_some_and(|text| text.len() <= TEXT_BYTES),

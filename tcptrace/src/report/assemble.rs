@@ -15,6 +15,7 @@ use crate::{
     states::State,
     tracker::{Actor, Ending, Finding, Found, Origin, Socket, is_opening},
 };
+use rustc_hash::FxHashSet;
 use tcptrace_common::REPLACED;
 
 /// Which records are wanted.
@@ -34,12 +35,14 @@ pub struct Reporter {
     views: Views,
     threshold_ns: u64,
     totals: Summary,
+    /// Sockets reported stuck, and not yet cleared.
+    stuck: FxHashSet<u64>,
 }
 
 impl Reporter {
     /// Nothing reported yet.
     pub fn new(views: Views, threshold_ns: u64) -> Self {
-        Self { views, threshold_ns, totals: Summary::default() }
+        Self { views, threshold_ns, totals: Summary::default(), stuck: FxHashSet::default() }
     }
 
     /// The record of a finding, where a view wants it.
@@ -105,11 +108,15 @@ impl Reporter {
         self.totals.transitions += 1;
     }
 
-    /// Counts a record that is reported.
+    /// Counts a record that is reported. A socket that is still stuck is counted once, however often it is reported.
     pub fn reported(&mut self, event: &Event) {
         match event {
-            Event::Stuck(_) => self.totals.stuck += 1,
-            Event::Cleared(_) => self.totals.cleared += 1,
+            Event::Stuck(stuck) if self.stuck.insert(stuck.socket.cookie) => self.totals.stuck += 1,
+            Event::Stuck(_) => {}
+            Event::Cleared(cleared) => {
+                self.stuck.remove(&cleared.socket.cookie);
+                self.totals.cleared += 1;
+            }
             Event::Life(_) => self.totals.lives += 1,
             _ => {}
         }

@@ -29,15 +29,21 @@ pub struct ProcessRecord {
     pub comm: Option<Name>,
     /// Sockets reported stuck, not cleared, that it holds.
     pub stuck: usize,
+    /// How many of them are charged to other processes as well.
+    pub shared: usize,
     /// Age of the oldest of them, milliseconds: at least this; null where it has none.
     pub oldest_ms: Option<f64>,
-    /// How many more (or, below 0, fewer) there are each minute; 0 where nothing has been seen to change yet.
+    /// How many more (or, below 0, fewer) there are each minute, now; 0 until that has been
+    /// watched for long enough.
     pub growth_per_min: f64,
     /// Open descriptors; null where that cannot be read.
     pub fds_open: Option<u64>,
     /// How many it may have open (the soft limit); null where that cannot be read.
     pub fds_limit: Option<u64>,
-    /// In how many seconds its descriptors run out at that growth; null where it does not grow.
+    /// How many more (or, below 0, fewer) descriptors it has open each minute, now; 0 until that
+    /// has been watched for long enough, null where they cannot be counted.
+    pub fds_growth_per_min: Option<f64>,
+    /// In how many seconds its descriptors run out; 0 if they have, null where they do not grow.
     pub fds_full_in_s: Option<f64>,
     /// Whether it has ended.
     #[serde(skip)]
@@ -51,6 +57,9 @@ pub struct ProcessRecord {
     /// Whether it has been watched for long enough to say how it grows.
     #[serde(skip)]
     pub growth_is_known: bool,
+    /// Whether its descriptors have been.
+    #[serde(skip)]
+    pub fds_growth_is_known: bool,
     /// The first of the processes that hold exactly the same stuck sockets, by pid; `None` if no other does.
     #[serde(skip)]
     pub shared_with: Option<u32>,
@@ -64,20 +73,23 @@ impl ProcessRecord {
     pub fn new(pid: u32, rolled: &Rolled) -> Self {
         // Nothing is `-0.0`.
         let thousandth = |number: f64| (number * 1_000.0).round() / 1_000.0 + 0.0;
-        let Rolled { stuck, fds_open, fds_limit, ended, stopped, busy, .. } = *rolled;
+        let Rolled { stuck, shared, fds_open, fds_limit, ended, stopped, busy, .. } = *rolled;
         Self {
             pid,
             comm: rolled.comm.map(Name),
             stuck,
+            shared,
             oldest_ms: rolled.oldest_ns.map(milliseconds),
             growth_per_min: thousandth(rolled.growth_per_min.unwrap_or(0.0)),
             fds_open,
             fds_limit,
+            fds_growth_per_min: fds_open.map(|_| thousandth(rolled.fds_growth_per_min.unwrap_or(0.0))),
             fds_full_in_s: rolled.fds_full_in_s.map(thousandth),
             ended,
             stopped,
             busy,
             growth_is_known: rolled.growth_per_min.is_some(),
+            fds_growth_is_known: rolled.fds_growth_per_min.is_some(),
             shared_with: None,
             others: 0,
         }
@@ -111,7 +123,10 @@ impl ProcessRecord {
     /// As text in at most `room` columns, what matters most first: (who, the words, when the descriptors run out). Where
     /// there is not room for everything, what can be seen elsewhere is left out.
     pub(super) fn words(&self, room: Option<usize>) -> (String, String, Option<String>) {
-        let full = self.fds_full_in_s.map(|seconds| format!("full in {}", span(seconds * 1_000.0)));
+        let full = self.fds_full_in_s.map(|seconds| match seconds {
+            0.0 => "FULL".to_owned(),
+            seconds => format!("full in {}", span(seconds * 1_000.0)),
+        });
         let (mut who, mut words) = (String::new(), String::new());
         for level in 0..=LEAST {
             who = self.who(if level < LEAST { usize::MAX } else { ROOM });

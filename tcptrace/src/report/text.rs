@@ -205,14 +205,23 @@ impl Text {
     /// the last lines, so that a flood becomes a few.
     pub fn due_ns(&self) -> Option<u64> {
         let since_ns = self.waiting.since_ns?;
-        Some(since_ns.saturating_add(GATHERING_NS).max(self.written_ns.saturating_add(SETTLING_NS)))
+        Some(since_ns.saturating_add(GATHERING_NS).max(self.ready_ns()))
+    }
+
+    /// When what waits can be written at the earliest, `CLOCK_MONOTONIC` nanoseconds.
+    pub const fn ready_ns(&self) -> u64 {
+        self.written_ns.saturating_add(SETTLING_NS)
     }
 
     /// Appends the lines of what has waited long enough by now.
     pub fn settle(&mut self, now_ns: u64, out: &mut Vec<u8>) {
-        if self.due_ns().is_none_or(|due| due > now_ns) {
-            return;
+        if self.due_ns().is_some_and(|due| due <= now_ns) {
+            self.settle_all(now_ns, out);
         }
+    }
+
+    /// Appends the lines of all that waits.
+    pub fn settle_all(&mut self, now_ns: u64, out: &mut Vec<u8>) {
         self.written_ns = now_ns;
         let Waiting { mut stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
         stuck.sort_by_cached_key(|(at, one)| {

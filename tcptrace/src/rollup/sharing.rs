@@ -25,7 +25,7 @@ mod tests {
         let [parent, one, two, own] = [100, 101, 102, 103].map(|pid| ProcessId { pid, start_ticks: 1 });
         let mut rollup = Rollup::new(0, 0);
         let mut hold = |cookie, by: &[ProcessId]| {
-            rollup.stuck(cookie, Since::exact(cookie), cookie, by, true);
+            rollup.stuck(cookie, Since::exact(cookie), cookie, by);
             [parent, one, two, own].map(|id| rollup.first_sharer(id))
         };
         assert_eq!(hold(1, &[two, one, parent]), [Some(parent), Some(parent), Some(parent), None]);

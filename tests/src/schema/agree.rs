@@ -43,6 +43,31 @@ pub(super) fn threshold(record: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
+/// No more are shared than stuck; descriptors run out where they grow, and have run out at their
+/// limit.
+pub(super) fn process(record: &Map<String, Value>) -> Result<(), String> {
+    let number = |name: &str| record[name].as_f64();
+    if number("shared") > number("stuck") {
+        return Err("more are shared than stuck".to_owned());
+    }
+    let (open, limit) = (number("fds_open"), number("fds_limit"));
+    if open.is_some() != number("fds_growth_per_min").is_some() {
+        return Err("descriptors are counted, and their growth is not, or the other way round".to_owned());
+    }
+    match number("fds_full_in_s") {
+        Some(0.0) if open < limit.map(|limit| limit - (limit / 100.0).max(2.0)) => {
+            Err(format!("{open:?} of {limit:?} descriptors are all"))
+        }
+        Some(seconds) if seconds > 0.0 && number("fds_growth_per_min") <= Some(0.0) => {
+            Err("descriptors run out, and do not grow".to_owned())
+        }
+        None if limit.is_some() && open >= limit => {
+            Err(format!("{open:?} of {limit:?} descriptors are not all"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What is gone is held by nobody.
 pub(super) fn found(record: &Map<String, Value>) -> Result<(), String> {
     if record["state"] == "CLOSE" && matches!(record["owner_how"].as_str(), Some("fd" | "listener")) {

@@ -69,6 +69,7 @@ fn schema(kind: Kind) -> Value {
         Kind::Number => number,
         Kind::NumberOrNull => or_null(number),
         Kind::Change => json!({"type": "number"}),
+        Kind::ChangeOrNull => or_null(json!({"type": "number"})),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Text => json!({"type": "string"}),
         Kind::TextOrNull => or_null(json!({"type": "string"})),

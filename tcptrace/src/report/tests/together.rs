@@ -159,10 +159,12 @@ const ROLLED: Rolled = Rolled {
     ended: false,
     stopped: false,
     stuck: 412,
+    shared: 3,
     oldest_ns: Some(302 * SECOND),
     growth_per_min: Some(50.0),
     fds_open: Some(3012),
     fds_limit: Some(4096),
+    fds_growth_per_min: Some(60.0),
     fds_full_in_s: Some(1300.8),
     busy: None,
 };
@@ -269,6 +271,7 @@ fn descriptors_that_run_out_soon_are_red() {
     assert!(line(599.0).contains("\x1b[31mfull in 9m59s"), "{}", line(599.0));
     assert!(line(601.0).contains("\x1b[33mfull in 10m01s"), "{}", line(601.0));
     assert!(line(100_000.0).ends_with(", full in 1d03h"), "{}", line(100_000.0));
+    assert!(line(0.0).contains("\x1b[31mFULL\x1b[0m"), "{}", line(0.0));
 }
 
 #[test]
@@ -280,14 +283,14 @@ fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
     assert_eq!(
         parsed(&record),
         json!({"v": 1, "event": "process", "time": "2026-11-22T15:45:00.000000000Z", "mono_ns": 7,
-            "pid": 4242, "comm": "java", "stuck": 412, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
-            "fds_open": 3012, "fds_limit": 4096, "fds_full_in_s": 1300.8})
+            "pid": 4242, "comm": "java", "stuck": 412, "shared": 3, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
+            "fds_open": 3012, "fds_limit": 4096, "fds_growth_per_min": 60.0, "fds_full_in_s": 1300.8})
     );
     let ended = Rolled { ended: true, growth_per_min: Some(-0.000_01), ..Rolled::default() };
     let record = Record { event: Event::Process(ProcessRecord::new(1, &ended)), ..record };
     let line = parsed(&record);
     assert_eq!(line["growth_per_min"].to_string(), "0.0");
-    for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_full_in_s"] {
+    for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_growth_per_min", "fds_full_in_s"] {
         assert_eq!(line[field], Value::Null, "{field}");
     }
 }
