@@ -4,6 +4,7 @@
 //! Pure: they look at records. Each filter admits what is in one of its values; all that are given have to admit.
 
 mod admission;
+mod missing;
 mod values;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 
 use crate::report::{Family, Name, Owner, SocketId};
 pub(crate) use admission::Admission;
+pub use missing::{Missing, Resident, There};
 pub use values::{InvalidValue, Range};
 use values::{comm, container, namespace, network, path, pids, ports, uids};
 
@@ -134,4 +136,4 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

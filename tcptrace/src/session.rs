@@ -31,7 +31,7 @@ use crate::{
     walk::{self, Walk},
 };
 use ends::{Ends, until};
-use start::about;
+use start::{about, await_missing};
 pub(crate) use start::{greet, start_record};
 
 /// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
@@ -188,6 +188,7 @@ impl Session {
         if !plan.json {
             let watched = plan.views.stuck.then(|| plan.watched());
             greet(&start, &report::welcome(&start, walk.namespaces.len(), watched.as_deref()));
+            await_missing(plan, &self.kernel, &walk);
         }
         let at = self.sink.at(walk.started_ns);
         self.sink.record(Record { at, event: Event::Start(start) });

@@ -10,6 +10,8 @@ pub struct Walk {
     pub started_ns: u64,
     /// The namespaces that were walked to the end, by inode number.
     pub namespaces: FxHashSet<u32>,
+    /// Namespaces that exist and were not walked: they could not be entered, or need not be.
+    pub left_out: FxHashSet<u32>,
     /// Every socket found in a wanted state, once, in the order of the time it was read.
     pub sockets: Vec<SocketRow>,
     /// The stand-ins for sockets that nobody holds any more, in FIN_WAIT2. They are nobody's to be stuck with, but the
@@ -36,8 +38,10 @@ impl Walk {
 
     /// Adds what another part of the same look has found: other namespaces.
     pub fn append(&mut self, other: Self) {
-        let Self { started_ns: _, namespaces, mut sockets, mut stand_ins, origins, mut holders } = other;
+        let Self { started_ns: _, namespaces, left_out, mut sockets, mut stand_ins, origins, mut holders } =
+            other;
         self.namespaces.extend(namespaces);
+        self.left_out.extend(left_out);
         self.sockets.append(&mut sockets);
         self.stand_ins.append(&mut stand_ins);
         self.origins.extend(origins);

@@ -20,6 +20,7 @@ mod privilege;
 mod process_cache;
 mod procfs;
 mod refusal;
+mod residents;
 mod sock_diag;
 mod sources;
 mod surroundings;
@@ -33,6 +34,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use crate::{
     decode::{self, DecodeError, Heard},
     diagnostics::{KernelLog, say},
+    sight::Residents,
     walk::Walk,
 };
 use aya::{
@@ -123,6 +125,16 @@ impl Kernel {
     /// Which kernel features are in use, and why the others are not.
     pub fn sources(&self) -> &[Source] {
         &self.sources
+    }
+
+    /// The processes of this host, as far as they may be seen; without a list of them unless they are wanted.
+    pub fn residents(&self, are_wanted: bool) -> Residents {
+        residents::residents(are_wanted, !uses(&self.sources, Feature::TaskFile))
+    }
+
+    /// Whether there is a cgroup of this path.
+    pub fn has_cgroup(path: &str) -> bool {
+        residents::has_cgroup(path)
     }
 
     /// Takes the program off the tracepoint: nothing comes into the ring any more. Sockets can still be walked.

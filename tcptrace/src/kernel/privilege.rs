@@ -16,6 +16,7 @@ use rustix::{
 use super::{
     namespaces,
     refusal::Refusal,
+    residents::KTHREADD,
     sources::{Feature, Source},
 };
 
@@ -109,11 +110,8 @@ fn try_setns() -> Result<(), String> {
     })
 }
 
-/// A process that is there on every host, is not ours, and may do all: it is seen only by who may see any.
-const KTHREADD: &str = "/proc/2/ns/net";
-
 fn try_proc(by_proc: bool) -> Result<(), String> {
-    fs::metadata(KTHREADD).map_err(|error| {
+    fs::metadata(format!("{KTHREADD}/ns/net")).map_err(|error| {
         let also = match error.kind() {
             io::ErrorKind::NotFound => " where /proc is mounted with hidepid",
             _ => "",

@@ -134,9 +134,13 @@ fn every_namespace(
 ) -> Result<(), WalkError> {
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     while let Some(namespace) = next() {
-        if namespace.enter().is_ok() {
-            read_sockets(sockets, namespace.inode, walk)?;
-            walk.namespaces.insert(namespace.inode);
+        match namespace.enter() {
+            Ok(()) => {
+                read_sockets(sockets, namespace.inode, walk)?;
+                walk.namespaces.insert(namespace.inode);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(_) => drop(walk.left_out.insert(namespace.inode)),
         }
     }
     Ok(())
