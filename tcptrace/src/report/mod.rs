@@ -2,8 +2,6 @@
 //! data.
 
 mod assemble;
-mod bounds;
-mod charged;
 mod columns;
 mod dotted;
 mod evidence;
@@ -16,9 +14,7 @@ mod second;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views, charge};
-pub use bounds::{LISTED, LONGEST_RECORD, TEXT_BYTES};
-pub use charged::{Charged, complete};
+pub use assemble::{Reporter, Views, charge, charged, complete};
 pub use evidence::Evidence;
 pub use json::Json;
 pub use life::LifeRecord;
