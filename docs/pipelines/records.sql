@@ -1,7 +1,7 @@
 -- The records of the file, or the files, that the variable TRACE names, as a view for DuckDB: a column for each field of
 -- ../events.md, NULL where a record has no such field. Times are UTC.
 CREATE VIEW records AS
-SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_object_size = 67108864, columns = {
+SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_object_size = 1048576, columns = {
   -- every record
   v: 'INTEGER', event: 'VARCHAR', "time": 'TIMESTAMP_NS', mono_ns: 'BIGINT',
   -- every record about a socket
@@ -19,9 +19,11 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   state: 'VARCHAR', threshold_ms: 'DOUBLE', age_ms: 'DOUBLE', age_max_ms: 'DOUBLE', exact: 'BOOLEAN',
   since: 'TIMESTAMP_NS', recv_queue: 'BIGINT', send_queue: 'BIGINT', cause: 'VARCHAR',
   owners: 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, exe VARCHAR, uid BIGINT, cgroup VARCHAR, container VARCHAR)[]',
+  owners_total: 'BIGINT',
   origin: 'STRUCT(pid BIGINT, tid BIGINT, comm VARCHAR, how VARCHAR, "time" TIMESTAMP_NS)',
   listener: 'STRUCT(cookie BIGINT, local_addr VARCHAR, local_port INTEGER, backlog BIGINT, backlog_limit BIGINT)',
-  peer: 'STRUCT(cookie BIGINT, netns BIGINT, state VARCHAR, owners STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR)[])',
+  peer: 'STRUCT(cookie BIGINT, netns BIGINT, state VARCHAR, owners STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR)[],
+    owners_total BIGINT)',
   -- life
   opened: 'TIMESTAMP_NS', duration_ms: 'DOUBLE', "role": 'VARCHAR', states: 'MAP(VARCHAR, DOUBLE)',
   close_reason: 'VARCHAR', error: 'VARCHAR', bytes_sent: 'BIGINT', bytes_received: 'BIGINT', retransmits: 'BIGINT',

@@ -137,7 +137,7 @@ Examples:
   tcptrace --replay FILE --stuck 5s    what a recording says with another threshold
 
 Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
-be traced; 4 failed while running.";
+be traced, or --once could not look at what it was asked about; 4 failed while running.";
 
 /// What to do, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]

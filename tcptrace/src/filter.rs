@@ -4,6 +4,7 @@
 //! Pure: they look at records. Each filter admits what is in one of its values; all that are given have to admit.
 
 mod admission;
+mod missing;
 mod values;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 
 use crate::report::{Family, Name, Owner, SocketId};
 pub(crate) use admission::Admission;
+pub use missing::{Missing, Resident, There};
 pub use values::{InvalidValue, Range};
 use values::{comm, container, namespace, network, path, pids, ports, uids};
 
@@ -85,9 +87,9 @@ impl Filter {
     }
 
     /// Whether a record about this socket is admitted, which has to do with these processes.
-    pub fn admits(&self, socket: &SocketId, owners: &[Owner]) -> bool {
+    pub fn admits<'a>(&self, socket: &SocketId, owners: impl IntoIterator<Item = &'a Owner>) -> bool {
         self.admits_socket(socket)
-            && (!self.asks_for_processes() || owners.iter().any(|owner| self.admits_owner(owner)))
+            && (!self.asks_for_processes() || owners.into_iter().any(|owner| self.admits_owner(owner)))
     }
 
     /// Whether the socket is, as far as it depends on the socket.
@@ -134,4 +136,4 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,6 +20,7 @@ pub mod report;
 pub mod rollup;
 pub mod scheduling;
 pub mod session;
+pub mod sight;
 pub mod sink;
 pub mod states;
 pub mod terminal;

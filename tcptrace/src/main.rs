@@ -13,7 +13,7 @@ use tcptrace::{
     diagnostics::say,
     kernel::{Kernel, Options},
     metrics::Listener,
-    once,
+    once::{self, Verdict},
     output::Output,
     replay,
     report::{Json, Text},
@@ -27,7 +27,7 @@ use tcptrace::{
 const STUCK: u8 = 1;
 /// Wrong usage.
 const WRONG_USAGE: u8 = 2;
-/// This host cannot be traced.
+/// This host cannot be traced, or `--once` could not look at what it was asked about.
 const REFUSED: u8 = 3;
 /// Failed while running.
 const FAILED: u8 = 4;
@@ -71,10 +71,7 @@ fn main() -> ExitCode {
 /// The exit status, and a word on stderr where something failed.
 fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
     ended.unwrap_or_else(|failure| {
-        match failure.shortage() {
-            Some(shortage) => say(format_args!("{failure}: {shortage}\n  do:   {}", shortage.remedy())),
-            None => say(failure),
-        }
+        say(failure);
         FAILED.into()
     })
 }
@@ -87,8 +84,11 @@ fn run(plan: &Plan, kernel: Kernel, metrics: Option<Listener>) -> Result<ExitCod
     }
     let (format, output) = stdout(plan)?;
     if plan.once {
-        let is_stuck = once::run(plan, kernel, output, format)?;
-        return Ok(if is_stuck { STUCK.into() } else { ExitCode::SUCCESS });
+        return Ok(match once::run(plan, kernel, output, format)? {
+            Verdict::NothingStuck => ExitCode::SUCCESS,
+            Verdict::Stuck => STUCK.into(),
+            Verdict::NotLookedAt => REFUSED.into(),
+        });
     }
     if let Some(metrics) = &metrics {
         say(format_args!("metrics at {}", metrics.url()));

@@ -11,21 +11,33 @@ use crate::{
     output::Output,
     report::{self, Event, Record},
     session::{Failure, finish, greet, start_record},
+    sight::Unseen,
     sink::{Format, Sink},
     tracker::{Finding, Tracker},
-    walk::{self, Reach},
+    walk,
 };
 
-/// Looks, and reports what is stuck. Says whether anything is.
+/// What one look came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All that was asked about was looked at.
+    NothingStuck,
+    /// Sockets are stuck, whatever else could not be looked at.
+    Stuck,
+    /// Nothing was found stuck, and something that was asked about could not be looked at.
+    NotLookedAt,
+}
+
+/// Looks, and reports what is stuck.
 ///
 /// # Errors
 /// See [`Failure`]. A reader that has gone is none.
-pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> Result<bool, Failure> {
+pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> Result<Verdict, Failure> {
     let started_ns = clock::monotonic_ns();
     let mut sink = Sink::new(plan, started_ns, format, output).patient();
 
     let watched = plan.policy.watched;
-    let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
+    let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;
     let start = start_record(&kernel, &walk);
     if sink.is_text() {
         greet(&start, &report::looked(&start, walk.namespaces.len(), &plan.watched()));
@@ -48,12 +60,26 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     );
     sink.roll_up(sink.rollup.all(), clock::monotonic_ns());
     let totals = sink.summary(started_ns);
-    let verdict = sink.is_text().then(|| {
+    let residents = kernel.residents(plan.filter.asks_for_processes());
+    let unseen = Unseen::find(&plan.filter, &walk, &residents, &Kernel::has_cgroup);
+    let verdict = match (totals.stuck, unseen.is_empty()) {
+        (1.., _) => Verdict::Stuck,
+        (0, true) => Verdict::NothingStuck,
+        (0, false) => Verdict::NotLookedAt,
+    };
+    let looked = || {
         let others = sink.count_admitted(&others, &walk);
         report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold())
-    });
+    };
+    let words = match verdict {
+        Verdict::NotLookedAt => Some(unseen.refusal()),
+        Verdict::Stuck if !unseen.is_empty() => {
+            Some(format!("{}; not all was looked at: {}", looked(), unseen.what()))
+        }
+        _ => sink.is_text().then(looked),
+    };
     // The process ends, and takes them with it.
     std::mem::forget((walk, tracker));
-    finish(sink, verdict)?;
-    Ok(totals.stuck > 0)
+    finish(sink, words)?;
+    Ok(verdict)
 }

@@ -10,10 +10,15 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::report::{Cleared, Instant, LifeRecord, Lost, Resync, SCHEMA_VERSION, Stuck, Transition};
+use crate::report::{
+    Cleared, Instant, LONGEST_RECORD, LifeRecord, Lost, Resync, SCHEMA_VERSION, Stuck, Transition,
+};
 
-/// Longer than any line that is written: a socket with a hundred thousand holders.
+/// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings of earlier builds,
+/// which listed every descriptor of a socket.
 const LONGEST_LINE: u64 = 64 << 20;
+
+const _: () = assert!(LONGEST_LINE >= LONGEST_RECORD as u64, "what is written can be read back");
 
 /// A line that is no record, or that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -145,8 +150,8 @@ fn parse(bytes: Vec<u8>) -> Result<Line, What> {
     let said = match &*event {
         "start" => Said::Start(serde_json::from_slice(&bytes)?),
         "transition" => Said::Transition(serde_json::from_slice(&bytes)?),
-        "stuck" => Said::Stuck(serde_json::from_slice(&bytes)?),
-        "found" => Said::Found(serde_json::from_slice(&bytes)?),
+        "stuck" => Said::Stuck(stuck(&bytes)?),
+        "found" => Said::Found(stuck(&bytes)?),
         "cleared" => Said::Cleared(serde_json::from_slice(&bytes)?),
         "life" => Said::Life(serde_json::from_slice(&bytes)?),
         "lost" => Said::Lost(serde_json::from_slice(&bytes)?),
@@ -154,6 +159,12 @@ fn parse(bytes: Vec<u8>) -> Result<Line, What> {
         _ => Said::Other,
     };
     Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, said, bytes })
+}
+
+fn stuck(bytes: &[u8]) -> serde_json::Result<Box<Stuck>> {
+    let mut stuck: Box<Stuck> = serde_json::from_slice(bytes)?;
+    stuck.limit();
+    Ok(stuck)
 }
 
 #[cfg(test)]

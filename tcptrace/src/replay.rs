@@ -259,6 +259,9 @@ impl Replay {
 
     /// Rolls up the processes for which that is due: what the recording tells, which is nothing of their descriptors.
     fn roll_up(&mut self) {
+        for id in self.sink.rollup.to_sample(self.now_ns) {
+            self.sink.rollup.sample(id, Some(&condition(&self.names, id)), self.now_ns);
+        }
         if self.sink.rollup.next_due_ns().is_some_and(|due| due <= self.now_ns) {
             let due = self.sink.rollup.due(self.now_ns);
             self.tell(due);
@@ -267,11 +270,7 @@ impl Replay {
 
     fn tell(&mut self, which: Vec<ProcessId>) {
         let names = &self.names;
-        let condition = |id: ProcessId| {
-            let comm = names.get(&id.pid).map_or_else(Default::default, |name| name.0);
-            Some(Condition { comm, ..Condition::default() })
-        };
-        self.sink.roll_up_as(which, self.now_ns, condition);
+        self.sink.roll_up_as(which, self.now_ns, |id| Some(condition(names, id)));
     }
 
     fn end(mut self) -> Result<(), Failure> {
@@ -282,6 +281,12 @@ impl Replay {
         let farewell = self.sink.is_text().then(|| report::farewell(&totals));
         finish(self.sink, farewell)
     }
+}
+
+/// What a recording tells of a process: its name.
+fn condition(names: &FxHashMap<u32, report::Name>, id: ProcessId) -> Condition {
+    let comm = names.get(&id.pid).map_or_else(Default::default, |name| name.0);
+    Condition { comm, ..Condition::default() }
 }
 
 /// A recorded transition as it came from the kernel, as far as it was recorded.

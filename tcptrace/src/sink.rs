@@ -19,8 +19,8 @@ use crate::{
     kernel::{Process, ProcessCache, condition, process_id, start_ticks},
     output::Output,
     report::{
-        self, Event, Evidence, Instant, Json, LostReason, Name, Owner, OwnerHow, ProcessRecord, Record,
-        Reporter, SocketId, Stuck, Summary, Text,
+        self, Charged, Event, Evidence, Instant, Json, LostReason, Name, Owner, OwnerHow, ProcessRecord,
+        Record, Reporter, SocketId, Stuck, Summary, Text,
     },
     rollup::{Condition, ProcessId, Rollup},
     terminal::{Size, Terminal},
@@ -30,6 +30,13 @@ use crate::{
 
 /// Bytes of records that are handed to the output at the most at a time.
 const BATCH: usize = 64 << 10;
+
+/// Counting descriptors goes on for this long at the most, nanoseconds; what is left is counted
+/// later.
+const SAMPLING_NS: u64 = 20_000_000;
+
+/// Counting descriptors takes one part in so many of the time at the most.
+const SAMPLING_SHARE: u64 = 100;
 
 /// How records become bytes.
 pub enum Format {
@@ -138,7 +145,7 @@ impl Sink {
         let (Some(mut owner), _) = report::charge(transition, Some(actor), None) else { return };
         self.look_up(&mut owner, transition.ktime_ns);
         if self.admission.filter.asks_for_processes() {
-            self.admission.learn(transition.cookie, std::slice::from_ref(&owner));
+            self.admission.learn(transition.cookie, [&owner]);
         }
     }
 
@@ -156,7 +163,8 @@ impl Sink {
             let all = walk.sockets.iter().map(|row| row.cookie).collect();
             let evidence = Evidence::gather(walk, &all, Process::look_up);
             for row in &walk.sockets {
-                self.admission.learn(row.cookie, &report::charged(row.cookie, &evidence).0);
+                let charged = Charged::of(row.cookie, &evidence);
+                self.admission.learn(row.cookie, charged.processes());
             }
         }
     }
@@ -170,7 +178,7 @@ impl Sink {
         let evidence = Evidence::gather(walk, &cookies, Process::look_up);
         let is_admitted = |(cookie, socket): &&(u64, Socket)| {
             let id = SocketId::new(*cookie, socket.netns, &socket.tuple);
-            self.admission.filter.admits(&id, &report::charged(*cookie, &evidence).0)
+            self.admission.filter.admits(&id, Charged::of(*cookie, &evidence).processes())
         };
         sockets.iter().filter(is_admitted).count()
     }
@@ -278,13 +286,13 @@ impl Sink {
         }
         let is_admitted = self.is_admitted(&mut record);
         if let Event::Stuck(stuck) = &record.event {
-            let Stuck { socket, owners, owner_how, .. } = &**stuck;
+            let Stuck { socket, owner_how, .. } = &**stuck;
             let answerable: Vec<_> = match owner_how {
-                OwnerHow::Fd | OwnerHow::Listener => owners.iter().map(|owner| id(owner.pid)).collect(),
+                OwnerHow::Fd | OwnerHow::Listener => stuck.processes().map(|owner| id(owner.pid)).collect(),
                 _ => Vec::new(),
             };
-            self.rollup.stuck(socket.cookie, since, seen_ns, &answerable, *owner_how == OwnerHow::Fd);
-            for (owner, id) in owners.iter().zip(answerable).filter(|_| is_admitted) {
+            self.rollup.stuck(socket.cookie, since, seen_ns, &answerable);
+            for (owner, id) in stuck.processes().zip(answerable).filter(|_| is_admitted) {
                 if self.admission.filter.admits_owner(owner) {
                     self.rollup.show(id);
                 }
@@ -387,6 +395,54 @@ impl Sink {
         }
     }
 
+    /// When the next roll-up, or the next sample for one, is due, `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) fn next_roll_up_ns(&self) -> Option<u64> {
+        let due_ns = self.rollup.next_due_ns().map(|due_ns| due_ns.max(self.next_lines_ns()));
+        [due_ns, self.rollup.next_sample_ns()].into_iter().flatten().min()
+    }
+
+    /// Counts the descriptors of the processes for which that is due.
+    pub(crate) fn sample_descriptors(&mut self) {
+        let began_ns = clock::monotonic_ns();
+        let due = self.rollup.to_sample(began_ns);
+        if due.is_empty() {
+            return;
+        }
+        let mut took_ns = 0;
+        for id in due {
+            self.rollup.sample(id, condition(id).as_ref(), began_ns);
+            took_ns = clock::monotonic_ns().saturating_sub(began_ns);
+            if took_ns > SAMPLING_NS {
+                break;
+            }
+        }
+        self.rollup.rest_until(began_ns.saturating_add(SAMPLING_SHARE * took_ns));
+    }
+
+    /// When lines that wait can be written, `CLOCK_MONOTONIC` nanoseconds.
+    fn next_lines_ns(&self) -> u64 {
+        match &self.format {
+            Format::Text { text, .. } => text.ready_ns(),
+            Format::Json(_) => 0,
+        }
+    }
+
+    /// Hands over the roll-ups that are due. As text each comes right after the lines about its
+    /// sockets, and counts all of these.
+    pub(crate) fn roll_up_due(&mut self, now_ns: u64) {
+        if now_ns < self.next_lines_ns() {
+            return;
+        }
+        let due = self.rollup.due(now_ns);
+        if !due.is_empty() {
+            self.roll_up(due, now_ns);
+            self.format.fit_terminal();
+            if let Format::Text { text, .. } = &mut self.format {
+                text.settle_all(now_ns, &mut self.lines);
+            }
+        }
+    }
+
     /// Hands over the roll-ups of these processes.
     pub(crate) fn roll_up(&mut self, which: Vec<ProcessId>, now_ns: u64) {
         self.roll_up_as(which, now_ns, condition);
@@ -402,8 +458,10 @@ impl Sink {
     ) {
         let at = self.at(now_ns);
         for id in which {
+            let shared_with = self.rollup.first_sharer(id).map(|id| id.pid);
             if let Some(rolled) = self.rollup.roll(id, condition(id).as_ref(), now_ns) {
-                self.record(Record { at, event: Event::Process(ProcessRecord::new(id.pid, &rolled)) });
+                let record = ProcessRecord { shared_with, ..ProcessRecord::new(id.pid, &rolled) };
+                self.record(Record { at, event: Event::Process(record) });
             }
         }
     }

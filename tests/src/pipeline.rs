@@ -22,7 +22,7 @@ use crate::{
     record::Stream,
     tracer::without_features,
 };
-pub use story::{ANSWERED, CROWD, SENT, Story, exited, record};
+pub use story::{ANSWERED, SENT, Story, exited, record};
 
 const DOCUMENT: &str = include_str!("../../docs/pipelines.md");
 /// What a user waits for, and what a test does.

@@ -304,6 +304,11 @@ impl Puppet {
         socket(&self.tell(format_args!("leak-as {pid}"))["leak"])
     }
 
+    /// Ends its first thread; another one goes on.
+    pub fn exit_first_thread(&mut self) {
+        self.tell("exit-first-thread");
+    }
+
     /// Uses all the CPU time that it can get from now on.
     pub fn spin(&mut self) {
         self.tell("spin");

@@ -16,6 +16,7 @@ use table::{
     Kind::{self, *},
     LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES,
 };
+pub use table::{LISTED, TEXT_BYTES};
 
 /// One line of the stream, without its newline, held against the contract.
 ///
@@ -36,6 +37,7 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     if matches!(event, "stuck" | "found") {
         agree::ages(&record)?;
         agree::owners(&record)?;
+        agree::totals(&record)?;
     }
     match event {
         "stuck" => agree::threshold(&record)?,
@@ -43,6 +45,7 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
         "cleared" => agree::ending(&record)?,
         "transition" => agree::transition(&record)?,
         "life" => agree::life(&record)?,
+        "process" => agree::process(&record)?,
         _ => {}
     }
     Ok(record)
@@ -73,10 +76,11 @@ impl Kind {
             IntegerOrNull => value.is_u64() || value.is_null(),
             Number => value.as_f64().is_some_and(|number| number >= 0.0),
             Change => value.is_f64(),
+            ChangeOrNull => value.is_f64() || value.is_null(),
             NumberOrNull => value.is_null() || Number.fits(value),
             Flag => value.is_boolean(),
-            Text => value.is_string(),
-            TextOrNull => value.is_string() || value.is_null(),
+            Text => value.as_str().is_some_and(|text| text.len() <= TEXT_BYTES),
+            TextOrNull => value.is_null() || Text.fits(value),
             Address => value.as_str().is_some_and(|text| text.parse::<IpAddr>().is_ok()),
             Port => value.as_u64().is_some_and(|port| port <= 65_535),
             Time => value.as_str().is_some_and(is_rfc3339_with_nanoseconds),
@@ -89,7 +93,8 @@ impl Kind {
             Self::Owner => object(OWNER),
             OwnerOrNull => value.is_null() || object(OWNER),
             Owners => {
-                value.as_array().is_some_and(|owners| owners.iter().all(|owner| Self::Owner.fits(owner)))
+                let are_owners = |owners: &Vec<Value>| owners.iter().all(|owner| Self::Owner.fits(owner));
+                value.as_array().is_some_and(|owners| owners.len() <= LISTED && are_owners(owners))
             }
             OriginOrNull => value.is_null() || object(ORIGIN),
             ListenerOrNull => value.is_null() || object(LISTENER),

@@ -6,7 +6,9 @@ use std::{
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
 };
 
-use tests::{Puppet, Tracer, TracerCommand, cgroup::Cgroup, feature, scene::Scene, terminal};
+use tests::{
+    Puppet, Tracer, TracerCommand, cgroup::Cgroup, feature, scene::Scene, schema::LISTED, terminal, witness,
+};
 
 /// Clears the screen; begins a line; goes back; is no UTF-8; turns the line round; is invisible; a C1 control.
 const NAMES: [&[u8]; 10] = [
@@ -111,4 +113,52 @@ fn in_json_names_and_paths_are_what_they_are_and_a_line_is_a_line() {
     }
     drop((puppet, namespace));
     let _left_behind = fs::remove_dir_all(&folder);
+}
+
+/// Bytes of the longest line that tcptrace promises to write, and to read back.
+const LONGEST_RECORD: usize = 1 << 20;
+
+#[test]
+fn many_descriptors_and_a_long_path_make_a_short_record_that_filters_look_behind() {
+    let base = std::env::temp_dir().join(format!("tcptrace-test-long-{}", std::process::id()));
+    // Six bytes of JSON for each byte of it.
+    let folder = (0..14).fold(base.clone(), |folder, _| folder.join("\u{1}".repeat(250)));
+    fs::create_dir_all(&folder).expect("a long path is a path");
+    let path = folder.join("puppet");
+    let namespace = tests::Namespace::new();
+    let mut puppet = Puppet::at(&path);
+    let listener = puppet.listen("127.0.0.1:0");
+    let (client, server) = puppet.pairs(&listener, 1)[0];
+    let copies = (0..20).map(|_| puppet.dup(&server).fd).count();
+    let mut pids: Vec<u32> = (0..20).map(|_| puppet.fork()).collect();
+    pids.push(puppet.pid());
+    pids.sort_unstable();
+    // The children hold the client's end as well.
+    puppet.shutdown(&client);
+    let last = pids[pids.len() - 1].to_string();
+    let run = |more: &[&str]| {
+        let tracer = Tracer::start(&[&["--stuck", "100ms"], more].concat());
+        let stuck = tracer.await_stuck(&server);
+        (stuck, tracer.stop())
+    };
+    let (stuck, all) = run(&[]);
+    let seen = witness::find(&server).expect("it is still there").holders;
+    assert_eq!(seen.len(), 21 * (1 + copies));
+    assert_eq!(stuck.int("owners_total"), seen.len() as u64);
+    // One descriptor of each process, those with the lowest pids: the last one is not among them.
+    let firsts: Vec<_> = pids[..LISTED].iter().map(|pid| (*pid, server.fd)).collect();
+    assert_eq!(stuck.holders(), firsts);
+    assert_eq!(stuck.get("peer")["owners_total"], 21);
+    let exe = stuck.get("owners")[0]["exe"].as_str().expect("it lives");
+    let shown = exe.strip_suffix('…').expect("cut");
+    assert!(path.to_string_lossy().starts_with(shown) && exe.len() > 500, "{exe:?}");
+    let longest = all.lines.iter().map(String::len).max().expect("lines");
+    assert!(longest < LONGEST_RECORD, "{longest} bytes");
+
+    let (filtered, _) = run(&["--pid", &last]);
+    for field in ["owners", "owners_total", "peer"] {
+        assert_eq!(filtered.get(field), stuck.get(field), "a filter changes nothing in a record");
+    }
+    drop((puppet, namespace));
+    let _left_behind = fs::remove_dir_all(&base);
 }

@@ -1,6 +1,8 @@
 //! `--once`: one look, and an exit status for a health check.
 
-use tests::{Record, TracerCommand, monotonic_ns, process::poll_until, scene::Leak, scene::Scene};
+use tests::{
+    Record, TracerCommand, monotonic_ns, process::poll_until, scene::Leak, scene::Scene, tracer::Finished,
+};
 
 /// Longer than anything can have been stuck here.
 const NEVER: &str = "10000d";
@@ -114,4 +116,73 @@ fn a_full_disk_is_a_failure_and_no_verdict() {
     command.command.stdout(full);
     let run = command.run();
     assert_eq!(run.status.code(), Some(4), "{}", run.stderr);
+}
+
+/// A look at what is not there, or may not be seen: no verdict, and these words on stderr.
+fn assert_not_looked_at(run: &Finished, words: &[&str]) {
+    assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+    assert!(run.stderr.contains("tcptrace: cannot tell whether anything is stuck: "), "{}", run.stderr);
+    for words in [&["why:", "do:"], words].concat() {
+        assert!(run.stderr.contains(words), "nothing of {words}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn what_a_filter_names_and_is_not_there_is_no_verdict() {
+    let mut scene = Scene::new();
+    let leak = scene.leak();
+    await_age(&leak);
+    scene.server.rename(b"worker3");
+    let pid = leak.socket.pid;
+    // Above all pids that there can be (PID_MAX_LIMIT).
+    for (filter, words) in [
+        (["--pid", "4194305"], "no process has the pid 4194305"),
+        (["--pid", "4194305-4194399"], "no process has a pid in 4194305-4194399"),
+        (["--comm", "worker"], "no process is named `worker`, but one is named `worker3`"),
+        (["--uid", "3999999999"], "no process runs as user 3999999999"),
+        (["--cgroup", "/tcptrace-no-such.slice"], "there is no cgroup /tcptrace-no-such.slice"),
+        (["--container", "deadbeef"], "no process is in a container whose id begins with deadbeef"),
+        (["--netns", "1"], "there is no network namespace 1"),
+    ] {
+        for form in [&[][..], &["--json"]] {
+            let run =
+                TracerCommand::new(&[&["--stuck", "300ms", "--once"], &filter[..], form].concat()).run();
+            assert_not_looked_at(&run, &[words, "check the filter"]);
+            assert!(run.lines.iter().all(|line| !line.contains("not_closed")), "{:?}", run.lines);
+        }
+        // It may come while one watches.
+        let live =
+            TracerCommand::new(&[&["--stuck", "300ms", "--duration", "1ms"], &filter[..]].concat()).run();
+        assert_eq!(live.status.code(), Some(0), "{}", live.stderr);
+        assert!(live.stderr.contains(words), "{}", live.stderr);
+    }
+    let port = scene.address().port().to_string();
+    let run = |filter: &[&str]| {
+        TracerCommand::new(&[&["--stuck", "300ms", "--once", "--json"], filter].concat()).run()
+    };
+    let together = run(&["--pid", &std::process::id().to_string(), "--comm", "worker3"]);
+    assert_not_looked_at(&together, &["no process passes all of these filters"]);
+    // What is stuck is told, and what is not there beside it.
+    let both = run(&["--pid", &format!("{pid},4194305")]);
+    assert_eq!((both.status.code(), both.count("stuck")), (Some(1), 1), "{}", both.stderr);
+    assert!(
+        both.stderr.contains("1 stuck; not all was looked at: no process has the pid 4194305"),
+        "{}",
+        both.stderr
+    );
+    // Addresses and ports name nothing that would have to be there.
+    for filter in [["--port", "1"], ["--remote", "192.0.2.7"], ["--local-port", "1"]] {
+        let run = run(&filter);
+        assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""), "{filter:?}");
+    }
+    let netns = scene.netns().to_string();
+    for filter in [["--pid", &pid.to_string()], ["--netns", &netns], ["--comm", "worker3"], ["--port", &port]]
+    {
+        let run = run(&filter);
+        assert_eq!(
+            (run.status.code(), run.count("stuck"), run.stderr.as_str()),
+            (Some(1), 1, ""),
+            "{filter:?}"
+        );
+    }
 }

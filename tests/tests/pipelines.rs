@@ -8,11 +8,11 @@ use tests::{
     Process, Record, Signal, Sock, feature,
     journal::Journal,
     pipeline::{
-        ANSWERED, CROWD, SENT, Shop, Story, exited, has_no_tools, names, output, record, records, rows,
-        values,
+        ANSWERED, SENT, Shop, Story, exited, has_no_tools, names, output, record, records, rows, values,
     },
     process::{poll_until, tracer_program},
     scene::Scene,
+    schema::LISTED,
     witness,
 };
 
@@ -52,7 +52,7 @@ fn jq_tells_who_is_stuck_and_what_ended_it() {
     let pid = story.crowd.pid();
     let crowd = [pid.to_string(), "jq-crowd".into(), "1".into(), since(&story.crowded), "not_closed".into()];
     assert_eq!(row(pid).map(|row| row.join(" ")), Some(crowd.join(" ")));
-    assert_eq!(stuck.matches("jq-crowd").count(), CROWD + 1, "{stuck}");
+    assert_eq!(stuck.matches("jq-crowd").count(), LISTED, "{stuck}");
     assert_eq!(row(story.ended.0), None, "it has ended");
 
     let cleared = output(shop.command("cleared"));
@@ -295,7 +295,6 @@ fn rsyslog_parses_every_record_and_writes_a_line_for_each_holder() {
     for socket in story.left {
         assert_eq!(of(&socket), [format!("rsyslog-server/{} fd {}", socket.pid, socket.fd)], "{lines}");
     }
-    let holders = witness::find(&story.crowded).expect("it is still there").holders;
-    let holders: Vec<_> = holders.iter().map(|(pid, fd)| format!("rsyslog-crowd/{pid} fd {fd}")).collect();
-    assert_eq!(of(&story.crowded), holders);
+    let listed = story.listed().into_iter().map(|(pid, fd)| format!("rsyslog-crowd/{pid} fd {fd}"));
+    assert_eq!(of(&story.crowded), listed.collect::<Vec<_>>());
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tests::{
     Record, feature,
-    pipeline::{ANSWERED, CROWD, SENT, Shop, has_no_tools, output, record, values},
+    pipeline::{ANSWERED, SENT, Shop, has_no_tools, output, record, values},
     schema,
 };
 
@@ -64,7 +64,7 @@ fn duckdb_sums_up_stuck_sockets_and_connections() {
     };
     // In one hour, or in two.
     assert_eq!((sum(story.scene.server.pid()), sum(story.ended.0), sum(story.crowd.pid())), (3, 1, 1));
-    assert_eq!(stuck.iter().filter(|row| row["comm"] == "sql-crowd").count(), CROWD + 1);
+    assert_eq!(stuck.iter().filter(|row| row["comm"] == "sql-crowd").count(), schema::LISTED);
 
     query(&shop, "parquet");
     let kept =

@@ -1,9 +1,14 @@
 //! What the tracer may do: a user with a few capabilities sees all, one with fewer is told what he does not see, and
 //! once it runs it may do no more than it goes on to need.
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use std::io;
+
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    process::{Resource, Rlimit, setrlimit},
+};
 use tests::{
-    Record, Tracer, TracerCommand, bpf, feature,
+    Record, Tracer, TracerCommand, bpf, feature, monotonic_ns,
     process::poll_until,
     scene::Scene,
     scrape::scrape,
@@ -248,4 +253,102 @@ fn without_the_capability_to_read_folders_holders_are_not_found_in_proc_and_the_
     let stuck = tracer.await_stuck(&leak);
     assert_eq!((stuck.text("owner_how"), stuck.holders()), ("none", vec![]), "{stuck:?}");
     tracer.stop();
+}
+
+/// What a look by a user with these capabilities comes to: its exit status, and what it says.
+fn look(copied: &Copied, held: CapabilitySet, filter: &[&str]) -> Finished {
+    let once = TracerCommand::new(&[&["--stuck", "10000d", "--once", "--json"], filter].concat());
+    copied.run_by_user(once, held).run()
+}
+
+fn assert_not_looked_at(run: &Finished, words: &[&str]) {
+    assert_eq!((run.status.code(), run.count("stuck")), (Some(3), 0), "{}", run.stderr);
+    for words in [&["cannot tell whether anything is stuck", "why:", "do:"], words].concat() {
+        assert!(run.stderr.contains(words), "nothing of {words}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_look_that_may_not_enter_namespaces_says_so_unless_what_was_asked_about_was_seen() {
+    let copied = Copied::new();
+    let elsewhere = Scene::new();
+    let here = Scene::new();
+    let held = documented() - CapabilitySet::SYS_ADMIN;
+    let there = elsewhere.netns().to_string();
+    let run = look(&copied, held, &[]);
+    assert_not_looked_at(&run, &["could not be entered", "CAP_SYS_ADMIN"]);
+    let run = look(&copied, held, &["--netns", &there]);
+    assert_not_looked_at(&run, &[&format!("1 network namespace ({there}) could not be entered")]);
+    let run = look(&copied, held, &["--pid", &elsewhere.server.pid().to_string()]);
+    assert_not_looked_at(&run, &[&there]);
+    // The rest of the host does not matter to these.
+    for filter in [["--netns", &here.netns().to_string()], ["--pid", &here.server.pid().to_string()]] {
+        let run = look(&copied, held, &filter);
+        assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""), "{filter:?}");
+    }
+    // With all of them, nothing is missing.
+    let run = look(&copied, documented(), &[]);
+    assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_is_found_stuck_by_a_look_that_may_not_enter_namespaces_is_told_with_what_was_not_seen() {
+    let name = "what_is_found_stuck_by_a_look_that_may_not_enter_namespaces_is_told_with_what_was_not_seen";
+    if feature::is_missing(feature::TASK_FILE, name) {
+        return;
+    }
+    let copied = Copied::new();
+    let mut elsewhere = Scene::new();
+    let leak = elsewhere.leak();
+    let due_ns = leak.not_after_ns + 400_000_000;
+    poll_until("time to pass", || (monotonic_ns() >= due_ns).then_some(()));
+    let _here = Scene::new();
+    let once = TracerCommand::new(&["--stuck", THRESHOLD, "--once", "--json"]);
+    let run = copied.run_by_user(once, documented() - CapabilitySet::SYS_ADMIN).run();
+    assert_eq!(run.status.code(), Some(1), "{}", run.stderr);
+    assert!(run.records.iter().any(|record| record.is_about("stuck", &leak.socket)), "{:?}", run.records);
+    assert!(run.stderr.contains("not all was looked at: "), "{}", run.stderr);
+    assert!(
+        run.stderr.contains(&elsewhere.netns().to_string()) || run.stderr.contains('…'),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_look_that_may_not_look_at_processes_says_so_unless_what_was_asked_about_was_seen() {
+    let name = "a_look_that_may_not_look_at_processes_says_so_unless_what_was_asked_about_was_seen";
+    if feature::is_missing(feature::TASK_FILE, name) {
+        return;
+    }
+    let copied = Copied::new();
+    let here = Scene::new();
+    let held = documented() - CapabilitySet::SYS_PTRACE;
+    let run = look(&copied, held, &[]);
+    assert_not_looked_at(&run, &["other users' processes may not be looked at", "CAP_SYS_PTRACE"]);
+    // Where root's process lives is not to be seen.
+    let run = look(&copied, held, &["--pid", &here.server.pid().to_string()]);
+    assert_not_looked_at(&run, &["CAP_SYS_PTRACE"]);
+    let netns = here.netns().to_string();
+    let run = look(&copied, held, &["--netns", &netns]);
+    assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""));
+    // Where hidepid hides processes, one with that name may be among them.
+    let hide = || {
+        mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        Ok(mount(c"proc", c"/proc", c"proc", MountFlags::empty(), c"hidepid=2")?)
+    };
+    let hidden = |filter: &[&str]| {
+        let once = TracerCommand::new(&[&["--stuck", "10000d", "--once", "--json"], filter].concat());
+        let in_private = move || {
+            // SAFETY: unshare(2) with this flag changes nothing but which mounts this process sees.
+            match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
+                0 => hide(),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        copied.run_by_user_after(once, held, in_private).run()
+    };
+    assert_not_looked_at(&hidden(&["--netns", &netns, "--comm", "puppet"]), &["CAP_SYS_PTRACE"]);
+    let run = hidden(&["--netns", &netns]);
+    assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""));
 }

@@ -36,6 +36,7 @@ fn a_process_is_rolled_up_after_its_sockets_and_at_the_end() {
 
     let first = tracer.await_record("its roll-up", of(pid));
     assert_eq!((first.int("stuck"), first.text("comm")), (5, "puppet"), "{first:?}");
+    assert_eq!(first.int("shared"), 5, "its child holds them too: {first:?}");
     assert_eq!((first.int("fds_open"), first.int("fds_limit")), (open_fds(pid), 321), "{first:?}");
     assert!(first.get("fds_full_in_s").is_null() && first.number("growth_per_min") == 0.0, "{first:?}");
     let known_ns = first.mono_ns() - leaks[0].not_before_ns;
@@ -58,31 +59,48 @@ fn a_process_is_rolled_up_after_its_sockets_and_at_the_end() {
 }
 
 #[test]
-fn a_leak_that_goes_on_is_rolled_up_every_ten_seconds_with_its_growth() {
+fn a_leak_is_told_with_its_growth_before_it_fills_the_descriptors_and_when_it_has() {
+    const EVERY_NS: u64 = 200_000_000;
     let mut scene = Scene::new();
     let pid = scene.server.pid();
-    limit_fds(pid, 5_000);
-    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
-    let mut leaks = Vec::new();
-    let two = poll_until("two roll-ups", || {
-        let leak = scene.leak();
-        tracer.await_stuck(&leak.socket);
-        leaks.push(leak);
-        let rolled: Vec<Record> = tracer.records().into_iter().filter(|record| of(pid)(record)).collect();
-        <[Record; 2]>::try_from(rolled).ok()
-    });
-    let [first, second] = &two;
-    assert!(second.mono_ns() - first.mono_ns() >= 10_000_000_000, "too early: {two:?}");
-    assert!(second.int("stuck") > first.int("stuck"), "{two:?}");
-    assert!(second.number("growth_per_min") > 0.0, "{two:?}");
-    let free = second.int("fds_limit") - second.int("fds_open");
-    let seconds = free as f64 / (second.number("growth_per_min") / 60.0);
-    let told = second.number("fds_full_in_s");
-    assert!((told - seconds).abs() < seconds * 0.01, "{told} is not {seconds}: {second:?}");
-    // No faster than they were leaked.
-    let leaked_per_min = leaks.len() as f64 * 60.0 / 5.0;
-    assert!(second.number("growth_per_min") < leaked_per_min, "{} leaks: {second:?}", leaks.len());
+    // Full after some 45 seconds: growth is told after 30.
+    let limit = open_fds(pid) + 225;
+    limit_fds(pid, limit);
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--pid", &pid.to_string()]);
+    let (mut leaks, mut next_ns) = (Vec::new(), monotonic_ns());
+    while open_fds(pid) < limit {
+        wait_until(next_ns);
+        next_ns = next_ns.max(monotonic_ns().saturating_sub(EVERY_NS)) + EVERY_NS;
+        leaks.push(scene.leak());
+    }
+    let full_ns = monotonic_ns();
+    let full = |record: &Record| of(pid)(record) && record.get("fds_full_in_s").as_f64() == Some(0.0);
+    let told_full = tracer.await_record("that it is full", full);
+    assert_eq!((told_full.int("fds_open"), told_full.int("fds_limit")), (limit, limit), "{told_full:?}");
 
+    let rolled: Vec<Record> = tracer.records().into_iter().filter(|record| of(pid)(record)).collect();
+    for two in rolled.windows(2) {
+        assert!(two[1].mono_ns() - two[0].mono_ns() >= 10_000_000_000, "too early: {two:?}");
+    }
+    let per_min = |from: usize| {
+        let over_ns = leaks[leaks.len() - 1].not_after_ns - leaks[from].not_after_ns;
+        (leaks.len() - 1 - from) as f64 * 60e9 / over_ns as f64
+    };
+    let told = rolled.iter().filter(|record| record.get("fds_full_in_s").as_f64() > Some(0.0));
+    let told: Vec<_> = told
+        .inspect(|record| {
+            let left_s = (full_ns as f64 - record.mono_ns() as f64) / 1e9;
+            let told_s = record.number("fds_full_in_s");
+            assert!((told_s - left_s).abs() <= (left_s * 0.1).max(5.0), "{told_s} for {left_s}: {record:?}");
+            for growth in ["growth_per_min", "fds_growth_per_min"] {
+                let (told, true_one) = (record.number(growth), per_min(0));
+                assert!((told / true_one - 1.0).abs() < 0.25, "{growth} {told} for {true_one}: {record:?}");
+            }
+        })
+        .collect();
+    assert!(!told.is_empty(), "no forecast: {rolled:?}");
+
+    // Two are freed and used again: it is still full. When all are closed it is not.
     for leak in &leaks {
         scene.server.close(&leak.socket);
         tracer.await_cleared(&leak.socket);
@@ -90,7 +108,103 @@ fn a_leak_that_goes_on_is_rolled_up_every_ten_seconds_with_its_growth() {
     let run = tracer.stop();
     let last = run.records.iter().rfind(|record| of(pid)(record)).expect("one at the end");
     assert_eq!((last.int("stuck"), last.get("oldest_ms").is_null()), (0, true), "{last:?}");
-    assert_eq!(last.int("fds_open"), open_fds(pid));
+    assert_eq!(
+        (last.int("fds_open"), last.get("fds_full_in_s").is_null()),
+        (open_fds(pid), true),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn the_first_roll_up_counts_every_socket_that_was_told_before_it() {
+    let mut scene = Scene::new();
+    let pid = scene.server.pid();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--pid", &pid.to_string()]);
+    let leaks: Vec<_> = (0..30).map(|_| scene.leak()).collect();
+    leaks.iter().for_each(|leak| drop(tracer.await_stuck(&leak.socket)));
+    tracer.await_record("its roll-up", of(pid));
+    let records = tracer.records();
+    let first = records.iter().position(of(pid)).expect("found just now");
+    let before = records[..first].iter().filter(|record| record.is("stuck")).count();
+    assert_eq!(records[first].int("stuck"), before as u64, "{:?}", records[first]);
+    assert!(before > 1, "it waits for more than the first");
+    tracer.stop();
+}
+
+#[test]
+fn as_text_a_roll_up_comes_after_the_lines_of_all_that_it_counts() {
+    let mut scene = Scene::new();
+    let pid = scene.server.pid();
+    let words = format!("puppet/{pid}:");
+    let tracer = TracerCommand::new(&["--stuck", THRESHOLD, "--pid", &pid.to_string()]).start();
+    for _ in 0..20 {
+        scene.leak();
+    }
+    tracer.await_line("its roll-up", |line| line.contains(&words));
+    let lines = tracer.lines();
+    let rolled = lines.iter().position(|line| line.contains(&words)).expect("found just now");
+    // A line tells one socket, or as many as it says: `×12`.
+    let sockets: usize = lines[..rolled]
+        .iter()
+        .filter(|line| line.contains(&format!("/{pid} ")))
+        .map(|line| {
+            let times = line.split_whitespace().find_map(|word| word.strip_prefix('×'));
+            times.map_or(1, |times| times.parse().expect("a number"))
+        })
+        .sum();
+    assert!(lines[rolled].contains(&format!(" {sockets} stuck")), "{lines:#?}");
+    tracer.stop();
+}
+
+#[test]
+fn the_descriptors_of_a_process_whose_first_thread_has_exited_are_counted() {
+    let mut scene = Scene::new();
+    let pid = scene.server.pid();
+    limit_fds(pid, 321);
+    let _leak = scene.leak();
+    let open = open_fds(pid);
+    scene.server.exit_first_thread();
+    poll_until("the first thread to be a zombie", || (open_fds_or_none(pid) == 0).then_some(()));
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let rolled = tracer.await_record("its roll-up", of(pid));
+    assert_eq!(
+        (rolled.int("stuck"), rolled.int("fds_open"), rolled.int("fds_limit")),
+        (1, open, 321),
+        "{rolled:?}"
+    );
+    tracer.stop();
+}
+
+/// What `/proc/PID/fd` has: nothing if that cannot be read.
+fn open_fds_or_none(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.flatten().count())
+}
+
+#[test]
+fn sockets_that_several_processes_hold_are_counted_once_for_the_host() {
+    const WORKERS: usize = 20;
+    let mut scene = Scene::new();
+    let pid = scene.server.pid();
+    let own = scene.leak();
+    let shared = [scene.leak(), scene.leak()];
+    let workers: Vec<u32> = (0..WORKERS).map(|_| scene.server.fork()).collect();
+    // The first one is the server's alone, with the workers it has from now on none.
+    let only = scene.leak();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--remind", "300ms", "--pid", &pid.to_string()]);
+    let rolled = tracer.await_record("all", |record| of(pid)(record) && record.int("stuck") == 4);
+    assert_eq!(rolled.int("shared"), 3, "{rolled:?}");
+    let again = |leak: &tests::scene::Leak| {
+        tracer.await_records("reminders", |records| {
+            let told = records.iter().filter(|record| record.is_about("stuck", &leak.socket));
+            (told.count() >= 3).then_some(())
+        });
+    };
+    shared.iter().chain([&own, &only]).for_each(again);
+    let run = tracer.stop();
+    assert_eq!(run.summary().int("stuck"), 4, "each once, however often it was told");
+    for worker in workers {
+        assert!(!run.records.iter().any(of(worker)), "it was not asked for");
+    }
 }
 
 #[test]
@@ -106,7 +220,7 @@ fn a_process_that_has_ended_has_a_last_record() {
     let run = tracer.stop();
     let last = run.records.iter().rfind(|record| of(pid)(record)).expect("one at the end");
     assert_eq!((last.int("stuck"), last.text("comm")), (0, "puppet"), "{last:?}");
-    for field in ["oldest_ms", "fds_open", "fds_limit", "fds_full_in_s"] {
+    for field in ["oldest_ms", "fds_open", "fds_limit", "fds_growth_per_min", "fds_full_in_s"] {
         assert!(last.get(field).is_null(), "{field}: {last:?}");
     }
 }

@@ -251,6 +251,36 @@ fn stderr_says_at_the_start_what_is_watched_and_at_the_end_what_was_seen() {
 }
 
 #[test]
+fn sockets_that_workers_share_are_counted_once_in_one_line() {
+    const WORKERS: usize = 20;
+    let mut scene = Scene::new();
+    let leaks = [(); 3].map(|()| scene.leak().socket);
+    let again = scene.server.dup(&leaks[2]);
+    let workers = [(); WORKERS].map(|()| scene.server.fork());
+    let pid = scene.server.pid();
+    let first = workers.into_iter().chain([pid]).min().expect("one");
+    let tracer = start(on_a_terminal(80, &["--stuck", "300ms"]));
+    let rolled_up = format!("puppet/{first} and {WORKERS} more: 3 stuck, shared");
+    tracer.await_line("the roll-up", |line| plain(line).contains(&rolled_up));
+    let run = tracer.stop();
+    let lines: Vec<String> = run.lines.iter().map(|line| plain(line)).collect();
+    for leak in &leaks {
+        let fd =
+            if leak.fd == leaks[2].fd { format!("{}+1", leak.fd.min(again.fd)) } else { leak.fd.to_string() };
+        let remote = leak.remote.expect("connected").to_string();
+        let line = lines.iter().find(|line| line.contains(&remote)).expect("its line");
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        // A name is cut where a pid is long.
+        assert!(words[2].ends_with(&format!("/{first}+{WORKERS}")), "{line}");
+        assert_eq!(words[3], fd, "{line}");
+    }
+    // Its first roll-up, and the one at the end.
+    let of_processes = lines.iter().filter(|line| line.contains(" stuck, ") && line.contains("puppet/"));
+    assert!((1..=2).contains(&of_processes.count()), "{lines:?}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
+}
+
+#[test]
 fn hundreds_of_leaks_are_a_line_for_each_service_and_one_for_the_process() {
     if feature::is_missing(
         feature::TP_BTF,

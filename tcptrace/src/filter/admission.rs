@@ -37,8 +37,8 @@ impl Admission {
     }
 
     /// These processes have to do with the socket.
-    pub(crate) fn learn(&mut self, cookie: u64, owners: &[Owner]) {
-        let is_admitted = owners.iter().any(|owner| self.filter.admits_owner(owner));
+    pub(crate) fn learn<'a>(&mut self, cookie: u64, owners: impl IntoIterator<Item = &'a Owner>) {
+        let is_admitted = owners.into_iter().any(|owner| self.filter.admits_owner(owner));
         self.by_process.insert(cookie, is_admitted);
     }
 
@@ -59,7 +59,7 @@ impl Admission {
         }
         match event {
             Event::Stuck(stuck) => {
-                let is_admitted = self.filter.admits(&stuck.socket, &stuck.owners);
+                let is_admitted = self.filter.admits(&stuck.socket, stuck.processes());
                 if is_admitted {
                     self.stuck.insert(stuck.socket.cookie);
                 }
@@ -72,7 +72,7 @@ impl Admission {
                 if self.filter.asks_for_processes() {
                     let is_held = matches!(found.owner_how, OwnerHow::Fd | OwnerHow::Listener);
                     if is_held || !self.by_process.contains_key(&cookie) {
-                        self.learn(cookie, &found.owners);
+                        self.learn(cookie, found.processes());
                     }
                     is_admitted &= self.by_process.get(&cookie) == Some(&true);
                     if found.state.0 == state::CLOSE {
@@ -87,7 +87,7 @@ impl Admission {
                 let mut is_admitted = self.filter.admits_socket(&transition.socket);
                 if self.filter.asks_for_processes() {
                     if let Some(owner) = &transition.owner {
-                        self.learn(cookie, std::slice::from_ref(owner));
+                        self.learn(cookie, [owner]);
                     }
                     is_admitted &= self.by_process.get(&cookie).is_some_and(|is_admitted| *is_admitted);
                     let is_last = transition.new_state.0 == state::CLOSE || transition.stand_in;

@@ -15,7 +15,7 @@ fn parse(arguments: &str) -> Result<Filter, clap::Error> {
     Arguments::try_parse_from(arguments).map(|parsed| parsed.filter)
 }
 
-fn filter(arguments: &str) -> Filter {
+pub(crate) fn filter(arguments: &str) -> Filter {
     parse(arguments).unwrap_or_else(|error| panic!("{arguments}: {error}"))
 }
 

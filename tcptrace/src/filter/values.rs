@@ -1,6 +1,9 @@
 //! The values of filters, as they are written on the command line.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -12,8 +15,19 @@ pub struct Range {
 }
 
 impl Range {
+    /// Its only number, if it has one.
+    pub(super) fn one(self) -> Option<u32> {
+        (self.first == self.last).then_some(self.first)
+    }
+
     pub(super) const fn contains(self, number: u32) -> bool {
         self.first <= number && number <= self.last
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
     }
 }
 

@@ -44,11 +44,13 @@ pub fn condition(id: ProcessId) -> Option<Condition> {
     if stat.start_ticks != id.start_ticks {
         return None;
     }
+    // The first thread may have exited before the others: it has no descriptors then.
+    let living = if stat.is_ending() { living_thread(id.pid) } else { Some((id.pid, stat.state)) };
     Some(Condition {
         comm: stat.comm,
         cpu_ns: stat.cpu_ticks.saturating_mul(tick_ns()),
-        stopped: matches!(stat.state, b'T' | b't'),
-        fds_open: open(id.pid),
+        stopped: living.is_some_and(|(_, state)| matches!(state, b'T' | b't')),
+        fds_open: living.and_then(|(thread, _)| open(id.pid, thread)),
         fds_limit: fs::read(format!("/proc/{}/limits", id.pid)).ok().as_deref().and_then(soft_limit),
     })
 }
@@ -59,14 +61,31 @@ fn is_hidden(pid: u32) -> bool {
     pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
 }
 
-/// How many descriptors a process has open.
-fn open(pid: u32) -> Option<u64> {
-    let folder = format!("/proc/{pid}/fd");
+/// A thread of a process that has not exited, and its state; `None` if the process is ending.
+fn living_thread(pid: u32) -> Option<(u32, u8)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let mut ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    ids.find_map(|thread: u32| {
+        let stat = Stat::parse(&fs::read(format!("/proc/{pid}/task/{thread}/stat")).ok()?)?;
+        (!stat.is_ending()).then_some((thread, stat.state))
+    })
+}
+
+/// How many descriptors a process has open, as one of its threads has them; `None` if that exits
+/// meanwhile.
+fn open(pid: u32, thread: u32) -> Option<u64> {
+    let folder = format!("/proc/{pid}/task/{thread}/fd");
     // The folder's size is their number, from Linux 6.2 on (`proc_fd_getattr`, `fs/proc/fd.c`); before, it is 0.
-    match fs::metadata(&folder).ok()?.len() {
-        0 => Some(fs::read_dir(&folder).ok()?.count() as u64),
-        count => Some(count),
-    }
+    let count = match fs::metadata(&folder).ok()?.len() {
+        0 => fs::read_dir(&folder).ok()?.count() as u64,
+        count => count,
+    };
+    // One that exits has none any more.
+    let is_ending = || {
+        let stat = fs::read(format!("/proc/{pid}/task/{thread}/stat")).ok();
+        stat.as_deref().and_then(Stat::parse).is_none_or(|stat| stat.is_ending())
+    };
+    (count > 0 || !is_ending()).then_some(count)
 }
 
 /// The soft limit in the line `Max open files` of a process's limits.
@@ -82,12 +101,22 @@ struct Stat {
     comm: [u8; COMM_LEN],
     /// `R`, `S`, `T` (stopped), …
     state: u8,
+    /// `PF_…` (`include/linux/sched.h`).
+    flags: u64,
     /// Of all threads, user and system.
     cpu_ticks: u64,
     start_ticks: u64,
 }
 
+/// Set while a thread exits, before it is a zombie (`include/linux/sched.h`).
+const PF_EXITING: u64 = 0x4;
+
 impl Stat {
+    /// Whether it exits, or has: it may have closed its descriptors.
+    const fn is_ending(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') || self.flags & PF_EXITING != 0
+    }
+
     fn read(pid: u32) -> Option<Self> {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
@@ -106,6 +135,7 @@ impl Stat {
         Some(Self {
             comm,
             state: *fields.first()?.as_bytes().first()?,
+            flags: number(9)?,
             cpu_ticks: number(14)?.saturating_add(number(15)?),
             start_ticks: number(22)?,
         })
@@ -122,7 +152,7 @@ mod tests {
     fn a_name_with_brackets_and_blanks_hides_no_field() {
         let line = b"4242 (a) R 1 (b\n) T 1 4242 4242 0 -1 4194304 99 0 0 0 120 30 7 8 20 0 5 0 987654 0 0\n";
         let comm = *b"a) R 1 (b\n\0\0\0\0\0\0";
-        let stat = Stat { comm, state: b'T', cpu_ticks: 150, start_ticks: 987_654 };
+        let stat = Stat { comm, state: b'T', flags: 4_194_304, cpu_ticks: 150, start_ticks: 987_654 };
         assert_eq!(Stat::parse(line), Some(stat));
         let line = b"7 (a) R (b) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n";
         assert_eq!(Stat::parse(line).map(|stat| stat.start_ticks), Some(4711));
@@ -150,6 +180,8 @@ mod tests {
         assert!(condition_now.fds_open.is_some_and(|open| open > 2), "{condition_now:?}");
         assert_eq!(condition(ProcessId { start_ticks: id.start_ticks + 1, ..id }), None, "another one's pid");
         assert_eq!(start_ticks(0), None);
+        let (thread, _) = living_thread(pid).expect("it runs");
+        assert!(open(pid, thread).is_some_and(|open| open > 2));
         assert!(is_hidden(pid) && !is_hidden(0) && !is_hidden(i32::MAX.cast_unsigned()));
     }
 

@@ -16,6 +16,7 @@ use rustix::{
 use super::{
     namespaces,
     refusal::Refusal,
+    residents::KTHREADD,
     sources::{Feature, Source},
 };
 
@@ -89,38 +90,28 @@ fn give_up_all_but(kept: CapabilitySet) -> io::Result<()> {
 }
 
 /// What cannot be seen for want of a capability, found by trying. `by_proc`: whether holders are found in `/proc`.
-///
-/// # Errors
-/// This process or the host is short of what trying takes.
-pub(super) fn sources(by_proc: bool) -> Result<[Source; 2], Refusal> {
+pub(super) fn sources(by_proc: bool) -> [Source; 2] {
     let source = |feature, tried: Result<(), String>| match tried {
         Ok(()) => Source::used(feature),
         Err(why) => Source::unused(feature, why),
     };
-    let entered = try_setns().map_or_else(
-        |error| match Refusal::short("cannot enter a network namespace", &error) {
-            Some(refusal) => Err(refusal),
-            None => Ok(Err(format!(
-                "needs CAP_SYS_ADMIN ({error}); in other network namespaces only sockets that a process holds are \
-                 found, and only by iter/task_file"
-            ))),
-        },
-        |()| Ok(Ok(())),
-    )?;
-    Ok([source(Feature::SetNs, entered), source(Feature::Proc, try_proc(by_proc))])
+    [source(Feature::SetNs, try_setns()), source(Feature::Proc, try_proc(by_proc))]
 }
 
-/// Enters a namespace, in a thread of its own.
-fn try_setns() -> io::Result<()> {
-    let thread = thread::Builder::new().spawn(namespaces::enter_own)?;
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Enters the namespace that it is in already: that takes what any other one takes, but for the owner's.
+fn try_setns() -> Result<(), String> {
+    let enter = || namespaces::own().map_or(Err(io::ErrorKind::NotFound.into()), |own| own.enter());
+    let entered = thread::spawn(enter).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    entered.map_err(|error| {
+        format!(
+            "needs CAP_SYS_ADMIN ({error}); in other network namespaces only sockets that a process holds are \
+             found, and only by iter/task_file"
+        )
+    })
 }
-
-/// A process that is there on every host, is not ours, and may do all: it is seen only by who may see any.
-const KTHREADD: &str = "/proc/2/ns/net";
 
 fn try_proc(by_proc: bool) -> Result<(), String> {
-    fs::metadata(KTHREADD).map_err(|error| {
+    fs::metadata(format!("{KTHREADD}/ns/net")).map_err(|error| {
         let also = match error.kind() {
             io::ErrorKind::NotFound => " where /proc is mounted with hidepid",
             _ => "",

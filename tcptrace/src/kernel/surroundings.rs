@@ -14,7 +14,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::refusal::Refusal;
+use super::{refusal::Refusal, residents::KTHREADD};
 use crate::diagnostics::say;
 
 /// The inode numbers of the host's own namespaces are part of the kernel's ABI (`enum init_ns_ino`,
@@ -42,9 +42,6 @@ pub(super) fn check() -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The parent of all kernel threads, which are in the host's own namespaces on every host.
-const KTHREADD: &str = "2";
-
 /// Moves this process, which has one thread, into the host's time and cgroup namespaces.
 ///
 /// # Errors
@@ -65,10 +62,11 @@ pub(super) fn join() -> Result<(), Refusal> {
 
 /// Whether this process is in another namespace than the host's own. Kernels built without a kind of namespace have none.
 fn is_elsewhere(kind: &str, host: u64) -> bool {
-    fs::metadata(path("self", kind)).is_ok_and(|namespace| namespace.ino() != host)
+    fs::metadata(path("/proc/self", kind)).is_ok_and(|namespace| namespace.ino() != host)
 }
 
 fn enter(kind: &str, link: LinkNameSpaceType, host: u64) -> io::Result<()> {
+    // Kernel threads are in the host's own namespaces.
     let namespace = File::open(path(KTHREADD, kind))?;
     if namespace.metadata()?.ino() != host {
         return Err(io::ErrorKind::NotFound.into());
@@ -77,5 +75,5 @@ fn enter(kind: &str, link: LinkNameSpaceType, host: u64) -> io::Result<()> {
 }
 
 fn path(process: &str, kind: &str) -> String {
-    format!("/proc/{process}/ns/{kind}")
+    format!("{process}/ns/{kind}")
 }

@@ -99,7 +99,12 @@ impl Page {
     }
 
     fn stuck(&mut self, totals: &Summary, sockets: &Sockets, threshold_s: f64) {
-        self.one("stuck_records_total", Counter, "Sockets reported stuck, reminders counted.", totals.stuck);
+        self.one(
+            "stuck_records_total",
+            Counter,
+            "Sockets reported stuck, each once: reminders are not counted.",
+            totals.stuck,
+        );
         self.one(
             "cleared_records_total",
             Counter,
@@ -132,11 +137,16 @@ impl Page {
         type Figure = fn(&ProcessRecord) -> Option<f64>;
         let Processes { shown, not_shown } = processes;
         let shown: Vec<_> = shown.iter().map(|process| (labels_of(process), process)).collect();
-        let figures: [(&str, &str, Figure); 6] = [
+        let figures: [(&str, &str, Figure); 8] = [
             (
                 "process_stuck_sockets",
                 "Stuck sockets that a process holds, or has not accepted.",
                 |process| Some(process.stuck as f64),
+            ),
+            (
+                "process_stuck_shared_sockets",
+                "How many of these are charged to other processes as well.",
+                |process| Some(process.shared as f64),
             ),
             (
                 "process_stuck_oldest_seconds",
@@ -146,8 +156,7 @@ impl Page {
             ),
             (
                 "process_stuck_growth_per_minute",
-                "How many more of them there are each minute, or below 0 fewer; net, over the last ten minutes at \
-                 most, without single bursts.",
+                "How many more of them there are each minute, or below 0 fewer: net, now, without single bursts.",
                 |process| process.growth_is_known.then_some(process.growth_per_min),
             ),
             ("process_open_fds", "File descriptors that such a process has open.", |process| {
@@ -159,9 +168,14 @@ impl Page {
                 |process| Some(process.fds_limit? as f64),
             ),
             (
+                "process_fds_growth_per_minute",
+                "How many more file descriptors such a process has open each minute, or below 0 fewer.",
+                |process| process.fds_growth_per_min.filter(|_| process.fds_growth_is_known),
+            ),
+            (
                 "process_fds_full_seconds",
-                "In how many seconds such a process runs out of file descriptors if its stuck sockets go on growing \
-                 like that.",
+                "In how many seconds such a process runs out of file descriptors at the growth of all of them; 0 if \
+                 it has.",
                 |process| process.fds_full_in_s,
             ),
         ];

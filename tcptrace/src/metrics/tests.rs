@@ -101,7 +101,7 @@ fn rolled_up(processes: u32) -> Rollup {
     let mut cookies = 0..;
     for pid in 1..=processes {
         for cookie in cookies.by_ref().take(pid as usize) {
-            rollup.stuck(cookie, Since::exact(NOW - 60 * SECOND), NOW, &[id(pid)], true);
+            rollup.stuck(cookie, Since::exact(NOW - 60 * SECOND), NOW, &[id(pid)]);
         }
         rollup.show(id(pid));
     }
@@ -127,9 +127,9 @@ fn a_process_that_has_ended_or_has_none_or_is_not_wanted_is_not_shown_nor_a_pid_
     let mut rollup = rolled_up(3);
     rollup.cleared(0, NOW);
     let earlier = ProcessId { start_ticks: 6, ..id(3) };
-    rollup.stuck(100, Since::exact(NOW), NOW, &[earlier], true);
+    rollup.stuck(100, Since::exact(NOW), NOW, &[earlier]);
     rollup.show(earlier);
-    rollup.stuck(101, Since::exact(NOW), NOW, &[id(9)], true);
+    rollup.stuck(101, Since::exact(NOW), NOW, &[id(9)]);
     let seen = Processes::look(&rollup, NOW, |id| condition(id).filter(|_| id.pid != 2));
     let pids: Vec<_> = seen.shown.iter().map(|process| (process.pid, process.stuck)).collect();
     assert_eq!(pids, [(3, 3)]);
@@ -139,7 +139,8 @@ fn a_process_that_has_ended_or_has_none_or_is_not_wanted_is_not_shown_nor_a_pid_
 fn looking_leaves_the_roll_up_as_it_is() {
     let (mut looked_at, mut untouched) = (rolled_up(1), rolled_up(1));
     Processes::look(&looked_at, NOW, condition);
-    assert_eq!((looked_at.due(NOW), untouched.due(NOW)), (vec![id(1)], vec![id(1)]));
+    let later = NOW + SECOND;
+    assert_eq!((looked_at.due(later), untouched.due(later)), (vec![id(1)], vec![id(1)]));
     let roll = |rollup: &mut Rollup| rollup.roll(id(1), condition(id(1)).as_ref(), NOW);
     assert_eq!(roll(&mut looked_at), roll(&mut untouched));
 }
@@ -149,11 +150,13 @@ fn snapshot(comm: Option<Name>, views: Views) -> Snapshot {
         comm,
         oldest_ms: Some(12_256.0),
         growth_per_min: -1.5,
+        fds_growth_per_min: Some(2.5),
         growth_is_known: true,
+        fds_growth_is_known: true,
         fds_limit: None,
         ..ProcessRecord::new(
             4242,
-            &crate::rollup::Rolled { stuck: 3, fds_open: Some(9), ..Default::default() },
+            &crate::rollup::Rolled { stuck: 3, shared: 1, fds_open: Some(9), ..Default::default() },
         )
     };
     Snapshot {
@@ -195,6 +198,8 @@ fn a_page_has_each_figure_in_its_unit() {
         r#"tcptrace_process_stuck_sockets{pid="4242",comm="java"} 3"#,
         r#"tcptrace_process_stuck_oldest_seconds{pid="4242",comm="java"} 12.256"#,
         r#"tcptrace_process_stuck_growth_per_minute{pid="4242",comm="java"} -1.5"#,
+        r#"tcptrace_process_stuck_shared_sockets{pid="4242",comm="java"} 1"#,
+        r#"tcptrace_process_fds_growth_per_minute{pid="4242",comm="java"} 2.5"#,
         r#"tcptrace_process_open_fds{pid="4242",comm="java"} 9"#,
         "tcptrace_processes_not_shown 5",
     ] {

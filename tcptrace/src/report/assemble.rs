@@ -1,6 +1,7 @@
 //! Findings → records: names, clocks and counts are added, nothing is judged.
 
 use super::{
+    charged::Charged,
     evidence::Evidence,
     life::LifeRecord,
     record::{
@@ -11,11 +12,10 @@ use super::{
 use crate::{
     cause::{self, Cause},
     clock::WallClock,
-    kernel::Process,
     states::State,
     tracker::{Actor, Ending, Finding, Found, Origin, Socket, is_opening},
-    walk::Holder,
 };
+use rustc_hash::FxHashSet;
 use tcptrace_common::REPLACED;
 
 /// Which records are wanted.
@@ -35,12 +35,14 @@ pub struct Reporter {
     views: Views,
     threshold_ns: u64,
     totals: Summary,
+    /// Sockets reported stuck, and not yet cleared.
+    stuck: FxHashSet<u64>,
 }
 
 impl Reporter {
     /// Nothing reported yet.
     pub fn new(views: Views, threshold_ns: u64) -> Self {
-        Self { views, threshold_ns, totals: Summary::default() }
+        Self { views, threshold_ns, totals: Summary::default(), stuck: FxHashSet::default() }
     }
 
     /// The record of a finding, where a view wants it.
@@ -106,11 +108,15 @@ impl Reporter {
         self.totals.transitions += 1;
     }
 
-    /// Counts a record that is reported.
+    /// Counts a record that is reported. A socket that is still stuck is counted once, however often it is reported.
     pub fn reported(&mut self, event: &Event) {
         match event {
-            Event::Stuck(_) => self.totals.stuck += 1,
-            Event::Cleared(_) => self.totals.cleared += 1,
+            Event::Stuck(stuck) if self.stuck.insert(stuck.socket.cookie) => self.totals.stuck += 1,
+            Event::Stuck(_) => {}
+            Event::Cleared(cleared) => {
+                self.stuck.remove(&cleared.socket.cookie);
+                self.totals.cleared += 1;
+            }
             Event::Life(_) => self.totals.lives += 1,
             _ => {}
         }
@@ -171,11 +177,12 @@ fn state_of(
     let Found { cookie, ref socket, ref origin, seen_ns, is_reminder } = *found;
     let row = evidence.row(cookie);
     let listeners = evidence.listeners(cookie);
-    let (mut owners, mut owner_how) = charged(cookie, evidence);
+    let Charged { mut owners, total: mut owners_total, unlisted, how: mut owner_how } =
+        Charged::of(cookie, evidence);
     let origin = origin_of(cookie, socket, origin.as_ref(), evidence, &at);
     if let (true, Some(origin)) = (owners.is_empty(), &origin) {
         owners.push(Owner::once(origin.pid));
-        owner_how = OwnerHow::Origin;
+        (owners_total, owner_how) = (1, OwnerHow::Origin);
     }
     let age_ms = |since_ns: u64| milliseconds(seen_ns.saturating_sub(since_ns));
     Stuck {
@@ -191,6 +198,8 @@ fn state_of(
         cause: row.as_ref().map_or(Cause::Unknown, Cause::of),
         owner_how,
         owners,
+        owners_total,
+        unlisted,
         origin,
         listener: listeners.first().map(|row| Listener {
             cookie: row.cookie,
@@ -199,11 +208,15 @@ fn state_of(
             backlog: row.unread,
             backlog_limit: row.unsent,
         }),
-        peer: evidence.peer(cookie).map(|row| Peer {
-            cookie: row.cookie,
-            netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
-            state: State(row.state),
-            owners: holders(row.cookie, evidence),
+        peer: evidence.peer(cookie).map(|row| {
+            let Charged { owners, total: owners_total, .. } = Charged::of(row.cookie, evidence);
+            Peer {
+                cookie: row.cookie,
+                netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
+                state: State(row.state),
+                owners,
+                owners_total,
+            }
         }),
         is_reminder,
     }
@@ -252,45 +265,4 @@ fn origin_of(
         how: if socket.tuple.remote_port == 0 { OriginHow::Listen } else { OriginHow::Connect },
         time: at(seen.at_ns),
     })
-}
-
-/// Who is answerable for a socket, and why: who holds it, or the listener in whose accept queue it is.
-pub fn charged(cookie: u64, evidence: &Evidence) -> (Vec<Owner>, OwnerHow) {
-    let holding = holders(cookie, evidence);
-    if !holding.is_empty() {
-        return (holding, OwnerHow::Fd);
-    }
-    let listeners = evidence.listeners(cookie).iter();
-    let mut listening: Vec<_> = listeners.flat_map(|listener| holders(listener.cookie, evidence)).collect();
-    listening.sort_unstable_by_key(|owner| (owner.pid, owner.fd));
-    let how = if listening.is_empty() { OwnerHow::None } else { OwnerHow::Listener };
-    (listening, how)
-}
-
-/// Every process and descriptor that holds a socket.
-fn holders(cookie: u64, evidence: &Evidence) -> Vec<Owner> {
-    evidence.holders(cookie).map(|(holder, process)| held(holder, process)).collect()
-}
-
-/// The process that holds a socket.
-fn held(holder: &Holder, process: Option<&Process>) -> Owner {
-    let comm = process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes);
-    let mut owner = Owner {
-        fd: Some(holder.fd),
-        comm: holder.process.map(|process| Name(process.comm)).or(comm),
-        uid: holder.process.map(|process| process.uid).or(process.and_then(|process| process.uid)),
-        ..Owner::once(holder.pid)
-    };
-    if let Some(process) = process {
-        complete(&mut owner, process);
-    }
-    owner
-}
-
-/// Adds what was looked up about a process beyond its name and user.
-pub fn complete(owner: &mut Owner, process: &Process) {
-    owner.inner_pids.clone_from(&process.inner_pids);
-    owner.exe.clone_from(&process.exe);
-    owner.cgroup.clone_from(&process.cgroup);
-    owner.container.clone_from(&process.container);
 }

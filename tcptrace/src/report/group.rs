@@ -68,7 +68,10 @@ impl Groupable for Box<Stuck> {
 
     fn key(&self) -> Self::Key {
         let mut pids = FxHasher::default();
-        self.owners.chunk_by(|one, next| one.pid == next.pid).for_each(|of| pids.write_u32(of[0].pid));
+        let mut last = None;
+        for owner in self.processes().filter(|owner| last.replace(owner.pid) != Some(owner.pid)) {
+            pids.write_u32(owner.pid);
+        }
         (pids.finish(), self.cause.words(), self.state.0, self.socket.netns)
     }
 

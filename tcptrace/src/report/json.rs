@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{
+    bounds,
     dotted::Dotted,
     record::{Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketId, Stuck, Transition},
     second::{Second, padded},
@@ -79,7 +80,8 @@ impl Json {
 
     fn stuck(&mut self, record: &Record, stuck: &Stuck, out: &mut Vec<u8>) {
         let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = stuck;
-        let Stuck { recv_queue, send_queue, cause, owners, owner_how, origin, listener, peer, .. } = stuck;
+        let Stuck { recv_queue, send_queue, cause, owners, owners_total, owner_how, .. } = stuck;
+        let Stuck { origin, listener, peer, .. } = stuck;
         self.begin(record.event.name(), record.at, socket, out);
         state(b",\"state\":\"", *in_state, out);
         out.push(b'"');
@@ -103,6 +105,8 @@ impl Json {
         value(cause, out);
         out.extend_from_slice(b",\"owners\":");
         processes(owners, out);
+        out.extend_from_slice(b",\"owners_total\":");
+        number(*owners_total, out);
         out.extend_from_slice(b",\"owner_how\":\"");
         out.extend_from_slice(owner_how.name().as_bytes());
         out.extend_from_slice(b"\",\"origin\":");
@@ -156,7 +160,7 @@ fn processes(owners: &[Owner], out: &mut Vec<u8>) {
 }
 
 fn other_end(peer: &Peer, out: &mut Vec<u8>) {
-    let Peer { cookie, netns, state: in_state, owners } = peer;
+    let Peer { cookie, netns, state: in_state, owners, owners_total } = peer;
     out.extend_from_slice(b"{\"cookie\":");
     number(*cookie, out);
     out.extend_from_slice(b",\"netns\":");
@@ -164,12 +168,17 @@ fn other_end(peer: &Peer, out: &mut Vec<u8>) {
     state(b",\"state\":\"", *in_state, out);
     out.extend_from_slice(b"\",\"owners\":");
     processes(owners, out);
+    out.extend_from_slice(b",\"owners_total\":");
+    number(*owners_total, out);
     out.push(b'}');
 }
 
 fn process(owner: &Owner, out: &mut Vec<u8>) {
     let Owner { pid, inner_pids: _, fd, comm, exe, uid, cgroup, container } = owner;
-    let shared = |shared: &Arc<str>, out: &mut Vec<u8>| text(shared.as_bytes(), shared, out);
+    let shared = |shared: &Arc<str>, out: &mut Vec<u8>| {
+        let shortened = bounds::shortened(shared);
+        text(shortened.as_bytes(), &shortened, out);
+    };
     out.extend_from_slice(b"{\"pid\":");
     number(*pid, out);
     out.extend_from_slice(b",\"fd\":");

@@ -7,6 +7,7 @@ use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::{
     assemble::owner,
+    bounds,
     record::{Instant, Owner, OwnerHow, SocketId, milliseconds, nanoseconds, rfc3339, wall_time},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub struct LifeRecord {
     /// What ended it.
     pub close_reason: CloseReason,
     /// The error that its process was, or would have been, told: `ECONNRESET`.
+    #[serde(serialize_with = "bounds::text_or_null")]
     pub error: Option<Cow<'static, str>>,
     /// Bytes of payload sent, each counted once.
     pub bytes_sent: Option<u64>,

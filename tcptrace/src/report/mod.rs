@@ -2,6 +2,8 @@
 //! data.
 
 mod assemble;
+mod bounds;
+mod charged;
 mod columns;
 mod dotted;
 mod evidence;
@@ -14,7 +16,9 @@ mod second;
 mod text;
 mod words;
 
-pub use assemble::{Reporter, Views, charge, charged, complete};
+pub use assemble::{Reporter, Views, charge};
+pub use bounds::{LISTED, LONGEST_RECORD, TEXT_BYTES};
+pub use charged::{Charged, complete};
 pub use evidence::Evidence;
 pub use json::Json;
 pub use life::LifeRecord;

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
 use tcptrace_common::{ACCEPTED, AF_INET, AF_INET6, COMM_LEN, CONNECTED, LISTENED, Tuple, v4_mapped};
 
-use super::{life::LifeRecord, process::ProcessRecord};
+use super::{bounds, life::LifeRecord, process::ProcessRecord};
 use crate::{cause::Cause, kernel::Source, states::State, tracker::Ending};
 
 /// Version of the records' form. Adding a field keeps it.
@@ -104,10 +104,13 @@ pub struct Start {
     /// tcptrace's version.
     pub version: &'static str,
     /// The kernel's release (uname(2)).
+    #[serde(serialize_with = "bounds::text")]
     pub kernel: String,
     /// The host's name (uname(2)).
+    #[serde(serialize_with = "bounds::text")]
     pub host: String,
     /// `/proc/sys/kernel/random/boot_id`: which boot `mono_ns` and the cookies belong to.
+    #[serde(serialize_with = "bounds::text_or_null")]
     pub boot_id: Option<String>,
     /// TCP sockets open when it started, in all namespaces, mini-sockets (TIME_WAIT, SYN queue) not counted.
     pub sockets: usize,
@@ -236,12 +239,15 @@ pub struct Owner {
     /// The process's name.
     pub comm: Option<Name>,
     /// Its executable.
+    #[serde(serialize_with = "bounds::text_or_null")]
     pub exe: Option<Arc<str>>,
     /// Its real user id.
     pub uid: Option<u32>,
     /// Its cgroup's path.
+    #[serde(serialize_with = "bounds::text_or_null")]
     pub cgroup: Option<Arc<str>>,
     /// The id of its container.
+    #[serde(serialize_with = "bounds::text_or_null")]
     pub container: Option<Arc<str>>,
 }
 
@@ -354,8 +360,11 @@ pub struct Peer {
     pub netns: Option<u32>,
     /// The state it is in.
     pub state: State,
-    /// Every (process, descriptor) that holds it.
+    /// Who holds it, or its listener: at most [`bounds::LISTED`].
     pub owners: Vec<Owner>,
+    /// How many (process, descriptor) there are.
+    #[serde(default)]
+    pub owners_total: usize,
 }
 
 /// See the contract, `transition`.
@@ -406,8 +415,14 @@ pub struct Stuck {
     pub send_queue: u32,
     /// Why it is still there.
     pub cause: Cause,
-    /// Every (process, descriptor) that holds it.
+    /// The (process, descriptor) that hold it, or its listener: at most [`bounds::LISTED`].
     pub owners: Vec<Owner>,
+    /// How many there are.
+    #[serde(default)]
+    pub owners_total: usize,
+    /// One of each process that `owners` has no room for. A record does not list them: filters look at all processes.
+    #[serde(skip)]
+    pub unlisted: Vec<Owner>,
     /// How they are known.
     pub owner_how: OwnerHow,
     /// Where it came from.
@@ -419,6 +434,25 @@ pub struct Stuck {
     /// Whether a `stuck` record of the same socket in the same state was reported before (`--remind`).
     #[serde(skip)]
     pub is_reminder: bool,
+}
+
+impl Stuck {
+    /// Every process that it is charged to, listed or not, at least once.
+    pub fn processes(&self) -> impl Iterator<Item = &Owner> {
+        self.owners.iter().chain(&self.unlisted)
+    }
+
+    /// Brings a record of another version within the limits: it may list more owners, and not say how many there are.
+    pub fn limit(&mut self) {
+        let peer = self.peer.as_mut().map(|peer| (&mut peer.owners, &mut peer.owners_total));
+        for (owners, total) in std::iter::once((&mut self.owners, &mut self.owners_total)).chain(peer) {
+            *total = (*total).max(owners.len());
+            if owners.len() > bounds::LISTED {
+                let mut is_listed = bounds::listed(owners, |owner| owner.pid).into_iter();
+                owners.retain(|_| is_listed.next() == Some(true));
+            }
+        }
+    }
 }
 
 /// See the contract, `cleared`.
@@ -532,11 +566,12 @@ fn sources<S: Serializer>(sources: &[Source], serializer: S) -> Result<S::Ok, S:
     #[derive(Serialize)]
     struct Use<'a> {
         in_use: bool,
-        why_not: Option<&'a str>,
+        why_not: Option<Cow<'a, str>>,
     }
     let mut map = serializer.serialize_map(Some(sources.len()))?;
     for source in sources {
-        let entry = Use { in_use: source.in_use(), why_not: source.why_not.as_deref() };
+        let entry =
+            Use { in_use: source.in_use(), why_not: source.why_not.as_deref().map(bounds::shortened) };
         map.serialize_entry(source.feature.name(), &entry)?;
     }
     map.end()

@@ -174,7 +174,7 @@ fn a_stuck_record_is_what_the_contract_shows() {
             "local_addr": "10.0.0.5", "local_port": 9666, "remote_addr": "10.0.0.9", "remote_port": 40112,
             "state": "CLOSE_WAIT", "threshold_ms": 30000.0, "age_ms": 30000.4, "age_max_ms": 30000.4,
             "exact": true, "since": "2026-11-22T15:45:02.000000000Z", "recv_queue": 0, "send_queue": 0,
-            "cause": "not_closed", "owners": [owner(57), owner(58)], "owner_how": "fd", "origin": null,
+            "cause": "not_closed", "owners": [owner(57), owner(58)], "owners_total": 2, "owner_how": "fd", "origin": null,
             "listener": null, "peer": null})
     );
 }
@@ -350,6 +350,7 @@ fn an_actor_that_is_no_utf8_is_still_json() {
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }
 
+mod bounds;
 mod lines;
 mod lives;
 mod together;
@@ -382,7 +383,13 @@ fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {
     assert!(told.ends_with("; connected by inetd/7"), "{told}");
     let told = line(None, with(Some((4242, b"java", OriginHow::Accept)), None));
     assert!(told.ends_with("nothing to send"), "the holder's own main thread is no news: {told}");
-    let peer = |owners| Peer { cookie: 9, netns: None, state: State(state::FIN_WAIT2), owners };
+    let peer = |owners: Vec<Owner>| Peer {
+        cookie: 9,
+        netns: None,
+        state: State(state::FIN_WAIT2),
+        owners_total: owners.len(),
+        owners,
+    };
     let told = line(None, with(None, Some(peer(vec![]))));
     assert!(told.ends_with("; peer gone, FIN-WAIT-2"), "{told}");
     let holder = Owner { fd: Some(5), comm: Some(Name(comm(b"client"))), ..Owner::once(4243) };

@@ -11,6 +11,8 @@ mod life;
 mod stuck;
 mod transition;
 
+use std::cmp::Reverse;
+
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
@@ -203,16 +205,32 @@ impl Text {
     /// the last lines, so that a flood becomes a few.
     pub fn due_ns(&self) -> Option<u64> {
         let since_ns = self.waiting.since_ns?;
-        Some(since_ns.saturating_add(GATHERING_NS).max(self.written_ns.saturating_add(SETTLING_NS)))
+        Some(since_ns.saturating_add(GATHERING_NS).max(self.ready_ns()))
+    }
+
+    /// When what waits can be written at the earliest, `CLOCK_MONOTONIC` nanoseconds.
+    pub const fn ready_ns(&self) -> u64 {
+        self.written_ns.saturating_add(SETTLING_NS)
     }
 
     /// Appends the lines of what has waited long enough by now.
     pub fn settle(&mut self, now_ns: u64, out: &mut Vec<u8>) {
-        if self.due_ns().is_none_or(|due| due > now_ns) {
-            return;
+        if self.due_ns().is_some_and(|due| due <= now_ns) {
+            self.settle_all(now_ns, out);
         }
+    }
+
+    /// Appends the lines of all that waits.
+    pub fn settle_all(&mut self, now_ns: u64, out: &mut Vec<u8>) {
         self.written_ns = now_ns;
-        let Waiting { stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
+        let Waiting { mut stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
+        stuck.sort_by_cached_key(|(at, one)| {
+            // In the order of the times that are shown, by process, the oldest first.
+            let first = one.owners.first();
+            let tenths = (one.age_ms / 100.0) as u64;
+            let pid = first.map_or(u32::MAX, |owner| owner.pid);
+            (at.wall_ns.div_euclid(1_000_000_000), pid, Reverse(tenths), first.and_then(|owner| owner.fd))
+        });
         if !(stuck.is_empty() && cleared.is_empty()) {
             for socket in
                 stuck.iter().map(|(_, one)| &one.socket).chain(cleared.iter().map(|(_, one)| &one.socket))
@@ -243,9 +261,7 @@ impl Text {
                 _ => self.put(out, |text, line| text.many_cleared(line, &group)),
             }
         }
-        for (at, record) in processes {
-            self.put(out, |text, line| text.process(line, at, &record));
-        }
+        self.processes(processes, out);
     }
 
     /// Writes a view's heading, unless the last one is in sight and says the same.

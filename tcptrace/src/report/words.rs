@@ -3,13 +3,18 @@
 
 use std::{cmp::Reverse, fmt::Write as _};
 
+use rustc_hash::FxHashMap;
+use tcptrace_common::COMM_LEN;
 use unicode_width::UnicodeWidthChar;
 
 use super::{
     columns,
-    record::{Lost, LostReason, Name, OriginHow, Owner, Resync, Start, Stuck, Summary},
+    record::{Lost, LostReason, Name, OriginHow, Owner, Peer, Resync, Start, Stuck, Summary},
 };
 use crate::{cause::Cause, tracker::Ending};
+
+/// How many names of a socket's holders a line has at the most.
+const NAMES: usize = 3;
 
 /// What to say on stderr when starting: that it watches, how much, and for what.
 pub fn welcome(start: &Start, namespaces: usize, watched: Option<&str>) -> String {
@@ -125,7 +130,7 @@ pub(super) fn peer(record: &Stuck) -> Option<String> {
     let peer = record.peer.as_ref()?;
     Some(match peer.owners.first() {
         Some(owner) => {
-            let holders = Holders::among(&peer.owners);
+            let holders = Holders::at(peer);
             format!(
                 "peer {} fd {} in {}",
                 process_and((owner.pid, owner.comm.as_ref()), holders.others, usize::MAX),
@@ -158,20 +163,38 @@ pub(super) struct Holders<'a> {
     more: usize,
     /// How many other processes hold it.
     others: usize,
-    all: &'a [Owner],
+    /// The descriptors that the record lists.
+    listed: &'a [Owner],
+    /// One of each process that the record has no room for.
+    unlisted: &'a [Owner],
+    /// How many descriptors there are, listed or not.
+    total: usize,
 }
 
 impl<'a> Holders<'a> {
     /// The holders of a stuck socket.
     pub(super) fn of(record: &'a Stuck) -> Self {
-        Self::among(&record.owners)
+        let Stuck { owners, unlisted, owners_total, .. } = record;
+        Self::new(owners, unlisted, *owners_total)
+    }
+
+    /// The holders of the other end of a stuck socket.
+    pub(super) fn at(peer: &'a Peer) -> Self {
+        Self::new(&peer.owners, &[], peer.owners_total)
     }
 
     /// The processes of these descriptors, in the order of their pids.
     pub(super) fn among(all: &'a [Owner]) -> Self {
-        let mut processes = all.chunk_by(|one, next| one.pid == next.pid);
-        let more = processes.next().map_or(0, |of| of.len() - 1);
-        Self { first: all.first(), more, others: processes.count(), all }
+        Self::new(all, &[], all.len())
+    }
+
+    fn new(listed: &'a [Owner], unlisted: &'a [Owner], total: usize) -> Self {
+        let mut processes = listed.chunk_by(|one, next| one.pid == next.pid);
+        let of_first = processes.next().map_or(0, <[Owner]>::len);
+        let others = processes.count() + unlisted.len();
+        // All that a list leaves out is of the first process where there is no other.
+        let of_first = if others == 0 { total } else { of_first };
+        Self { first: listed.first(), more: of_first.saturating_sub(1), others, listed, unlisted, total }
     }
 
     /// The descriptor: `57`, or `57+2` if the same process has two more of the socket.
@@ -193,7 +216,8 @@ impl<'a> Holders<'a> {
 
     /// Which other processes hold it, if any do: each with its descriptor, or how many there are of each name.
     pub(super) fn detail(&self) -> Option<String> {
-        let others = || self.all.chunk_by(|one, next| one.pid == next.pid).skip(1);
+        let unlisted = || self.unlisted.iter().map(std::slice::from_ref);
+        let others = || self.listed.chunk_by(|one, next| one.pid == next.pid).skip(1).chain(unlisted());
         let names = match self.others {
             0 => return None,
             1 | 2 => {
@@ -204,19 +228,22 @@ impl<'a> Holders<'a> {
                 others().map(one).collect::<Vec<_>>()
             }
             _ => {
-                let mut names: Vec<(String, usize)> = Vec::new();
-                for of in others() {
-                    let name = of[0].comm.as_ref().map_or_else(|| "?".to_owned(), printable);
-                    match names.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, count)) => *count += 1,
-                        None => names.push((name, 1)),
-                    }
-                }
-                names.sort_by_key(|(_, count)| Reverse(*count));
-                names.into_iter().map(|(name, count)| format!("{count} {name}")).collect()
+                let mut names: FxHashMap<Option<[u8; COMM_LEN]>, usize> = FxHashMap::default();
+                others().for_each(|of| *names.entry(of[0].comm.map(|name| name.0)).or_default() += 1);
+                let mut names: Vec<_> = names.into_iter().collect();
+                names.sort_unstable_by_key(|(name, count)| (Reverse(*count), *name));
+                let left_out: usize = names.drain(NAMES.min(names.len())..).map(|(_, count)| count).sum();
+                let name =
+                    |name: Option<_>| name.map_or_else(|| "?".to_owned(), |name| printable(&Name(name)));
+                let named = names.into_iter().map(|(of, count)| format!("{count} {}", name(of)));
+                named.chain((left_out > 0).then(|| format!("{left_out} more"))).collect()
             }
         };
-        Some(format!("also held by {}", names.join(", ")))
+        let mut words = format!("also held by {}", names.join(", "));
+        if self.total > self.listed.len() + self.unlisted.len() {
+            let _infallible = write!(words, ", by {} descriptors in all", self.total);
+        }
+        Some(words)
     }
 }
 

@@ -1,111 +1,122 @@
-//! How fast the number of a process's stuck sockets grows: net change per minute over the last ten minutes at the most.
-//!
-//! The change is counted by the second. For the answer the seconds are joined to at most twenty bins of equal length,
-//! and a bin that stands out from all others, as one burst makes it, is taken for as high as they are. Regular bursts,
-//! such as a list that is refreshed once a minute, are in many bins and are counted in full.
+//! Keeps how two numbers moved in the last twenty minutes: that of stuck sockets, of which each
+//! change is known, and that of open descriptors, which is sampled.
 
 use std::collections::VecDeque;
 
-const SECOND: u64 = 1_000_000_000;
+use super::{SECOND, trend::Trend};
 
 /// The longest time that is looked at, seconds.
-const WINDOW: usize = 600;
+const WINDOW: u64 = 1200;
 
-/// A shorter time says nothing, seconds.
-const SHORTEST: usize = 5;
-
-/// In a shorter time one burst cannot be told from a regular one, seconds: it is counted as it is.
-const SHORTEST_WITH_OUTLIERS: usize = 180;
-
-const BINS: usize = 20;
-
-/// So many of the highest bins can stand out, and so many of the lowest.
-const OUTLIERS: usize = 2;
-
-/// A bin with no more than this many never stands out.
-const FEW: f64 = 10.0;
-
-/// A bin stands out that has more than this many times as many as the next ones.
-const TIMES: f64 = 3.0;
-
-/// The net change in each second of the last ten minutes.
+/// The changes of a number, by the second.
 #[derive(Debug)]
-pub(super) struct Growth {
-    /// Nothing that happened before is counted, `CLOCK_MONOTONIC` nanoseconds.
+pub(super) struct Changes {
+    /// Changes before are not counted, `CLOCK_MONOTONIC` nanoseconds.
     begin_ns: u64,
-    /// Whether it was a socket getting stuck that made it begin: then the first bin always has something in it, and says
-    /// nothing about how often that happens.
-    begins_with_one: bool,
     /// The number, since `begin_ns`, of the first second below.
     first: u64,
     seconds: VecDeque<i64>,
 }
 
-impl Growth {
-    /// Counted from a moment that has nothing to do with what is counted.
+impl Changes {
+    /// Counts from that moment on.
     pub(super) const fn since(begin_ns: u64) -> Self {
-        Self { begin_ns, begins_with_one: false, first: 0, seconds: VecDeque::new() }
+        Self { begin_ns, first: 0, seconds: VecDeque::new() }
     }
 
-    /// Counted from the moment when the first one of a series got stuck.
-    pub(super) const fn since_first(begin_ns: u64) -> Self {
-        Self { begin_ns, begins_with_one: true, first: 0, seconds: VecDeque::new() }
-    }
-
-    /// So many more, or fewer, at that time. What is older than the window is left out.
+    /// Adds so many more, or fewer, at that time. What is older than the window is left out.
     pub(super) fn add(&mut self, at_ns: u64, change: i64) {
         let Some(after_ns) = at_ns.checked_sub(self.begin_ns) else { return };
-        let Some(index) = (after_ns / SECOND).checked_sub(self.first) else { return };
-        let mut index = index as usize;
+        let Some(mut index) = (after_ns / SECOND).checked_sub(self.first) else { return };
         // One second more than the window: the last one is not over yet.
         if index > WINDOW {
             let beyond = index - WINDOW;
-            self.seconds.drain(..beyond.min(self.seconds.len()));
-            self.first += beyond as u64;
+            self.seconds.drain(..(beyond as usize).min(self.seconds.len()));
+            self.first += beyond;
             index = WINDOW;
         }
+        let index = index as usize;
         if index >= self.seconds.len() {
             self.seconds.resize(index + 1, 0);
         }
         self.seconds[index] += change;
     }
 
-    /// Net growth per minute up to now; `None` where that is too soon to say.
-    pub(super) fn per_minute(&self, now_ns: u64) -> Option<f64> {
-        let over = now_ns.checked_sub(self.begin_ns)? / SECOND;
-        let length = usize::try_from(over).unwrap_or(WINDOW).min(WINDOW);
-        if length < SHORTEST {
-            return None;
-        }
-        let bin_length = length.div_ceil(BINS);
-        let mut count = length / bin_length;
-        let from = over - (count * bin_length) as u64;
-        let mut bins = vec![0.0; count];
-        for (at, change) in (self.first..).zip(&self.seconds) {
-            if let Some(after) = at.checked_sub(from).filter(|_| at < over) {
-                bins[after as usize / bin_length] += *change as f64;
+    /// How it grows now; `None` if it has been watched for too short a time.
+    pub(super) fn trend(&self, now_ns: u64) -> Option<Trend> {
+        let now = now_ns.checked_sub(self.begin_ns)? as f64 / SECOND as f64;
+        let from = (now - WINDOW as f64).max(0.0);
+        let mut level = 0.0;
+        let mut series = vec![(from - now, level)];
+        let changes = (self.first..).zip(&self.seconds).filter(|(_, change)| **change != 0);
+        for (second, change) in changes {
+            let (begin, end) = (second as f64, (second as f64 + 1.0).min(now));
+            if begin < from || begin >= now {
+                continue;
             }
+            if series[series.len() - 1].0 < begin - now {
+                series.push((begin - now, level));
+            }
+            level += *change as f64;
+            series.push((end - now, level));
         }
-        if self.begins_with_one && over <= WINDOW as u64 {
-            bins.remove(0);
-            count -= 1;
+        if series[series.len() - 1].0 < 0.0 {
+            series.push((0.0, level));
         }
-        if length >= SHORTEST_WITH_OUTLIERS {
-            lower_what_stands_out(&mut bins);
-        }
-        Some(bins.iter().sum::<f64>() * 60.0 / (count * bin_length) as f64)
+        Trend::of(&series)
     }
 }
 
-fn lower_what_stands_out(bins: &mut [f64]) {
-    bins.sort_unstable_by(f64::total_cmp);
-    let Some(last) = bins.len().checked_sub(OUTLIERS + 1) else { return };
-    let (low, high) = (bins[OUTLIERS.min(last)], bins[last]);
-    for bin in bins {
-        if *bin > (TIMES * high).max(FEW) {
-            *bin = high.max(0.0);
-        } else if *bin < (TIMES * low).min(-FEW) {
-            *bin = low.min(0.0);
+/// Samples of a number.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    /// (when, `CLOCK_MONOTONIC` nanoseconds; number), in order. Where the number stays, only the
+    /// first and the last.
+    taken: VecDeque<(u64, u64)>,
+}
+
+impl Samples {
+    /// Adds one. Says whether the number is another one than before.
+    pub(super) fn add(&mut self, at_ns: u64, number: u64) -> bool {
+        let last = self.taken.back().copied();
+        if last.is_some_and(|(before_ns, _)| before_ns >= at_ns) {
+            return false;
         }
+        let stays = |back: usize| {
+            let index = self.taken.len().checked_sub(back);
+            index.is_some_and(|index| self.taken[index].1 == number)
+        };
+        if stays(1) && stays(2) {
+            self.taken.pop_back();
+        }
+        self.taken.push_back((at_ns, number));
+        // One that is older than the window stays: the line from it leads into the window.
+        let from_ns = at_ns.saturating_sub(WINDOW * SECOND);
+        while self.taken.get(1).is_some_and(|(taken_ns, _)| *taken_ns <= from_ns) {
+            self.taken.pop_front();
+        }
+        last.is_none_or(|(_, before)| before != number)
+    }
+
+    /// When the last one was taken.
+    pub(super) fn last_ns(&self) -> Option<u64> {
+        Some(self.taken.back()?.0)
+    }
+
+    /// For how long it has been watched, nanoseconds.
+    pub(super) fn watched_ns(&self, now_ns: u64) -> u64 {
+        self.taken.front().map_or(0, |(first_ns, _)| now_ns.saturating_sub(*first_ns))
+    }
+
+    /// How it grows now; `None` if it has been watched for too short a time.
+    pub(super) fn trend(&self, now_ns: u64) -> Option<Trend> {
+        let before = |at_ns: u64| (at_ns as f64 - now_ns as f64) / SECOND as f64;
+        let mut series: Vec<_> =
+            self.taken.iter().map(|(at_ns, number)| (before(*at_ns).min(0.0), *number as f64)).collect();
+        let (last, number) = *series.last()?;
+        if last < 0.0 {
+            series.push((0.0, number));
+        }
+        Trend::of(&series)
     }
 }

@@ -1,5 +1,7 @@
 //! Findings in, roll-ups out.
 
+mod forecast;
+
 use super::*;
 
 const MINUTE: u64 = 60 * SECOND;
@@ -21,7 +23,7 @@ const fn fds(open: u64, limit: u64) -> Condition {
 
 /// A stuck socket that these hold, and of which they are told.
 fn hold(rollup: &mut Rollup, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
-    rollup.stuck(cookie, since, seen_ns, holders, true);
+    rollup.stuck(cookie, since, seen_ns, holders);
     holders.iter().for_each(|id| rollup.show(*id));
 }
 
@@ -106,12 +108,14 @@ fn one_burst_on_top_of_a_steady_leak_changes_nothing() {
 }
 
 #[test]
-fn a_leak_of_one_in_five_minutes_is_no_outlier() {
+fn a_leak_of_one_in_five_minutes_is_seen_from_the_third_time_on() {
     let mut leaks = Leaks::new();
     leaks.before_the_start(1);
-    leaks.stuck_at(BEGAN + THRESHOLD + 2 * MINUTE, 1);
-    leaks.stuck_at(BEGAN + THRESHOLD + 7 * MINUTE, 1);
-    assert_about(leaks.growth(BEGAN + THRESHOLD + 10 * MINUTE), 0.2);
+    for time in 0..4 {
+        leaks.stuck_at(BEGAN + THRESHOLD + (1 + 5 * time) * MINUTE, 1);
+        let growth = leaks.growth(BEGAN + THRESHOLD + (5 + 5 * time) * MINUTE);
+        assert_about(growth, if time >= 2 { 0.2 } else { 0.0 });
+    }
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn ten_thousand_from_before_the_start_are_no_growth() {
     let mut leaks = Leaks::new();
     leaks.before_the_start(10_000);
     assert_eq!(leaks.growth(BEGAN), None, "nothing is known yet");
-    assert_eq!(leaks.growth(BEGAN + THRESHOLD + 10 * SECOND), Some(0.0));
+    assert_eq!(leaks.growth(BEGAN + THRESHOLD + 30 * SECOND), Some(0.0));
     assert_eq!(leaks.growth(BEGAN + THRESHOLD + 20 * MINUTE), Some(0.0));
 }
 
@@ -140,11 +144,40 @@ fn ten_thousand_from_before_the_start_are_no_growth() {
 fn a_few_seconds_say_nothing_and_a_few_more_do() {
     let mut leaks = Leaks::new();
     let begin = BEGAN + THRESHOLD + MINUTE;
-    for second in 0..11 {
+    for second in 0..31 {
         leaks.stuck_at(begin + second * SECOND, 2);
     }
-    assert_eq!(leaks.growth(begin + 4 * SECOND), None);
-    assert_about(leaks.growth(begin + 11 * SECOND), 120.0);
+    assert_eq!(leaks.growth(begin + 29 * SECOND), None);
+    assert_about(leaks.growth(begin + 31 * SECOND), 120.0);
+}
+
+/// What is said of a server's growth at each second up to `seconds` after its first socket got
+/// stuck.
+fn growths(leaks: &mut Leaks, begin: u64, seconds: u64) -> Vec<(u64, f64)> {
+    let said = (0..seconds).map(|second| (second, leaks.growth(begin + second * SECOND).unwrap_or(0.0)));
+    said.filter(|(_, growth)| *growth != 0.0).collect()
+}
+
+#[test]
+fn one_burst_or_a_server_that_warms_up_is_no_growth() {
+    let begin = BEGAN + THRESHOLD + MINUTE;
+    // 40 within two seconds.
+    let mut leaks = Leaks::new();
+    (0..40).for_each(|one| leaks.stuck_at(begin + one * SECOND / 20, 1));
+    assert_eq!(growths(&mut leaks, begin, 900), []);
+    // 100 within 20 seconds.
+    let mut leaks = Leaks::new();
+    (0..100).for_each(|one| leaks.stuck_at(begin + one * SECOND / 5, 1));
+    assert_eq!(growths(&mut leaks, begin, 900), []);
+    // Ten more each second, and each is closed eight seconds after it got stuck.
+    let mut leaks = Leaks::new();
+    for second in 0..60 {
+        leaks.stuck_at(begin + second * SECOND, 10);
+        let closed = leaks.cookie.saturating_sub(80);
+        (closed.saturating_sub(9)..=closed)
+            .for_each(|cookie| leaks.rollup.cleared(cookie, begin + second * SECOND));
+        assert_eq!(leaks.growth(begin + second * SECOND).unwrap_or(0.0), 0.0, "after {second}");
+    }
 }
 
 #[test]
@@ -156,59 +189,150 @@ fn a_leak_that_begins_after_days_of_quiet_is_seen_as_fast_as_it_is() {
     }
     assert_about(leaks.growth(begin + MINUTE), 60.0);
     // And one that has ended is no growth any more.
-    assert_about(leaks.growth(begin + 30 * MINUTE), 0.0);
+    assert_eq!(leaks.growth(begin + 2 * MINUTE), Some(0.0));
+    assert_eq!(leaks.growth(begin + 30 * MINUTE), Some(0.0));
 }
 
 #[test]
-fn when_descriptors_run_out_follows_from_growth_and_room() {
+fn when_descriptors_run_out_follows_from_all_that_are_open_and_not_from_the_stuck_ones() {
     let mut leaks = Leaks::new();
-    leaks.before_the_start(1);
+    leaks.before_the_start(600);
+    // Each second two descriptors more, while its stuck sockets clear.
     for second in 0..600 {
-        leaks.stuck_at(BEGAN + THRESHOLD + second * SECOND, 1);
+        let now = BEGAN + THRESHOLD + second * SECOND;
+        leaks.rollup.sample(SERVER, Some(&fds(24 + 2 * second, 2000)), now);
+        if second > 0 {
+            leaks.rollup.cleared(second, now);
+        }
     }
-    let now = BEGAN + THRESHOLD + 10 * MINUTE;
-    let mut full_in = |condition: Condition| {
-        leaks.rollup.roll(SERVER, Some(&condition), now).expect("a known process").fds_full_in_s
+    let now = BEGAN + THRESHOLD + 600 * SECOND;
+    let look = |condition: Condition| leaks.rollup.look(SERVER, &condition, now).expect("a known process");
+    let full_in = |condition: Condition| look(condition).fds_full_in_s;
+    let now_open = look(fds(1224, 2000));
+    assert_about(now_open.growth_per_min, -60.0);
+    assert_about(now_open.fds_growth_per_min, 120.0);
+    assert_about(now_open.fds_full_in_s, 388.0);
+    assert_eq!(full_in(fds(2000, 2000)), Some(0.0));
+    assert_eq!(full_in(fds(3000, 2000)), Some(0.0), "a limit may be lowered below what is open");
+    assert_eq!(full_in(Condition { fds_limit: None, ..fds(424, 2000) }), None);
+    let unknown = look(Condition { fds_open: None, ..fds(424, 2000) });
+    assert_eq!((unknown.fds_full_in_s, unknown.fds_growth_per_min), (None, None));
+}
+
+#[test]
+fn what_is_no_longer_so_is_told_without_another_socket() {
+    let mut leaks = Leaks::new();
+    let begin = (BEGAN + THRESHOLD + MINUTE).next_multiple_of(BETWEEN_NS);
+    let mut told = Vec::new();
+    // Two a second for two minutes, then none; and other descriptors up to the limit, and back.
+    for second in 0..600 {
+        let now = begin + second * SECOND;
+        if second < 120 {
+            leaks.stuck_at(now, 2);
+        }
+        let open = match second {
+            0..120 => 20 + 2 * second,
+            120..300 => 260,
+            300..400 => 260 + 10 * (second - 300),
+            400..450 => 1260,
+            _ => 260,
+        };
+        let condition = fds(open.min(1024), 1024);
+        for id in leaks.rollup.to_sample(now) {
+            leaks.rollup.sample(id, Some(&condition), now);
+        }
+        for id in leaks.rollup.due(now) {
+            let rolled = leaks.rollup.roll(id, Some(&condition), now).expect("a known process");
+            told.push((second, rolled.growth_per_min.unwrap_or(0.0) > 0.0, rolled.fds_full_in_s));
+        }
+    }
+    let between = |from: u64, to: u64| -> Vec<_> {
+        told.iter().filter(|(second, ..)| (from..to).contains(second)).copied().collect()
     };
-    assert_about(full_in(fds(424, 1024)), 600.0);
-    assert_eq!(full_in(fds(1024, 1024)), Some(0.0));
-    assert_eq!(full_in(fds(2000, 1024)), Some(0.0), "a limit may be lowered below what is open");
-    assert_eq!(full_in(Condition { fds_limit: None, ..fds(424, 1024) }), None);
-    assert_eq!(full_in(Condition { fds_open: None, ..fds(424, 1024) }), None);
+    assert!(between(60, 120).iter().all(|(_, grows, full_in)| *grows && full_in.is_some()), "{told:?}");
+    // That it has ended: once the growth, once the forecast, or both at once.
+    let ended = between(120, 300);
+    assert!((1..=3).contains(&ended.len()) && ended[ended.len() - 1].0 <= 180, "{ended:?}");
+    assert_eq!(ended.last().map(|(_, grows, full_in)| (*grows, *full_in)), Some((false, None)));
+    // The other descriptors: that they will run out, that they have, and that this is over.
+    assert!(between(300, 376).iter().any(|(_, _, full_in)| full_in.is_some_and(|seconds| seconds > 0.0)));
+    let full = between(376, 390);
+    assert_eq!(full.first().map(|(_, _, full_in)| *full_in), Some(Some(0.0)), "{told:?}");
+    assert_eq!(between(390, 450), [], "nothing new");
+    assert_eq!(between(450, 600).last().map(|(_, _, full_in)| *full_in), Some(None), "{told:?}");
 }
 
 #[test]
-fn what_nobody_has_accepted_grows_and_takes_no_descriptors() {
-    let mut leaks = Leaks::new();
-    leaks.before_the_start(1);
+fn descriptors_are_counted_seldom_where_nothing_moves() {
+    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    assert_eq!(rollup.next_sample_ns(), None);
+    rollup.stuck(1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[SERVER]);
+    assert_eq!(rollup.next_sample_ns(), None, "it is not wanted");
+    rollup.show(SERVER);
+    let count = |rollup: &mut Rollup, from: u64, to: u64, open: &dyn Fn(u64) -> u64| {
+        let mut count = 0;
+        while let Some(now) = rollup.next_sample_ns().map(|due| due.max(from)).filter(|due| *due < to) {
+            assert_eq!(rollup.to_sample(now), [SERVER]);
+            rollup.sample(SERVER, Some(&fds(open(now), 1024)), now);
+            count += 1;
+        }
+        count
+    };
     let begin = BEGAN + THRESHOLD;
-    for second in 0..600 {
-        let since = Since::exact(BEGAN + second * SECOND);
-        leaks.rollup.stuck(10_000 + second, since, begin + second * SECOND, &[SERVER], false);
+    let busy = count(&mut rollup, begin, begin + MINUTE, &|now| now / SECOND % 1000);
+    let quiet = count(&mut rollup, begin, begin + 60 * MINUTE, &|_| 7);
+    assert!((25..=31).contains(&busy) && (120..=240).contains(&quiet), "{busy}, {quiet}");
+    // Another stuck socket, and it is looked at closely again.
+    hold(&mut rollup, 2, Since::exact(BEGAN), begin + 60 * MINUTE, &[SERVER]);
+    let again = count(&mut rollup, begin + 60 * MINUTE, begin + 61 * MINUTE, &|_| 7);
+    assert!((25..=31).contains(&again), "{again}");
+    rollup.rest_until(begin + 70 * MINUTE);
+    assert_eq!(rollup.next_sample_ns(), Some(begin + 70 * MINUTE));
+    assert_eq!(rollup.to_sample(begin + 69 * MINUTE), []);
+    rollup.cleared(1, begin + 61 * MINUTE);
+    rollup.cleared(2, begin + 61 * MINUTE);
+    assert_eq!(rollup.next_sample_ns(), None, "it has none");
+}
+
+#[test]
+fn a_process_that_ends_with_its_sockets_held_by_others_is_told() {
+    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let seen = BEGAN + THRESHOLD;
+    hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
+    for id in [SERVER, OTHER] {
+        rollup.roll(id, Some(&fds(5, 10)), seen);
     }
-    let now = begin + 10 * MINUTE;
-    let rolled = leaks.rollup.roll(SERVER, Some(&fds(424, 1024)), now).expect("a known process");
-    assert_eq!((rolled.stuck, rolled.fds_full_in_s), (601, None));
-    assert_about(rolled.growth_per_min, 60.0);
-    for second in 0..600 {
-        leaks.rollup.cleared(10_000 + second, now + second * SECOND);
-        leaks.stuck_at(now + second * SECOND, 1);
-    }
-    let rolled =
-        leaks.rollup.roll(SERVER, Some(&fds(424, 1024)), now + 10 * MINUTE).expect("a known process");
-    assert_about(rolled.growth_per_min, 0.0);
-    assert_about(rolled.fds_full_in_s, 600.0);
+    rollup.sample(SERVER, None, seen + MINUTE);
+    assert_eq!(rollup.due(seen + 2 * MINUTE), [SERVER]);
+    assert!(rollup.roll(SERVER, None, seen + 2 * MINUTE).is_some_and(|rolled| rolled.ended));
+    let other = rollup.roll(OTHER, Some(&fds(5, 10)), seen + 2 * MINUTE).expect("it lives");
+    assert_eq!((other.stuck, other.shared), (1, 0), "nobody else holds it any more");
+}
+
+#[test]
+fn a_socket_that_others_hold_as_well_is_shared() {
+    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let seen = BEGAN + THRESHOLD;
+    hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
+    hold(&mut rollup, 2, Since::exact(BEGAN), seen, &[SERVER, SERVER]);
+    let shared = |rollup: &Rollup, id| {
+        let rolled = rollup.look(id, &fds(0, 0), seen).expect("a known process");
+        (rolled.stuck, rolled.shared)
+    };
+    assert_eq!((shared(&rollup, SERVER), shared(&rollup, OTHER)), ((2, 1), (1, 1)));
+    hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
+    assert_eq!((shared(&rollup, SERVER), shared(&rollup, OTHER)), ((2, 0), (0, 0)));
 }
 
 #[test]
 fn only_processes_that_are_wanted_are_told() {
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
-    rollup.stuck(1, Since::exact(BEGAN), seen, &[SERVER, OTHER], true);
+    rollup.stuck(1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
     assert_eq!((rollup.next_due_ns(), rollup.all()), (None, vec![]));
-    rollup.stuck(2, Since::exact(BEGAN), seen, &[OTHER], true);
+    rollup.stuck(2, Since::exact(BEGAN), seen, &[OTHER]);
     rollup.show(OTHER);
-    assert_eq!((rollup.due(seen), rollup.all()), (vec![OTHER], vec![OTHER]));
+    assert_eq!((rollup.due(seen + SECOND), rollup.all()), (vec![OTHER], vec![OTHER]));
     let rolled = rollup.roll(OTHER, Some(&fds(0, 0)), seen).expect("a known process");
     assert_eq!(rolled.stuck, 2, "also those that were not wanted");
 }
@@ -252,23 +376,30 @@ fn a_pid_used_again_starts_anew() {
 }
 
 #[test]
-fn a_process_is_due_at_once_and_then_at_most_once_in_ten_seconds() {
+fn a_process_is_due_when_a_batch_is_whole_and_then_at_most_once_in_ten_seconds() {
     let mut rollup = Rollup::new(BEGAN, THRESHOLD);
     assert_eq!(rollup.next_due_ns(), None);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
-    assert_eq!(rollup.due(seen), [SERVER]);
-    rollup.roll(SERVER, Some(&fds(0, 0)), seen);
+    assert_eq!((rollup.next_due_ns(), rollup.due(seen)), (Some(seen + SETTLED_NS), vec![]));
+    // More come, and it waits, up to a second.
+    for tenth in 1..=9 {
+        hold(&mut rollup, 1 + tenth, Since::exact(BEGAN), seen + tenth * SECOND / 10, &[SERVER]);
+    }
+    assert_eq!(rollup.next_due_ns(), Some(seen + SECOND));
+    let told = seen + SECOND;
+    assert_eq!(rollup.due(told), [SERVER]);
+    assert_eq!(rollup.roll(SERVER, Some(&fds(0, 0)), told).map(|rolled| rolled.stuck), Some(10));
     assert_eq!((rollup.next_due_ns(), rollup.due(u64::MAX)), (None, vec![]), "nothing new");
 
-    hold(&mut rollup, 2, Since::exact(BEGAN), seen + SECOND, &[SERVER]);
-    assert_eq!(rollup.next_due_ns(), Some(seen + BETWEEN_NS));
-    assert_eq!(rollup.due(seen + BETWEEN_NS - 1), []);
-    assert_eq!(rollup.due(seen + BETWEEN_NS), [SERVER]);
-    rollup.roll(SERVER, Some(&fds(0, 0)), seen + BETWEEN_NS);
+    hold(&mut rollup, 11, Since::exact(BEGAN), told + SECOND, &[SERVER]);
+    assert_eq!(rollup.next_due_ns(), Some(told + BETWEEN_NS));
+    assert_eq!(rollup.due(told + BETWEEN_NS - 1), []);
+    assert_eq!(rollup.due(told + BETWEEN_NS), [SERVER]);
+    rollup.roll(SERVER, Some(&fds(0, 0)), told + BETWEEN_NS);
     // That there are fewer is told too.
-    rollup.cleared(1, seen + 2 * BETWEEN_NS);
-    assert_eq!(rollup.due(seen + 2 * BETWEEN_NS), [SERVER]);
+    rollup.cleared(1, told + 2 * BETWEEN_NS);
+    assert_eq!(rollup.due(told + 2 * BETWEEN_NS + SECOND), [SERVER]);
 }
 
 #[test]

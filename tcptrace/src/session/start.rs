@@ -1,6 +1,8 @@
 //! What is known when tracing begins: what traces, where, and with which features of the kernel.
 
-use crate::{diagnostics::say, kernel::Kernel, metrics::About, report::Start, walk::Walk};
+use crate::{
+    cli::Plan, diagnostics::say, kernel::Kernel, metrics::About, report::Start, sight::Unseen, walk::Walk,
+};
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
 pub(crate) fn greet(start: &Start, words: &str) {
@@ -8,6 +10,17 @@ pub(crate) fn greet(start: &Start, words: &str) {
     for source in start.sources.iter().filter(|source| source.is_lacking()) {
         if let Some(why_not) = &source.why_not {
             say(format_args!("without {}: {why_not}", source.feature.name()));
+        }
+    }
+}
+
+/// Says on stderr what a filter names that is not there yet. It may come, or be a typing error.
+pub(super) fn await_missing(plan: &Plan, kernel: &Kernel, walk: &Walk) {
+    if plan.filter.names_something() {
+        let residents = kernel.residents(plan.filter.asks_for_processes());
+        let Unseen { missing, .. } = Unseen::find(&plan.filter, walk, &residents, &Kernel::has_cgroup);
+        for missing in missing {
+            say(format_args!("{missing}; nothing is shown before that changes"));
         }
     }
 }

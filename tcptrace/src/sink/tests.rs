@@ -105,7 +105,7 @@ fn what_repeats_is_counted_and_what_must_arrive_arrives() {
     assert_eq!(count(&records, "resync"), 0);
     let rolled: Vec<_> = records.iter().filter(|record| record["event"] == "process").collect();
     assert_eq!(rolled.iter().map(|record| record["mono_ns"].as_u64()).collect::<Vec<_>>(), [Some(TIMES)]);
-    assert_eq!(before.stuck, 10 + TIMES, "reported, if not written");
+    assert_eq!(before.stuck, 10, "each once, however often it was reported");
     assert!(records.iter().any(|record| record["mono_ns"] == TIMES && record["event"] == "cleared"));
 }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::LISTED;
+
 /// Both ends are of the family.
 pub(super) fn addresses(record: &Map<String, Value>) -> Result<(), String> {
     for name in ["local_addr", "remote_addr"] {
@@ -41,6 +43,31 @@ pub(super) fn threshold(record: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
+/// No more are shared than stuck; descriptors run out where they grow, and have run out at their
+/// limit.
+pub(super) fn process(record: &Map<String, Value>) -> Result<(), String> {
+    let number = |name: &str| record[name].as_f64();
+    if number("shared") > number("stuck") {
+        return Err("more are shared than stuck".to_owned());
+    }
+    let (open, limit) = (number("fds_open"), number("fds_limit"));
+    if open.is_some() != number("fds_growth_per_min").is_some() {
+        return Err("descriptors are counted, and their growth is not, or the other way round".to_owned());
+    }
+    match number("fds_full_in_s") {
+        Some(0.0) if open < limit.map(|limit| limit - (limit / 100.0).max(2.0)) => {
+            Err(format!("{open:?} of {limit:?} descriptors are all"))
+        }
+        Some(seconds) if seconds > 0.0 && number("fds_growth_per_min") <= Some(0.0) => {
+            Err("descriptors run out, and do not grow".to_owned())
+        }
+        None if limit.is_some() && open >= limit => {
+            Err(format!("{open:?} of {limit:?} descriptors are not all"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What is gone is held by nobody.
 pub(super) fn found(record: &Map<String, Value>) -> Result<(), String> {
     if record["state"] == "CLOSE" && matches!(record["owner_how"].as_str(), Some("fd" | "listener")) {
@@ -66,6 +93,20 @@ pub(super) fn owners(record: &Map<String, Value>) -> Result<(), String> {
         _ => false,
     };
     if agrees { Ok(()) } else { Err("its owners are not known as it says".to_owned()) }
+}
+
+/// Owners are left out only where there are more than a list names.
+pub(super) fn totals(record: &Map<String, Value>) -> Result<(), String> {
+    let has_total = |of: &Value| {
+        let listed = of["owners"].as_array().map_or(0, Vec::len);
+        let total = of["owners_total"].as_u64().and_then(|total| usize::try_from(total).ok());
+        total == Some(listed) || (listed == LISTED && total > Some(LISTED))
+    };
+    let peer = &record["peer"];
+    if has_total(&Value::Object(record.clone())) && (peer.is_null() || has_total(peer)) {
+        return Ok(());
+    }
+    Err("it lists fewer owners than it can".to_owned())
 }
 
 /// Who did it is named where somebody did, and else nobody is.

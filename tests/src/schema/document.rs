@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::table::{EVENTS, EVERY_RECORD, Fields, Kind, LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES};
+use super::table::{
+    EVENTS, EVERY_RECORD, Fields, Kind, LISTED, LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES,
+};
 
 /// The schema of one line of the stream.
 pub fn document() -> Value {
@@ -53,7 +55,7 @@ fn or_null(schema: Value) -> Value {
 }
 
 fn schema(kind: Kind) -> Value {
-    let list = |of: &str| json!({"type": "array", "items": reference(of)});
+    let list = |of: &str| json!({"type": "array", "items": reference(of), "maxItems": LISTED});
     let time = json!({
         "type": "string",
         "format": "date-time",
@@ -67,6 +69,7 @@ fn schema(kind: Kind) -> Value {
         Kind::Number => number,
         Kind::NumberOrNull => or_null(number),
         Kind::Change => json!({"type": "number"}),
+        Kind::ChangeOrNull => or_null(json!({"type": "number"})),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Text => json!({"type": "string"}),
         Kind::TextOrNull => or_null(json!({"type": "string"})),

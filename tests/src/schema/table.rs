@@ -1,5 +1,11 @@
 //! The contract's records as a table: which fields each has, and what they hold.
 
+/// How many owners a list names at most.
+pub const LISTED: usize = 16;
+
+/// Bytes that a string has at most.
+pub const TEXT_BYTES: usize = 512;
+
 /// What a field holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -8,6 +14,7 @@ pub(super) enum Kind {
     NumberOrNull,
     /// One that may be below 0.
     Change,
+    ChangeOrNull,
     Flag,
     Text,
     TextOrNull,
@@ -66,6 +73,7 @@ pub(super) const IN_A_STATE: Fields = &[
         OneOf(&["not_accepted", "data_unread", "eof_unread", "sending", "not_closed", "peer", "unknown"]),
     ),
     ("owners", Owners),
+    ("owners_total", Integer),
     ("owner_how", OWNER_HOW),
     ("origin", OriginOrNull),
     ("listener", ListenerOrNull),
@@ -150,10 +158,12 @@ pub(super) const EVENTS: [(&str, &[Fields], Fields); 10] = [
             ("pid", Integer),
             ("comm", TextOrNull),
             ("stuck", Integer),
+            ("shared", Integer),
             ("oldest_ms", NumberOrNull),
             ("growth_per_min", Change),
             ("fds_open", IntegerOrNull),
             ("fds_limit", IntegerOrNull),
+            ("fds_growth_per_min", ChangeOrNull),
             ("fds_full_in_s", NumberOrNull),
         ],
     ),
@@ -210,8 +220,13 @@ pub(super) const LISTENER: Fields = &[
     ("backlog_limit", Integer),
 ];
 
-pub(super) const PEER: Fields =
-    &[("cookie", Integer), ("netns", Integer), ("state", State), ("owners", Owners)];
+pub(super) const PEER: Fields = &[
+    ("cookie", Integer),
+    ("netns", Integer),
+    ("state", State),
+    ("owners", Owners),
+    ("owners_total", Integer),
+];
 
 pub(super) const SOURCE: Fields = &[("in_use", Flag), ("why_not", TextOrNull)];
 

@@ -69,7 +69,8 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
         backlog: 3,
         backlog_limit: u32::MAX,
     };
-    let peer = Peer { cookie: 9, netns: socket.netns, state: State(5), owners: owners.clone() };
+    let peer =
+        Peer { cookie: 9, netns: socket.netns, state: State(5), owners: owners.clone(), owners_total: 3 };
     Event::Stuck(Box::new(Stuck {
         socket,
         state: State(8),
@@ -85,6 +86,8 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
         origin: (!is_waiting).then_some(origin),
         listener: is_waiting.then_some(listener),
         peer: (!is_waiting).then_some(peer),
+        owners_total: owners.len() + 7,
+        unlisted: Vec::new(),
         owners,
         is_reminder: false,
     }))

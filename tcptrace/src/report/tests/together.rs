@@ -37,15 +37,32 @@ fn many_of_a_kind_are_one_line_with_the_oldest_and_the_youngest() {
         lines,
         [
             "TIME     AGE      PROCESS/PID        FD LPORT REMOTE                WHY",
+            "15:45:32 9m21s    java/4242        ×500     * 10.9.9.9:5432         not closed",
             "15:45:32 7m22s    java/4242        ×412  9666 10.0.0.9:*            not closed",
             "15:45:32 30.0s    java/4242        ×12k    80 3 hosts               not closed",
-            "15:45:32 9m21s    java/4242        ×500     * 10.9.9.9:5432         not closed",
         ]
     );
     let clients = (0..4).map(|n| leak(31 + n, 9666, &format!("10.0.0.9:{}", 40_000 + n), None));
     let lines = together(None, clients);
     assert!(lines[1].contains(" ×4 10.0.0.5:9666         10.0.0.9:*            not closed"), "{}", lines[1]);
     assert!(lines[1].ends_with("not closed, youngest 31.0s"), "{}", lines[1]);
+}
+
+#[test]
+fn the_oldest_of_a_process_comes_first() {
+    let of = |pid: u32, seconds, fd| {
+        let mut record = leak(seconds, 9666, &format!("10.0.0.9:{}", 1000 * pid + fd), None);
+        if let Event::Stuck(stuck) = &mut record.event {
+            stuck.owners.truncate(1);
+            stuck.owners_total = 1;
+            (stuck.owners[0].pid, stuck.owners[0].fd) = (pid, Some(fd));
+        }
+        record
+    };
+    let lines = together(Some(80), [of(2, 31, 9), of(2, 31, 8), of(1, 30, 7), of(2, 90, 4), of(1, 30, 6)]);
+    let order: Vec<Vec<_>> =
+        lines[1..].iter().map(|line| line.split_ascii_whitespace().skip(2).take(2).collect()).collect();
+    assert_eq!(order, [["java/1", "6"], ["java/1", "7"], ["java/2", "4"], ["java/2", "8"], ["java/2", "9"]]);
 }
 
 #[test]
@@ -142,10 +159,12 @@ const ROLLED: Rolled = Rolled {
     ended: false,
     stopped: false,
     stuck: 412,
+    shared: 3,
     oldest_ns: Some(302 * SECOND),
     growth_per_min: Some(50.0),
     fds_open: Some(3012),
     fds_limit: Some(4096),
+    fds_growth_per_min: Some(60.0),
     fds_full_in_s: Some(1300.8),
     busy: None,
 };
@@ -192,6 +211,57 @@ fn the_roll_up_fits_80_columns_and_keeps_when_descriptors_run_out() {
     }
 }
 
+/// The lines of roll-ups that come together: of the first `shared` the sockets are the same.
+fn process_lines(width: Option<u16>, shared: usize, all: impl IntoIterator<Item = Rolled>) -> Vec<String> {
+    let at = Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 };
+    let record = |(nth, rolled): (usize, Rolled)| {
+        let rolled = Rolled { comm: Some(comm(b"python3")), ..rolled };
+        let shared_with = (nth < shared).then_some(100);
+        let record = ProcessRecord { shared_with, ..ProcessRecord::new(100 + nth as u32, &rolled) };
+        Record { at, event: Event::Process(record) }
+    };
+    together(width, all.into_iter().enumerate().map(record))
+}
+
+#[test]
+fn processes_that_hold_the_same_sockets_are_one_line_that_counts_them_once() {
+    let worker = Rolled { stuck: 3, growth_per_min: None, fds_full_in_s: None, ..ROLLED };
+    let fuller = Rolled { fds_open: Some(4000), fds_full_in_s: Some(1000.0), ..worker };
+    let own = Rolled { stuck: 7, ..worker };
+    assert_eq!(
+        process_lines(Some(80), 21, [worker; 20].into_iter().chain([fuller, own])),
+        [
+            "15:45:00 python3/100 and 20 more: 3 stuck, shared, 4000/4096 fds, full in 16m40s",
+            "15:45:00 python3/121: 7 stuck, oldest 5m02s, 3012 of 4096 fds",
+        ]
+    );
+    assert_eq!(
+        process_lines(None, 2, [worker; 2]),
+        ["15:45:00 python3/100 and 1 more: 3 stuck, shared, oldest 5m02s, 3012 of 4096 fds"]
+    );
+    let stopped = Rolled { stopped: true, ..worker };
+    assert!(process_lines(None, 2, [stopped; 2])[0].contains(" and 1 more: stopped, 3 stuck"));
+    assert!(process_lines(None, 2, [stopped, worker])[0].contains(" and 1 more: 3 stuck"), "not all are");
+}
+
+#[test]
+fn processes_of_a_name_that_end_together_are_one_line() {
+    let ended = Rolled { ended: true, ..Rolled::default() };
+    assert_eq!(process_lines(Some(80), 0, [ended; 21]), ["15:45:00 python3/100 and 20 more: ended, 0 stuck"]);
+}
+
+#[test]
+fn of_many_processes_the_lines_that_matter_most_are_shown() {
+    let one = |nth: u32| Rolled { stuck: nth as usize, fds_full_in_s: (nth == 7).then_some(30.0), ..ROLLED };
+    let lines = process_lines(Some(80), 0, (1..=10).map(one));
+    assert_eq!(lines.len(), 10, "{lines:?}");
+    let lines = process_lines(Some(80), 0, (1..=40).map(one));
+    assert_eq!(lines.len(), 10);
+    assert!(lines[0].contains("/106: 7 stuck") && lines[0].ends_with("full in 30.0s"), "{lines:?}");
+    assert!(lines[1].contains("/139: 40 stuck"), "{lines:?}");
+    assert_eq!(lines[9], "15:45:00 and 31 more processes");
+}
+
 #[test]
 fn descriptors_that_run_out_soon_are_red() {
     let line = |seconds| {
@@ -201,6 +271,7 @@ fn descriptors_that_run_out_soon_are_red() {
     assert!(line(599.0).contains("\x1b[31mfull in 9m59s"), "{}", line(599.0));
     assert!(line(601.0).contains("\x1b[33mfull in 10m01s"), "{}", line(601.0));
     assert!(line(100_000.0).ends_with(", full in 1d03h"), "{}", line(100_000.0));
+    assert!(line(0.0).contains("\x1b[31mFULL\x1b[0m"), "{}", line(0.0));
 }
 
 #[test]
@@ -212,14 +283,71 @@ fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
     assert_eq!(
         parsed(&record),
         json!({"v": 1, "event": "process", "time": "2026-11-22T15:45:00.000000000Z", "mono_ns": 7,
-            "pid": 4242, "comm": "java", "stuck": 412, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
-            "fds_open": 3012, "fds_limit": 4096, "fds_full_in_s": 1300.8})
+            "pid": 4242, "comm": "java", "stuck": 412, "shared": 3, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
+            "fds_open": 3012, "fds_limit": 4096, "fds_growth_per_min": 60.0, "fds_full_in_s": 1300.8})
     );
     let ended = Rolled { ended: true, growth_per_min: Some(-0.000_01), ..Rolled::default() };
     let record = Record { event: Event::Process(ProcessRecord::new(1, &ended)), ..record };
     let line = parsed(&record);
     assert_eq!(line["growth_per_min"].to_string(), "0.0");
-    for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_full_in_s"] {
+    for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_growth_per_min", "fds_full_in_s"] {
         assert_eq!(line[field], Value::Null, "{field}");
     }
+}
+
+#[test]
+fn another_process_is_told_from_another_descriptor_of_the_same() {
+    let held = |owners: &[(u32, u32, &[u8])]| {
+        let mut record = leak(30, 9666, "10.0.0.9:40000", None);
+        if let Event::Stuck(stuck) = &mut record.event {
+            let owner = |(pid, fd, name): &(u32, u32, &[u8])| Owner {
+                fd: Some(*fd),
+                comm: Some(Name(comm(name))),
+                ..Owner::once(*pid)
+            };
+            stuck.owners = owners.iter().map(owner).collect();
+            stuck.owners_total = stuck.owners.len();
+        }
+        let [narrow, wide] =
+            [Some(80), None].map(|width| together(width, [record.clone()]).pop().expect("a line"));
+        // Columns: TIME, AGE, PROCESS/PID, FD.
+        let shown: Vec<_> = narrow.split_ascii_whitespace().skip(2).take(2).map(str::to_owned).collect();
+        (shown.join(" "), wide.split_once("; also held by ").map(|(_, others)| others.to_owned()))
+    };
+    let others = |text: &str| Some(text.to_owned());
+    assert_eq!(held(&[(1, 7, b"java")]), ("java/1 7".to_owned(), None));
+    assert_eq!(held(&[(1, 7, b"java"), (1, 8, b"java")]), ("java/1 7+1".to_owned(), None));
+    assert_eq!(
+        held(&[(1, 7, b"python3"), (2, 7, b"sleep")]),
+        ("python3/1+1 7".to_owned(), others("sleep/2 fd 7"))
+    );
+    assert_eq!(
+        held(&[(1, 7, b"java"), (1, 8, b"java"), (2, 7, b"sh"), (2, 9, b"sh"), (3, 4, b"sh")]),
+        ("java/1+2 7+1".to_owned(), others("sh/2 fd 7+1, sh/3 fd 4"))
+    );
+    let workers: Vec<_> =
+        (1..=21).map(|pid| (pid, 7, if pid == 5 { &b"sh"[..] } else { b"python3" })).collect();
+    assert_eq!(held(&workers), ("python3/1+20 7".to_owned(), others("19 python3, 1 sh")));
+    let names: [&[u8]; 6] = [b"a", b"b", b"c", b"c", b"d", b"e"];
+    let workers: Vec<_> = (1..=6).zip(names).map(|(pid, name)| (pid, 7, name)).collect();
+    assert_eq!(held(&workers), ("a/1+5 7".to_owned(), others("2 c, 1 b, 1 d, 1 more")));
+}
+
+#[test]
+fn sockets_with_other_holders_are_never_put_together() {
+    let four = |pids: std::ops::Range<u32>| {
+        (0..4).map(move |n| {
+            let mut record = leak(30, 9666, &format!("10.0.0.9:{}", 40_000 + n), None);
+            if let Event::Stuck(stuck) = &mut record.event {
+                stuck.owners =
+                    pids.clone().map(|_| Owner { fd: Some(n as u32), ..stuck.owners[0].clone() }).collect();
+                stuck.owners.iter_mut().zip(pids.clone()).for_each(|(owner, pid)| owner.pid = pid);
+            }
+            record
+        })
+    };
+    let lines = together(Some(80), four(1..2).chain(four(1..4)).chain(four(1..3)));
+    let shown: Vec<_> =
+        lines[1..].iter().map(|line| line.split_ascii_whitespace().nth(2).expect("who")).collect();
+    assert_eq!(shown, ["java/1", "java/1+2", "java/1+1"]);
 }

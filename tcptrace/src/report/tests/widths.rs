@@ -98,6 +98,7 @@ fn stuck_view(many: usize) -> Vec<Record> {
                     let mut record = template.clone();
                     if let Event::Stuck(stuck) = &mut record.event {
                         (stuck.socket, stuck.owners) = (socket(ends), owners.clone());
+                        stuck.owners_total = owners.len();
                         (stuck.age_ms, stuck.age_max_ms, stuck.exact) = (age_ms, age_max_ms, exact);
                         (stuck.state, stuck.cause) = (State(state), cause);
                     }
@@ -302,6 +303,7 @@ fn lines_of(width: Option<u16>, ends: (&str, &str)) -> Vec<String> {
     if let Event::Stuck(stuck) = &mut record.event {
         stuck.socket = socket(ends);
         stuck.owners.truncate(1);
+        stuck.owners_total = 1;
     }
     lines(width, false, &[record])
 }

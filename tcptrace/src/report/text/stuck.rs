@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rustc_hash::FxHashMap;
 use tcptrace_common::state;
 
 use super::{BOLD, GREEN, Instant, Layout, RED, Text, YELLOW, left};
@@ -18,6 +19,9 @@ use crate::{
 /// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
 const ALARMING_S: f64 = 600.0;
 const WORRYING_S: f64 = 7_200.0;
+
+/// So many lines of processes are written at a time at the most.
+const PROCESSES: usize = 10;
 
 impl Text {
     pub(super) fn stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
@@ -96,18 +100,45 @@ impl Text {
         let _infallible = write!(line, " {} {fd:>descriptor$} ", padded(&holders.named(width), width));
     }
 
-    pub(super) fn process(&mut self, line: &mut String, at: Instant, record: &ProcessRecord) {
+    /// Writes the lines of processes, one for those that hold the same stuck sockets, and for those of a name that have
+    /// ended. Of many lines those are left out that matter least.
+    pub(super) fn processes(&mut self, processes: Vec<(Instant, ProcessRecord)>, out: &mut Vec<u8>) {
+        let mut lines: Vec<(Instant, ProcessRecord)> = Vec::new();
+        let mut places = FxHashMap::default();
+        for (at, record) in processes {
+            match *places.entry(record.alike()).or_insert(lines.len()) {
+                place if place < lines.len() => lines[place].1.add(&record),
+                _ => lines.push((at, record)),
+            }
+        }
+        let mut left_out = 0;
+        if lines.len() > PROCESSES {
+            let by_urgency = |(_, a): &(Instant, ProcessRecord), (_, b): &(Instant, ProcessRecord)| {
+                let full = |record: &ProcessRecord| record.fds_full_in_s.unwrap_or(f64::INFINITY);
+                full(a).total_cmp(&full(b)).then(b.stuck.cmp(&a.stuck))
+            };
+            lines.sort_by(by_urgency);
+            left_out = lines.drain(PROCESSES - 1..).map(|(_, record)| 1 + record.others).sum();
+        }
+        let last = lines.last().map(|(at, _)| *at);
+        for (at, record) in lines {
+            self.put(out, |text, line| text.process(line, at, &record));
+        }
+        if let Some(at) = last.filter(|_| left_out > 0) {
+            self.put(out, |text, line| {
+                text.time(line, at);
+                let _infallible = write!(line, " and {left_out} more processes");
+            });
+        }
+    }
+
+    fn process(&mut self, line: &mut String, at: Instant, record: &ProcessRecord) {
         self.time(line, at);
         line.push(' ');
         let room = self.layout.width.map(|width| width.saturating_sub(line.len()));
-        let (words, full) = record.words(room);
-        // A name may have a blank in it, and a colon.
-        let who_ends = words
-            .rfind(&format!("/{}: ", record.pid))
-            .and_then(|at| words[at..].find(' ').map(|blank| at + blank));
-        let (who, rest) = words.split_at(who_ends.unwrap_or(0));
-        self.paint(line, BOLD, |line| line.push_str(who));
-        line.push_str(rest);
+        let (who, words, full) = record.words(room);
+        self.paint(line, BOLD, |line| line.push_str(&who));
+        line.push_str(&words);
         if let Some(full) = full {
             let colour = match record.fds_full_in_s {
                 Some(seconds) if seconds < ALARMING_S => RED,

@@ -12,8 +12,7 @@ mod uring;
 
 use std::{
     collections::BTreeMap,
-    env,
-    io::{self, BufRead as _},
+    env, io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
     os::unix::fs::MetadataExt as _,
@@ -35,7 +34,22 @@ fn main() {
         // SAFETY: who started us says that 3 is a socket of ours, and nothing has been opened yet.
         puppet.open.insert(3, unsafe { OwnedFd::from_raw_fd(3) });
     }
-    for command in io::stdin().lock().lines().map_while(Result::ok) {
+    serve(puppet);
+}
+
+/// Obeys each command, to the end of stdin.
+fn serve(mut puppet: Puppet) {
+    let next = || {
+        // The lock of stdin is not held between two commands: another thread may go on with the
+        // next.
+        let mut command = String::new();
+        let length = io::stdin().read_line(&mut command).ok()?;
+        (length > 0).then(|| command.trim_end().to_owned())
+    };
+    while let Some(command) = next() {
+        if command == "exit-first-thread" {
+            thread::exit_and_let_another_serve(puppet);
+        }
         match puppet.obey(&command) {
             Ok(answer) => println!("{answer}"),
             Err(error) => println!("{}", json!({"error": error})),
