@@ -42,6 +42,10 @@ const GATHER: Duration = Duration::from_millis(10);
 /// later still where walks take long, so that they never take more than a fifth of the time.
 const BETWEEN_WALKS: Duration = Duration::from_millis(50);
 
+/// A walk that repaired something this long before a loss is suspected has repaired that loss: suspicions are gathered for a
+/// second.
+const REPAIRED_BEFORE: Duration = Duration::from_secs(2);
+
 /// A run that could not go on. Exit status 4.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -127,6 +131,9 @@ struct Doubt {
     is_reported: bool,
     /// So many transitions may have been lost besides.
     suspected: u64,
+    /// What other walks repaired meanwhile, and when the last of them began.
+    repaired: usize,
+    repaired_ns: u64,
 }
 
 struct Session {
@@ -249,7 +256,11 @@ impl Session {
                 self.resync()?;
             } else if self.tracker.next_due_ns().is_some_and(|due| due <= now_ns) {
                 let walk = self.walk(self.followed)?;
-                self.take_in(&walk)?;
+                let repaired = self.take_in(&walk)?;
+                if repaired > 0 {
+                    self.doubt.repaired += repaired;
+                    self.doubt.repaired_ns = walk.started_ns;
+                }
                 self.judge(&walk);
             }
         }
@@ -349,13 +360,17 @@ impl Session {
         }
     }
 
-    /// Whether a look at all sockets, which had to repair so many, followed a loss. One that was only suspected is one, and
-    /// is reported, if there was something to repair: then as many transitions as that, at most as many as were skipped.
-    fn followed_a_loss(&mut self, doubt: Doubt, repaired: usize, at_ns: u64) -> bool {
+    /// How many sockets were repaired after a loss, if there was one: by a look at all, or by another walk just before. A
+    /// suspected loss is one, and is reported, if there was something to repair. So many transitions were lost then, and at
+    /// most as many as were skipped.
+    fn repaired_after_loss(&mut self, doubt: Doubt, mut repaired: usize, at_ns: u64) -> Option<usize> {
+        if at_ns.saturating_sub(doubt.repaired_ns) <= REPAIRED_BEFORE.as_nanos() as u64 {
+            repaired += doubt.repaired;
+        }
         if !doubt.is_reported && repaired > 0 {
             self.report_lost(doubt.suspected.min(repaired as u64), LostReason::Skipped, at_ns);
         }
-        doubt.is_reported || repaired > 0
+        (doubt.is_reported || repaired > 0).then_some(repaired)
     }
 
     /// Delivers what was read, and the summary.

@@ -20,6 +20,7 @@ pub mod recording;
 pub mod scene;
 pub mod schema;
 pub mod scrape;
+pub mod skips;
 pub mod terminal;
 pub mod tracer;
 pub mod user;

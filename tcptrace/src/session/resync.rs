@@ -21,7 +21,7 @@ impl Session {
         let gone = tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
         repaired += gone.len();
         let found = self.tell_found(&walk, &before, &gone);
-        if self.followed_a_loss(doubt, repaired, walk.started_ns) {
+        if let Some(repaired) = self.repaired_after_loss(doubt, repaired, walk.started_ns) {
             let at = self.sink.at(walk.started_ns);
             let resync = Resync { sockets: walk.sockets.len(), repaired, found };
             let record = self.sink.reporter.resync(resync, at);
