@@ -94,6 +94,10 @@ pub struct KernelLayout {
     pub round_trip: u32,
     /// `sock.__sk_common.skc_flags` (`unsigned long`, a bit for each of `enum sock_flags`); may be [`ABSENT`]
     pub flags: u32,
+    /// `sock.sk_lock.owned` (`int`): whether a task is using the socket, in its own context; may be [`ABSENT`]
+    pub owned: u32,
+    /// `tcp_sock.snd_nxt` (`u32`)
+    pub snd_nxt: u32,
 }
 
 /// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in tracefs: all that
@@ -157,7 +161,7 @@ pub const fn step_bit(old_state: u8, new_state: u8) -> (usize, u32) {
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 40]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 42]);
 }
 
 impl EventLayout {
@@ -168,7 +172,7 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 40]),
+        layout: bytemuck::must_cast([0_u32; 42]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
@@ -198,7 +202,7 @@ impl Config {
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 64 * 4);
+const _: () = assert!(size_of::<Config>() == 66 * 4);
 
 #[cfg(test)]
 mod tests {

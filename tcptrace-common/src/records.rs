@@ -25,6 +25,14 @@ pub const REPLACED: u8 = 16;
 /// In [`Transition::flags`]: no task acted; `task` is the one that accepted or connected the socket.
 pub const ORIGIN_KNOWN: u8 = 32;
 
+/// In [`Transition::flags`]: the task that acted threw the connection away, and the kernel sent the peer a reset: it closed
+/// the socket with data unread or with SO_LINGER 0, or disconnected it.
+pub const ABORTED: u8 = 64;
+
+/// In [`Transition::flags`]: a socket that was closing has gone its way to the end: the peer acknowledged our FIN, or sent
+/// its own.
+pub const COMPLETED: u8 = 128;
+
 /// What is wanted of the walk under way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -111,7 +119,8 @@ pub struct Transition {
     pub old_state: u8,
     /// See [`crate::state`].
     pub new_state: u8,
-    /// [`ACTOR_KNOWN`] or [`ORIGIN_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`], [`EXITING`] and [`REPLACED`], or 0.
+    /// [`ACTOR_KNOWN`] or [`ORIGIN_KNOWN`], [`PROCESS_NAMED`], [`TAKEN_OVER`], [`EXITING`], [`REPLACED`],
+    /// [`ABORTED`] and [`COMPLETED`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u8,

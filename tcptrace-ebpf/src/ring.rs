@@ -114,7 +114,12 @@ unsafe fn fill(
         (*record).new_state = new_state;
         (*record).pad = 0;
         let taken_over = if nth == 0 { 0 } else { TAKEN_OVER };
-        let task_acts = current_task_acts(old_state, new_state, sk_err == Some(0));
+        let ended_by = match sk_err {
+            Some(0) if new_state == state::CLOSE => life::ended_by(source.tcp(), old_state),
+            _ => 0,
+        };
+        let task_acts =
+            ended_by & ACTOR_KNOWN != 0 || current_task_acts(old_state, new_state, sk_err == Some(0));
         if task_acts && new_state != state::CLOSE {
             (*record).flags = taken_over | ACTOR_KNOWN | task::current(&raw mut (*record).task);
             return None;
@@ -131,6 +136,7 @@ unsafe fn fill(
                 taken_over
             }
         };
+        flags |= ended_by;
         if let Some(origin) = origin
             && new_state == state::CLOSE
             && matches!(old_state, state::FIN_WAIT2 | state::CLOSING)

@@ -71,7 +71,7 @@ impl fmt::Display for State {
 
 /// What can be watched, for the error message: states that a full socket stays in.
 const WATCHABLE: &str =
-    "established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, close-wait, last-ack, closing, listen";
+    "established, syn-sent, fin-wait-1, fin-wait-2, close-wait, last-ack, closing, listen";
 
 /// A name on the command line: as `ss` or the kernel spells it, any case, `-` and `_` alike or left out.
 impl FromStr for State {
@@ -95,6 +95,10 @@ impl FromStr for State {
             Some(state::TIME_WAIT) => Err(format!(
                 "a socket in time-wait belongs to no process any more, it cannot be stuck; can be watched: {WATCHABLE}"
             )),
+            Some(state::SYN_RECV) => Err(format!(
+                "`{text}` cannot be watched: half-open connections are request sockets, for which the kernel reports no \
+                 state changes, so none would ever be found; list them with `ss -tn state syn-recv`; can be watched: {WATCHABLE}"
+            )),
             Some(state::CLOSE | state::NEW_SYN_RECV) | None => {
                 Err(format!("`{text}` is no state to watch; can be watched: {WATCHABLE}"))
             }
@@ -117,7 +121,6 @@ mod tests {
             ("established", state::ESTABLISHED),
             ("fin-wait-1", state::FIN_WAIT1),
             ("FIN_WAIT2", state::FIN_WAIT2),
-            ("syn-recv", state::SYN_RECV),
             ("listening", state::LISTEN),
         ] {
             assert_eq!(text.parse(), Ok(State(number)), "{text}");
@@ -126,7 +129,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_watched_is_refused_with_a_list() {
-        for text in ["", "time-wait", "closed", "closing!", "close-wait ", "8"] {
+        for text in
+            ["", "time-wait", "syn-recv", "SYN_RECV", "synrecv", "closed", "closing!", "close-wait ", "8"]
+        {
             let refusal = text.parse::<State>().expect_err(text);
             assert!(refusal.contains("close-wait, last-ack"), "{text}: {refusal}");
         }

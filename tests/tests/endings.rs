@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use tests::{Record, Sock, Tracer, feature, scene::Scene, witness};
+use tests::{Puppet, Record, Sock, Tracer, feature, process::poll_until, scene::Scene, witness};
 
 const ARGUMENTS: [&str; 2] = ["--stuck", "100ms"];
 
@@ -233,6 +233,178 @@ fn a_socket_that_an_administrator_destroys() {
     assert_eq!(ending(&cleared), ("destroyed", "CLOSE", None), "{cleared:?}");
 }
 
+/// What is done to a socket of the client's that is closing, and by whom.
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    /// Its process closes it.
+    Close,
+    /// Its process closes it with data unread.
+    CloseUnread,
+    /// Its process closes it with SO_LINGER 0.
+    Abort,
+    /// Its process exits.
+    Exit,
+    /// Its process is killed, with data unread.
+    KillUnread,
+    /// The peer reads everything, and closes.
+    PeerCloses,
+    /// The peer resets it.
+    PeerResets,
+    /// The peer lets it wait for too long.
+    TimeOut,
+    /// An administrator destroys it.
+    Destroy,
+}
+
+use Doing::{Abort, Close, CloseUnread, Destroy, Exit, KillUnread, PeerCloses, PeerResets, TimeOut};
+
+/// More than a peer that does not read has room for.
+const TOO_MUCH: usize = 64 << 20;
+
+/// The states of a socket that is closing and has a process.
+const CLOSING_STATES: &str = "fin-wait-1,fin-wait-2,last-ack";
+
+/// A socket of the client's that is in one of these states, and held: (client's end, server's end).
+fn closing(scene: &mut Scene, state: &str, doing: Doing) -> (Sock, Sock) {
+    let (client, server) = scene.connection();
+    if matches!(doing, CloseUnread | KillUnread) {
+        scene.server.write(&server, 100);
+        poll_until("the data", || witness::find(&client).filter(|seen| seen.recv_queue == 100));
+    }
+    if state == "LAST_ACK" {
+        scene.server.shutdown(&server);
+        poll_until("the end", || witness::find(&client).filter(|seen| seen.state == "CLOSE-WAIT"));
+    }
+    if state != "FIN_WAIT2" {
+        // Our FIN waits behind it.
+        assert!(scene.client.write(&client, TOO_MUCH) < TOO_MUCH as u64, "the kernel took everything");
+    }
+    scene.client.shutdown(&client);
+    if state == "FIN_WAIT2" {
+        scene.server.read_to_the_end(&server);
+    }
+    (client, server)
+}
+
+/// Does it. Returns whether this kernel can.
+fn perform(scene: &mut Scene, doing: Doing, (client, server): (Sock, Sock), state: &str) -> bool {
+    match doing {
+        Close | CloseUnread => scene.client.close(&client),
+        Abort => scene.client.reset(&client),
+        Exit => std::mem::replace(&mut scene.client, Puppet::new()).exit(),
+        KillUnread => std::mem::replace(&mut scene.client, Puppet::new()).kill(),
+        PeerCloses => {
+            if state != "FIN_WAIT2" {
+                scene.server.read_to_the_end(&server);
+            }
+            scene.server.close(&server);
+        }
+        PeerResets => scene.server.reset(&server),
+        TimeOut => scene.client.set_user_timeout(&client, 300),
+        Destroy => {
+            let port = |socket: &Sock| format!("= :{}", socket.local.port());
+            let mut kill = Command::new("ss");
+            kill.args(["-tnKH", "sport", &port(&client), "dport", &port(&server)]);
+            let output = kill.output().expect("ss (iproute2) is needed by these tests");
+            assert!(output.status.success(), "ss: {}", String::from_utf8_lossy(&output.stderr));
+            return witness::find(&client).is_none();
+        }
+    }
+    true
+}
+
+/// All that can become of a socket in one of these states: what is done, how it cleared, whether by its process, and
+/// why its life ended.
+type Ends = [(Doing, &'static str, bool, &'static str)];
+
+fn assert_ends(test: &str, state: &str, ends: &Ends) {
+    if feature::is_missing(feature::TP_BTF, test) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", "50ms", "--state", CLOSING_STATES, "--lives"]);
+    for &(doing, how, by_its_process, reason) in ends {
+        let pair = closing(&mut scene, state, doing);
+        let (client, _) = pair;
+        assert_eq!(tracer.await_stuck(&client).text("state"), state, "{doing:?}");
+        if !perform(&mut scene, doing, pair, state) {
+            feature::tell_not_run(test, "ss --kill", "this kernel is built without CONFIG_INET_DIAG_DESTROY");
+            continue;
+        }
+        let cleared = tracer.await_cleared(&client);
+        let by = by_its_process.then_some(u64::from(client.pid));
+        let ended = (cleared.text("state"), cleared.text("how"), cleared.get("by")["pid"].as_u64());
+        assert_eq!(ended, (state, how, by), "{doing:?}: {cleared:?}");
+        let life = tracer.await_life(&client);
+        assert_eq!(life.text("close_reason"), reason, "{doing:?}: {life:?}");
+    }
+}
+
+#[test]
+fn whatever_can_become_of_a_socket_in_fin_wait_2() {
+    assert_ends(
+        "whatever_can_become_of_a_socket_in_fin_wait_2",
+        "FIN_WAIT2",
+        &[
+            (Close, "closed", true, "local_close"),
+            (CloseUnread, "closed", true, "reset_sent"),
+            (Abort, "closed", true, "reset_sent"),
+            (Exit, "exited", true, "exit"),
+            (KillUnread, "exited", true, "exit"),
+            (PeerCloses, "peer", false, "local_close"),
+            (PeerResets, "reset", false, "local_close"),
+            (Destroy, "destroyed", false, "destroyed"),
+        ],
+    );
+}
+
+#[test]
+fn whatever_can_become_of_a_socket_in_fin_wait_1() {
+    assert_ends(
+        "whatever_can_become_of_a_socket_in_fin_wait_1",
+        "FIN_WAIT1",
+        &[
+            (CloseUnread, "closed", true, "reset_sent"),
+            (Abort, "closed", true, "reset_sent"),
+            (KillUnread, "exited", true, "exit"),
+            (PeerCloses, "peer", false, "local_close"),
+            (PeerResets, "reset", false, "local_close"),
+            (TimeOut, "timed_out", false, "timeout"),
+            (Destroy, "destroyed", false, "destroyed"),
+        ],
+    );
+}
+
+#[test]
+fn whatever_can_become_of_a_socket_in_last_ack() {
+    assert_ends(
+        "whatever_can_become_of_a_socket_in_last_ack",
+        "LAST_ACK",
+        &[
+            (CloseUnread, "closed", true, "reset_sent"),
+            (Abort, "closed", true, "reset_sent"),
+            (KillUnread, "exited", true, "exit"),
+            (PeerCloses, "peer", false, "peer_close"),
+            (PeerResets, "reset", false, "peer_close"),
+            (TimeOut, "timed_out", false, "timeout"),
+            (Destroy, "destroyed", false, "destroyed"),
+        ],
+    );
+}
+
+#[test]
+fn without_btf_nobody_is_said_to_have_ended_a_socket_in_fin_wait_2() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", "50ms", "--state", "fin-wait-2", "--without", "btf"]);
+    for doing in [Close, CloseUnread, Abort, KillUnread, PeerCloses, PeerResets] {
+        let pair = closing(&mut scene, "FIN_WAIT2", doing);
+        tracer.await_stuck(&pair.0);
+        assert!(perform(&mut scene, doing, pair, "FIN_WAIT2"));
+        let cleared = tracer.await_cleared(&pair.0);
+        assert_eq!(ending(&cleared), ("unknown", "CLOSE", None), "{doing:?}: {cleared:?}");
+    }
+}
+
 #[test]
 fn a_state_that_the_peer_ends_is_the_peers_doing() {
     let mut scene = Scene::new();
@@ -244,5 +416,6 @@ fn a_state_that_the_peer_ends_is_the_peers_doing() {
     scene.server.close(&server);
     let cleared = tracer.await_cleared(&client);
     let left_for = if feature::why_not(feature::TIME_WAIT).is_none() { "TIME_WAIT" } else { "CLOSE" };
-    assert_eq!(ending(&cleared), ("peer", left_for, None), "{cleared:?}");
+    let how = if feature::why_not(feature::TP_BTF).is_none() { "peer" } else { "unknown" };
+    assert_eq!(ending(&cleared), (how, left_for, None), "{cleared:?}");
 }

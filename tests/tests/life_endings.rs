@@ -77,7 +77,7 @@ fn a_reset_of_what_the_peer_alone_has_closed_is_received() {
     let [of_client, of_server] = [&client, &server].map(|socket| tracer.await_life(socket));
     assert_eq!(
         life::end(&of_client),
-        ("local_close", None, "close", Some(client.pid.into())),
+        ("reset_sent", None, "close", Some(client.pid.into())),
         "{of_client:?}"
     );
     let (reason, error, ..) = life::end(&of_server);

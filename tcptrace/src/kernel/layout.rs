@@ -80,5 +80,7 @@ pub(super) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
         retransmits: optional("tcp_sock.total_retrans"),
         round_trip: optional("tcp_sock.srtt_us"),
         flags: optional("sock.__sk_common.skc_flags"),
+        owned: optional("sock.sk_lock.owned"),
+        snd_nxt: find("tcp_sock.snd_nxt")?,
     })
 }

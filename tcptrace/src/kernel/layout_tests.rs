@@ -24,6 +24,8 @@ fn whole() -> Blob {
         &["skc_family", "skc_state", "skc_dport", "skc_daddr", "skc_rcv_saddr", "skc_num"],
     );
     let common = blob.add("common_t", TYPEDEF, common, &[]);
+    let lock = fields(&mut blob, "", &["slock", "owned"]);
+    let lock = blob.add("socket_lock_t", TYPEDEF, lock, &[]);
     blob.composite(
         "sock",
         &[
@@ -32,6 +34,7 @@ fn whole() -> Blob {
             ("sk_socket", int, 384),
             ("sk_ack_backlog", int, 448),
             ("sk_max_ack_backlog", int, 480),
+            ("sk_lock", lock, 512),
         ],
     );
     let namespace = fields(&mut blob, "", &["inum"]);
@@ -43,7 +46,8 @@ fn whole() -> Blob {
     let ack = fields(&mut blob, "", &["lrcvtime"]);
     let connection = blob.composite("inet_connection_sock", &[("icsk_inet", inet, 0), ("icsk_ack", ack, 64)]);
     // As with `struct_group`: the fields are in a struct without a name.
-    let group = fields(&mut blob, "", &["rcv_tstamp", "rcv_nxt", "copied_seq", "write_seq", "snd_una"]);
+    let group =
+        fields(&mut blob, "", &["rcv_tstamp", "rcv_nxt", "copied_seq", "write_seq", "snd_una", "snd_nxt"]);
     blob.composite("tcp_sock", &[("inet_conn", connection, 0), ("", group, 512)]);
     fields(
         &mut blob,
@@ -69,6 +73,7 @@ fn whole_type_information_gives_the_layout() {
     let layout = read(&whole().bytes()).expect("complete");
     assert_eq!((layout.err, layout.socket, layout.remote_v4), (40, 48, 12));
     assert_eq!(layout.copied_seq, 64 + 8, "in the struct without a name");
+    assert_eq!(layout.owned, 64 + 4, "in the typedef of a struct without a name");
 }
 
 #[test]

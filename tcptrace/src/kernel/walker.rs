@@ -11,7 +11,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use bytemuck::Zeroable as _;
-use tcptrace_common::{ACTOR_KNOWN, EXITING, PROCESS_NAMED, Task, Transition};
+use tcptrace_common::{ABORTED, ACTOR_KNOWN, EXITING, PROCESS_NAMED, Task, Transition};
 
 /// The name of the threads that walk, here and in every other tcptrace.
 pub(super) const NAME: &str = "tcptrace-walk";
@@ -23,7 +23,7 @@ pub(super) fn drop_actor(transition: &mut Transition) {
     let is_known = transition.flags & ACTOR_KNOWN != 0;
     if is_known && thread_comm.starts_with(NAME.as_bytes()) && (pid == std::process::id() || is_tcptrace(pid))
     {
-        transition.flags &= !(ACTOR_KNOWN | PROCESS_NAMED | EXITING);
+        transition.flags &= !(ACTOR_KNOWN | PROCESS_NAMED | EXITING | ABORTED);
         transition.task = Task::zeroed();
     }
 }

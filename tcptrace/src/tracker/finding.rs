@@ -2,8 +2,8 @@
 
 use rustix::io::Errno;
 use tcptrace_common::{
-    ACTOR_KNOWN, COMM_LEN, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition, Tuple, opening,
-    state,
+    ACTOR_KNOWN, COMM_LEN, COMPLETED, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition,
+    Tuple, opening, state,
 };
 
 use super::{Found, Socket, lives::Life};
@@ -129,7 +129,7 @@ pub enum Ending {
     TimedOut,
     /// An administrator destroyed it (`ss --kill`).
     Destroyed,
-    /// The connection went its way, and no process had a part in that.
+    /// The peer acted: the connection went its way, and no process here had a part in that.
     Peer,
     /// Nobody saw it.
     Unknown,
@@ -143,7 +143,8 @@ pub const fn signs(how: Option<Ending>) -> (u8, i32) {
         Some(Ending::Reset) => (0, Errno::CONNRESET.raw_os_error()),
         Some(Ending::TimedOut) => (0, Errno::TIMEDOUT.raw_os_error()),
         Some(Ending::Destroyed) => (0, Errno::CONNABORTED.raw_os_error()),
-        Some(Ending::Peer | Ending::Unknown) | None => (0, 0),
+        Some(Ending::Peer) => (COMPLETED, 0),
+        Some(Ending::Unknown) | None => (0, 0),
     }
 }
 
@@ -171,28 +172,94 @@ impl Ending {
 
     pub(super) fn of_leaving(transition: &Transition) -> Self {
         let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
-        if flags & REPLACED != 0 && new_state == state::FIN_WAIT2 {
-            // Its process closed it; who that was is not told.
-            return Self::Unknown;
-        }
         if flags & EXITING != 0 {
             return Self::Exited;
         }
         if flags & ACTOR_KNOWN != 0 {
             return Self::Closed;
         }
+        let is = |errno: Errno| sk_err == errno.raw_os_error();
         match new_state {
+            // Its process had closed it before.
+            state::FIN_WAIT2 if flags & REPLACED != 0 => Self::Unknown,
             // A walk of descriptors dropped the last reference: its actor is not named (`kernel/walker.rs`).
             state::FIN_WAIT1 if old_state == state::ESTABLISHED => Self::Unknown,
             state::LAST_ACK if old_state == state::CLOSE_WAIT => Self::Unknown,
-            state::CLOSE if sk_err == Errno::TIMEDOUT.raw_os_error() => Self::TimedOut,
-            state::CLOSE if sk_err == Errno::CONNABORTED.raw_os_error() => Self::Destroyed,
-            state::CLOSE if sk_err != 0 => Self::Reset,
-            // With no error it is the process's doing, which here was not seen.
-            state::CLOSE if matches!(old_state, state::SYN_SENT | state::ESTABLISHED | state::CLOSE_WAIT) => {
-                Self::Unknown
+            state::CLOSE if is(Errno::CONNABORTED) => Self::Destroyed,
+            state::CLOSE if is(Errno::CONNRESET) || is(Errno::PIPE) || is(Errno::CONNREFUSED) => Self::Reset,
+            // While it connects a router turns it down as well: unreachable.
+            state::CLOSE if sk_err != 0 && !is(Errno::TIMEDOUT) && old_state == state::SYN_SENT => {
+                Self::Reset
             }
+            // A peer that is unreachable is told when the time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
+            state::CLOSE if sk_err != 0 => Self::TimedOut,
+            state::CLOSE if flags & COMPLETED != 0 => Self::Peer,
+            // It is the process's doing, which here was not seen, or a timer's; or the error is not known.
+            state::CLOSE => Self::Unknown,
             _ => Self::Peer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    const ENDINGS: [Ending; 7] = [
+        Ending::Closed,
+        Ending::Exited,
+        Ending::Reset,
+        Ending::TimedOut,
+        Ending::Destroyed,
+        Ending::Peer,
+        Ending::Unknown,
+    ];
+
+    fn ended(old_state: u8, flags: u8, sk_err: i32) -> Ending {
+        let transition =
+            Transition { old_state, new_state: state::CLOSE, flags, sk_err, ..Transition::zeroed() };
+        Ending::of_leaving(&transition)
+    }
+
+    #[test]
+    fn the_signs_of_an_ending_are_read_as_that_ending() {
+        for how in ENDINGS {
+            let (flags, sk_err) = signs(Some(how));
+            for old_state in [state::FIN_WAIT1, state::FIN_WAIT2, state::CLOSING, state::LAST_ACK] {
+                assert_eq!(ended(old_state, flags, sk_err), how, "{old_state}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_says_who_ended_it() {
+        let of = |old_state, errno: Errno| ended(old_state, 0, errno.raw_os_error());
+        for old_state in [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT1, state::LAST_ACK] {
+            assert_eq!(of(old_state, Errno::CONNRESET), Ending::Reset);
+            assert_eq!(of(old_state, Errno::PIPE), Ending::Reset);
+            assert_eq!(of(old_state, Errno::CONNABORTED), Ending::Destroyed);
+            assert_eq!(of(old_state, Errno::TIMEDOUT), Ending::TimedOut);
+            assert_eq!(of(old_state, Errno::HOSTUNREACH), Ending::TimedOut, "after as many attempts");
+        }
+        assert_eq!(of(state::SYN_SENT, Errno::CONNREFUSED), Ending::Reset);
+        assert_eq!(of(state::SYN_SENT, Errno::HOSTUNREACH), Ending::Reset, "a router turned it down");
+        assert_eq!(of(state::SYN_SENT, Errno::TIMEDOUT), Ending::TimedOut);
+    }
+
+    #[test]
+    fn a_stand_in_takes_the_place_of_what_its_process_or_the_peer_has_ended() {
+        let replaced = |new_state, flags| {
+            let flags = flags | REPLACED;
+            let transition =
+                Transition { old_state: state::FIN_WAIT2, new_state, flags, ..Transition::zeroed() };
+            Ending::of_leaving(&transition)
+        };
+        assert_eq!(replaced(state::FIN_WAIT2, ACTOR_KNOWN), Ending::Closed);
+        assert_eq!(replaced(state::FIN_WAIT2, ACTOR_KNOWN | EXITING), Ending::Exited);
+        assert_eq!(replaced(state::FIN_WAIT2, 0), Ending::Unknown, "it had been closed before");
+        assert_eq!(replaced(state::TIME_WAIT, COMPLETED), Ending::Peer);
+        assert_eq!(replaced(state::TIME_WAIT, 0), Ending::Peer);
     }
 }

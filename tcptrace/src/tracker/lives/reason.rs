@@ -1,7 +1,7 @@
 //! What ended a connection's life: a function of its last transition, and of whether its process ended.
 
 use rustix::io::Errno;
-use tcptrace_common::{ACTOR_KNOWN, Transition, state};
+use tcptrace_common::{ABORTED, ACTOR_KNOWN, Transition, state};
 
 /// What ended a connection's life. Where several had a part in it, the first in this list:
 /// `destroyed`, `timeout`, `refused`, `reset_received` before this end had closed, `exit`, `reset_sent`, and then who
@@ -15,8 +15,8 @@ pub enum CloseReason {
     PeerClose,
     /// The peer reset the connection before this end had closed.
     ResetReceived,
-    /// This end reset the connection: closed it with data unread or with SO_LINGER 0, aborted it, or closed the listener
-    /// before it was accepted.
+    /// This end reset the connection: closed it with data unread or with SO_LINGER 0, also after it had shut down its side,
+    /// aborted it, or closed the listener before it was accepted.
     ResetSent,
     /// The kernel gave up waiting for the peer.
     Timeout,
@@ -55,6 +55,7 @@ impl CloseReason {
             // A FIN that nobody has acknowledged is not what ended it; what did, the kernel does not tell.
             Some(_) if !knows_error && old_state == state::FIN_WAIT1 => Self::Unknown,
             Some(_) if has_exited => Self::Exit,
+            Some(_) if flags & ABORTED != 0 => Self::ResetSent,
             Some(who) => who,
             None if is_reset => Self::ResetReceived,
             // With no error it is the process's doing, where that can be seen.

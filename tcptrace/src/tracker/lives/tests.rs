@@ -3,7 +3,7 @@
 use bytemuck::Zeroable as _;
 use rustix::io::Errno;
 use tcptrace_common::{
-    AF_INET, REPLACED, TAKEN_OVER, Task, Tuple,
+    ABORTED, AF_INET, REPLACED, TAKEN_OVER, Task, Tuple,
     state::{
         CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
         TIME_WAIT,
@@ -188,6 +188,27 @@ fn a_reset_of_either_end() {
             assert_eq!(reset.sk_err, errno.raw_os_error());
         }
     }
+}
+
+#[test]
+fn a_reset_that_we_send_after_a_shutdown_is_what_ended_it() {
+    let aborted = |last: Transition| Transition { flags: last.flags | ABORTED, ..last };
+    for state in [FIN_WAIT1, FIN_WAIT2] {
+        let ours = [by(43, transition(5_000, ESTABLISHED, FIN_WAIT1))];
+        let ended = |last| after(opened(), &[&ours[..], &[last]].concat());
+        let closed = by(44, transition(8_000, state, CLOSE));
+        let told = ended(aborted(closed));
+        assert_eq!((told.reason, told.closer.map(|closer| closer.pid)), (CloseReason::ResetSent, Some(44)));
+        assert_eq!(ended(closed).reason, CloseReason::LocalClose, "an orderly one");
+        let exiting = Transition { flags: closed.flags | EXITING, ..closed };
+        assert_eq!(ended(aborted(exiting)).reason, CloseReason::Exit);
+    }
+    let theirs = [
+        transition(5_000, ESTABLISHED, CLOSE_WAIT),
+        by(43, transition(6_000, CLOSE_WAIT, LAST_ACK)),
+        aborted(by(43, transition(8_000, LAST_ACK, CLOSE))),
+    ];
+    assert_eq!(after(accepted(), &theirs).reason, CloseReason::ResetSent);
 }
 
 #[test]
