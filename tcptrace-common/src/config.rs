@@ -28,6 +28,8 @@ pub struct KernelLayout {
     pub remote_v6: u32,
     /// `sock.__sk_common.skc_v6_rcv_saddr` (16 bytes), [`ABSENT`] in a kernel without IPv6
     pub local_v6: u32,
+    /// `sock.__sk_common.skc_bound_dev_if` (`int`): index of the interface that it is bound to; may be [`ABSENT`]
+    pub interface: u32,
     /// `sock.__sk_common.skc_net.net` (pointer to `net`), [`ABSENT`] in a kernel without namespaces
     pub net: u32,
     /// `net.ns.inum` (`u32`)
@@ -161,7 +163,7 @@ pub const fn step_bit(old_state: u8, new_state: u8) -> (usize, u32) {
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 42]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 43]);
 }
 
 impl EventLayout {
@@ -172,7 +174,7 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 42]),
+        layout: bytemuck::must_cast([0_u32; 43]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
@@ -202,7 +204,7 @@ impl Config {
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 66 * 4);
+const _: () = assert!(size_of::<Config>() == 67 * 4);
 
 #[cfg(test)]
 mod tests {

@@ -81,8 +81,9 @@ pub struct Tuple {
     pub remote_port: u16,
     /// [`crate::AF_INET`] or [`crate::AF_INET6`], the socket's own (a dual-stack socket is `AF_INET6`).
     pub family: u16,
-    /// Always 0.
-    pub pad: u16,
+    /// Index of the interface that an IPv6 socket is bound to, as one with a link-local address always is; 0 if it is bound
+    /// to none, or the index is above 65535.
+    pub interface: u16,
 }
 
 /// A task, a thread of a process.

@@ -57,7 +57,7 @@ pub(crate) unsafe fn put_tuple(to: *mut Tuple, tcp: *const c_void) {
         (*to).local_port = local_port(tcp);
         (*to).remote_port = remote_port(tcp);
         (*to).family = family;
-        (*to).pad = 0;
+        (*to).interface = interface(tcp, family);
     }
 }
 
@@ -71,7 +71,8 @@ pub(crate) unsafe fn ends(sk: *const c_void, local_port: u16) -> Tuple {
     unsafe {
         let (family, local, remote) = addresses(sk);
         let (local_addr, remote_addr) = (bytemuck::cast(local), bytemuck::cast(remote));
-        Tuple { local_addr, remote_addr, local_port, remote_port: remote_port(sk), family, pad: 0 }
+        let (remote_port, interface) = (remote_port(sk), interface(sk, family));
+        Tuple { local_addr, remote_addr, local_port, remote_port, family, interface }
     }
 }
 
@@ -111,6 +112,20 @@ unsafe fn addresses(sk: *const c_void) -> (u16, [u64; 2], [u64; 2]) {
             (family, mapped(layout!(local_v4)), mapped(layout!(remote_v4)))
         }
     }
+}
+
+/// Index of the interface that an IPv6 socket is bound to; 0 if it is bound to none, or the index has no room.
+///
+/// # Safety
+/// As [`ends`].
+#[inline(always)]
+unsafe fn interface(sk: *const c_void, family: u16) -> u16 {
+    if family != AF_INET6 || layout!(interface) == ABSENT {
+        return 0;
+    }
+    // SAFETY: as promised by the caller; the offset is one of `struct sock_common`.
+    let index: u32 = unsafe { load(sk, layout!(interface)) };
+    if index > u16::MAX as u32 { 0 } else { index as u16 }
 }
 
 /// Sixteen bytes in two loads, the most that the verifier takes at once.

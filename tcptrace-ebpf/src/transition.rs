@@ -180,7 +180,7 @@ fn event_tuple(ctx: &TracePointContext, remote_port: u16) -> Result<Tuple, i32> 
             local_port: ctx.read_at(event!(local_port))?,
             remote_port,
             family,
-            pad: 0,
+            interface: 0,
         })
     }
 }

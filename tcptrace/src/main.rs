@@ -11,7 +11,7 @@ use std::{
 use tcptrace::{
     cli::{Cli, Plan},
     diagnostics::say,
-    kernel::{Kernel, Options},
+    kernel::{Kernel, Options, own_zones},
     metrics::Listener,
     once::{self, Verdict},
     output::Output,
@@ -126,6 +126,9 @@ fn stdout(plan: &Plan) -> Result<(Format, Output), Failure> {
         let colour = terminal.is_some() && shows_colour(|name| std::env::var_os(name));
         let size = terminal.as_ref().map(Terminal::size);
         let text = Text::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
+        // A recording may be of another host.
+        let zones = if plan.replay.is_none() { own_zones() } else { None };
+        let text = text.with_zones(zones);
         Format::Text { text: Box::new(text), terminal }
     };
     // Not through std's stdout, which cuts lines where its buffer ends.

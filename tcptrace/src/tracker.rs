@@ -363,7 +363,8 @@ fn is_told_twice(transition: &Transition, known: Option<Socket>) -> bool {
 }
 
 /// A tuple with what is missing filled in from an earlier sight of the same socket: the port that the kernel
-/// had not chosen yet, the peer that a child of a listener does not have yet on older kernels.
+/// had not chosen yet, the peer that a child of a listener does not have yet on older kernels, the interface that a
+/// transition does not tell without BTF.
 fn complete(mut tuple: Tuple, known: Option<Tuple>) -> Tuple {
     let Some(known) = known else { return tuple };
     if tuple.local_port == 0 {
@@ -371,6 +372,9 @@ fn complete(mut tuple: Tuple, known: Option<Tuple>) -> Tuple {
     }
     if tuple.remote_port == 0 {
         (tuple.remote_addr, tuple.remote_port) = (known.remote_addr, known.remote_port);
+    }
+    if tuple.interface == 0 {
+        tuple.interface = known.interface;
     }
     tuple
 }

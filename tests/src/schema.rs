@@ -14,7 +14,7 @@ pub use document::document;
 use table::{
     EVENTS, EVERY_RECORD, Fields,
     Kind::{self, *},
-    LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES,
+    LISTENER, OF_A_LINK, ORIGIN, OWNER, PEER, SOURCE, STATES,
 };
 pub use table::{LISTED, TEXT_BYTES};
 
@@ -27,12 +27,15 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     let Unique(record) = serde_json::from_str(text).map_err(|error| format!("not one object: {error}"))?;
     let event = record.get("event").and_then(Value::as_str).ok_or("no event")?;
     let (_, shared, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
-    check(&record, &[&[EVERY_RECORD], *shared, &[*own]].concat())?;
+    let of_a_link = record.contains_key("interface") && !shared.is_empty();
+    let optional = if of_a_link { OF_A_LINK } else { &[] };
+    check(&record, &[&[EVERY_RECORD], *shared, &[*own, optional]].concat())?;
     if record["v"] != 1 {
         return Err("v is not 1".to_owned());
     }
     if !shared.is_empty() {
         agree::addresses(&record)?;
+        agree::interface(&record)?;
     }
     if matches!(event, "stuck" | "found") {
         agree::ages(&record)?;

@@ -1,5 +1,7 @@
 //! Text for people: a heading, aligned columns, 80 of them where a terminal has no more, colour only there.
 
+use std::process::Command;
+
 use tests::{
     Namespace, Puppet, Sock, Tracer, TracerCommand, feature, monotonic_ns, process::poll_until, scene::Scene,
     terminal,
@@ -278,6 +280,42 @@ fn sockets_that_workers_share_are_counted_once_in_one_line() {
     let of_processes = lines.iter().filter(|line| line.contains(" stuck, ") && line.contains("puppet/"));
     assert!((1..=2).contains(&of_processes.count()), "{lines:?}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
+}
+
+#[test]
+fn a_link_local_address_tells_its_interface_by_name_where_that_is_ours() {
+    let outside = start(TracerCommand::new(&["--stuck", "200ms"]));
+    let namespace = Namespace::new();
+    let arguments = "address add fe80::7/64 dev lo nodad".split(' ');
+    let output = Command::new("ip").args(arguments).output().expect("ip (iproute2) is there");
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return feature::tell_not_run(
+            "a_link_local_address_tells_its_interface_by_name_where_that_is_ours",
+            "IPv6",
+            why.trim_end(),
+        );
+    }
+    let inside = start(TracerCommand::new(&["--stuck", "200ms"]));
+    let records = Tracer::start(&["--stuck", "200ms"]);
+    let mut puppet = Puppet::new();
+    let listener = puppet.listen("[fe80::7%1]:0");
+    let (client, server) = puppet.pairs(&listener, 1)[0];
+    puppet.close(&client);
+    let (here, there) = (server.local.port(), client.local.port());
+    for (tracer, zone) in [(&inside, "lo"), (&outside, "1")] {
+        let ends = [here, there].map(|port| format!("[fe80::7%{zone}]:{port} "));
+        tracer.await_line("both ends", |line| {
+            line.contains("EOF unread") && ends.iter().all(|end| line.contains(end))
+        });
+    }
+    let netns = namespace.inode();
+    let stuck = records.await_records("its record", |records| {
+        records.iter().find(|record| record.is("stuck") && record.is_in(netns)).cloned()
+    });
+    assert_eq!((stuck.text("local_addr"), stuck.int("interface")), ("fe80::7", 1));
+    assert_eq!((stuck.int("local_port"), stuck.int("remote_port")), (here.into(), there.into()));
+    drop(puppet);
 }
 
 #[test]

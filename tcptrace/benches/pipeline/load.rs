@@ -101,7 +101,7 @@ impl Load {
             local_port: 9666,
             remote_port: 1024 + (cookie % 60_000) as u16,
             family: AF_INET,
-            pad: 0,
+            interface: 0,
         };
         let transition = Transition {
             ktime_ns: self.now_ns,

@@ -21,6 +21,7 @@ pub(crate) fn filter(arguments: &str) -> Filter {
 
 fn socket() -> SocketId {
     SocketId {
+        interface: None,
         cookie: 1,
         netns: Some(4_026_531_840),
         family: Family::Ipv4,

@@ -12,7 +12,7 @@ use tcptrace_common::{SocketRow, Transition, Tuple, state};
 pub(super) struct Join {
     /// The states in which sockets are followed, as a mask.
     followed: u32,
-    /// What goes by these two ends.
+    /// What goes by these two ends. The event does not tell the interface.
     by_tuple: FxHashMap<Tuple, u64>,
     /// What the tracepoint's name of a socket stands for.
     by_event: FxHashMap<u64, u64>,
@@ -34,6 +34,7 @@ impl Join {
     pub(super) fn transition(&mut self, transition: Transition) -> Transition {
         let Transition { cookie: event, tuple, new_state, .. } = transition;
         let is_complete = tuple.local_port != 0;
+        let tuple = Tuple { interface: 0, ..tuple };
         let by_tuple = &mut self.by_tuple;
         let identity = *self.by_event.entry(event).or_insert_with(|| {
             let known = if is_complete { by_tuple.get(&tuple) } else { None };
@@ -56,7 +57,7 @@ impl Join {
     pub(super) fn rows(&mut self, rows: &mut [SocketRow]) {
         let mut seen = FxHashSet::default();
         for row in rows {
-            let identity = *self.by_tuple.entry(row.tuple).or_insert(row.cookie);
+            let identity = *self.by_tuple.entry(Tuple { interface: 0, ..row.tuple }).or_insert(row.cookie);
             if seen.insert(identity) {
                 row.cookie = identity;
             }

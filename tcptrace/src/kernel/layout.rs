@@ -47,6 +47,7 @@ pub(super) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
         local_v4: find("sock.__sk_common.skc_rcv_saddr")?,
         remote_v6: optional("sock.__sk_common.skc_v6_daddr"),
         local_v6: optional("sock.__sk_common.skc_v6_rcv_saddr"),
+        interface: optional("sock.__sk_common.skc_bound_dev_if"),
         net: optional("sock.__sk_common.skc_net.net"),
         net_inum: find("net.ns.inum")?,
         err: find("sock.sk_err")?,

@@ -47,6 +47,7 @@ pub use descriptors::{condition, process_id, start_ticks};
 use join::Join;
 use lost::Losses;
 pub use lost::Newly;
+pub use namespaces::own_zones;
 pub(crate) use privilege::give_up_all;
 pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;

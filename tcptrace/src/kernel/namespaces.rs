@@ -11,7 +11,12 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, netdevice::index_to_name_inlined, socket_with},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use crate::report::{Name, Zones};
 
 /// Folders in which namespaces are mounted by name.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
@@ -48,6 +53,17 @@ pub(super) fn find() -> Namespaces {
         found.remove(&own);
     }
     Namespaces { own, others: found.into_values().collect() }
+}
+
+/// The names of the interfaces in the network namespace that this process is in, if /proc is there to tell which that is.
+pub fn own_zones() -> Option<Zones> {
+    own().map(|own| Zones { netns: own.inode, name: interface_name })
+}
+
+fn interface_name(index: u16) -> Option<Name> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    let name = index_to_name_inlined(socket, index.into()).ok()?;
+    Some(Name::from_bytes(name.as_bytes()))
 }
 
 /// The one that this process is in, if /proc is there to tell.

@@ -166,6 +166,7 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
     let address = |bytes: [u8; 16]| {
         if family == AF_INET { v4_mapped([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { bytes }
     };
+    let interface = if family == AF_INET6 { u16::try_from(answer.id.interface).unwrap_or(0) } else { 0 };
     let info = attribute(body.get(size_of::<Answer>()..)?, INET_DIAG_INFO).unwrap_or_default();
     let jiffies = |offset: usize| {
         let ms: u32 = info.get(offset..).and_then(head).unwrap_or(0);
@@ -190,7 +191,7 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
             local_port: u16::from_be_bytes(local_port),
             remote_port: u16::from_be_bytes(remote_port),
             family,
-            pad: 0,
+            interface,
         },
         unread: answer.recv_queue,
         unsent: answer.send_queue,

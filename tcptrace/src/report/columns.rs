@@ -2,7 +2,11 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{dotted::Dotted, record::SocketId, words::visible};
+use super::{
+    dotted::Dotted,
+    record::{Name, SocketId, is_link_local},
+    words::{printable, visible},
+};
 
 /// As wide as the widest column.
 const BLANKS: &str = "                                                                                ";
@@ -93,23 +97,42 @@ pub(super) fn tenths(line: &mut String, amount: f64, unit: &str) {
     line.push_str(unit);
 }
 
-/// A socket's other end; a listener has none.
-pub(super) fn remote(line: &mut String, socket: &SocketId) {
-    if socket.remote_port == 0 && socket.remote_addr.is_unspecified() {
-        line.push('*');
-    } else {
-        end(line, socket.remote_addr, socket.remote_port);
+/// Names the interfaces that link-local addresses are on.
+#[derive(Clone, Copy, Debug)]
+pub struct Zones {
+    /// The network namespace that the names are of, by its inode number.
+    pub netns: u32,
+    /// The name of the interface with this index in that namespace.
+    pub name: fn(u16) -> Option<Name>,
+}
+
+/// The zone of a socket's link-local addresses: `%eth0`, or `%3` if the interface has no name here; empty if no end has one.
+pub(super) fn zone(zones: Option<Zones>, socket: &SocketId) -> String {
+    let Some(index) = socket.interface else { return String::new() };
+    match zones.filter(|zones| socket.netns == Some(zones.netns)).and_then(|zones| (zones.name)(index)) {
+        Some(name) => format!("%{}", printable(&name)),
+        None => format!("%{index}"),
     }
 }
 
-/// One end of a socket; port 0 is any.
-pub(super) fn end(line: &mut String, address: IpAddr, port_number: u16) {
+/// A socket's other end; a listener has none.
+pub(super) fn remote(line: &mut String, socket: &SocketId, zone: &str) {
+    if socket.remote_port == 0 && socket.remote_addr.is_unspecified() {
+        line.push('*');
+    } else {
+        end(line, socket.remote_addr, zone, socket.remote_port);
+    }
+}
+
+/// One end of a socket, with its zone if it is link-local; port 0 is any.
+pub(super) fn end(line: &mut String, address: IpAddr, zone: &str, port_number: u16) {
     match address {
         IpAddr::V4(v4) => {
             line.push_str(Dotted::of(v4).text());
         }
         IpAddr::V6(v6) => {
-            let _infallible = write!(line, "[{v6}]");
+            let zone = if is_link_local(address) { zone } else { "" };
+            let _infallible = write!(line, "[{v6}{zone}]");
         }
     }
     line.push(':');

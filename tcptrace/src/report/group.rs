@@ -6,14 +6,14 @@
 use std::{
     fmt::Write as _,
     hash::{Hash, Hasher as _},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use super::{
     columns::{end, port},
-    record::{Cleared, Instant, OriginHow, SocketId, Stuck},
+    record::{Cleared, Instant, OriginHow, SocketId, Stuck, is_link_local},
 };
 use crate::cause::Cause;
 
@@ -137,14 +137,21 @@ pub(super) fn group<T: Groupable>(all: Vec<(Instant, T)>) -> Vec<Group<T>> {
 }
 
 fn services(one: &impl Groupable) -> [Service; 2] {
-    let SocketId { local_port, remote_addr, remote_port, .. } = *one.socket();
-    [Service::Here(local_port), Service::There(SocketAddr::new(remote_addr, remote_port))]
+    let SocketId { local_port, remote_addr, remote_port, interface, .. } = *one.socket();
+    let there = match remote_addr {
+        // The same address on another link is another host.
+        IpAddr::V6(v6) if is_link_local(remote_addr) => {
+            SocketAddrV6::new(v6, remote_port, 0, interface.unwrap_or(0).into()).into()
+        }
+        _ => SocketAddr::new(remote_addr, remote_port),
+    };
+    [Service::Here(local_port), Service::There(there)]
 }
 
 /// Appends the local ends of a group: the port that they have in common, with the address if that is one.
-pub(super) fn local_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>) {
+pub(super) fn local_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>, zone: &str) {
     if addresses(group, |socket| socket.local_addr).len() == 1 {
-        end(line, group[0].1.socket().local_addr, service.ports().0);
+        end(line, group[0].1.socket().local_addr, zone, service.ports().0);
     } else {
         line.push_str("*:");
         port(line, service.ports().0);
@@ -152,18 +159,26 @@ pub(super) fn local_ends<T: Groupable>(line: &mut String, (service, group): &Gro
 }
 
 /// Appends the remote ends of a group: one address or their number for a service here, the service otherwise.
-pub(super) fn remote_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>) {
+pub(super) fn remote_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>, zone: &str) {
     let _infallible = match service {
-        Service::There(address) => write!(line, "{address}"),
+        Service::There(address) => return end(line, address.ip(), zone, address.port()),
         Service::Here(_) => match addresses(group, |socket| socket.remote_addr).len() {
-            1 => return end(line, group[0].1.socket().remote_addr, 0),
+            1 => return end(line, group[0].1.socket().remote_addr, zone, 0),
             hosts => write!(line, "{hosts} hosts"),
         },
     };
 }
 
-fn addresses<T: Groupable>(group: &[(Instant, T)], of: impl Fn(&SocketId) -> IpAddr) -> FxHashSet<IpAddr> {
-    group.iter().map(|(_, one)| of(one.socket())).collect()
+/// The different addresses; one on two links is two.
+fn addresses<T: Groupable>(
+    group: &[(Instant, T)],
+    of: impl Fn(&SocketId) -> IpAddr,
+) -> FxHashSet<(IpAddr, Option<u16>)> {
+    let address = |socket: &SocketId| {
+        let address = of(socket);
+        (address, socket.interface.filter(|_| is_link_local(address)))
+    };
+    group.iter().map(|(_, one)| address(one.socket())).collect()
 }
 
 /// How many, in the width of a descriptor: `×412`, `×12k`, `×3M`.

@@ -131,7 +131,8 @@ fn time(at: Instant, second: &mut Second, out: &mut Vec<u8>) {
 
 /// Which socket, after other fields.
 fn id(socket: &SocketId, out: &mut Vec<u8>) {
-    let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port } = socket;
+    let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port, interface } =
+        socket;
     out.extend_from_slice(b",\"cookie\":");
     number(*cookie, out);
     out.extend_from_slice(b",\"netns\":");
@@ -146,6 +147,10 @@ fn id(socket: &SocketId, out: &mut Vec<u8>) {
     address(*remote_addr, out);
     out.extend_from_slice(b"\",\"remote_port\":");
     number(*remote_port, out);
+    if let Some(interface) = interface {
+        out.extend_from_slice(b",\"interface\":");
+        number(*interface, out);
+    }
 }
 
 fn processes(owners: &[Owner], out: &mut Vec<u8>) {

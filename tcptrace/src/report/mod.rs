@@ -19,6 +19,7 @@ mod words;
 pub use assemble::{Reporter, Views, charge};
 pub use bounds::{LISTED, LONGEST_RECORD, TEXT_BYTES};
 pub use charged::{Charged, complete};
+pub use columns::Zones;
 pub use evidence::Evidence;
 pub use json::Json;
 pub use life::LifeRecord;

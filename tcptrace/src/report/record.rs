@@ -136,6 +136,9 @@ pub struct SocketId {
     pub remote_addr: IpAddr,
     /// The other end's port; 0 of a listener.
     pub remote_port: u16,
+    /// Index of the interface that link-local addresses are on, in its namespace; absent where no end has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<u16>,
 }
 
 /// An address family, by what is spoken on the wire.
@@ -172,9 +175,11 @@ impl SocketId {
         } else {
             (Family::Ipv6, IpAddr::V6(local), IpAddr::V6(remote))
         };
-        let Tuple { local_port, remote_port, .. } = *tuple;
+        let Tuple { local_port, remote_port, interface, .. } = *tuple;
         let netns = Some(netns).filter(|netns| *netns != 0);
-        Self { cookie, netns, family, local_addr, local_port, remote_addr, remote_port }
+        let needs_interface = is_link_local(local_addr) || is_link_local(remote_addr);
+        let interface = Some(interface).filter(|interface| *interface != 0 && needs_interface);
+        Self { cookie, netns, family, local_addr, local_port, remote_addr, remote_port, interface }
     }
 
     /// The wire's form.
@@ -183,11 +188,17 @@ impl SocketId {
             IpAddr::V4(v4) => v4_mapped(v4.octets()),
             IpAddr::V6(v6) => v6.octets(),
         };
-        let Self { family, local_addr, local_port, remote_addr, remote_port, .. } = *self;
+        let Self { family, local_addr, local_port, remote_addr, remote_port, interface, .. } = *self;
         let family = if family == Family::Ipv4 { AF_INET } else { AF_INET6 };
         let (local_addr, remote_addr) = (octets(local_addr), octets(remote_addr));
-        Tuple { local_addr, remote_addr, local_port, remote_port, family, pad: 0 }
+        let interface = interface.unwrap_or(0);
+        Tuple { local_addr, remote_addr, local_port, remote_port, family, interface }
     }
+}
+
+/// Whether an address means something on one link only (`fe80::/10`).
+pub(super) const fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// A task's name as the kernel keeps it: any bytes, NUL-padded.

@@ -27,7 +27,7 @@ fn v4_tuple() -> Tuple {
         local_port: 9666,
         remote_port: 40112,
         family: AF_INET,
-        pad: 0,
+        interface: 0,
     }
 }
 

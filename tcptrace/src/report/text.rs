@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    columns::{cell, end, left, port, remote, right},
+    columns::{Zones, cell, end, left, port, remote, right, zone},
     group::{FEW, group},
     process::ProcessRecord,
     record::{Cleared, Event, Instant, Name, Owner, Record, SocketId, Stuck},
@@ -47,6 +47,8 @@ pub struct Text {
     layout: Layout,
     colour: bool,
     zone: TimeZone,
+    /// The names of interfaces, where they are known.
+    zones: Option<Zones>,
     second: Second,
     /// After how many lines a heading comes again; `None`: never.
     screenful: Option<u64>,
@@ -103,6 +105,7 @@ impl Text {
             layout: Layout::of(width, Needs::default()),
             colour,
             zone,
+            zones: None,
             second: Second::default(),
             screenful: None,
             line: String::new(),
@@ -112,6 +115,12 @@ impl Text {
             waiting: Waiting::default(),
             written_ns: 0,
         }
+    }
+
+    /// Names the interfaces of link-local addresses.
+    #[must_use]
+    pub fn with_zones(self, zones: Option<Zones>) -> Self {
+        Self { zones, ..self }
     }
 
     /// Lays out the lines to come for a terminal of this size. 0 is a size that the terminal does not know.
@@ -181,15 +190,17 @@ impl Text {
 
     /// Widens the columns of both ends if those of this socket take more.
     fn make_room(&mut self, socket: &SocketId) {
-        if socket.local_addr.is_ipv4() && socket.remote_addr.is_ipv4() || self.needs.end >= LONG {
+        let is_ipv4 = socket.local_addr.is_ipv4() && socket.remote_addr.is_ipv4();
+        if is_ipv4 || self.needs.end >= LONG && socket.interface.is_none() {
             return;
         }
+        let zone = zone(self.zones, socket);
         let mut text = String::new();
-        end(&mut text, socket.local_addr, socket.local_port);
+        end(&mut text, socket.local_addr, &zone, socket.local_port);
         let mut needs = self.needs;
         needs.end(text.len());
         text.clear();
-        remote(&mut text, socket);
+        remote(&mut text, socket, &zone);
         needs.end(text.len());
         self.widen(needs);
     }
@@ -332,8 +343,9 @@ impl Text {
 
     /// Appends the columns of both ends, and a blank. What does not fit its column is written below, with the other end.
     fn ends(&mut self, line: &mut String, socket: &SocketId) {
-        let local = |line: &mut String| end(line, socket.local_addr, socket.local_port);
-        let remote = |line: &mut String| remote(line, socket);
+        let zone = zone(self.zones, socket);
+        let local = |line: &mut String| end(line, socket.local_addr, &zone, socket.local_port);
+        let remote = |line: &mut String| remote(line, socket, &zone);
         let ports = (socket.local_port, socket.remote_port);
         self.both_ends(line, ports, local, remote);
     }

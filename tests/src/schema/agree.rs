@@ -22,6 +22,15 @@ pub(super) fn addresses(record: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
+/// An interface is told where an address means nothing without it.
+pub(super) fn interface(record: &Map<String, Value>) -> Result<(), String> {
+    let is_link_local = |name: &&str| record[*name].as_str().is_some_and(|text| text.starts_with("fe80:"));
+    if record.contains_key("interface") && !["local_addr", "remote_addr"].iter().any(is_link_local) {
+        return Err("an interface, but no link-local address".to_owned());
+    }
+    Ok(())
+}
+
 /// The age is at most its bound, and the same where it is exact.
 pub(super) fn ages(record: &Map<String, Value>) -> Result<(), String> {
     let (age, most) = (record["age_ms"].as_f64(), record["age_max_ms"].as_f64());

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::table::{
-    EVENTS, EVERY_RECORD, Fields, Kind, LISTED, LISTENER, ORIGIN, OWNER, PEER, SOURCE, STATES,
+    EVENTS, EVERY_RECORD, Fields, Kind, LISTED, LISTENER, OF_A_LINK, ORIGIN, OWNER, PEER, SOURCE, STATES,
 };
 
 /// The schema of one line of the stream.
@@ -21,6 +21,9 @@ pub fn document() -> Value {
     .collect();
     for (name, shared, own) in events() {
         let mut record = object(&[&[EVERY_RECORD], *shared, &[*own]].concat());
+        if !shared.is_empty() {
+            record["properties"]["interface"] = schema(OF_A_LINK[0].1);
+        }
         record["properties"]["v"] = json!({"const": 1});
         record["properties"]["event"] = json!({"const": name});
         definitions.insert(format!("record_{name}"), record);

@@ -57,6 +57,9 @@ pub(super) const OF_A_SOCKET: Fields = &[
     ("remote_port", Port),
 ];
 
+/// What a record about a socket has besides if one of its addresses is link-local.
+pub(super) const OF_A_LINK: Fields = &[("interface", Integer)];
+
 pub(super) const OWNER_HOW: Kind = OneOf(&["fd", "listener", "origin", "close", "none"]);
 
 /// A socket in a state, and why it is still there.

@@ -16,7 +16,7 @@ fn row(cookie: u64, state: u8, local: ([u8; 16], u16), remote: ([u8; 16], u16)) 
         remote_addr: remote.0,
         remote_port: remote.1,
         family: AF_INET,
-        pad: 0,
+        interface: 0,
     };
     SocketRow { cookie, state, netns: HERE, tuple, ..SocketRow::zeroed() }
 }

@@ -110,6 +110,7 @@ fn what_is_written_directly_is_its_serde_form() {
         local_port: 0,
         remote_addr,
         remote_port: 65_535,
+        interface: netns.is_none().then_some(3),
     };
     let owner = Owner {
         comm: Some(Name(*b"a \"\n\\ \xff\xf0\x9f\0\0\0\0\0\0\0")),

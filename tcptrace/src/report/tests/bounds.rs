@@ -85,6 +85,7 @@ fn longest_stuck(socket: SocketId, threshold_ms: Option<f64>) -> Box<Stuck> {
 fn longest() -> Vec<Event> {
     let address: std::net::IpAddr = "abcd:abcd:abcd:abcd:abcd:abcd:abcd:abcd".parse().expect("an address");
     let socket = SocketId {
+        interface: Some(u16::MAX),
         cookie: u64::MAX,
         netns: Some(u32::MAX),
         family: Family::Ipv6,

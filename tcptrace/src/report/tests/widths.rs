@@ -59,6 +59,7 @@ fn socket((local, remote): (&str, &str)) -> SocketId {
         local_port: local.port(),
         remote_addr: remote.ip(),
         remote_port: remote.port(),
+        interface: None,
     }
 }
 
@@ -391,8 +392,65 @@ fn a_range_of_ages_that_does_not_fit_its_column_is_its_lower_bound() {
 fn an_end_of_any_port_is_told_from_its_address() {
     let ends = |local: &str| {
         let mut line = String::new();
-        columns::end(&mut line, local.parse::<IpAddr>().expect("an address"), 0);
+        columns::end(&mut line, local.parse::<IpAddr>().expect("an address"), "%9", 0);
         line
     };
     assert_eq!((ends("::1"), ends("10.0.0.5")), ("[::1]:*".to_owned(), "10.0.0.5:*".to_owned()));
+}
+
+/// The stuck line of a socket between these ends, on the interface with index 3 of its namespace.
+fn on_a_link(width: Option<u16>, zones: Option<Zones>, ends: (&str, &str)) -> Vec<String> {
+    let mut record = stuck(&records(v4_tuple(), b"java")).clone();
+    if let Event::Stuck(stuck) = &mut record.event {
+        let tuple = Tuple { interface: 3, family: AF_INET6, ..socket(ends).tuple() };
+        stuck.socket = SocketId::new(1, 7, &tuple);
+    }
+    let mut text = Text::new(width, false, TimeZone::UTC).with_zones(zones);
+    let mut out = Vec::new();
+    text.take(record, &mut out);
+    text.settle(u64::MAX, &mut out);
+    String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_link_local_address_tells_its_interface() {
+    let name: fn(u16) -> Option<Name> = |index| (index == 3).then(|| Name::from_bytes(b"vethd0e1f2a\x1b[2"));
+    let ends = ("[fe80::1:2:3:4]:443", "[fe80::a:b:c:d]:51234");
+    for (zones, zone) in [
+        (None, "%3"),
+        (Some(Zones { netns: 7, name }), "%vethd0e1f2a\\u{1b}[2"),
+        (Some(Zones { netns: 8, name }), "%3"), // another namespace has other interfaces
+        (Some(Zones { netns: 7, name: |_| None }), "%3"),
+    ] {
+        let line = on_a_link(None, zones, ends).pop().expect("a line");
+        for end in [format!(" [fe80::1:2:3:4{zone}]:443 "), format!(" [fe80::a:b:c:d{zone}]:51234 ")] {
+            assert!(line.contains(&end), "no {end}: {line}");
+        }
+        for width in [60, 80, 100, 120, 200] {
+            let lines = on_a_link(Some(width), zones, ends);
+            assert!(lines.iter().all(|line| line.chars().count() <= width.into()), "{lines:?}");
+            assert!(lines.concat().contains(&format!("[fe80::a:b:c:d{zone}]:51234")), "{lines:?}");
+        }
+    }
+    // A socket that is bound to an interface needs none to be told where an address means the same on all.
+    let global = on_a_link(None, None, ENDS[1]).pop().expect("a line");
+    assert!(global.contains(" [2001:db8::1]:443 ") && global.contains(" [2001:db8::2]:51234 "), "{global}");
+}
+
+#[test]
+fn a_record_has_the_interface_of_link_local_addresses_only() {
+    let fields = |ends| {
+        let mut record = stuck(&records(v4_tuple(), b"java")).clone();
+        let id = SocketId::new(1, 7, &Tuple { interface: 3, ..socket(ends).tuple() });
+        if let Event::Stuck(stuck) = &mut record.event {
+            stuck.socket = id;
+        }
+        let written = parsed(&record);
+        let read: SocketId = serde_json::from_value(written.clone()).expect("a socket");
+        assert_eq!(read, id, "a replay knows it");
+        (written["local_addr"].clone(), written.get("interface").cloned())
+    };
+    assert_eq!(fields(("[fe80::1]:443", "[fe80::2]:1")), (json!("fe80::1"), Some(json!(3))));
+    assert_eq!(fields(ENDS[1]), (json!("2001:db8::1"), None));
+    assert_eq!(fields(ENDS[0]), (json!("255.255.255.255"), None));
 }

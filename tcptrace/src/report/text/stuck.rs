@@ -9,7 +9,7 @@ use super::{BOLD, GREEN, Instant, Layout, RED, Text, YELLOW, left};
 use crate::{
     report::{
         Cleared, ProcessRecord, Stuck,
-        columns::span,
+        columns::{span, zone},
         group::{self, Group, Groupable},
         words::{Holders, age, detail, ending, origin, padded, peer, visible},
     },
@@ -169,8 +169,9 @@ impl Text {
 
     /// Appends the columns of a group's ends.
     fn ends_of<T: Groupable>(&mut self, line: &mut String, group: &Group<T>) {
-        let local = |line: &mut String| group::local_ends(line, group);
-        let remote = |line: &mut String| group::remote_ends(line, group);
+        let zone = zone(self.zones, group.1[0].1.socket());
+        let local = |line: &mut String| group::local_ends(line, group, &zone);
+        let remote = |line: &mut String| group::remote_ends(line, group, &zone);
         self.both_ends(line, group.0.ports(), local, remote);
     }
 }
