@@ -4,7 +4,7 @@ mod advice;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{ArgAction, Parser, ValueEnum};
 use tcptrace_common::state;
 
 use crate::{filter::Filter, kernel::Feature, report::Views, states::State, tracker::Policy};
@@ -99,6 +99,22 @@ pub struct Cli {
     #[arg(long, help_heading = "Output")]
     json: bool,
 
+    /// Append the records to FILE instead of writing them to stdout; opened again on SIGHUP
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    output: Option<PathBuf>,
+
+    /// Colour in the text: `auto` is for a terminal, and obeys NO_COLOR
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, help_heading = "Output")]
+    color: Color,
+
+    /// Say less on stderr: errors only
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
+    quiet: bool,
+
+    /// Say more on stderr: with --json too what is watched, and the totals
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    verbose: u8,
+
     /// Serve Prometheus metrics there while running, at http://ADDR:PORT/metrics
     #[arg(
         long,
@@ -139,6 +155,17 @@ Examples:
 Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
 be traced, or --once could not look at what it was asked about; 4 failed while running.";
 
+/// When text has colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless the environment is against it.
+    Auto,
+    /// Wherever it goes.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
 /// What to do, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -162,6 +189,12 @@ pub struct Plan {
     pub count: Option<u64>,
     /// JSON in place of text.
     pub json: bool,
+    /// The file that the records are appended to; `None`: stdout.
+    pub output: Option<PathBuf>,
+    /// When text has colour.
+    pub color: Color,
+    /// How much to say on stderr: below 0 less, above 0 more than usual.
+    pub verbosity: i8,
     /// Where metrics are to be served.
     pub metrics: Option<SocketAddr>,
     /// Kernel features to leave alone.
@@ -225,6 +258,9 @@ impl Cli {
             duration: self.duration,
             count: self.count,
             json: self.json,
+            output: self.output.filter(|path| path.as_os_str() != "-"),
+            color: self.color,
+            verbosity: if self.quiet { -1 } else { i8::from(self.verbose > 0) },
             metrics: self.metrics,
             without: self.without,
             ring_bytes: self.ring_size,

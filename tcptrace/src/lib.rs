@@ -10,6 +10,7 @@ pub mod clock;
 pub mod decode;
 pub mod diagnostics;
 pub mod filter;
+pub mod input;
 pub mod kernel;
 pub mod metrics;
 pub mod once;

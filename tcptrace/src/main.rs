@@ -2,19 +2,21 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
-    os::fd::AsFd as _,
+    io::{self, IsTerminal as _},
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
     process::ExitCode,
 };
 
+use rustix::process::getuid;
 use tcptrace::{
-    cli::{Cli, Plan},
-    diagnostics::say,
-    kernel::{Kernel, Options, own_zones},
+    cli::{Cli, Color, Plan},
+    diagnostics::{harmless, inform, say, say_lines, set_verbosity},
+    input::Input,
+    kernel::{Kernel, Options, give_up_all, keep_only_user_rights, own_zones},
     metrics::Listener,
     once::{self, Verdict},
-    output::Output,
+    output::{Output, Target},
     replay,
     report::{Json, Text},
     scheduling,
@@ -39,8 +41,8 @@ const SMALLEST_RING: u32 = 64 << 10;
 const IDENTITIES: u32 = 262_144;
 
 fn main() -> ExitCode {
-    // clap ends the program with 2 for wrong usage, with 0 after --help.
-    let plan = Cli::from_arguments(std::env::args_os()).unwrap_or_else(|error| error.exit()).plan();
+    let plan = arguments().plan();
+    set_verbosity(plan.verbosity);
     if let Some(file) = &plan.replay {
         return status(replay(&plan, file));
     }
@@ -58,14 +60,27 @@ fn main() -> ExitCode {
         Ok(metrics) => metrics,
         Err(error) => return status(Err(error.into())),
     };
+    // Before privileges are given up that root may need for a file in somebody else's folder.
+    let target = match target(&plan) {
+        Ok(target) => target,
+        Err(status) => return status,
+    };
+    if !plan.once {
+        // Without it the run is as right, and only less considerate.
+        let _refused = scheduling::wait_for_others();
+    }
+    let (format, output) = match output(&plan, target) {
+        Ok(output) => output,
+        Err(failure) => return status(Err(failure)),
+    };
     let kernel = match Kernel::attach(&options) {
         Ok(kernel) => kernel,
         Err(refusal) => {
-            say(refusal);
+            say_lines(refusal);
             return REFUSED.into();
         }
     };
-    status(run(&plan, kernel, metrics))
+    status(run(&plan, kernel, output, format, metrics))
 }
 
 /// The exit status, and a word on stderr where something failed.
@@ -77,12 +92,13 @@ fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
 }
 
 /// Runs, or looks once.
-fn run(plan: &Plan, kernel: Kernel, metrics: Option<Listener>) -> Result<ExitCode, Failure> {
-    if !plan.once {
-        // Without it the run is as right, and only less considerate.
-        let _refused = scheduling::wait_for_others();
-    }
-    let (format, output) = stdout(plan)?;
+fn run(
+    plan: &Plan,
+    kernel: Kernel,
+    output: Output,
+    format: Format,
+    metrics: Option<Listener>,
+) -> Result<ExitCode, Failure> {
     if plan.once {
         return Ok(match once::run(plan, kernel, output, format)? {
             Verdict::NothingStuck => ExitCode::SUCCESS,
@@ -91,7 +107,7 @@ fn run(plan: &Plan, kernel: Kernel, metrics: Option<Listener>) -> Result<ExitCod
         });
     }
     if let Some(metrics) = &metrics {
-        say(format_args!("metrics at {}", metrics.url()));
+        inform(format_args!("metrics at {}", metrics.url()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(session::run(plan, kernel, output, format, metrics))?;
@@ -100,30 +116,70 @@ fn run(plan: &Plan, kernel: Kernel, metrics: Option<Listener>) -> Result<ExitCod
 
 /// Replays a recording.
 fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
-    let recording: Box<dyn BufRead> = if file == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        match File::open(file) {
-            Ok(file) => Box::new(BufReader::with_capacity(1 << 20, file)),
-            Err(error) => {
-                say(format_args!("cannot open {}: {error}", file.display()));
-                return Ok(WRONG_USAGE.into());
-            }
+    // File capabilities are for tracing: with them nobody reads more than he may read himself. Root's rights are root's own.
+    if !getuid().is_root() {
+        keep_only_user_rights().map_err(Failure::Privileges)?;
+    }
+    let opened = if file == Path::new("-") {
+        if io::stdin().is_terminal() {
+            inform("reading a recording from this terminal; Ctrl-D ends it");
         }
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
+    } else {
+        File::open(file)
     };
-    let (format, output) = stdout(plan)?;
-    replay::run(plan, recording, output, format)?;
+    let recording = match opened {
+        Ok(recording) => recording,
+        Err(error) => return Ok(cannot("open", file, &error)),
+    };
+    let target = match target(plan) {
+        Ok(target) => target,
+        Err(status) => return Ok(status),
+    };
+    if target.is_also(&recording)? {
+        say(format_args!("{} is read and written at once: choose another file to write to", file.display()));
+        return Ok(WRONG_USAGE.into());
+    }
+    let (format, output) = output(plan, target)?;
+    let read_by = output.read_by().map(OwnedFd::try_clone).transpose()?;
+    // From here on nothing is opened.
+    let _as_it_was = give_up_all();
+    match Input::new(recording, read_by) {
+        Ok(recording) => replay::run(plan, recording, output, format)?,
+        Err(error) => return Ok(cannot("read", file, &error)),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What to write to stdout, and how.
-fn stdout(plan: &Plan) -> Result<(Format, Output), Failure> {
-    let stdout = std::io::stdout();
+/// Says that a file that was named cannot be used.
+fn cannot(what: &str, file: &Path, error: &io::Error) -> ExitCode {
+    say(format_args!("cannot {what} {}: {error}", file.display()));
+    WRONG_USAGE.into()
+}
+
+/// Where the records are to go.
+fn target(plan: &Plan) -> Result<Target, ExitCode> {
+    match &plan.output {
+        Some(path) => Target::open(path.clone()).map_err(|error| cannot("open", path, &error)),
+        // Not through std's stdout, which cuts lines where its buffer ends.
+        None => match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(stdout) => Ok(File::from(stdout).into()),
+            Err(error) => Err(cannot("write to", Path::new("stdout"), &error)),
+        },
+    }
+}
+
+/// How to write the records, and what writes them.
+fn output(plan: &Plan, target: Target) -> Result<(Format, Output), Failure> {
     let format = if plan.json {
         Format::Json(Json::default())
     } else {
-        let terminal = Terminal::behind(&stdout)?;
-        let colour = terminal.is_some() && shows_colour(|name| std::env::var_os(name));
+        let terminal = Terminal::behind(&target)?;
+        let colour = match plan.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal.is_some() && shows_colour(|name| std::env::var_os(name)),
+        };
         let size = terminal.as_ref().map(Terminal::size);
         let text = Text::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
         // A recording may be of another host.
@@ -131,7 +187,15 @@ fn stdout(plan: &Plan) -> Result<(Format, Output), Failure> {
         let text = text.with_zones(zones);
         Format::Text { text: Box::new(text), terminal }
     };
-    // Not through std's stdout, which cuts lines where its buffer ends.
-    let output = Output::start(File::from(stdout.as_fd().try_clone_to_owned()?), plan.queue_bytes)?;
+    let output = Output::start(target, plan.queue_bytes)?;
     Ok((format, output))
+}
+
+/// The arguments, or the end: with 2 for wrong usage, with 0 after --help.
+fn arguments() -> Cli {
+    Cli::from_arguments(std::env::args_os()).unwrap_or_else(|error| {
+        // The message quotes what is wrong: it must not do anything to a terminal.
+        let quoted = std::env::args_os().map(|argument| harmless(&argument.to_string_lossy()).into_owned());
+        Cli::from_arguments(quoted).err().unwrap_or(error).exit()
+    })
 }

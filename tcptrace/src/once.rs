@@ -7,6 +7,7 @@ use crate::{
     age::since_by_stamps,
     cli::Plan,
     clock,
+    diagnostics::{is_verbose, say_lines},
     kernel::Kernel,
     output::Output,
     report::{self, Event, Record},
@@ -39,7 +40,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     let watched = plan.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;
     let start = start_record(&kernel, &walk);
-    if sink.is_text() {
+    if sink.is_text() || is_verbose() {
         greet(&start, &report::looked(&start, walk.namespaces.len(), &plan.watched()));
     }
     let at = sink.at(walk.started_ns);
@@ -71,15 +72,18 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
         let others = sink.count_admitted(&others, &walk);
         report::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold())
     };
-    let words = match verdict {
-        Verdict::NotLookedAt => Some(unseen.refusal()),
+    let speaks = sink.is_text() || is_verbose();
+    let (words, warning) = match verdict {
+        Verdict::NotLookedAt => (None, Some(unseen.refusal())),
         Verdict::Stuck if !unseen.is_empty() => {
-            Some(format!("{}; not all was looked at: {}", looked(), unseen.what()))
+            (None, Some(format!("{}; not all was looked at: {}", looked(), unseen.what())))
         }
-        _ => sink.is_text().then(looked),
+        _ => (speaks.then(looked), None),
     };
     // The process ends, and takes them with it.
     std::mem::forget((walk, tracker));
-    finish(sink, words)?;
+    let delivered = finish(sink, words);
+    warning.into_iter().for_each(say_lines);
+    delivered?;
     Ok(verdict)
 }

@@ -1,24 +1,36 @@
-//! Whole lines to stdout, by a thread of their own: a reader that stops never stops the tracing.
+//! Whole lines to stdout or a file, by a thread of their own: a reader that stops never stops the tracing.
 //!
 //! They are written as many at a time as fit `PIPE_BUF`, which a pipe takes all or not at all: however it ends,
 //! its reader gets no half line (but for a line that alone is longer).
 //!
-//! What waits to be written is bounded: transitions are dropped, and counted, once so many bytes wait;
+//! What waits to be written is bounded: what can come again and again is dropped, and counted, once so many bytes wait;
 //! records that say what is stuck are kept, they are bounded by the sockets there are.
+
+mod target;
 
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Write},
-    os::fd::AsFd,
+    fs::File,
+    io::{self, ErrorKind, Write as _},
+    os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::getuid,
+    thread::CapabilitySet,
+};
 use tokio::sync::Notify;
 
-use crate::kernel::give_up_all;
+use crate::{
+    diagnostics::{detail, say},
+    kernel::give_up_all_but,
+};
+pub use target::Target;
 
 /// What a pipe takes in one piece, bytes (pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -36,13 +48,22 @@ pub enum Ended {
     /// The reader has gone.
     Closed,
     /// Writing failed.
-    Failed(io::Error),
+    Failed {
+        /// Why.
+        error: io::Error,
+        /// Whether only the beginning of the last line was written.
+        is_cut: bool,
+    },
 }
 
 /// Where the records go.
 pub struct Output {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
+    /// Where the records go, in words.
+    name: String,
+    /// The same file, to see whether anybody reads it. `None` where it is one that nobody has to read.
+    read_by: Option<OwnedFd>,
     /// Bytes that may wait before records are dropped.
     limit: usize,
 }
@@ -70,6 +91,10 @@ struct Queue {
     waiting: usize,
     /// Bytes written so far.
     written: u64,
+    /// Bytes that were not, since writing has ended.
+    unwritten: usize,
+    /// The file is to be opened again.
+    is_to_be_opened: bool,
     /// No more will come.
     finished: bool,
     ended: Option<Ended>,
@@ -101,17 +126,45 @@ impl Output {
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn start(sink: impl Write + AsFd + Send + 'static, limit: usize) -> io::Result<Self> {
+    pub fn start(target: impl Into<Target>, limit: usize) -> io::Result<Self> {
+        // A file that has grown to its limit (`ulimit -f`): write(2) fails, and the end is not a sudden one.
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let target = target.into();
+        let name =
+            target.path.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+        let is_file = target.file.metadata()?.is_file();
+        let read_by = if is_file { None } else { Some(target.file.try_clone()?.into()) };
+        // To open the file again as root could at the start, also in somebody else's folder.
+        let opens_again = target.path.is_some() && getuid().is_root();
+        let kept = if opens_again { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
         let shared = Arc::<Shared>::default();
         let writer = std::thread::Builder::new().name("tcptrace-out".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
                 // It only writes to what is open. If a filter of system calls forbids this, it said so at the start.
-                let _as_it_was = give_up_all();
-                write_all(&shared, sink);
+                let _as_it_was = give_up_all_but(kept);
+                write_all(&shared, target);
             }
         })?;
-        Ok(Self { shared, writer: Some(writer), limit })
+        Ok(Self { shared, writer: Some(writer), name, read_by, limit })
+    }
+
+    /// Where the records go, in words: `stdout`, or the file's path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that the records go to, where somebody has to read it.
+    pub fn read_by(&self) -> Option<&OwnedFd> {
+        self.read_by.as_ref()
+    }
+
+    /// Opens the file again, between two records. stdout stays as it is.
+    pub fn open_again(&self) {
+        let mut queue = self.shared.queue();
+        queue.is_to_be_opened = true;
+        self.shared.wake_writer(&mut queue);
     }
 
     /// Whether so much waits that what may be dropped has to be.
@@ -140,6 +193,7 @@ impl Output {
         }
         let mut queue = self.shared.queue();
         if queue.ended.is_some() {
+            queue.unwritten += lines.len();
             lines.clear();
             return;
         }
@@ -170,9 +224,9 @@ impl Output {
                 break;
             }
         }
-        let (ended, left) = (queue.ended.take(), queue.waiting);
+        let (ended, left) = (queue.ended.take(), queue.waiting + queue.unwritten);
         drop(queue);
-        if left == 0
+        if (left == 0 || ended.is_some())
             && let Some(writer) = self.writer.take()
         {
             let _it_never_panics = writer.join();
@@ -182,24 +236,27 @@ impl Output {
 }
 
 /// The writer: takes chunks and writes each to the end.
-fn write_all(shared: &Shared, mut sink: impl Write + AsFd) {
+fn write_all(shared: &Shared, mut target: Target) {
     let mut queue = shared.queue();
     loop {
-        while queue.chunks.is_empty() && !queue.finished {
+        while queue.chunks.is_empty() && !queue.finished && !queue.is_to_be_opened {
             queue.is_idle = true;
             queue = shared.came.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        if std::mem::take(&mut queue.is_to_be_opened) {
+            drop(queue);
+            open_again(&mut target);
+            queue = shared.queue();
+            continue;
+        }
         let Some(mut chunk) = queue.chunks.pop_front() else { return };
         drop(queue);
-        let result = write_chunk(shared, &mut sink, &chunk);
+        let result = write_chunk(shared, &mut target.file, &chunk);
         queue = shared.queue();
-        if let Err(error) = result {
-            queue.ended = Some(match error.kind() {
-                ErrorKind::BrokenPipe => Ended::Closed,
-                _ => Ended::Failed(error),
-            });
+        if let Err(ended) = result {
+            queue.ended = Some(ended);
             queue.chunks.clear();
-            queue.waiting = 0;
+            queue.unwritten = std::mem::take(&mut queue.waiting);
             shared.wake_waiting(&mut queue);
             shared.ended.notify_one();
             return;
@@ -212,10 +269,23 @@ fn write_all(shared: &Shared, mut sink: impl Write + AsFd) {
     }
 }
 
-fn write_chunk(shared: &Shared, sink: &mut (impl Write + AsFd), mut chunk: &[u8]) -> io::Result<()> {
+fn open_again(target: &mut Target) {
+    match target.open_again() {
+        Ok(true) => detail("the output file was opened again"),
+        Ok(false) => {}
+        Err(error) => {
+            let path = target.path.as_deref().unwrap_or_else(|| "".as_ref()).display();
+            say(format_args!(
+                "cannot open {path} again: {error}; records go on into the file that was open before"
+            ));
+        }
+    }
+}
+
+fn write_chunk(shared: &Shared, file: &mut File, mut chunk: &[u8]) -> Result<(), Ended> {
     while !chunk.is_empty() {
         let (lines, rest) = chunk.split_at(whole_lines(chunk));
-        write_lines(sink, lines)?;
+        write_lines(file, lines)?;
         chunk = rest;
         let mut queue = shared.queue();
         queue.waiting -= lines.len();
@@ -233,27 +303,45 @@ fn whole_lines(chunk: &[u8]) -> usize {
     end.map_or(chunk.len(), |end| end + 1)
 }
 
-fn write_lines(sink: &mut (impl Write + AsFd), mut lines: &[u8]) -> io::Result<()> {
-    while !lines.is_empty() {
-        match sink.write(lines) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => lines = &lines[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+fn write_lines(file: &mut File, lines: &[u8]) -> Result<(), Ended> {
+    let mut left = lines;
+    while !left.is_empty() {
+        let failed = match file.write(left) {
+            Ok(0) => ErrorKind::WriteZero.into(),
+            Ok(written) => {
+                left = &left[written..];
+                continue;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             // Somebody has made this file non-blocking: wait for room.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                poll(&mut [PollFd::new(sink, PollFlags::OUT)], None)
-                    .map(drop)
-                    .or_else(|errno| if errno == rustix::io::Errno::INTR { Ok(()) } else { Err(errno) })?;
+                match poll(&mut [PollFd::new(file, PollFlags::OUT)], None) {
+                    Ok(_) | Err(Errno::INTR) => continue,
+                    Err(errno) => errno.into(),
+                }
             }
-            Err(error) => return Err(error),
-        }
+            Err(error) => error,
+        };
+        let written = &lines[..lines.len() - left.len()];
+        return Err(match failed.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Ended::Closed,
+            _ if has_gone(file) => Ended::Closed,
+            _ => Ended::Failed { error: failed, is_cut: written.last().is_some_and(|last| *last != b'\n') },
+        });
     }
     Ok(())
 }
 
+/// Whether nobody will ever read it: the reader of a pipe or a socket, or the terminal, has gone.
+pub fn has_gone(file: &impl std::os::fd::AsFd) -> bool {
+    let mut polled = [PollFd::new(file, PollFlags::empty())];
+    let is_known = poll(&mut polled, Some(&Timespec::default())).is_ok();
+    is_known && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Read as _, os::fd::OwnedFd};
+    use std::io::Read as _;
 
     use super::*;
 
@@ -286,12 +374,12 @@ mod tests {
         drop(read);
         let output = Output::start(write, LIMIT).expect("a thread");
         output.write(&mut b"x\n".to_vec());
-        assert!(matches!(output.finish(), (Some(Ended::Closed), 0)));
+        assert!(matches!(output.finish(), (Some(Ended::Closed), 2)));
 
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
         let output = Output::start(full, LIMIT).expect("a thread");
         output.write(&mut b"x\n".to_vec());
-        assert!(matches!(output.finish(), (Some(Ended::Failed(_)), 0)));
+        assert!(matches!(output.finish(), (Some(Ended::Failed { is_cut: false, .. }), 2)));
     }
 
     #[test]

@@ -5,13 +5,16 @@
 
 use std::{
     borrow::Cow,
-    io::{self, BufRead, Read as _},
+    fmt::Display,
+    io::{self, BufRead as _, Read as _},
 };
 
 use serde::Deserialize;
 
-use crate::report::{
-    Cleared, Instant, LONGEST_RECORD, LifeRecord, Lost, Resync, SCHEMA_VERSION, Stuck, Transition,
+use crate::{
+    diagnostics::shortened,
+    input::Lines,
+    report::{Cleared, Instant, LONGEST_RECORD, LifeRecord, Lost, Resync, SCHEMA_VERSION, Stuck, Transition},
 };
 
 /// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings of earlier builds,
@@ -20,28 +23,41 @@ const LONGEST_LINE: u64 = 64 << 20;
 
 const _: () = assert!(LONGEST_LINE >= LONGEST_RECORD as u64, "what is written can be read back");
 
+/// The byte order mark that some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What an error quotes of a line, characters.
+const QUOTED: usize = 300;
+
 /// A line that is no record, or that could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("line {line} of the recording: {what}")]
+#[error("{}{what}", if matches!(.what, What::Empty) { String::new() } else { format!("line {line} of the recording: ") })]
 pub struct BadLine {
     line: u64,
     what: What,
+}
+
+/// The beginning of what is wrong with a line: that may quote all of it.
+fn in_short(error: &impl Display) -> String {
+    shortened(&error.to_string(), QUOTED).into_owned()
 }
 
 #[derive(Debug, thiserror::Error)]
 enum What {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    #[error("is no record: {0}")]
+    #[error("is no record: {}", in_short(.0))]
     NoRecord(#[from] serde_json::Error),
-    #[error("has a time that is no time: {0}")]
+    #[error("has a time that is no time: {}", in_short(.0))]
     Time(#[from] jiff::Error),
     #[error("is of version {0} of the records' form; this tcptrace reads version {SCHEMA_VERSION}")]
     Version(u64),
     #[error("is longer than {LONGEST_LINE} bytes")]
     Long,
-    #[error("is cut off: the recording ends within it")]
+    #[error("is cut off: the recording ends within it; all before it was replayed")]
     CutOff,
+    #[error("the recording is empty")]
+    Empty,
 }
 
 /// What a line says.
@@ -87,6 +103,8 @@ pub struct Line {
     pub said: Said,
     /// The line itself, without its end.
     pub bytes: Vec<u8>,
+    /// The number of the line before, if that is cut off and was passed over.
+    pub cut: Option<u64>,
 }
 
 /// The lines of a recording.
@@ -96,10 +114,20 @@ pub struct Recording<R> {
     line: u64,
 }
 
-impl<R: BufRead> Recording<R> {
+impl<R: Lines> Recording<R> {
     /// From its first line on.
     pub const fn new(reader: R) -> Self {
         Self { reader, line: 0 }
+    }
+
+    /// Whether the next line is not there yet, and may be long in coming.
+    pub fn has_to_wait(&self) -> bool {
+        self.reader.has_to_wait()
+    }
+
+    /// Whether the end that was reached is none of the recording's.
+    pub fn is_abandoned(&self) -> bool {
+        self.reader.is_abandoned()
     }
 
     /// The next line; `None` at the end.
@@ -109,24 +137,43 @@ impl<R: BufRead> Recording<R> {
     pub fn next_line(&mut self) -> Result<Option<Line>, BadLine> {
         self.line += 1;
         let line = self.line;
-        self.read().map_err(|what| BadLine { line, what })
+        let bad = |what| BadLine { line, what };
+        match self.read() {
+            // A run that was killed while it wrote, and the next one appended to the same file.
+            Err(What::NoRecord(why)) if why.is_eof() => {
+                self.line += 1;
+                match self.read() {
+                    Ok(Some(next @ Line { said: Said::Start(_), .. })) => {
+                        Ok(Some(Line { cut: Some(line), ..next }))
+                    }
+                    _ => Err(bad(What::NoRecord(why))),
+                }
+            }
+            read => read.map_err(bad),
+        }
     }
 
     fn read(&mut self) -> Result<Option<Line>, What> {
         let mut bytes = Vec::new();
         let read = self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
         if read == 0 {
-            return Ok(None);
+            return if self.line == 1 && !self.reader.is_abandoned() { Err(What::Empty) } else { Ok(None) };
+        }
+        if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
         }
         let has_end = bytes.pop_if(|last| *last == b'\n').is_some();
         if !has_end && read as u64 == LONGEST_LINE {
             return Err(What::Long);
         }
         // Lines are written whole; one without an end may be whole all the same, if it was put there by hand.
-        parse(bytes).map(Some).map_err(|what| match what {
-            What::NoRecord(why) if !has_end && why.is_eof() => What::CutOff,
-            what => what,
-        })
+        match parse(bytes) {
+            Ok(line) => Ok(Some(line)),
+            // Nobody wanted to have the rest read.
+            Err(_) if !has_end && self.reader.is_abandoned() => Ok(None),
+            Err(What::NoRecord(why)) if !has_end && why.is_eof() => Err(What::CutOff),
+            Err(what) => Err(what),
+        }
     }
 }
 
@@ -158,7 +205,7 @@ fn parse(bytes: Vec<u8>) -> Result<Line, What> {
         "resync" => Said::Resync(serde_json::from_slice(&bytes)?),
         _ => Said::Other,
     };
-    Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, said, bytes })
+    Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, said, bytes, cut: None })
 }
 
 fn stuck(bytes: &[u8]) -> serde_json::Result<Box<Stuck>> {
@@ -203,6 +250,10 @@ mod tests {
     fn what_is_no_record_is_an_error_with_the_number_of_its_line() {
         for (second, words) in [
             ("", "line 2 of the recording: is no record"),
+            ("\u{1b}[2J", "is no record"),
+            (&TRANSITION.replace("CLOSE_WAIT", &"x".repeat(100_000)), "no state: xxx"),
+            (&TRANSITION.replace("ipv4", &"x".repeat(100_000)), "unknown variant `xxx"),
+            (&TRANSITION.replace("2026-11-22T", &"x".repeat(100_000)), "has a time that is no time"),
             ("{}", "is no record: missing field `v`"),
             ("nonsense", "is no record"),
             ("\u{0}\u{1}", "is no record"),
@@ -220,6 +271,7 @@ mod tests {
                 error.starts_with("line 2 of the recording: ") && error.contains(words),
                 "{second}: {error}"
             );
+            assert!(error.chars().count() < 400, "{error}");
         }
         let error = read([TRANSITION.as_bytes(), b"\n{\"v\":1,\xff\n"].concat()).expect_err("no UTF-8");
         assert!(error.starts_with("line 2"), "{error}");
@@ -230,7 +282,32 @@ mod tests {
         let cut = format!("{TRANSITION}\n{}", &TRANSITION[..200]);
         assert_eq!(
             read(cut).expect_err("cut off"),
-            "line 2 of the recording: is cut off: the recording ends within it"
+            "line 2 of the recording: is cut off: the recording ends within it; all before it was replayed"
         );
+    }
+
+    #[test]
+    fn a_run_that_was_killed_does_not_keep_the_next_one_from_being_read() {
+        const START: &str = r#"{"v":1,"event":"start","time":"2026-11-22T15:45:32Z","mono_ns":9,"version":"1","kernel":"6","host":"h"}"#;
+        let lines =
+            read(format!("{TRANSITION}\n{}\n{START}\n", &TRANSITION[..200])).expect("two whole lines");
+        assert_eq!(lines.iter().map(|line| line.cut).collect::<Vec<_>>(), [None, Some(2)]);
+        // Anything else that follows is not the next run.
+        let error = read(format!("{}\n{TRANSITION}\n", &TRANSITION[..200])).expect_err("damaged");
+        assert!(error.starts_with("line 1 of the recording: is no record"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_that_an_editor_has_saved_is_one() {
+        let saved = format!("\u{feff}{TRANSITION}\r\n{TRANSITION}\r\n");
+        assert_eq!(read(saved).expect("two records").len(), 2);
+        // Only where it is the first.
+        assert!(read(format!("{TRANSITION}\n\u{feff}{TRANSITION}\n")).is_err());
+    }
+
+    #[test]
+    fn an_empty_recording_is_a_mistake() {
+        let error = read("").expect_err("nothing in it");
+        assert_eq!(error, "the recording is empty");
     }
 }

@@ -4,7 +4,7 @@
 //! What no transition tells, a recorded `stuck` does: sockets from before the start, holders, queues, peers. It needs no
 //! privilege, and looks at nothing of the host it runs on.
 
-use std::io::BufRead;
+mod recorded;
 
 use rustc_hash::FxHashMap;
 use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, SocketRow, Task, state};
@@ -14,7 +14,8 @@ use crate::{
     cli::Plan,
     clock::WallClock,
     decode::Heard,
-    diagnostics::say,
+    diagnostics::{inform, is_verbose, say, shortened},
+    input::Lines,
     output::Output,
     recording::{Began, Line, Recording, Said},
     report::{self, Event, Evidence, LostReason, Owner, OwnerHow, Record, Stuck, Transition},
@@ -23,6 +24,7 @@ use crate::{
     sink::{Format, Sink},
     tracker::{Actor, Finding, Found, Left, Policy, Tracker, is_opening, signs},
 };
+use recorded::Recorded;
 
 /// Lines may be out of order by as much as records of several processors in one ring are, nanoseconds.
 const DISORDER_NS: u64 = 100_000_000;
@@ -31,7 +33,7 @@ const DISORDER_NS: u64 = 100_000_000;
 ///
 /// # Errors
 /// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
-pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> Result<(), Failure> {
+pub fn run(plan: &Plan, input: impl Lines, output: Output, format: Format) -> Result<(), Failure> {
     let mut replay = Replay {
         policy: plan.policy,
         tracker: Tracker::new(plan.policy),
@@ -41,15 +43,27 @@ pub fn run(plan: &Plan, input: impl BufRead, output: Output, format: Format) -> 
         is_incomplete: false,
         began_ns: None,
         now_ns: 0,
+        recorded: Recorded::default(),
     };
     let mut recording = Recording::new(input);
     let read = loop {
+        if recording.has_to_wait() {
+            // Somebody looks on while it is being recorded.
+            replay.sink.flush_all();
+        }
         match recording.next_line() {
             Ok(Some(line)) if !replay.is_done() => replay.take(line),
             Ok(_) => break Ok(()),
             Err(bad) => break Err(Failure::Recording(bad)),
         }
     };
+    if read.is_err() && replay.began_ns.is_none() {
+        // A file without any record is none that was recorded: there is nothing to sum up.
+        return finish(replay.sink, None).and(read);
+    }
+    if read.is_ok() && !replay.is_done() && !recording.is_abandoned() {
+        replay.recorded.shortcomings(plan).iter().for_each(say);
+    }
     replay.end().and(read)
 }
 
@@ -66,6 +80,8 @@ struct Replay {
     /// When the first line happened, and the latest, `CLOCK_MONOTONIC` nanoseconds.
     began_ns: Option<u64>,
     now_ns: u64,
+    /// What there is in the recording.
+    recorded: Recorded,
 }
 
 impl Replay {
@@ -74,8 +90,15 @@ impl Replay {
     }
 
     fn take(&mut self, line: Line) {
-        let Line { at, said, bytes } = line;
+        let Line { at, said, bytes, cut } = line;
+        if let Some(number) = cut {
+            say(format_args!(
+                "line {number} of the recording is cut off: the run that wrote it was killed, or had no more room; going on \
+                 with the next run"
+            ));
+        }
         let mono_ns = at.mono_ns;
+        self.recorded.note(&said);
         if let Said::Start(began) = &said {
             self.start(began, mono_ns);
         }
@@ -147,9 +170,11 @@ impl Replay {
             self.sink.rollup.begin(mono_ns);
         }
         self.now_ns = mono_ns;
-        if self.sink.is_text() {
-            let Began { version, kernel, host } = began;
-            say(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
+        if self.sink.is_text() || is_verbose() {
+            // Longer than any of them is.
+            let [version, host, kernel] =
+                [&began.version, &began.host, &began.kernel].map(|text| shortened(text, 64));
+            inform(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
         }
     }
 
@@ -278,7 +303,7 @@ impl Replay {
         self.tell(self.sink.rollup.all());
         let began_ns = self.began_ns.unwrap_or(self.now_ns);
         let totals = self.sink.summary_at(began_ns, self.now_ns);
-        let farewell = self.sink.is_text().then(|| report::farewell(&totals));
+        let farewell = (self.sink.is_text() || is_verbose()).then(|| report::farewell(&totals));
         finish(self.sink, farewell)
     }
 }

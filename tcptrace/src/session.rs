@@ -21,7 +21,7 @@ use crate::{
     age::since_by_stamps,
     cli::Plan,
     clock,
-    diagnostics::say,
+    diagnostics::{inform, is_verbose, say},
     kernel::{Kernel, Newly, WalkError},
     metrics::{CannotServe, Listener, Scrape, Scrapes, Snapshot},
     output::{Ended, Output},
@@ -58,9 +58,22 @@ pub enum Failure {
     /// The counters of what was lost could not be read.
     #[error("cannot read how much was lost: {0}")]
     Counters(#[from] aya::maps::MapError),
-    /// stdout could not be written to.
-    #[error("cannot write to stdout: {0}")]
-    Output(io::Error),
+    /// The records could not be written.
+    #[error(
+        "cannot write to {to}: {error}; {}the rest is not written, the summary included",
+        if *.is_cut { "the last line is cut off, and " } else { "" }
+    )]
+    Output {
+        /// Where to.
+        to: String,
+        /// Why not.
+        error: io::Error,
+        /// Whether only the beginning of the last line was written.
+        is_cut: bool,
+    },
+    /// Privileges that would let the user read more than he may could not be given up.
+    #[error("cannot give up privileges before reading the recording: {0}")]
+    Privileges(io::Error),
     /// What was recorded could not be read.
     #[error(transparent)]
     Recording(#[from] crate::recording::BadLine),
@@ -84,7 +97,7 @@ pub async fn run(
     metrics: Option<Listener>,
 ) -> Result<(), Failure> {
     let started_ns = clock::monotonic_ns();
-    let mut ends = Ends::new(plan.duration)?;
+    let mut ends = Ends::new(plan.duration, &output, plan.output.is_some())?;
     let ring = kernel.ring().try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
     let ring =
@@ -192,7 +205,7 @@ impl Session {
     fn begin(&mut self, plan: &Plan) -> Result<(), Failure> {
         let walk = self.kernel.walk(state::ALL)?;
         let start = start_record(&self.kernel, &walk);
-        if !plan.json {
+        if !plan.json || is_verbose() {
             let watched = plan.views.stuck.then(|| plan.watched());
             greet(&start, &report::welcome(&start, walk.namespaces.len(), watched.as_deref()));
             await_missing(plan, &self.kernel, &walk);
@@ -233,7 +246,7 @@ impl Session {
         });
         tokio::select! {
             biased;
-            () = ends.come() => Ok(Woken::End),
+            () = ends.come(&self.sink.output) => Ok(Woken::End),
             () = self.sink.output.ended() => Ok(Woken::End),
             // Before what may always be there; a step is done with it, too, so that nothing waits for who asks often.
             scrape = next(scrapes) => Ok(Woken::Scrape(scrape)),
@@ -378,7 +391,7 @@ impl Session {
         let Self { mut sink, .. } = self;
         sink.tell_dropped();
         let totals = sink.summary(started_ns);
-        let farewell = sink.is_text().then(|| report::farewell(&totals));
+        let farewell = (sink.is_text() || is_verbose()).then(|| report::farewell(&totals));
         finish(sink, farewell)
     }
 }
@@ -394,15 +407,16 @@ async fn next(scrapes: &mut Option<Scrapes>) -> Scrape {
 /// Delivers what was made, and then says the last words, if any: on a terminal both are in one place.
 pub(crate) fn finish(mut sink: Sink, last_words: Option<String>) -> Result<(), Failure> {
     sink.flush_all();
+    let to = sink.output.name().to_owned();
     let delivered = sink.output.finish();
     // The process ends: thousands of pieces need not be given back one by one.
     std::mem::forget(sink.rollup);
-    last_words.into_iter().for_each(say);
+    last_words.into_iter().for_each(inform);
     match delivered {
-        (Some(Ended::Failed(error)), _) => Err(Failure::Output(error)),
+        (Some(Ended::Failed { error, is_cut }), _) => Err(Failure::Output { to, error, is_cut }),
         (Some(Ended::Closed), _) | (None, 0) => Ok(()),
         (None, left) => {
-            say(format_args!("nobody reads stdout: the last {left} bytes were not written"));
+            say(format_args!("nobody reads {to}: the last {left} bytes were not written"));
             Ok(())
         }
     }

@@ -469,8 +469,7 @@ impl Sink {
     /// Hands over a line that is a record already, but for people.
     pub(crate) fn pass(&mut self, line: &[u8]) {
         if let Format::Json(_) = self.format {
-            self.lines.extend_from_slice(line);
-            self.lines.push(b'\n');
+            report::recorded(line, &mut self.lines);
         }
     }
 

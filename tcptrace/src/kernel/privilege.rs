@@ -61,15 +61,39 @@ pub(super) fn give_up(loads_more: bool) -> io::Result<()> {
     give_up_all_but(TO_WALK | to_load)
 }
 
-/// Gives up all, for a thread that only writes to what is open.
+/// Gives up all, for who only reads or writes what is open, or what the user may open himself.
 ///
 /// # Errors
 /// As with [`give_up`].
-pub(crate) fn give_up_all() -> io::Result<()> {
+pub fn give_up_all() -> io::Result<()> {
     give_up_all_but(CapabilitySet::empty())
 }
 
-fn give_up_all_but(kept: CapabilitySet) -> io::Result<()> {
+/// Gives up all, so that nothing is opened by other rights than the user's own.
+///
+/// # Errors
+/// As with [`give_up`], where there is something to give up.
+pub fn keep_only_user_rights() -> io::Result<()> {
+    give_up_all().or_else(|error| match capabilities(None) {
+        Ok(sets) if sets.effective.is_empty() && sets.permitted.is_empty() => Ok(()),
+        _ => Err(error),
+    })
+}
+
+/// Does something with no more rights than the user has himself: in a thread that has given up all capabilities.
+///
+/// # Errors
+/// They cannot be given up, or it has failed.
+pub(crate) fn as_the_user<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let act = || keep_only_user_rights().and_then(|()| act());
+    thread::scope(|scope| scope.spawn(act).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+}
+
+/// Gives up all but these.
+///
+/// # Errors
+/// As with [`give_up`].
+pub(crate) fn give_up_all_but(kept: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
     clear_ambient_capability_set()?;
     for capability in (0..u64::BITS).map(|bit| CapabilitySet::from_bits_retain(1 << bit)) {

@@ -310,6 +310,23 @@ impl Formatter for Harmless {
     }
 }
 
+/// Appends a line of JSON from a recording as it is, but for characters that a terminal obeys: any bytes may come.
+pub(crate) fn recorded(line: &[u8], out: &mut Vec<u8>) {
+    for c in String::from_utf8_lossy(line).chars() {
+        match c {
+            // Between two tokens, and nowhere else, JSON has them as they are.
+            '\t' | '\r' | '\n' => {}
+            c if does_harm(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    append(out, format_args!("\\u{unit:04x}"));
+                }
+            }
+            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    out.push(b'\n');
+}
+
 /// Whether a character does something instead of being something: DEL and the C1 controls, ends of lines, what is invisible or
 /// changes the direction (general categories Cc, Zl, Zp and Cf; what JSON itself escapes does not come here).
 const fn does_harm(c: char) -> bool {

@@ -22,6 +22,7 @@ pub use charged::{Charged, complete};
 pub use columns::Zones;
 pub use evidence::Evidence;
 pub use json::Json;
+pub(crate) use json::recorded;
 pub use life::LifeRecord;
 pub use process::ProcessRecord;
 pub use record::{
@@ -30,7 +31,7 @@ pub use record::{
     milliseconds, nanoseconds,
 };
 pub use text::Text;
-pub(crate) use words::printable;
+pub(crate) use words::{does_harm, printable};
 pub use words::{farewell, looked, span, verdict, welcome};
 
 #[cfg(test)]

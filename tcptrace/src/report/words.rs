@@ -318,7 +318,7 @@ pub(crate) fn printable(name: &Name) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '"' | '\'' => text.push(c),
-                c if width_of(c) == 0 || is_right_to_left(c) => text.extend(c.escape_unicode()),
+                c if does_harm(c) => text.extend(c.escape_unicode()),
                 c => text.extend(c.escape_debug()),
             }
         }
@@ -327,6 +327,12 @@ pub(crate) fn printable(name: &Name) -> String {
         }
     }
     text
+}
+
+/// Whether a character does something to those around it instead of standing in a column of its own, or two, where it
+/// was written: it moves the cursor, is invisible, combines, or turns the direction of writing.
+pub(crate) fn does_harm(c: char) -> bool {
+    width_of(c) == 0 || is_right_to_left(c)
 }
 
 /// Columns that a terminal gives to a character (UAX #11).

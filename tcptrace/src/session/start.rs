@@ -1,15 +1,21 @@
 //! What is known when tracing begins: what traces, where, and with which features of the kernel.
 
 use crate::{
-    cli::Plan, diagnostics::say, kernel::Kernel, metrics::About, report::Start, sight::Unseen, walk::Walk,
+    cli::Plan,
+    diagnostics::{inform, say},
+    kernel::Kernel,
+    metrics::About,
+    report::Start,
+    sight::Unseen,
+    walk::Walk,
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
 pub(crate) fn greet(start: &Start, words: &str) {
-    say(words);
+    inform(words);
     for source in start.sources.iter().filter(|source| source.is_lacking()) {
         if let Some(why_not) = &source.why_not {
-            say(format_args!("without {}: {why_not}", source.feature.name()));
+            inform(format_args!("without {}: {why_not}", source.feature.name()));
         }
     }
 }

@@ -1,0 +1,265 @@
+//! The file that a replay reads: as it was recorded, or compressed by gzip or zstd.
+//!
+//! Whatever the file holds, memory stays bounded: a decoder keeps a window of 128 MiB at the most, and `recording.rs` bounds
+//! a line.
+
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read},
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
+
+use flate2::bufread::MultiGzDecoder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ruzstd::decoding::{
+    BlockDecodingStrategy, FrameDecoder,
+    errors::{FrameDecoderError, ReadFrameHeaderError},
+};
+
+/// Bytes that are read at a time.
+const AT_ONCE: usize = 1 << 20;
+
+/// As many bytes as the longest magic number here has.
+const MAGIC: usize = 6;
+
+const GZIP: &[u8] = b"\x1f\x8b";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+
+/// What a file is that cannot be read, and the command that makes a recording of it.
+const OTHERS: [(&[u8], &str, &str); 6] = [
+    (b"\xfd7zXZ\0", "xz data", "xz -dc"),
+    (b"BZh", "bzip2 data", "bzip2 -dc"),
+    (b"\x04\x22\x4d\x18", "lz4 data", "lz4 -dc"),
+    (b"PK\x03\x04", "a zip archive", "unzip -p"),
+    (b"\xff\xfe", "UTF-16 text", "iconv -f utf-16 -t utf-8"),
+    (b"\xfe\xff", "UTF-16 text", "iconv -f utf-16 -t utf-8"),
+];
+
+/// Lines that come from somewhere.
+pub trait Lines: BufRead {
+    /// Whether the next line is not there yet, and may be long in coming.
+    fn has_to_wait(&self) -> bool {
+        false
+    }
+
+    /// Whether the end is none of the file's: nobody wants to have read the rest.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+impl Lines for &[u8] {}
+
+/// A file, decompressed where that is needed.
+pub struct Input {
+    reader: Reader,
+    is_abandoned: Rc<Cell<bool>>,
+}
+
+type Start<R> = Chain<Cursor<Vec<u8>>, R>;
+
+enum Reader {
+    Plain(BufReader<Start<Watched>>),
+    Compressed(Box<dyn BufRead>),
+}
+
+impl Input {
+    /// From the beginning of `file`. `output` is where the records go, if somebody reads it there: once nobody does any
+    /// more, the input ends.
+    ///
+    /// # Errors
+    /// It cannot be read, or is in a form that is not understood here.
+    pub fn new(file: File, output: Option<OwnedFd>) -> io::Result<Self> {
+        let is_abandoned = Rc::new(Cell::new(false));
+        let mut file = Watched { file, output, is_abandoned: Rc::clone(&is_abandoned) };
+        let mut start = Vec::new();
+        file.by_ref().take(MAGIC as u64).read_to_end(&mut start)?;
+        if let Some((_, what, command)) = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic)) {
+            let why = format!("it is {what}; read it with `{command} FILE | tcptrace --replay -`");
+            return Err(io::Error::new(ErrorKind::InvalidData, why));
+        }
+        let (is_gzip, is_zstd) = (start.starts_with(GZIP), is_zstd(&start));
+        let reader = BufReader::with_capacity(AT_ONCE, Cursor::new(start).chain(file));
+        let reader = if is_gzip {
+            let gzip = Compressed { reader: MultiGzDecoder::new(reader), name: "gzip" };
+            Reader::Compressed(Box::new(BufReader::with_capacity(AT_ONCE, gzip)))
+        } else if is_zstd {
+            let zstd = Compressed { reader: Zstd::new(reader), name: "zstd" };
+            Reader::Compressed(Box::new(BufReader::with_capacity(AT_ONCE, zstd)))
+        } else {
+            Reader::Plain(reader)
+        };
+        Ok(Self { reader, is_abandoned })
+    }
+
+    fn reader(&mut self) -> &mut dyn BufRead {
+        match &mut self.reader {
+            Reader::Plain(reader) => reader,
+            Reader::Compressed(reader) => reader,
+        }
+    }
+}
+
+/// A frame of zstd, or one to be skipped: pzstd begins with one.
+fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(ZSTD) || matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader().read(buffer)
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader().fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader().consume(count);
+    }
+}
+
+impl Lines for Input {
+    fn has_to_wait(&self) -> bool {
+        // What a decoder would wait for is not known.
+        let Reader::Plain(reader) = &self.reader else { return false };
+        reader.buffer().is_empty() && !reader.get_ref().get_ref().1.has_come()
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.get()
+    }
+}
+
+/// A file that is read as long as somebody reads what is made of it.
+struct Watched {
+    file: File,
+    output: Option<OwnedFd>,
+    is_abandoned: Rc<Cell<bool>>,
+}
+
+impl Watched {
+    /// Whether reading would not wait.
+    fn has_come(&self) -> bool {
+        let now = Timespec::default();
+        poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&now)) != Ok(0)
+    }
+
+    /// Waits for something to read. Says whether anybody wants it.
+    fn is_wanted(&self) -> bool {
+        let Some(output) = &self.output else { return true };
+        let mut either = [
+            PollFd::new(&self.file, PollFlags::IN),
+            PollFd::from_borrowed_fd(output.as_fd(), PollFlags::empty()),
+        ];
+        // An error other than EINTR shows in the read.
+        let _interrupted = poll(&mut either, None);
+        let [input, output] = either.map(|one| one.revents());
+        input.contains(PollFlags::IN) || !output.intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.is_wanted() {
+            self.is_abandoned.set(true);
+            return Ok(0);
+        }
+        self.file.read(buffer)
+    }
+}
+
+/// A decoder whose errors say what went wrong.
+struct Compressed<R> {
+    reader: R,
+    name: &'static str,
+}
+
+impl<R: Read> Read for Compressed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self { reader, name } = self;
+        reader.read(buffer).map_err(|error| match error.kind() {
+            ErrorKind::Interrupted => error,
+            ErrorKind::UnexpectedEof => io::Error::new(
+                ErrorKind::UnexpectedEof,
+                format!("the {name} data is cut off here; what came before was replayed"),
+            ),
+            kind => io::Error::new(kind, format!("the {name} data is damaged: {error}")),
+        })
+    }
+}
+
+/// The frames of a zstd file, one after the other.
+struct Zstd<R> {
+    source: R,
+    decoder: FrameDecoder,
+    is_in_frame: bool,
+}
+
+impl<R: BufRead> Zstd<R> {
+    fn new(source: R) -> Self {
+        Self { source, decoder: FrameDecoder::new(), is_in_frame: false }
+    }
+
+    /// Begins the next frame. Says whether there is one.
+    fn begin(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            match self.decoder.reset(&mut self.source) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let mut skipped = self.source.by_ref().take(length.into());
+                    if io::copy(&mut skipped, &mut io::sink())? < length.into() {
+                        return Err(ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The decoder's error: where its source has ended, that is what it stumbled over.
+    fn failed(&mut self, error: FrameDecoderError) -> io::Error {
+        match self.source.fill_buf() {
+            Ok([]) => ErrorKind::UnexpectedEof.into(),
+            Ok(_) => io::Error::new(ErrorKind::InvalidData, error.to_string()),
+            Err(error) => error,
+        }
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.is_in_frame && !self.begin()? {
+                return Ok(0);
+            }
+            self.is_in_frame = true;
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                let one = BlockDecodingStrategy::UptoBlocks(1);
+                if let Err(error) = self.decoder.decode_blocks(&mut self.source, one) {
+                    return Err(self.failed(error));
+                }
+            }
+            let read = self.decoder.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            self.is_in_frame = false;
+            let expected = self.decoder.get_checksum_from_data();
+            if expected.is_some() && expected != self.decoder.get_calculated_checksum() {
+                return Err(io::Error::new(ErrorKind::InvalidData, "its checksum is wrong"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
