@@ -23,7 +23,7 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   origin: 'STRUCT(pid BIGINT, tid BIGINT, comm VARCHAR, how VARCHAR, "time" TIMESTAMP_NS)',
   listener: 'STRUCT(cookie BIGINT, local_addr VARCHAR, local_port INTEGER, backlog BIGINT, backlog_limit BIGINT)',
   peer: 'STRUCT(cookie BIGINT, netns BIGINT, state VARCHAR, owners STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR)[],
-    owners_total BIGINT)',
+    owners_total BIGINT, owner_how VARCHAR, gone BOOLEAN)',
   -- life
   opened: 'TIMESTAMP_NS', duration_ms: 'DOUBLE', "role": 'VARCHAR', states: 'MAP(VARCHAR, DOUBLE)',
   close_reason: 'VARCHAR', error: 'VARCHAR', bytes_sent: 'BIGINT', bytes_received: 'BIGINT', retransmits: 'BIGINT',

@@ -84,6 +84,10 @@ pub struct KernelLayout {
     pub held_port: u32,
     /// `inet_timewait_sock.tw_substate` (`unsigned char`)
     pub substate: u32,
+    /// `sock.__sk_common.skc_tw_rcv_nxt` (`u32`), of a stand-in
+    pub stand_in_rcv_nxt: u32,
+    /// `sock.__sk_common.skc_tw_snd_nxt` (`u32`), of a stand-in
+    pub stand_in_snd_nxt: u32,
     /// `tcp_sock.bytes_sent` (`u64`): payload, each time that it was sent; [`ABSENT`] before Linux 4.19
     pub bytes_sent: u32,
     /// `tcp_sock.bytes_retrans` (`u64`): payload of what was sent again; [`ABSENT`] before Linux 4.19
@@ -163,7 +167,7 @@ pub const fn step_bit(old_state: u8, new_state: u8) -> (usize, u32) {
 
 impl KernelLayout {
     /// That of a kernel which does not tell.
-    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 43]);
+    pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 45]);
 }
 
 impl EventLayout {
@@ -174,7 +178,7 @@ impl EventLayout {
 impl Config {
     /// What stands in the object file until the loader fills it in.
     pub const UNSET: Self = Self {
-        layout: bytemuck::must_cast([0_u32; 43]),
+        layout: bytemuck::must_cast([0_u32; 45]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
         has_cookie: 0,
@@ -204,7 +208,7 @@ impl Config {
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 67 * 4);
+const _: () = assert!(size_of::<Config>() == 69 * 4);
 
 #[cfg(test)]
 mod tests {

@@ -13,9 +13,9 @@ pub mod state;
 pub use config::{ABSENT, Config, EventLayout, KernelLayout, step_bit};
 pub use records::{
     ABORTED, ACCEPTED, ACTOR_KNOWN, COMPLETED, CONNECTED, Closing, Counters, Descriptor, EXITING, HAPPENED,
-    HAS_FILE, HAS_ORIGIN, IN_ACCEPT_QUEUE, LISTENED, ORIGIN_KNOWN, Origin, PROCESS_NAMED, REPLACED, SEEN,
-    STAND_IN, SocketRow, TAKEN_OVER, Task, Transition, Tuple, UNCOUNTED, UNKNOWN_ORIGIN, Wanted, is_of,
-    opening,
+    HAS_FILE, HAS_ORIGIN, HAS_SEQUENCES, IN_ACCEPT_QUEUE, LISTENED, ORIGIN_KNOWN, Origin, PROCESS_NAMED,
+    REPLACED, SEEN, STAND_IN, SocketRow, TAKEN_OVER, Task, Transition, Tuple, UNCOUNTED, UNKNOWN_ORIGIN,
+    Wanted, is_of, opening,
 };
 
 /// Address families as the kernel numbers them (`include/linux/socket.h`).

@@ -67,6 +67,9 @@ pub const HAS_FILE: u8 = 4;
 /// In [`SocketRow::flags`]: an [`Origin`] follows the row.
 pub const HAS_ORIGIN: u8 = 8;
 
+/// In [`SocketRow::flags`]: [`SocketRow::snd_una`] and [`SocketRow::rcv_nxt`] are known. sock_diag does not give them.
+pub const HAS_SEQUENCES: u8 = 16;
+
 /// A connection's two ends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -219,16 +222,20 @@ pub struct SocketRow {
     pub ktime_ns: u64,
     /// As in [`Transition::cookie`].
     pub cookie: u64,
-    /// Inode of the socket's file as `/proc/PID/fd` shows it; 0 where it has none, or where that was not asked for.
-    pub inode: u64,
+    /// Inode of the socket's file as `/proc/PID/fd` shows it; 0 where it has none, or where that was not asked for. The
+    /// kernel numbers those of sockets with 32 bits (`get_next_ino`, `fs/inode.c`).
+    pub inode: u32,
     /// As in [`Transition::netns`].
     pub netns: u32,
     /// See [`crate::state`].
     pub state: u8,
-    /// [`IN_ACCEPT_QUEUE`], [`STAND_IN`], [`HAS_FILE`] and [`HAS_ORIGIN`], or 0.
+    /// [`IN_ACCEPT_QUEUE`], [`STAND_IN`], [`HAS_FILE`], [`HAS_ORIGIN`] and [`HAS_SEQUENCES`], or 0.
     pub flags: u8,
     /// Always 0.
     pub pad: u16,
+    /// `tcp_sock.snd_una`: the first sequence number that the other end has not acknowledged. With
+    /// [`Self::unsent`] it gives `write_seq`.
+    pub snd_una: u32,
     /// The two ends.
     pub tuple: Tuple,
     /// `rcv_nxt − copied_seq`: bytes not read yet, a received FIN counting as one. Of a listener: sockets
@@ -244,8 +251,8 @@ pub struct SocketRow {
     pub since_data_jiffies: u32,
     /// `sk->sk_err`: an errno, or 0.
     pub sk_err: i32,
-    /// Always 0.
-    pub pad2: u32,
+    /// `tcp_sock.rcv_nxt`: the sequence number that is expected next from the other end.
+    pub rcv_nxt: u32,
 }
 
 /// One file descriptor that holds a TCP socket. The socket's [`SocketRow`] follows where `has_row` says so.

@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::Array,
 };
 use tcptrace_common::{
-    Descriptor, HAS_FILE, HAS_ORIGIN, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, Wanted, state,
+    Descriptor, HAS_FILE, HAS_ORIGIN, HAS_SEQUENCES, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, Wanted, state,
 };
 
 use crate::{
@@ -93,15 +93,17 @@ fn write_stand_in(ctx: &IterContext, sk: *const c_void) {
             inode: 0,
             netns: kernel::netns(stand_in),
             state: state::FIN_WAIT2,
-            flags: STAND_IN,
+            flags: STAND_IN | HAS_SEQUENCES,
             pad: 0,
+            // All is acknowledged in this state.
+            snd_una: load(stand_in, layout!(stand_in_snd_nxt)),
             tuple: kernel::ends(stand_in, load(stand_in, layout!(held_port))),
             unread: 0,
             unsent: 0,
             since_ack_jiffies: 0,
             since_data_jiffies: 0,
             sk_err: 0,
-            pad2: 0,
+            rcv_nxt: load(stand_in, layout!(stand_in_rcv_nxt)),
         }
     };
     ctx.write(&row);
@@ -123,22 +125,23 @@ fn write_full_socket(
     let row = unsafe {
         let jiffies = bpf_jiffies64() as u32;
         let socket: *const c_void = load(tcp, layout!(socket));
-        let (mut belongs, mut inode) = (IN_ACCEPT_QUEUE, 0);
+        let (mut belongs, mut inode) = (IN_ACCEPT_QUEUE | HAS_SEQUENCES, 0);
         if !socket.is_null() {
             let file: *const c_void = load(socket, layout!(socket_file));
-            belongs = if file.is_null() { 0 } else { HAS_FILE };
+            belongs = if file.is_null() { HAS_SEQUENCES } else { HAS_SEQUENCES | HAS_FILE };
             // It is two places in memory further.
             if wanted.inodes != 0 {
                 let of_file: *const c_void = load(file, layout!(file_inode));
-                inode = load(of_file, layout!(inode_number));
+                inode = load::<u64>(of_file, layout!(inode_number)) as u32;
             }
         }
+        let (snd_una, rcv_nxt): (u32, u32) = (load(tcp, layout!(snd_una)), load(tcp, layout!(rcv_nxt)));
         let (unread, unsent) = if found_in == state::LISTEN {
             (load(tcp, layout!(backlog)), load(tcp, layout!(backlog_limit)))
         } else {
             (
-                difference(tcp, layout!(rcv_nxt), layout!(copied_seq)),
-                difference(tcp, layout!(write_seq), layout!(snd_una)),
+                rcv_nxt.wrapping_sub(load(tcp, layout!(copied_seq))),
+                load::<u32>(tcp, layout!(write_seq)).wrapping_sub(snd_una),
             )
         };
         SocketRow {
@@ -149,13 +152,14 @@ fn write_full_socket(
             state: found_in,
             flags: if origin.is_some() { belongs | HAS_ORIGIN } else { belongs },
             pad: 0,
+            snd_una,
             tuple: kernel::ends(tcp, kernel::local_port(tcp)),
             unread,
             unsent,
             since_ack_jiffies: jiffies.wrapping_sub(load(tcp, layout!(last_ack))),
             since_data_jiffies: jiffies.wrapping_sub(load(tcp, layout!(last_data))),
             sk_err: load(tcp, layout!(err)),
-            pad2: 0,
+            rcv_nxt,
         }
     };
     // One after the other, for the sake of the stack. A row of which only a part fits the kernel takes back.
@@ -182,14 +186,4 @@ fn descriptor(task: *const c_void, fd: u32, cookie: u64, has_row: bool) -> Descr
             comm: bytemuck::cast(kernel::two_words(leader, layout!(task_comm))),
         }
     }
-}
-
-/// `a − b` of two sequence numbers.
-///
-/// # Safety
-/// `tcp` is a `struct tcp_sock`, not null.
-#[inline(always)]
-unsafe fn difference(tcp: *const c_void, a: u32, b: u32) -> u32 {
-    // SAFETY: as promised by the caller.
-    unsafe { load::<u32>(tcp, a).wrapping_sub(load(tcp, b)) }
 }

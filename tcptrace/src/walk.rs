@@ -69,20 +69,38 @@ pub fn in_order(mut holders: Vec<Holder>) -> Vec<Holder> {
 /// The states of sockets that tell more about those in `watched` (both masks): listeners, whose accept queue they may
 /// be in, and the states that the other end of such a connection is in.
 pub fn beside(watched: u32) -> u32 {
-    const OTHER_ENDS: [(u8, &[u8]); 8] = [
-        (state::ESTABLISHED, &[state::ESTABLISHED, state::SYN_SENT]),
-        (state::SYN_SENT, &[state::SYN_SENT, state::SYN_RECV]),
-        (state::SYN_RECV, &[state::SYN_SENT, state::ESTABLISHED]),
-        (state::FIN_WAIT1, &[state::ESTABLISHED, state::FIN_WAIT1, state::CLOSE_WAIT, state::CLOSING]),
-        (state::FIN_WAIT2, &[state::CLOSE_WAIT, state::LAST_ACK]),
-        (state::CLOSING, &[state::CLOSING, state::FIN_WAIT1]),
-        (state::CLOSE_WAIT, &[state::FIN_WAIT1, state::FIN_WAIT2]),
-        (state::LAST_ACK, &[state::FIN_WAIT2]),
-    ];
     let other_ends = OTHER_ENDS.iter().filter(|(state, _)| watched & state::bit(*state) != 0);
     other_ends
         .flat_map(|(_, ends)| *ends)
         .fold(state::bit(state::LISTEN), |mask, end| mask | state::bit(*end))
+}
+
+/// For each state of a connection's end, the states that the other end can be in at the same moment, whatever packets
+/// are lost or on their way (RFC 9293, 3.3.2). Not TIME_WAIT: what is in it is no socket any more.
+const OTHER_ENDS: [(u8, &[u8]); 8] = [
+    (state::ESTABLISHED, &[state::ESTABLISHED, state::SYN_SENT, state::SYN_RECV, state::FIN_WAIT1]),
+    (state::SYN_SENT, &[state::SYN_SENT, state::SYN_RECV, state::ESTABLISHED]),
+    (state::SYN_RECV, &[state::SYN_SENT, state::SYN_RECV, state::ESTABLISHED, state::FIN_WAIT1]),
+    (
+        state::FIN_WAIT1,
+        &[
+            state::SYN_RECV,
+            state::ESTABLISHED,
+            state::FIN_WAIT1,
+            state::CLOSE_WAIT,
+            state::CLOSING,
+            state::LAST_ACK,
+        ],
+    ),
+    (state::FIN_WAIT2, &[state::CLOSE_WAIT, state::LAST_ACK, state::CLOSING]),
+    (state::CLOSING, &[state::CLOSING, state::FIN_WAIT1, state::FIN_WAIT2]),
+    (state::CLOSE_WAIT, &[state::FIN_WAIT1, state::FIN_WAIT2]),
+    (state::LAST_ACK, &[state::FIN_WAIT1, state::FIN_WAIT2]),
+];
+
+/// Whether the two ends of one connection can be in these states at the same moment.
+pub fn can_be_ends(one: u8, other: u8) -> bool {
+    OTHER_ENDS.iter().any(|(state, ends)| *state == one && ends.contains(&other))
 }
 
 /// A descriptor that holds a socket.
@@ -125,6 +143,17 @@ mod tests {
         let holders = held.iter().map(|cookie| Holder { cookie: *cookie, pid: 42, fd: 5, process: None });
         let holders = in_order(holders.collect());
         Walk { sockets: rows.to_vec(), holders, ..Walk::default() }.misses_a_holder(CLOSE_WAIT)
+    }
+
+    #[test]
+    fn which_states_the_two_ends_can_be_in_does_not_depend_on_who_asks() {
+        for (one, other) in (1..=12).flat_map(|one| (1..=12).map(move |other| (one, other))) {
+            assert_eq!(can_be_ends(one, other), can_be_ends(other, one), "{one} and {other}");
+        }
+        assert!(can_be_ends(state::CLOSE_WAIT, state::FIN_WAIT2));
+        // It has not closed its side, so the end of its stream cannot have been received.
+        assert!(!can_be_ends(state::CLOSE_WAIT, state::ESTABLISHED));
+        assert!(!can_be_ends(state::CLOSE_WAIT, state::CLOSE_WAIT));
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
         agree::ages(&record)?;
         agree::owners(&record)?;
         agree::totals(&record)?;
+        agree::peer(&record)?;
     }
     match event {
         "stuck" => agree::threshold(&record)?,

@@ -1,9 +1,12 @@
 //! The other end of a stuck connection, where it is on this host: never that of another connection, whose ends may
 //! have the same addresses and ports in another namespace.
 
-use std::{net::SocketAddr, process::Command};
+use std::{fs, net::SocketAddr, process::Command};
 
-use tests::{Namespace, Puppet, Record, Sock, Tracer, feature, scene::Scene, witness, witness::assert_held};
+use tests::{
+    Namespace, Puppet, Record, Sock, Tracer, feature, process::poll_until, scene::Scene, witness,
+    witness::assert_held,
+};
 
 const THRESHOLD: &str = "200ms";
 
@@ -11,6 +14,8 @@ const THRESHOLD: &str = "200ms";
 fn assert_peer(stuck: &Record, state: &str, peer: &Sock, holders: &[(u32, u32)]) {
     let told = stuck.get("peer");
     assert_eq!((&told["state"], &told["netns"]), (&state.into(), &peer.netns.into()), "{stuck:?}");
+    let how = if holders.is_empty() { ("none", true) } else { ("fd", false) };
+    assert_eq!((&told["owner_how"], &told["gone"]), (&how.0.into(), &how.1.into()), "{stuck:?}");
     let owners = told["owners"].as_array().unwrap_or_else(|| panic!("no peer: {stuck:?}"));
     let named: Vec<_> = owners.iter().map(|owner| (owner["pid"].as_u64(), owner["fd"].as_u64())).collect();
     let holders: Vec<_> =
@@ -179,6 +184,10 @@ fn cable(to: u32) -> Result<(), String> {
 
 #[test]
 fn a_peer_in_another_namespace_is_told_with_that() {
+    // Without BTF there are no sequence numbers.
+    if feature::is_missing(feature::TP_BTF, "a_peer_in_another_namespace_is_told_with_that") {
+        return;
+    }
     let first = Namespace::new();
     let mut server = Puppet::new();
     let second = Namespace::new();
@@ -205,4 +214,93 @@ fn a_peer_in_another_namespace_is_told_with_that() {
     // The later one first.
     drop(second);
     drop(first);
+}
+
+/// Two addresses that are not the loopback's, in every namespace that wants them.
+const OURS: &str = "10.77.0.1:5000";
+const THEIRS: &str = "10.77.0.2:6000";
+
+fn ip(line: &str) {
+    let status = Command::new("ip").args(line.split(' ')).status().expect("ip (iproute2) is there");
+    assert!(status.success(), "ip {line}");
+}
+
+/// A connection between them, in a namespace of its own, whose client has shut down its side.
+struct Pair {
+    client: Sock,
+    server: Sock,
+    client_process: Puppet,
+    _server_process: Puppet,
+    _namespace: Namespace,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let namespace = Namespace::new();
+        for address in [OURS, THEIRS] {
+            let address: SocketAddr = address.parse().expect("an address");
+            ip(&format!("address add {}/32 dev lo", address.ip()));
+        }
+        let (mut connecting, mut listening) = (Puppet::new(), Puppet::new());
+        let listener = listening.listen(OURS);
+        let client = connecting.connect_from(THEIRS.parse().expect("an address"), listener.local);
+        let server = listening.accept(&listener);
+        connecting.shutdown(&client);
+        witness::await_state(&client, "FIN-WAIT-2");
+        Self { client, server, client_process: connecting, _server_process: listening, _namespace: namespace }
+    }
+}
+
+#[test]
+fn a_strangers_socket_with_the_same_two_ends_is_not_the_peer() {
+    let mut ours = Pair::new();
+    // What a closed socket leaves stays for a second here.
+    fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "1").expect("it is this namespace's");
+    ours.client_process.close(&ours.client);
+    poll_until("the end of the stand-in", || witness::find(&ours.client).is_none().then_some(()));
+    let stranger = Pair::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let stuck = tracer.await_stuck(&ours.server);
+    assert!(stuck.get("peer").is_null(), "{stuck:?}");
+    // The stranger's own is found all the same.
+    let stuck = tracer.await_stuck(&stranger.server);
+    assert_peer(&stuck, "FIN_WAIT2", &stranger.client, &[(stranger.client.pid, stranger.client.fd)]);
+    // The later one first.
+    drop(stranger);
+}
+
+#[test]
+fn a_peer_on_its_way_to_another_process_is_not_gone() {
+    let mut scene = Scene::new();
+    let (client, server) = scene.connection();
+    scene.client.shutdown(&client);
+    scene.server.open_mailbox("peer-box");
+    scene.client.send(&client, "peer-box");
+    scene.client.close(&client);
+    assert_eq!(witness::find(&client).expect("it is in the mailbox").holders, []);
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--remind", THRESHOLD]);
+    let stuck = tracer.await_stuck(&server);
+    let peer = stuck.get("peer");
+    assert_eq!((&peer["state"], &peer["owners_total"]), (&"FIN_WAIT2".into(), &0.into()), "{stuck:?}");
+    assert_eq!((&peer["owner_how"], &peer["gone"]), (&"none".into(), &false.into()), "{stuck:?}");
+    let received = scene.server.receive();
+    let stuck = tracer.await_record("its new holder", |record| {
+        record.is_about("stuck", &server) && record.get("peer")["owner_how"] == "fd"
+    });
+    assert_peer(&stuck, "FIN_WAIT2", &client, &[(received.pid, received.fd)]);
+}
+
+#[test]
+fn a_peer_that_is_not_accepted_names_who_holds_its_listener() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD, "--state", "fin-wait-2"]);
+    let client = scene.client.connect(scene.address());
+    scene.client.shutdown(&client);
+    let stuck = tracer.await_stuck(&client);
+    let peer = stuck.get("peer");
+    assert_eq!((&peer["state"], &peer["owner_how"]), (&"CLOSE_WAIT".into(), &"listener".into()), "{stuck:?}");
+    let owner = &peer["owners"][0];
+    let listener = scene.listener;
+    assert_eq!((&owner["pid"], &owner["fd"]), (&listener.pid.into(), &listener.fd.into()), "{stuck:?}");
+    assert_eq!((&peer["owners_total"], &peer["gone"]), (&1.into(), &false.into()), "{stuck:?}");
 }

@@ -75,6 +75,8 @@ pub(super) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
         cred_uid: find("cred.uid")?,
         held_port: find("sock.__sk_common.skc_num")?,
         substate: find("inet_timewait_sock.tw_substate")?,
+        stand_in_rcv_nxt: find("sock.__sk_common.skc_tw_rcv_nxt")?,
+        stand_in_snd_nxt: find("sock.__sk_common.skc_tw_snd_nxt")?,
         bytes_sent: optional("tcp_sock.bytes_sent"),
         bytes_resent: optional("tcp_sock.bytes_retrans"),
         bytes_received: optional("tcp_sock.bytes_received"),

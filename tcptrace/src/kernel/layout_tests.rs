@@ -21,7 +21,16 @@ fn whole() -> Blob {
     let common = fields(
         &mut blob,
         "sock_common",
-        &["skc_family", "skc_state", "skc_dport", "skc_daddr", "skc_rcv_saddr", "skc_num"],
+        &[
+            "skc_family",
+            "skc_state",
+            "skc_dport",
+            "skc_daddr",
+            "skc_rcv_saddr",
+            "skc_num",
+            "skc_tw_rcv_nxt",
+            "skc_tw_snd_nxt",
+        ],
     );
     let common = blob.add("common_t", TYPEDEF, common, &[]);
     let lock = fields(&mut blob, "", &["slock", "owned"]);

@@ -86,7 +86,7 @@ fn cgroup(file: &[u8]) -> Option<&[u8]> {
 /// the way on kernels where that cannot tell a file's socket.
 pub(super) fn add_holders(walk: &mut Walk) {
     let by_inode: FxHashMap<u64, u64> =
-        walk.sockets.iter().filter(|row| row.inode != 0).map(|row| (row.inode, row.cookie)).collect();
+        walk.sockets.iter().filter(|row| row.inode != 0).map(|row| (row.inode.into(), row.cookie)).collect();
     let mut holders = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {

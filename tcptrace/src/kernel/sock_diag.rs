@@ -177,7 +177,7 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
     Some(SocketRow {
         ktime_ns,
         cookie: u64::from(cookie[0]) | u64::from(cookie[1]) << 32,
-        inode: answer.inode.into(),
+        inode: answer.inode,
         netns,
         state: answer.state,
         flags: match (answer.timer, answer.inode) {

@@ -209,13 +209,16 @@ fn state_of(
             backlog_limit: row.unsent,
         }),
         peer: evidence.peer(cookie).map(|row| {
-            let Charged { owners, total: owners_total, .. } = Charged::of(row.cookie, evidence);
+            let Charged { owners, total: owners_total, how: owner_how, .. } =
+                Charged::of(row.cookie, evidence);
             Peer {
                 cookie: row.cookie,
                 netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
                 state: State(row.state),
                 owners,
                 owners_total,
+                owner_how,
+                gone: evidence.is_gone(row.cookie),
             }
         }),
         is_reminder,

@@ -5,8 +5,9 @@ use std::hash::{BuildHasher as _, Hash};
 
 use hashbrown::{HashTable, hash_table::Entry};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, SocketRow, Tuple, state, v4_mapped};
+use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, STAND_IN, SocketRow, Tuple, state, v4_mapped};
 
+use super::ends::{self, Compared};
 use crate::{
     kernel::Process,
     walk::{Holder, Named, Walk},
@@ -62,8 +63,8 @@ impl<'w> Evidence<'w> {
         wanted.extend(walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)));
         // The newest word about a socket.
         wanted.iter().for_each(|row| *evidence.see(row) = Seen::new(row));
-        evidence.find_listeners(&wanted, walk);
-        evidence.find_peers(&wanted, walk);
+        let peers = evidence.find_peers(&wanted, walk);
+        evidence.find_listeners(wanted.iter().chain(&peers), walk);
         for holders in walk.holders.chunk_by(|one, next| one.cookie == next.cookie) {
             let [Holder { cookie, .. }, ..] = holders else { continue };
             if let Some(place) = evidence.place(*cookie) {
@@ -101,6 +102,11 @@ impl<'w> Evidence<'w> {
         self.get(cookie)?.peer
     }
 
+    /// Whether no process has it any more, neither by a descriptor nor in any other way.
+    pub fn is_gone(&self, cookie: u64) -> bool {
+        self.get(cookie).is_some_and(|seen| seen.holders.is_empty() && is_gone(seen.row))
+    }
+
     /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
     pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&Process>)> {
         let holders = self.get(cookie).map_or(&[][..], |seen| seen.holders);
@@ -134,8 +140,11 @@ impl<'w> Evidence<'w> {
         &mut self.seen[place]
     }
 
-    fn find_listeners(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
-        let mut waiting = wanted.iter().filter(|row| is_waiting(row)).peekable();
+    fn find_listeners<'a>(&mut self, of: impl Iterator<Item = &'a &'w SocketRow>, walk: &'w Walk)
+    where
+        'w: 'a,
+    {
+        let mut waiting = of.filter(|row| is_waiting(row)).peekable();
         if waiting.peek().is_none() {
             return;
         }
@@ -155,7 +164,8 @@ impl<'w> Evidence<'w> {
         }
     }
 
-    fn find_peers(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) {
+    /// Finds the other ends of these, and returns them.
+    fn find_peers(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) -> Vec<&'w SocketRow> {
         let mut ours: Vec<Ours<'_>> = Vec::with_capacity(wanted.len());
         // One of those with these ends; it leads to the next.
         let mut by_ends: HashTable<u32> = HashTable::with_capacity(wanted.len());
@@ -183,17 +193,20 @@ impl<'w> Evidence<'w> {
             let mut place = by_ends.find(hash(&ends), is_theirs).copied();
             while let Some(our) = place.and_then(|place| ours.get_mut(place as usize)) {
                 if our.row.cookie != row.cookie {
-                    our.others.add(our.row, row);
+                    our.others.add(our.row, row, ends::compare(our.row, row));
                 }
                 place = our.next;
             }
         }
+        let mut peers = Vec::new();
         for Ours { row, others, .. } in ours {
             if let Some(peer) = others.one() {
                 self.see(row).peer = Some(peer);
                 self.see(peer);
+                peers.push(peer);
             }
         }
+        peers
     }
 }
 
@@ -210,8 +223,8 @@ struct Ours<'w> {
 struct OtherEnds<'w> {
     /// In its namespace.
     near: Matches<'w>,
-    /// In any.
-    anywhere: Matches<'w>,
+    /// In any namespace, by their sequence numbers.
+    proven: Matches<'w>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -229,18 +242,19 @@ impl<'w> Matches<'w> {
 }
 
 impl<'w> OtherEnds<'w> {
-    fn add(&mut self, our: &SocketRow, row: &'w SocketRow) {
-        if row.netns == our.netns {
+    fn add(&mut self, our: &SocketRow, row: &'w SocketRow, found: Compared) {
+        // Within a namespace only one connection has these two ends, so that its states are enough.
+        if row.netns == our.netns && found != Compared::Differ {
             self.near.add(row);
         }
-        if !is_loopback(our.tuple.local_addr) {
-            self.anywhere.add(row);
+        if found == Compared::Agree && !is_loopback(our.tuple.local_addr) {
+            self.proven.add(row);
         }
     }
 
-    /// The same two ends may exist in several namespaces: which of them is meant cannot be told.
+    /// If several fit, none is named: whoever has a namespace of their own can make sockets with any two ends.
     const fn one(self) -> Option<&'w SocketRow> {
-        match (self.near, self.anywhere) {
+        match (self.near, self.proven) {
             (Matches::One(row), _) | (Matches::None, Matches::One(row)) => Some(row),
             _ => None,
         }
@@ -272,6 +286,11 @@ fn hash(key: &impl Hash) -> u64 {
 /// Whether nothing of another namespace can be at the other end.
 fn is_loopback(addr: [u8; 16]) -> bool {
     std::net::Ipv6Addr::from(addr).to_canonical().is_loopback()
+}
+
+/// Whether no process has it any more: its process has closed it, and the kernel ends the connection alone.
+fn is_gone(row: &SocketRow) -> bool {
+    row.flags & STAND_IN != 0 || (row.flags & IN_ACCEPT_QUEUE != 0 && !is_waiting(row))
 }
 
 /// Whether no process has accepted it: a socket without a file that is not closing.

@@ -165,7 +165,7 @@ fn processes(owners: &[Owner], out: &mut Vec<u8>) {
 }
 
 fn other_end(peer: &Peer, out: &mut Vec<u8>) {
-    let Peer { cookie, netns, state: in_state, owners, owners_total } = peer;
+    let Peer { cookie, netns, state: in_state, owners, owners_total, owner_how, gone } = peer;
     out.extend_from_slice(b"{\"cookie\":");
     number(*cookie, out);
     out.extend_from_slice(b",\"netns\":");
@@ -175,6 +175,10 @@ fn other_end(peer: &Peer, out: &mut Vec<u8>) {
     processes(owners, out);
     out.extend_from_slice(b",\"owners_total\":");
     number(*owners_total, out);
+    out.extend_from_slice(b",\"owner_how\":\"");
+    out.extend_from_slice(owner_how.name().as_bytes());
+    out.extend_from_slice(b"\",\"gone\":");
+    boolean(*gone, out);
     out.push(b'}');
 }
 

@@ -6,6 +6,7 @@ mod bounds;
 mod charged;
 mod columns;
 mod dotted;
+mod ends;
 mod evidence;
 mod group;
 mod json;

@@ -376,6 +376,17 @@ pub struct Peer {
     /// How many (process, descriptor) there are.
     #[serde(default)]
     pub owners_total: usize,
+    /// How they are known: they hold it, or nobody has accepted it and they hold its listener.
+    #[serde(default = "nobody")]
+    pub owner_how: OwnerHow,
+    /// Whether its process has closed it, so that only the kernel has it. If not, and it has no owner, it is on its way from
+    /// one process to another, or a process that may not be seen holds it.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+const fn nobody() -> OwnerHow {
+    OwnerHow::None
 }
 
 /// See the contract, `transition`.

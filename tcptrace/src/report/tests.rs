@@ -383,18 +383,24 @@ fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {
     assert!(told.ends_with("; connected by inetd/7"), "{told}");
     let told = line(None, with(Some((4242, b"java", OriginHow::Accept)), None));
     assert!(told.ends_with("nothing to send"), "the holder's own main thread is no news: {told}");
-    let peer = |owners: Vec<Owner>| Peer {
+    let peer = |owners: Vec<Owner>, how, gone| Peer {
         cookie: 9,
         netns: None,
         state: State(state::FIN_WAIT2),
         owners_total: owners.len(),
+        owner_how: if owners.is_empty() { OwnerHow::None } else { how },
+        gone,
         owners,
     };
-    let told = line(None, with(None, Some(peer(vec![]))));
+    let told = line(None, with(None, Some(peer(vec![], OwnerHow::None, true))));
     assert!(told.ends_with("; peer gone, FIN-WAIT-2"), "{told}");
     let holder = Owner { fd: Some(5), comm: Some(Name(comm(b"client"))), ..Owner::once(4243) };
-    let told = line(None, with(None, Some(peer(vec![holder]))));
+    let told = line(None, with(None, Some(peer(vec![holder.clone()], OwnerHow::Fd, false))));
     assert!(told.ends_with("; peer client/4243 fd 5 in FIN-WAIT-2"), "{told}");
+    let told = line(None, with(None, Some(peer(vec![holder], OwnerHow::Listener, false))));
+    assert!(told.ends_with("; peer in FIN-WAIT-2, not accepted by client/4243"), "{told}");
+    let told = line(None, with(None, Some(peer(vec![], OwnerHow::None, false))));
+    assert!(told.ends_with("; peer in FIN-WAIT-2, no descriptor holds it"), "{told}");
     let narrow = line(Some(80), with(pool, None));
     assert!(narrow.len() <= 80 && !narrow.contains("accepted"), "{narrow}");
 }

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthChar;
 
 use super::{
     columns,
-    record::{Lost, LostReason, Name, OriginHow, Owner, Peer, Resync, Start, Stuck, Summary},
+    record::{Lost, LostReason, Name, OriginHow, Owner, OwnerHow, Peer, Resync, Start, Stuck, Summary},
 };
 use crate::{cause::Cause, tracker::Ending};
 
@@ -128,17 +128,14 @@ pub(super) fn origin(record: &Stuck) -> Option<String> {
 /// What is at the other end of a stuck socket, if that is on this host.
 pub(super) fn peer(record: &Stuck) -> Option<String> {
     let peer = record.peer.as_ref()?;
-    Some(match peer.owners.first() {
-        Some(owner) => {
-            let holders = Holders::at(peer);
-            format!(
-                "peer {} fd {} in {}",
-                process_and((owner.pid, owner.comm.as_ref()), holders.others, usize::MAX),
-                holders.descriptors(),
-                peer.state
-            )
+    let (holders, state) = (Holders::at(peer), peer.state);
+    Some(match peer.owner_how {
+        OwnerHow::Listener => format!("peer in {state}, not accepted by {}", holders.named(usize::MAX)),
+        _ if !peer.owners.is_empty() => {
+            format!("peer {} fd {} in {state}", holders.named(usize::MAX), holders.descriptors())
         }
-        None => format!("peer gone, {}", peer.state),
+        _ if peer.gone => format!("peer gone, {state}"),
+        _ => format!("peer in {state}, no descriptor holds it"),
     })
 }
 

@@ -118,6 +118,17 @@ pub(super) fn totals(record: &Map<String, Value>) -> Result<(), String> {
     Err("it lists fewer owners than it can".to_owned())
 }
 
+/// The other end's owners are known as it says, and what is gone has none.
+pub(super) fn peer(record: &Map<String, Value>) -> Result<(), String> {
+    let peer = &record["peer"];
+    let has_owners = peer["owners_total"].as_u64() > Some(0);
+    let can_wait = peer["state"] == "ESTABLISHED" || peer["state"] == "CLOSE_WAIT";
+    let agrees = has_owners == (peer["owner_how"] != "none")
+        && !(has_owners && peer["gone"] == true)
+        && (peer["owner_how"] != "listener" || can_wait);
+    if peer.is_null() || agrees { Ok(()) } else { Err(format!("its other end contradicts itself: {peer}")) }
+}
+
 /// Who did it is named where somebody did, and else nobody is.
 pub(super) fn ending(record: &Map<String, Value>) -> Result<(), String> {
     let somebody_did = record["how"] == "closed" || record["how"] == "exited";

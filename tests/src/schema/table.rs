@@ -229,6 +229,8 @@ pub(super) const PEER: Fields = &[
     ("state", State),
     ("owners", Owners),
     ("owners_total", Integer),
+    ("owner_how", OneOf(&["fd", "listener", "none"])),
+    ("gone", Flag),
 ];
 
 pub(super) const SOURCE: Fields = &[("in_use", Flag), ("why_not", TextOrNull)];

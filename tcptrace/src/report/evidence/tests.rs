@@ -1,7 +1,7 @@
 //! Who holds a socket, whose queue it waits in, and what is at its other end, from the rows of a made-up walk.
 
 use bytemuck::Zeroable as _;
-use tcptrace_common::{AF_INET, AF_INET6};
+use tcptrace_common::{AF_INET, AF_INET6, HAS_FILE, HAS_SEQUENCES};
 
 use super::*;
 
@@ -81,18 +81,83 @@ fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
     assert!(evidence.listeners(1).is_empty());
 }
 
-#[test]
-fn the_other_end_is_found_here_or_in_another_namespace() {
+/// Two ends of one connection, ours in CLOSE_WAIT, as rows with sequence numbers.
+fn ends() -> (SocketRow, SocketRow) {
     let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
     let theirs = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
+    let (sent, received) = (1_000, 2_000);
+    (
+        SocketRow { flags: HAS_SEQUENCES, snd_una: sent, rcv_nxt: received, ..ours },
+        SocketRow { flags: HAS_SEQUENCES, snd_una: received, rcv_nxt: sent, ..theirs },
+    )
+}
+
+fn peer(rows: &[SocketRow]) -> Option<u64> {
+    gather(&walk(rows)).peer(1).map(|row| row.cookie)
+}
+
+#[test]
+fn the_other_end_is_found_here_or_in_another_namespace() {
+    let (ours, theirs) = ends();
     let elsewhere = SocketRow { cookie: 3, netns: HERE + 1, ..theirs };
-    let peer = |rows: &[SocketRow]| gather(&walk(rows)).peer(1).map(|row| row.cookie);
     assert_eq!(peer(&[ours, theirs]), Some(2));
     assert_eq!(peer(&[ours, elsewhere]), Some(3));
     assert_eq!(peer(&[ours, theirs, elsewhere]), Some(2));
     assert_eq!(peer(&[ours]), None);
     let also_elsewhere = SocketRow { cookie: 4, netns: HERE + 2, ..theirs };
     assert_eq!(peer(&[ours, elsewhere, also_elsewhere]), None, "which one cannot be told");
+}
+
+#[test]
+fn a_strangers_socket_with_the_same_two_ends_is_not_the_other_end() {
+    let (ours, theirs) = ends();
+    let stranger = SocketRow { cookie: 3, netns: HERE + 1, snd_una: 77, rcv_nxt: 78, ..theirs };
+    assert_eq!(peer(&[ours, stranger]), None);
+    let elsewhere = SocketRow { netns: HERE + 2, ..theirs };
+    assert_eq!(peer(&[ours, stranger, elsewhere]), Some(2), "the one that fits");
+    let open = SocketRow { state: state::ESTABLISHED, ..stranger };
+    assert_eq!(peer(&[ours, open]), None);
+}
+
+#[test]
+fn without_sequence_numbers_the_other_end_is_found_in_the_same_namespace_only() {
+    let (ours, theirs) = ends();
+    let plain = |row| SocketRow { flags: 0, snd_una: 0, rcv_nxt: 0, ..row };
+    let elsewhere = SocketRow { netns: HERE + 1, ..theirs };
+    assert_eq!(peer(&[plain(ours), plain(theirs)]), Some(2));
+    assert_eq!(peer(&[plain(ours), plain(elsewhere)]), None);
+    let open = SocketRow { state: state::ESTABLISHED, ..theirs };
+    assert_eq!(peer(&[plain(ours), plain(open)]), None);
+}
+
+#[test]
+fn another_end_that_nobody_has_accepted_leads_to_its_listener() {
+    let waits = SocketRow { cookie: 2, ..waiting() };
+    let ours = row(1, state::FIN_WAIT2, (THEM, 4000), (US, 80));
+    let walk = Walk {
+        holders: vec![Holder { cookie: 3, pid: 42, fd: 5, process: None }],
+        ..walk(&[ours, waits, listener(3, US, 1)])
+    };
+    let evidence = gather(&walk);
+    assert_eq!(evidence.peer(1).map(|row| row.cookie), Some(2));
+    assert_eq!(evidence.listeners(2).iter().map(|row| row.cookie).collect::<Vec<_>>(), [3]);
+    assert_eq!(evidence.holders(3).count(), 1);
+    assert!(!evidence.is_gone(2));
+}
+
+#[test]
+fn another_end_is_gone_where_no_process_can_have_it() {
+    let (ours, theirs) = ends();
+    let is_gone = |flags| {
+        let theirs = SocketRow { flags, ..theirs };
+        let walk = walk(&[SocketRow { flags: 0, ..ours }, theirs]);
+        gather(&walk).is_gone(2)
+    };
+    assert!(is_gone(IN_ACCEPT_QUEUE), "closed: it has no file, and is in a state that no queue knows");
+    assert!(!is_gone(HAS_FILE), "on its way to another process: it has a file, and no descriptor");
+    let stand_in = SocketRow { flags: STAND_IN, ..theirs };
+    let walk = Walk { stand_ins: vec![stand_in], ..walk(&[SocketRow { flags: 0, ..ours }]) };
+    assert!(gather(&walk).is_gone(2));
 }
 
 #[test]

@@ -69,8 +69,15 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
         backlog: 3,
         backlog_limit: u32::MAX,
     };
-    let peer =
-        Peer { cookie: 9, netns: socket.netns, state: State(5), owners: owners.clone(), owners_total: 3 };
+    let peer = Peer {
+        cookie: 9,
+        netns: socket.netns,
+        state: State(5),
+        owners: owners.clone(),
+        owners_total: 3,
+        owner_how: OwnerHow::Listener,
+        gone: true,
+    };
     Event::Stuck(Box::new(Stuck {
         socket,
         state: State(8),

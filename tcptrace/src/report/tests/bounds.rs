@@ -58,6 +58,8 @@ fn longest_stuck(socket: SocketId, threshold_ms: Option<f64>) -> Box<Stuck> {
         state,
         owners: owners.clone(),
         owners_total: usize::MAX,
+        owner_how: OwnerHow::Listener,
+        gone: false,
     };
     Box::new(Stuck {
         socket,
