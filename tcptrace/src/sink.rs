@@ -324,7 +324,7 @@ impl Sink {
         Some(record)
     }
 
-    fn render(&mut self, record: Record) {
+    fn render(&mut self, mut record: Record) {
         if record.event.is_of_a_view() {
             match &mut self.left {
                 Some(0) => return,
@@ -337,7 +337,16 @@ impl Sink {
         }
         match &mut self.format {
             Format::Json(json) => json.take(&record, &mut self.lines),
-            Format::Text { text, .. } => text.take(record, &mut self.lines),
+            Format::Text { text, .. } => {
+                let filter = &self.admission.filter;
+                // A line names one holder of several: one that was asked for.
+                if let Event::Stuck(stuck) = &mut record.event
+                    && filter.asks_for_processes()
+                {
+                    stuck.put_first(|owner| filter.admits_owner(owner));
+                }
+                text.take(record, &mut self.lines);
+            }
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
         if self.lines.len() >= BATCH {

@@ -161,8 +161,12 @@ impl ProcessRecord {
             let _infallible = write!(words, " busy: {:.0}% CPU,", busy * 100.0);
         }
         let _infallible = write!(words, " {} stuck", self.stuck);
-        if self.shared_with.is_some() && self.others > 0 {
-            words.push_str(", shared");
+        match self.shared {
+            shared if shared == 0 || shared < self.stuck && level > 1 => {}
+            shared if shared == self.stuck => words.push_str(", shared"),
+            shared => {
+                let _infallible = write!(words, ", {shared} shared");
+            }
         }
         if let Some(oldest) = self.oldest_ms.filter(|_| level < 2) {
             let _infallible = write!(words, ", oldest {}", span(oldest));

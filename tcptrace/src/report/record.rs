@@ -464,6 +464,16 @@ impl Stuck {
         self.owners.iter().chain(&self.unlisted)
     }
 
+    /// Brings the processes that `is_wanted` to the front: a line of text names the first.
+    pub(crate) fn put_first(&mut self, is_wanted: impl Fn(&Owner) -> bool) {
+        self.owners.sort_by_key(|owner| !is_wanted(owner));
+        if self.owners.first().is_some_and(|first| !is_wanted(first))
+            && let Some(at) = self.unlisted.iter().position(is_wanted)
+        {
+            self.owners.insert(0, self.unlisted.remove(at));
+        }
+    }
+
     /// Brings a record of another version within the limits: it may list more owners, and not say how many there are.
     pub fn limit(&mut self) {
         let peer = self.peer.as_mut().map(|peer| (&mut peer.owners, &mut peer.owners_total));

@@ -290,12 +290,11 @@ pub(super) fn add_process(line: &mut String, (pid, comm): (u32, Option<&Name>), 
         None => line.push('?'),
         Some((Some(name), _)) => line.push_str(&name[..name.len().min(room)]),
         Some((None, comm)) => {
-            let mut columns = 0;
-            let fits = |c: &char| {
-                columns += width_of(*c);
-                columns <= room
-            };
-            line.extend(printable(comm).chars().take_while(fits));
+            let begin = line.len();
+            add_printable(line, comm, room);
+            if line.len() == begin {
+                line.push('…');
+            }
         }
     }
     line.push('/');
@@ -311,19 +310,31 @@ fn plain(name: &Name) -> Option<&str> {
 /// A process's name with everything escaped that does not stand in a column of its own, or two, where it was written.
 pub(crate) fn printable(name: &Name) -> String {
     let mut text = String::new();
+    add_printable(&mut text, name, usize::MAX);
+    text
+}
+
+/// Appends as many of a name's characters, escaped as [`printable`] does, as fit `room` columns. No escape is cut.
+fn add_printable(line: &mut String, name: &Name, room: usize) {
+    let mut left = room;
+    let mut piece = String::new();
     for chunk in name.bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\'' => text.push(c),
-                c if does_harm(c) => text.extend(c.escape_unicode()),
-                c => text.extend(c.escape_debug()),
+        let characters = chunk.valid().chars().map(Ok);
+        for one in characters.chain(chunk.invalid().iter().map(Err)) {
+            piece.clear();
+            match one {
+                Ok(c @ ('"' | '\'')) => piece.push(c),
+                Ok(c) if does_harm(c) => piece.extend(c.escape_unicode()),
+                Ok(c) => piece.extend(c.escape_debug()),
+                Err(byte) => {
+                    let _infallible = write!(piece, "\\x{byte:02x}");
+                }
             }
-        }
-        for byte in chunk.invalid() {
-            let _infallible = write!(text, "\\x{byte:02x}");
+            let Some(after) = left.checked_sub(visible(&piece)) else { return };
+            left = after;
+            line.push_str(&piece);
         }
     }
-    text
 }
 
 /// Whether a character does something to those around it instead of standing in a column of its own, or two, where it
@@ -397,6 +408,14 @@ mod tests {
         ] {
             assert_eq!(shown(name), expected);
         }
+    }
+
+    #[test]
+    fn no_escape_is_cut() {
+        let name = Name::from_bytes(b"\x1b[2J\x1b[H");
+        assert_eq!(process((7, Some(&name)), 30), "\\u{1b}[2J\\u{1b}[H/7");
+        assert_eq!(process((7, Some(&name)), 16), "\\u{1b}[2J/7");
+        assert_eq!(process((7, Some(&name)), 5), "…/7");
     }
 
     #[test]

@@ -159,7 +159,7 @@ const ROLLED: Rolled = Rolled {
     ended: false,
     stopped: false,
     stuck: 412,
-    shared: 3,
+    shared: 0,
     oldest_ns: Some(302 * SECOND),
     growth_per_min: Some(50.0),
     fds_open: Some(3012),
@@ -225,14 +225,14 @@ fn process_lines(width: Option<u16>, shared: usize, all: impl IntoIterator<Item 
 
 #[test]
 fn processes_that_hold_the_same_sockets_are_one_line_that_counts_them_once() {
-    let worker = Rolled { stuck: 3, growth_per_min: None, fds_full_in_s: None, ..ROLLED };
+    let worker = Rolled { stuck: 3, shared: 3, growth_per_min: None, fds_full_in_s: None, ..ROLLED };
     let fuller = Rolled { fds_open: Some(4000), fds_full_in_s: Some(1000.0), ..worker };
-    let own = Rolled { stuck: 7, ..worker };
+    let own = Rolled { stuck: 7, shared: 2, ..worker };
     assert_eq!(
         process_lines(Some(80), 21, [worker; 20].into_iter().chain([fuller, own])),
         [
             "15:45:00 python3/100 and 20 more: 3 stuck, shared, 4000/4096 fds, full in 16m40s",
-            "15:45:00 python3/121: 7 stuck, oldest 5m02s, 3012 of 4096 fds",
+            "15:45:00 python3/121: 7 stuck, 2 shared, oldest 5m02s, 3012 of 4096 fds",
         ]
     );
     assert_eq!(
@@ -278,7 +278,10 @@ fn descriptors_that_run_out_soon_are_red() {
 fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
     let record = Record {
         at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 7 },
-        event: Event::Process(ProcessRecord::new(4242, &Rolled { comm: Some(comm(b"java")), ..ROLLED })),
+        event: Event::Process(ProcessRecord::new(
+            4242,
+            &Rolled { comm: Some(comm(b"java")), shared: 3, ..ROLLED },
+        )),
     };
     assert_eq!(
         parsed(&record),
@@ -331,6 +334,26 @@ fn another_process_is_told_from_another_descriptor_of_the_same() {
     let names: [&[u8]; 6] = [b"a", b"b", b"c", b"c", b"d", b"e"];
     let workers: Vec<_> = (1..=6).zip(names).map(|(pid, name)| (pid, 7, name)).collect();
     assert_eq!(held(&workers), ("a/1+5 7".to_owned(), others("2 c, 1 b, 1 d, 1 more")));
+}
+
+#[test]
+fn the_holder_that_was_asked_for_is_named() {
+    let shown = |listed: std::ops::Range<u32>, unlisted: std::ops::Range<u32>, wanted: u32| {
+        let mut record = leak(30, 9666, "10.0.0.9:40000", None);
+        if let Event::Stuck(stuck) = &mut record.event {
+            let owner = |pid| Owner { pid, fd: Some(pid), ..stuck.owners[0].clone() };
+            let [listed, unlisted] = [listed, unlisted].map(|pids| pids.map(owner).collect::<Vec<_>>());
+            stuck.owners_total = listed.len() + unlisted.len();
+            (stuck.owners, stuck.unlisted) = (listed, unlisted);
+            stuck.put_first(|owner| owner.pid == wanted);
+        }
+        let line = together(Some(80), [record]).pop().expect("a line");
+        line.split_ascii_whitespace().skip(2).take(2).map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown(1..4, 0..0, 1), "java/1+2 1");
+    assert_eq!(shown(1..4, 0..0, 3), "java/3+2 3");
+    assert_eq!(shown(1..17, 17..22, 20), "java/20+20 20", "one that the record has no room for");
+    assert_eq!(shown(1..4, 0..0, 9), "java/1+2 1", "nobody is");
 }
 
 #[test]
