@@ -68,7 +68,7 @@ pub struct Cli {
     )]
     once: bool,
 
-    /// Read a recorded JSON stream (`-` is stdin) in place of the kernel; needs no privilege
+    /// Read a recorded JSON stream (`-` is stdin; gzip and zstd too) in place of the kernel; needs no privilege
     #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "duration", "without"], help_heading = "Views")]
     replay: Option<PathBuf>,
 
@@ -150,7 +150,10 @@ Examples:
   sudo tcptrace --port 443 -6          those of some sockets
   sudo tcptrace --stuck 30s --metrics 127.0.0.1:9100
                                        figures for Prometheus beside the records
-  tcptrace --replay FILE --stuck 5s    what a recording says with another threshold
+  sudo tcptrace --lives --json --output FILE
+                                       into a file; SIGHUP opens it again
+  tcptrace --replay FILE --stuck 5s    what a recording says with another threshold, also
+                                       of a .gz or .zst file
 
 Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
 be traced, or --once could not look at what it was asked about; 4 failed while running.";

@@ -173,3 +173,17 @@ fn help_and_version_are_no_errors() {
         assert_eq!((answer.kind(), answer.exit_code()), (kind, 0));
     }
 }
+
+#[test]
+fn records_go_where_they_are_wanted_and_stderr_says_as_much_as_is_wanted() {
+    let plan_of = |arguments: &str| plan(arguments).expect(arguments);
+    let usual = plan_of("");
+    assert_eq!((usual.output, usual.color, usual.verbosity), (None, Color::Auto, 0));
+    let file = plan_of("--output /var/log/t.json --color never -q");
+    assert_eq!((file.output, file.color, file.verbosity), (Some("/var/log/t.json".into()), Color::Never, -1));
+    assert_eq!(plan_of("--output - -v").output, None, "stdout");
+    assert_eq!((plan_of("-v").verbosity, plan_of("-vv").verbosity), (1, 1));
+    for arguments in ["-q -v", "--color", "--color sometimes", "--output"] {
+        assert_eq!(plan(arguments).expect_err(arguments).exit_code(), 2, "{arguments}");
+    }
+}

@@ -78,3 +78,6 @@ impl Recorded {
         words
     }
 }
+
+#[cfg(test)]
+mod tests;
