@@ -16,18 +16,28 @@ const STUCK: &str = r#"{"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00:
 
 const CLEARED: &str = r#"{"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","new_state":"CLOSE","in_state_ms":2000.0,"by":null,"how":"reset"}"#;
 
+/// Bytes that the smallest pipe takes.
+const PIPE: u64 = 4096;
+
 /// A sink for these arguments whose reader has stopped: the pipe is full, and so is what may wait.
 fn stalled(arguments: &str) -> (Sink, PipeReader) {
     let arguments =
         format!("tcptrace --json --queue-size 4096 --stuck 1s --remind 1s --transitions {arguments}");
     let plan = Cli::try_parse_from(arguments.split_whitespace()).expect("good arguments").plan();
     let (read, write) = std::io::pipe().expect("a pipe");
-    rustix::pipe::fcntl_setpipe_size(&write, 4096).expect("the smallest pipe");
+    rustix::pipe::fcntl_setpipe_size(&write, PIPE as usize).expect("the smallest pipe");
     let output = Output::start(File::from(OwnedFd::from(write)), plan.queue_bytes).expect("a thread");
     let mut sink = Sink::new(&plan, 0, Format::Json(Json::default()), output);
-    while !sink.output.is_full() {
-        sink.record(cleared(1));
-        sink.flush();
+    sink.record(cleared(1));
+    let line = sink.lines.len() as u64;
+    // Until the pipe takes no further line the writer makes room by itself.
+    let is_full = || rustix::io::ioctl_fionread(&read).expect("a pipe tells how much is in it") + line > PIPE;
+    while !(is_full() && sink.output.is_full()) {
+        if !sink.output.is_full() {
+            sink.record(cleared(1));
+            sink.flush();
+        }
+        std::thread::yield_now();
     }
     (sink, read)
 }
