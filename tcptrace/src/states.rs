@@ -95,11 +95,11 @@ impl FromStr for State {
             Some(state::TIME_WAIT) => Err(format!(
                 "a socket in time-wait belongs to no process any more, it cannot be stuck; can be watched: {WATCHABLE}"
             )),
-            Some(state::SYN_RECV) => Err(format!(
+            Some(state::SYN_RECV | state::NEW_SYN_RECV) => Err(format!(
                 "`{text}` cannot be watched: half-open connections are request sockets, for which the kernel reports no \
                  state changes, so none would ever be found; list them with `ss -tn state syn-recv`; can be watched: {WATCHABLE}"
             )),
-            Some(state::CLOSE | state::NEW_SYN_RECV) | None => {
+            Some(state::CLOSE) | None => {
                 Err(format!("`{text}` is no state to watch; can be watched: {WATCHABLE}"))
             }
             Some(number) => Ok(Self(number)),
@@ -134,6 +134,14 @@ mod tests {
         {
             let refusal = text.parse::<State>().expect_err(text);
             assert!(refusal.contains("close-wait, last-ack"), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn half_open_connections_are_refused_with_the_reason() {
+        for text in ["syn-recv", "SYN_RECV", "synrecv", "NEW_SYN_RECV"] {
+            let refusal = text.parse::<State>().expect_err(text);
+            assert!(refusal.contains("request sockets") && refusal.contains("ss -tn state"), "{refusal}");
         }
     }
 
