@@ -253,6 +253,15 @@ fn without_the_capability_to_read_folders_holders_are_not_found_in_proc_and_the_
     let stuck = tracer.await_stuck(&leak);
     assert_eq!((stuck.text("owner_how"), stuck.holders()), ("none", vec![]), "{stuck:?}");
     tracer.stop();
+    // It cannot be told whether that one is this process's; whose it is does not matter to a look at all.
+    let pid = leak.pid.to_string();
+    let run = look(&copied, held, &["--without", "task-file", "--pid", &pid]);
+    assert_not_looked_at(
+        &run,
+        &[&format!("the descriptors of 1 process ({pid}) may not be read"), "CAP_DAC_READ_SEARCH"],
+    );
+    let run = look(&copied, held, &["--without", "task-file"]);
+    assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""));
 }
 
 /// What a look by a user with these capabilities comes to: its exit status, and what it says.
