@@ -32,6 +32,7 @@ const LINE: usize = 1 << 10;
 pub struct Json {
     happened: Second,
     since: Second,
+    actors: Actors,
 }
 
 impl Json {
@@ -70,7 +71,7 @@ impl Json {
         out.extend_from_slice(b",\"in_old_state_ms\":");
         option(in_old_state_ms.as_ref(), milliseconds, out);
         out.extend_from_slice(b",\"owner\":");
-        option(owner.as_ref(), process, out);
+        option(owner.as_ref(), |owner, out| self.actors.add(owner, out), out);
         out.extend_from_slice(b",\"owner_how\":\"");
         out.extend_from_slice(owner_how.name().as_bytes());
         out.extend_from_slice(b"\",\"how\":");
@@ -116,6 +117,57 @@ impl Json {
         out.extend_from_slice(b",\"peer\":");
         option(peer.as_ref(), other_end, out);
         out.push(b'}');
+    }
+}
+
+/// How processes were written that acted lately, by pid: what is long in them is the same in each of their transitions.
+#[derive(Debug, Default)]
+struct Actors(Vec<Option<Actor>>);
+
+/// So many are kept: a process takes the place of another one whose pid has the same remainder.
+const ACTORS: usize = 64;
+
+/// What was looked up of a process, and how it is written. It holds the texts, so that no other can have their addresses.
+#[derive(Debug)]
+struct Actor {
+    texts: [Option<Arc<str>>; 3],
+    executable: Vec<u8>,
+    groups: Vec<u8>,
+}
+
+impl Actors {
+    fn add(&mut self, owner: &Owner, out: &mut Vec<u8>) {
+        let Owner { pid, fd, comm, exe, uid, cgroup, container, .. } = owner;
+        if self.0.is_empty() {
+            self.0.resize_with(ACTORS, || None);
+        }
+        let place = &mut self.0[*pid as usize % ACTORS];
+        let texts = [exe, cgroup, container];
+        if !place
+            .as_ref()
+            .is_some_and(|actor| actor.texts.iter().zip(texts).all(|(one, other)| is_same(one, other)))
+        {
+            *place = None;
+        }
+        let actor = place.get_or_insert_with(|| {
+            let (mut executable, mut groups) = (Vec::new(), Vec::new());
+            add_executable(owner, &mut executable);
+            add_groups(owner, &mut groups);
+            Actor { texts: texts.map(Option::clone), executable, groups }
+        });
+        add_name(*pid, *fd, comm.as_ref(), out);
+        out.extend_from_slice(&actor.executable);
+        option(uid.as_ref(), integer, out);
+        out.extend_from_slice(&actor.groups);
+    }
+}
+
+/// Whether two texts are one, or both are missing.
+fn is_same(one: &Option<Arc<str>>, other: &Option<Arc<str>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }
 
@@ -183,29 +235,41 @@ fn other_end(peer: &Peer, out: &mut Vec<u8>) {
 }
 
 fn process(owner: &Owner, out: &mut Vec<u8>) {
-    let Owner { pid, inner_pids: _, fd, comm, exe, uid, cgroup, container } = owner;
-    let shared = |shared: &Arc<str>, out: &mut Vec<u8>| {
-        let shortened = bounds::shortened(shared);
-        text(shortened.as_bytes(), &shortened, out);
-    };
+    add_name(owner.pid, owner.fd, owner.comm.as_ref(), out);
+    add_executable(owner, out);
+    option(owner.uid.as_ref(), integer, out);
+    add_groups(owner, out);
+}
+
+fn add_name(pid: u32, fd: Option<u32>, comm: Option<&Name>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"pid\":");
-    number(*pid, out);
+    number(pid, out);
     out.extend_from_slice(b",\"fd\":");
     option(fd.as_ref(), integer, out);
     out.extend_from_slice(b",\"comm\":");
-    option(comm.as_ref(), name, out);
+    option(comm, name, out);
+}
+
+fn add_executable(owner: &Owner, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"exe\":");
-    option(exe.as_ref(), shared, out);
+    option(owner.exe.as_ref(), shared, out);
     out.extend_from_slice(b",\"uid\":");
-    option(uid.as_ref(), integer, out);
+}
+
+fn add_groups(owner: &Owner, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"cgroup\":");
-    option(cgroup.as_ref(), shared, out);
+    option(owner.cgroup.as_ref(), shared, out);
     out.extend_from_slice(b",\"container\":");
-    option(container.as_ref(), shared, out);
+    option(owner.container.as_ref(), shared, out);
     out.push(b'}');
 }
 
-fn option<T>(option: Option<&T>, write: impl Fn(&T, &mut Vec<u8>), out: &mut Vec<u8>) {
+fn shared(shared: &Arc<str>, out: &mut Vec<u8>) {
+    let shortened = bounds::shortened(shared);
+    text(shortened.as_bytes(), &shortened, out);
+}
+
+fn option<T>(option: Option<&T>, mut write: impl FnMut(&T, &mut Vec<u8>), out: &mut Vec<u8>) {
     match option {
         Some(some) => write(some, out),
         None => out.extend_from_slice(b"null"),
@@ -219,8 +283,7 @@ fn name(name: &Name, out: &mut Vec<u8>) {
 /// A name or a path: hardly ever is there anything in its `bytes` to escape.
 fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    // All bytes, without a branch for each: many at a time.
-    if bytes.iter().fold(true, |are_plain, byte| are_plain & is_plain(byte)) {
+    if bytes.iter().all(is_plain) {
         out.push(b'"');
         out.extend_from_slice(bytes);
         out.push(b'"');

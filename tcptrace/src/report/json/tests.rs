@@ -31,6 +31,32 @@ fn transition(socket: SocketId, owner: Option<Owner>, in_old_state_ms: Option<f6
 }
 
 #[test]
+fn processes_that_take_each_others_place_are_each_written_as_they_are() {
+    let exe: Arc<str> = "/usr/bin/\"java\"".into();
+    let group: Arc<str> = "/app.slice".into();
+    let plain = Owner { exe: Some(exe.clone()), ..Owner::once(1) };
+    let owners = [
+        plain.clone(),
+        Owner { pid: 1 + ACTORS as u32, ..plain.clone() },
+        Owner { cgroup: Some(group.clone()), ..plain.clone() },
+        Owner { cgroup: Some(group.clone()), container: Some("3f2a".into()), ..plain.clone() },
+        Owner { exe: Some("/usr/bin/other".into()), cgroup: Some(group), ..plain.clone() },
+        Owner { uid: Some(7), comm: Some(Name::from_bytes(b"java")), fd: Some(3), ..plain.clone() },
+        Owner::once(1),
+        plain,
+        Owner { exe: Some("x".repeat(1000).into()), ..Owner::once(1) },
+    ];
+    let mut json = Json::default();
+    for owner in owners.iter().chain(owners.iter().rev()) {
+        let (mut written, mut directly) = (Vec::new(), Vec::new());
+        json.actors.add(owner, &mut written);
+        process(owner, &mut directly);
+        assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&directly));
+        assert_eq!(directly, serde_json::to_vec(owner).expect("JSON"));
+    }
+}
+
+#[test]
 fn names_written_directly_are_those_of_the_serde_form() {
     let quoted = |value: serde_json::Result<String>| value.expect("it is JSON");
     for how in [OwnerHow::Fd, OwnerHow::Listener, OwnerHow::Origin, OwnerHow::Close, OwnerHow::None] {
