@@ -14,7 +14,7 @@ use tcptrace::{
     diagnostics::say,
     kernel::{Kernel, Options, Process},
     report::Evidence,
-    walk,
+    walk::{self, Reach},
 };
 use tcptrace_common::state;
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let wanted = watched | walk::beside(watched);
     for _ in 0..passes {
         let began = Instant::now();
-        let walk = match kernel.walk_holding(wanted, wanted) {
+        let walk = match kernel.walk_holding(wanted, wanted, &Reach::default()) {
             Ok(walk) => walk,
             Err(error) => {
                 say(error);

@@ -8,6 +8,11 @@ pub fn monotonic_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic)).try_into().unwrap_or(0)
 }
 
+/// The CPU time that the calling thread has taken so far, nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ThreadCPUTime)).try_into().unwrap_or(0)
+}
+
 /// How long the host has slept since it booted, nanoseconds: by so much the clock on which processes' starts are counted
 /// (`CLOCK_BOOTTIME`) is ahead of `CLOCK_MONOTONIC`.
 pub fn slept_ns() -> u64 {

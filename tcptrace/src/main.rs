@@ -86,7 +86,10 @@ fn main() -> ExitCode {
 /// The exit status, and a word on stderr where something failed.
 fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
     ended.unwrap_or_else(|failure| {
-        say(failure);
+        match failure.shortage() {
+            Some(shortage) => say_lines(format_args!("{failure}: {shortage}\n  do:   {}", shortage.remedy())),
+            None => say(failure),
+        }
         FAILED.into()
     })
 }

@@ -15,7 +15,7 @@ use crate::{
     sight::Unseen,
     sink::{Format, Sink},
     tracker::{Finding, Tracker},
-    walk,
+    walk::{self, Reach},
 };
 
 /// What one look came to.
@@ -38,7 +38,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     let mut sink = Sink::new(plan, started_ns, format, output).patient();
 
     let watched = plan.policy.watched;
-    let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched))?;
+    let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
     let start = start_record(&kernel, &walk);
     if sink.is_text() || is_verbose() {
         greet(&start, &report::looked(&start, walk.namespaces.len(), &plan.watched()));

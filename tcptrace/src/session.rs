@@ -5,6 +5,7 @@
 //! is due to be judged or something was lost.
 
 mod ends;
+mod pace;
 mod resync;
 mod start;
 
@@ -21,26 +22,23 @@ use crate::{
     age::since_by_stamps,
     cli::Plan,
     clock,
-    diagnostics::{inform, is_verbose, say},
-    kernel::{Kernel, Newly, WalkError},
+    diagnostics::{inform, is_verbose, say, say_lines},
+    kernel::{Drained, Kernel, Limit, Newly, Shortage, WalkError},
     metrics::{CannotServe, Listener, Scrape, Scrapes, Snapshot},
     output::{Ended, Output},
     report::{self, Event, Evidence, LostReason, Record},
     sink::{Format, Sink},
     tracker::{Finding, Found, Tracker},
-    walk::{self, Walk},
+    walk::{self, Reach, Walk},
 };
 use ends::{Ends, until};
+use pace::Pace;
 use start::{about, await_missing};
 pub(crate) use start::{greet, start_record};
 
 /// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
 /// at once for people.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// Sockets that become due close to each other are judged by one walk: the next begins this much later, and
-/// later still where walks take long, so that they never take more than a fifth of the time.
-const BETWEEN_WALKS: Duration = Duration::from_millis(50);
 
 /// A walk that repaired something this long before a loss is suspected has repaired that loss: suspicions are gathered for a
 /// second.
@@ -85,6 +83,13 @@ pub enum Failure {
     Wait(#[from] io::Error),
 }
 
+impl Failure {
+    /// What this process or the host has run out of, if that is why.
+    pub fn shortage(&self) -> Option<Shortage> {
+        Shortage::of(self)
+    }
+}
+
 /// Runs until something ends it, and says what was left unwritten. `metrics`: where they are to be served, if anywhere.
 ///
 /// # Errors
@@ -110,11 +115,12 @@ pub async fn run(
         jiffy_ns: clock::jiffy_ns(),
         followed: plan.policy.followed,
         beside: walk::beside(plan.policy.watched),
-        next_walk_ns: 0,
+        pace: Pace::default(),
         resync_wanted: false,
         doubt: Doubt::default(),
         recorded: plan.recorded,
         gather_until_ns: 0,
+        has_more: false,
     };
     match session.turn(plan, &mut ends, &ring, &mut scrapes).await {
         Ok(()) => session.end(started_ns),
@@ -157,8 +163,8 @@ struct Session {
     followed: u32,
     /// The states of the sockets that tell more about those that may be stuck.
     beside: u32,
-    /// No walk before this.
-    next_walk_ns: u64,
+    /// When the next walk may begin.
+    pace: Pace,
     /// Transitions were lost: all sockets have to be looked at again.
     resync_wanted: bool,
     /// The states of which a look tells what no transition has told; none where nobody is to know.
@@ -167,6 +173,17 @@ struct Session {
     doubt: Doubt,
     /// Records came; the next are let to gather until then. 0: wait for the ring.
     gather_until_ns: u64,
+    /// There may be more in the ring: it tells nobody as long as it has not been read to its end.
+    has_more: bool,
+}
+
+/// Why sockets are walked.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// A socket is due to be judged.
+    Judge,
+    /// Transitions were lost, or the last look at all sockets left some out.
+    Resync,
 }
 
 impl Session {
@@ -181,10 +198,10 @@ impl Session {
         self.begin(plan)?;
         while !self.sink.is_done() {
             match self.wait(ends, ring, scrapes).await? {
-                Woken::Step => self.step()?,
+                Woken::Step => self.step(Limit::PART)?,
                 Woken::Scrape(scrape) => {
                     // So that the figures tell of all that has happened before they were asked for.
-                    self.step()?;
+                    self.step(Limit::until(clock::monotonic_ns()))?;
                     scrape.answer(self.snapshot(plan));
                 }
                 Woken::End => break,
@@ -193,9 +210,12 @@ impl Session {
         self.sink.wall.look();
         // Before anything that may take its time, such as a slow reader.
         self.kernel.detach();
-        self.drain()?;
+        self.drain(Limit::NONE)?;
         if self.resync_wanted {
             self.resync()?;
+            if self.resync_wanted {
+                say("transitions were lost at the end, and nobody could look for what they would have told");
+            }
         }
         self.sink.roll_up(self.sink.rollup.all(), clock::monotonic_ns());
         Ok(())
@@ -203,7 +223,7 @@ impl Session {
 
     /// Takes in every socket that is open already, and judges those that were stuck before the start.
     fn begin(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let walk = self.kernel.walk(state::ALL)?;
+        let walk = self.kernel.walk(state::ALL, &Reach::default())?;
         let start = start_record(&self.kernel, &walk);
         if !plan.json || is_verbose() {
             let watched = plan.views.stuck.then(|| plan.watched());
@@ -215,6 +235,7 @@ impl Session {
         self.sink.meet(&walk);
         self.take_in(&walk)?;
         self.tell_found(&walk, &FxHashMap::default(), &[]);
+        self.pace_follow_up(!walk.left_out.is_empty());
         self.judge(&walk);
         self.roll_up();
         self.sink.flush();
@@ -228,8 +249,7 @@ impl Session {
         ring: &AsyncFd<OwnedFd>,
         scrapes: &mut Option<Scrapes>,
     ) -> Result<Woken, Failure> {
-        let walk_ns = if self.resync_wanted { Some(0) } else { self.tracker.next_due_ns() };
-        let walk_ns = walk_ns.map(|due| due.max(self.next_walk_ns));
+        let walk_ns = self.next_walk().map(|(at_ns, _)| at_ns);
         let gathering = self.gather_until_ns != 0;
         let gathered_ns = gathering.then_some(self.gather_until_ns);
         let due = [
@@ -250,6 +270,8 @@ impl Session {
             () = self.sink.output.ended() => Ok(Woken::End),
             // Before what may always be there; a step is done with it, too, so that nothing waits for who asks often.
             scrape = next(scrapes) => Ok(Woken::Scrape(scrape)),
+            // Only who waits lets the runtime take in signals and connections.
+            () = tokio::task::yield_now(), if self.has_more => Ok(Woken::Step),
             () = until(wake) => Ok(Woken::Step),
             ready = ring.readable(), if !gathering => {
                 ready?.clear_ready();
@@ -258,24 +280,36 @@ impl Session {
         }
     }
 
-    /// Does all that there is to do now.
-    fn step(&mut self) -> Result<(), Failure> {
+    /// When sockets are to be walked next, and why.
+    fn next_walk(&self) -> Option<(u64, Purpose)> {
+        if self.resync_wanted {
+            return Some((self.pace.resync(), Purpose::Resync));
+        }
+        let judge = self.tracker.next_due_ns().map(|due| (self.pace.judging(due), Purpose::Judge));
+        let follow_up = self.pace.follow_up().map(|at_ns| (at_ns, Purpose::Resync));
+        [judge, follow_up].into_iter().flatten().min_by_key(|(at_ns, _)| *at_ns)
+    }
+
+    /// Does what there is to do now, on as much of the ring as `limit` says.
+    fn step(&mut self, limit: Limit) -> Result<(), Failure> {
         self.sink.wall.look();
-        let came = self.drain()?;
+        let came = self.drain(limit)?;
         let now_ns = clock::monotonic_ns();
         self.gather_until_ns = if came { now_ns + GATHER.as_nanos() as u64 } else { 0 };
-        if now_ns >= self.next_walk_ns {
-            if self.resync_wanted {
-                self.resync()?;
-            } else if self.tracker.next_due_ns().is_some_and(|due| due <= now_ns) {
-                let walk = self.walk(self.followed)?;
-                let repaired = self.take_in(&walk)?;
-                if repaired > 0 {
-                    self.doubt.repaired += repaired;
-                    self.doubt.repaired_ns = walk.started_ns;
+        match self.next_walk().filter(|(at_ns, _)| *at_ns <= now_ns) {
+            Some((_, Purpose::Resync)) => self.resync()?,
+            Some((_, Purpose::Judge)) => {
+                let reach = Reach::Sockets(self.tracker.due_by(now_ns));
+                if let Some(walk) = self.walk(self.followed, &reach)? {
+                    let repaired = self.take_in(&walk)?;
+                    if repaired > 0 {
+                        self.doubt.repaired += repaired;
+                        self.doubt.repaired_ns = walk.started_ns;
+                    }
+                    self.judge(&walk);
                 }
-                self.judge(&walk);
             }
+            None => {}
         }
         if !self.sink.is_done() {
             self.sink.sample_descriptors();
@@ -291,19 +325,18 @@ impl Session {
     }
 
     /// Takes in what is in the ring. Says whether there was anything.
-    fn drain(&mut self) -> Result<bool, Failure> {
+    fn drain(&mut self, limit: Limit) -> Result<bool, Failure> {
         let Self { kernel, tracker, sink, .. } = self;
-        let mut came = false;
-        kernel.drain(|heard| {
-            came = true;
+        let drained = kernel.drain(limit, |heard| {
             tracker.hear(heard, &mut |finding| sink.finding(&finding, &Evidence::default()));
         })?;
+        self.has_more = drained.has_more;
         self.count_lost()?;
-        Ok(came)
+        Ok(drained.records > 0)
     }
 
-    /// Takes in a walk together with the transitions that happened meanwhile, in the order of their times.
-    /// Returns how many sockets were in another state than was thought.
+    /// Takes in a walk together with the transitions up to its end, in the order of their times: what is judged
+    /// after it knows them all. Returns how many sockets were in another state than was thought.
     fn take_in(&mut self, walk: &Walk) -> Result<usize, Failure> {
         let Self { kernel, tracker, sink, jiffy_ns, .. } = self;
         let mut repaired = 0;
@@ -312,7 +345,7 @@ impl Session {
         let mut row = |tracker: &mut Tracker, row, found: &mut _| {
             repaired += usize::from(tracker.row(row, since_by_stamps(row, *jiffy_ns), found));
         };
-        kernel.drain(|heard| {
+        let Drained { has_more, .. } = kernel.drain(Limit::until(clock::monotonic_ns()), |heard| {
             while let Some(earlier) = rows.next_if(|row| row.ktime_ns <= heard.transition().ktime_ns) {
                 row(tracker, earlier, &mut found);
             }
@@ -321,6 +354,7 @@ impl Session {
         for last in rows {
             row(tracker, last, &mut found);
         }
+        self.has_more = has_more;
         self.count_lost()?;
         Ok(repaired)
     }
@@ -344,12 +378,35 @@ impl Session {
         }
     }
 
-    fn walk(&mut self, states: u32) -> Result<Walk, Failure> {
-        let walk = self.kernel.walk(states | self.beside)?;
+    /// Walks sockets, and paces the next walk by it. `None` if what that takes has run out: the next one is made
+    /// later.
+    fn walk(&mut self, states: u32, reach: &Reach) -> Result<Option<Walk>, Failure> {
+        let walk = self.kernel.walk(states | self.beside, reach);
         let ended_ns = clock::monotonic_ns();
-        let took_ns = ended_ns - walk.started_ns;
-        self.next_walk_ns = ended_ns + (4 * took_ns).max(BETWEEN_WALKS.as_nanos() as u64);
-        Ok(walk)
+        match walk {
+            Ok(walk) => {
+                if self.pace.walked(ended_ns, walk.cpu_ns) {
+                    say("can walk the kernel's sockets again; what became stuck meanwhile is reported late");
+                }
+                Ok(Some(walk))
+            }
+            Err(error) => {
+                let Some(shortage) = Shortage::of(&error) else { return Err(error.into()) };
+                if self.pace.failed(ended_ns) {
+                    say_lines(format_args!(
+                        "{error}: {shortage}\n  so:   nothing is found stuck until it works again; it is tried every \
+                         few seconds\n  do:   {}",
+                        shortage.remedy()
+                    ));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Has all sockets looked at again soon if a look left some out that could be looked at.
+    fn pace_follow_up(&mut self, left_out: bool) {
+        self.pace.looked(clock::monotonic_ns(), left_out && self.kernel.enters_namespaces());
     }
 
     /// Reports what was lost. What may have been lost is looked into first.

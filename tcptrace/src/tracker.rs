@@ -22,6 +22,7 @@ mod origins;
 mod places;
 mod sockets;
 
+use rustc_hash::FxHashSet;
 use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};
 
 use crate::{age::Since, decode::Heard, walk::Walk};
@@ -66,6 +67,15 @@ pub struct Socket {
 }
 
 const NEVER: u64 = u64::MAX;
+
+/// The sockets that a walk did not see.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// Those that are gone, as they were known.
+    pub gone: Vec<(u64, Socket)>,
+    /// How many others may still be there: the walk does not cover their namespaces.
+    pub unknown: usize,
+}
 
 /// How a socket left its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,24 +267,23 @@ impl Tracker {
     }
 
     /// Ends a walk of all the followed states: forgets the sockets that it should have seen and did not.
-    /// Returns those, as they were known.
-    pub fn walked(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> Vec<(u64, Socket)> {
+    /// A socket is kept if the walk does not cover its namespace: it may still be there.
+    pub fn walked(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> Unseen {
         if let Some(lives) = &mut self.lives {
             lives.forget_vanished();
         }
-        let vanished: Vec<(u64, Socket)> = self
-            .sockets
-            .iter()
-            .filter(|(_, socket)| {
-                socket.heard_ns < walk.started_ns
-                    && (socket.netns == 0 || walk.namespaces.contains(&socket.netns))
-            })
-            .map(|(cookie, socket)| (cookie, *socket))
-            .collect();
-        for (cookie, _) in &vanished {
+        let unseen = self.sockets.iter().filter(|(_, socket)| socket.heard_ns < walk.started_ns);
+        let unseen = unseen.map(|(cookie, socket)| (cookie, *socket));
+        let (gone, unknown): (Vec<_>, Vec<_>) = unseen.partition(|(_, socket)| walk.covers(socket.netns));
+        for (cookie, _) in &gone {
             self.vanish(*cookie, walk.started_ns, found);
         }
-        vanished
+        Unseen { gone, unknown: unknown.len() }
+    }
+
+    /// The namespaces of all sockets.
+    pub fn namespaces(&self) -> FxHashSet<u32> {
+        self.sockets.iter().map(|(_, socket)| socket.netns).collect()
     }
 
     /// Takes in that a socket left a state, where no transition tells it.

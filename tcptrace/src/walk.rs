@@ -8,10 +8,19 @@ use tcptrace_common::{COMM_LEN, HAS_FILE, Origin, STAND_IN, SocketRow, UNKNOWN_O
 pub struct Walk {
     /// `CLOCK_MONOTONIC`, nanoseconds: when it began. Every row was read after this.
     pub started_ns: u64,
+    /// The CPU time of the thread that took the most of it, nanoseconds. Unlike the wall clock it
+    /// stands still while the walk is stopped, throttled or waiting for a CPU.
+    pub cpu_ns: u64,
     /// The namespaces that were walked to the end, by inode number.
     pub namespaces: FxHashSet<u32>,
     /// Namespaces that exist and were not walked: they could not be entered, or need not be.
     pub left_out: FxHashSet<u32>,
+    /// Namespaces that were not walked and to which only descriptors lead: no process lives there.
+    pub led_to: FxHashSet<u32>,
+    /// Namespaces that were looked for and are no more: nothing leads to one.
+    pub ended: FxHashSet<u32>,
+    /// Whether every namespace of this host was found, as far as processes and names lead to them.
+    pub found_all: bool,
     /// Every socket found in a wanted state, once, in the order of the time it was read.
     pub sockets: Vec<SocketRow>,
     /// The stand-ins for sockets that nobody holds any more, in FIN_WAIT2. They are nobody's to be stuck with, but the
@@ -36,16 +45,39 @@ impl Walk {
         self.sockets.push(row);
     }
 
-    /// Adds what another part of the same look has found: other namespaces.
+    /// Adds what another part of the same walk found in other namespaces.
     pub fn append(&mut self, other: Self) {
-        let Self { started_ns: _, namespaces, left_out, mut sockets, mut stand_ins, origins, mut holders } =
-            other;
+        let Self {
+            started_ns: _,
+            cpu_ns,
+            namespaces,
+            left_out,
+            led_to,
+            ended,
+            found_all: _,
+            mut sockets,
+            mut stand_ins,
+            origins,
+            mut holders,
+        } = other;
+        self.cpu_ns = self.cpu_ns.max(cpu_ns);
         self.namespaces.extend(namespaces);
         self.left_out.extend(left_out);
+        self.led_to.extend(led_to);
+        self.ended.extend(ended);
         self.sockets.append(&mut sockets);
         self.stand_ins.append(&mut stand_ins);
         self.origins.extend(origins);
         self.holders.append(&mut holders);
+    }
+
+    /// Whether this walk would have seen a socket of a namespace if it were still there; 0 stands for
+    /// a namespace that is not known.
+    pub fn covers(&self, netns: u32) -> bool {
+        if netns == 0 {
+            return self.found_all && self.left_out.is_empty() && self.led_to.is_empty();
+        }
+        self.namespaces.contains(&netns) || self.ended.contains(&netns)
     }
 
     /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of it.
@@ -101,6 +133,34 @@ const OTHER_ENDS: [(u8, &[u8]); 8] = [
 /// Whether the two ends of one connection can be in these states at the same moment.
 pub fn can_be_ends(one: u8, other: u8) -> bool {
     OTHER_ENDS.iter().any(|(state, ends)| *state == one && ends.contains(&other))
+}
+
+/// Which network namespaces a walk has to enter.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// All of them. One of these that is not found is looked for again before it counts as ended.
+    Everywhere(FxHashSet<u32>),
+    /// Those of these sockets, given with their namespaces, unless a descriptor leads to the socket.
+    /// Others are entered as long as that is cheap: their sockets may be the other ends.
+    Sockets(Vec<(u64, u32)>),
+}
+
+impl Reach {
+    /// The same sockets' namespaces, and all others.
+    #[must_use]
+    pub fn everywhere(self) -> Self {
+        match self {
+            Self::Everywhere(_) => self,
+            Self::Sockets(sockets) => Self::Everywhere(sockets.into_iter().map(|(_, netns)| netns).collect()),
+        }
+    }
+}
+
+impl Default for Reach {
+    /// Everywhere, with nothing known before.
+    fn default() -> Self {
+        Self::Everywhere(FxHashSet::default())
+    }
 }
 
 /// A descriptor that holds a socket.
@@ -165,6 +225,25 @@ mod tests {
         // Nobody asked for these: another state, and the kernel's own listener.
         let unasked = [row(1, state::ESTABLISHED, HAS_FILE), row(2, state::LISTEN, HAS_FILE)];
         assert!(!misses(&unasked, &[]));
+    }
+
+    #[test]
+    fn a_walk_covers_what_it_walked_and_what_has_ended() {
+        let walk = Walk {
+            namespaces: [1, 2].into_iter().collect(),
+            left_out: [3].into_iter().collect(),
+            ended: [4].into_iter().collect(),
+            found_all: true,
+            ..Walk::default()
+        };
+        assert_eq!([1, 2, 3, 4, 5].map(|netns| walk.covers(netns)), [true, true, false, true, false]);
+        assert!(!walk.covers(0), "it may be in the one that was left out");
+        let all = Walk { left_out: FxHashSet::default(), ..walk };
+        assert!(all.covers(0));
+        let with_led_to = Walk { led_to: [5].into_iter().collect(), ..all };
+        assert!(!with_led_to.covers(0), "it may be in the one that only descriptors lead to");
+        let not_all = Walk { found_all: false, led_to: FxHashSet::default(), ..with_led_to };
+        assert!(!not_all.covers(0), "it may be in one that was not found");
     }
 
     #[test]

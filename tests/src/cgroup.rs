@@ -40,6 +40,39 @@ impl Cgroup {
         Err(why.split_off(usize::from(why.len() > 1)).join("; "))
     }
 
+    /// Makes the group `path` where this controller is at work, such as `pids`.
+    ///
+    /// # Errors
+    /// As with [`Cgroup::new`].
+    pub fn controlled_by(controller: &str, path: &str) -> Result<Self, String> {
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+        for mount in mounts.lines() {
+            let fields: Vec<&str> = mount.split(' ').collect();
+            let [_, mounted, is, options, ..] = fields[..] else { continue };
+            let controls = match is {
+                "cgroup" => options.split(',').any(|option| option == controller),
+                "cgroup2" => {
+                    let switch = Path::new(mounted).join("cgroup.subtree_control");
+                    fs::write(switch, format!("+{controller}")).is_ok()
+                }
+                _ => false,
+            };
+            if controls {
+                let folder = make(mounted, path).map_err(|error| format!("{mounted}: {error}"))?;
+                return Ok(Self { folder, path: path.to_owned() });
+            }
+        }
+        Err(format!("no hierarchy has the controller {controller}"))
+    }
+
+    /// Writes to one of its files, such as `pids.max`.
+    ///
+    /// # Panics
+    /// The kernel refuses it.
+    pub fn set(&self, file: &str, value: &str) {
+        fs::write(self.folder.join(file), value).expect("root may limit a group");
+    }
+
     /// Its path in its hierarchy.
     pub fn path(&self) -> &str {
         &self.path

@@ -53,14 +53,17 @@ impl Join {
 
     /// Gives the rows of a walk of all followed states the identities that their sockets go by. Forgets those
     /// that neither this walk nor the last one saw: what the last one missed may still have had its transitions
-    /// in the ring.
-    pub(super) fn rows(&mut self, rows: &mut [SocketRow]) {
+    /// in the ring. `is_complete`: whether the walk left out no namespace; otherwise none is forgotten.
+    pub(super) fn rows(&mut self, rows: &mut [SocketRow], is_complete: bool) {
         let mut seen = FxHashSet::default();
         for row in rows {
             let identity = *self.by_tuple.entry(Tuple { interface: 0, ..row.tuple }).or_insert(row.cookie);
             if seen.insert(identity) {
                 row.cookie = identity;
             }
+        }
+        if !is_complete {
+            return;
         }
         let known = self.by_tuple.values().chain(self.by_event.values());
         let unseen: FxHashSet<u64> = known.filter(|identity| !seen.contains(identity)).copied().collect();
@@ -96,7 +99,7 @@ mod tests {
             ..SocketRow::zeroed()
         };
         let mut rows: Vec<_> = tuples.iter().map(row).collect();
-        join.rows(&mut rows);
+        join.rows(&mut rows, true);
         rows.iter().map(|row| row.cookie).collect()
     }
 
@@ -140,6 +143,9 @@ mod tests {
         join.transition(transition(tuple(2), CLOSE_WAIT));
         walk(&mut join, &[(18, tuple(3))]);
         assert_eq!((join.by_event.len(), join.by_tuple.len()), (1, 2), "its closing may be in the ring");
+        join.rows(&mut [], false);
+        join.rows(&mut [], false);
+        assert_eq!(join.by_tuple.len(), 2, "it may be in a namespace that was left out");
         walk(&mut join, &[]);
         walk(&mut join, &[]);
         assert!(join.by_event.is_empty() && join.by_tuple.is_empty());

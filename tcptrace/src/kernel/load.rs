@@ -1,6 +1,7 @@
 //! Loads the BPF object with the running kernel's BTF; where there is none, `plain.rs` does without.
 
 use std::{
+    io,
     panic::resume_unwind,
     thread::{self, ScopedJoinHandle},
 };
@@ -98,13 +99,15 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Refusal> {
 }
 
 fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
-    let raw = btf::read(refusal::BTF_PATH.as_ref()).map_err(Refusal::NoBtf)?;
+    let raw = btf::read(refusal::BTF_PATH.as_ref()).map_err(|error| {
+        Refusal::short("cannot read the kernel's type information", &error).unwrap_or(Refusal::NoBtf(error))
+    })?;
     let kernel = layout::parse(&raw).map_err(|error| Refusal::BadBtf(error.to_string()))?;
     let layout = layout::find(&kernel).map_err(Refusal::UnknownKernel)?;
     let targets = targets::find(&kernel, options.transitions);
     // What aya makes of the targets takes as much memory again.
     drop(raw);
-    let mut loader = loader::new();
+    let mut loader = loader::new().map_err(no_thread)?;
     let event = EventLayout::UNKNOWN;
     let config = |helpers: Helpers| {
         Config {
@@ -119,7 +122,8 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     };
     // It takes as long as making the object and its maps.
     let (mut ebpf, helpers, btf) = thread::scope(|scope| {
-        let btf = scope.spawn(|| targets::blank(&targets));
+        let btf =
+            thread::Builder::new().spawn_scoped(scope, || targets::blank(&targets)).map_err(no_thread)?;
         with_helpers(&mut loader, options, config, btf)
     })?;
     if options.transitions {
@@ -130,6 +134,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     } else {
         match iterator(&mut ebpf, SOCKET_HOLDERS, "task_file", &btf) {
             Ok(()) => Source::used(Feature::TaskFile),
+            Err(refusal @ Refusal::Short { .. }) => return Err(refusal),
             Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
         }
     };
@@ -152,7 +157,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         tracing.push(SKIPPED_TRANSITION);
     }
     let mut function = |feature: Feature, name, is_needed: bool| {
-        if !options.transitions {
+        Ok(if !options.transitions {
             Source::unused(feature, NOT_NEEDED)
         } else if options.without.contains(&feature) {
             Source::unused(feature, TURNED_OFF)
@@ -166,12 +171,14 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
                     attached.push(Attached::Function(link));
                     Source::used(feature)
                 }
+                // It would be there with a higher limit.
+                Err(refusal @ Refusal::Short { .. }) => return Err(refusal),
                 Err(refusal) => Source::unused(feature, refusal.what()),
             }
-        }
+        })
     };
-    let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true);
-    let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced(options));
+    let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true)?;
+    let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced(options))?;
     let next = if has_second { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
     let guards = may_skip.then(|| Guards { targets, ready: has_second.then_some(btf), next });
     let sources = vec![
@@ -310,6 +317,12 @@ where
 {
     let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
     program.try_into().map_err(|error| Refusal::from_program(name, &error))
+}
+
+/// No thread could be made.
+pub(super) fn no_thread(error: io::Error) -> Refusal {
+    let what = "cannot start a thread";
+    Refusal::short(what, &error).unwrap_or_else(|| Refusal::Setup(format!("{what}: {error}")))
 }
 
 /// Something that `build.rs` should have put there.

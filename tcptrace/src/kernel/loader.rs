@@ -4,7 +4,7 @@
 //! they attach to is found otherwise (`targets.rs`). There is no way to ask it not to, but it does without where there is
 //! no such file, and a thread may have a root directory of its own (unshare(2), `CLONE_FS`) in which there is none.
 
-use std::{panic::resume_unwind, thread};
+use std::{io, panic::resume_unwind, thread};
 
 use aya::EbpfLoader;
 use rustix::{
@@ -16,12 +16,16 @@ use rustix::{
 const ELSEWHERE: &str = "/proc/self/fdinfo";
 
 /// A loader, quickly where this process may change its root directory (CAP_SYS_CHROOT).
-pub(super) fn new() -> EbpfLoader<'static> {
+///
+/// # Errors
+/// No thread could be made for that.
+pub(super) fn new() -> io::Result<EbpfLoader<'static>> {
     let make = || {
         // SAFETY: it concerns this thread's root and working directory and nothing else; the thread ends here.
         let elsewhere = unsafe { unshare_unsafe(UnshareFlags::FS) }.and_then(|()| chroot(ELSEWHERE));
         let _slower_if_not = elsewhere;
         EbpfLoader::new()
     };
-    thread::spawn(make).join().unwrap_or_else(|panic| resume_unwind(panic))
+    let thread = thread::Builder::new().spawn(make)?;
+    Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }

@@ -6,6 +6,7 @@
 mod btf;
 mod container;
 mod descriptors;
+mod drain;
 mod event_format;
 mod join;
 mod layout;
@@ -21,6 +22,7 @@ mod process_cache;
 mod procfs;
 mod refusal;
 mod residents;
+mod shortage;
 mod sock_diag;
 mod sources;
 mod surroundings;
@@ -29,13 +31,17 @@ mod targets;
 mod walk;
 mod walker;
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use crate::{
+    clock,
     decode::{self, DecodeError, Heard},
     diagnostics::{KernelLog, say},
     sight::Residents,
-    walk::Walk,
+    walk::{Reach, Walk},
 };
 use aya::{
     Ebpf,
@@ -44,6 +50,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 pub use descriptors::{condition, process_id, start_ticks};
+pub(crate) use drain::{Drained, Limit};
 use join::Join;
 use lost::Losses;
 pub use lost::Newly;
@@ -53,6 +60,7 @@ pub use privilege::{give_up_all, keep_only_user_rights};
 pub(crate) use process_cache::ProcessCache;
 pub use procfs::Process;
 pub use refusal::Refusal;
+pub use shortage::Shortage;
 pub use sources::{Feature, Source};
 use tcptrace_common::{Wanted, state};
 pub use walk::WalkError;
@@ -95,6 +103,7 @@ impl Kernel {
     /// # Errors
     /// This host cannot be traced.
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
+        reserve_descriptors(if options.transitions { TO_TRACE } else { TO_LOOK_ONCE })?;
         surroundings::check()?;
         privilege::check()?;
         surroundings::join()?;
@@ -109,7 +118,7 @@ impl Kernel {
             say(format_args!("cannot give up what is no longer needed: {error}"));
         }
         let by_proc = !uses(&sources, Feature::TaskFile);
-        sources.extend(privilege::sources(by_proc));
+        sources.extend(privilege::sources(by_proc)?);
         Ok(Self {
             attached,
             guards,
@@ -151,24 +160,30 @@ impl Kernel {
         self.transitions.as_fd()
     }
 
-    /// Hands on every record in the ring, in the order in which each socket's happened, and passes on
-    /// what the BPF programs logged.
+    /// Hands on the records in the ring up to a limit, in the order in which each socket's happened, and passes
+    /// on what the BPF programs logged.
     ///
     /// # Errors
     /// The ring held something that is no transition; what came after it is still there.
-    pub fn drain(&mut self, mut each: impl FnMut(&Heard)) -> Result<(), DecodeError> {
-        while let Some(bytes) = self.transitions.next() {
+    pub fn drain(&mut self, limit: Limit, mut each: impl FnMut(&Heard)) -> Result<Drained, DecodeError> {
+        let Self { transitions, join, .. } = self;
+        let drained = drain::take(limit, clock::monotonic_ns, || {
+            let Some(bytes) = transitions.next() else { return Ok(None) };
             let mut heard = decode::heard(&bytes)?;
             walker::drop_actor(heard.transition_mut());
-            match (&mut self.join, heard) {
-                (Some(join), Heard::Transition(transition)) => {
-                    each(&Heard::Transition(join.transition(transition)));
-                }
-                _ => each(&heard),
+            if let (Some(join), Heard::Transition(transition)) = (&mut *join, &heard) {
+                heard = Heard::Transition(join.transition(*transition));
             }
-        }
+            each(&heard);
+            Ok(Some(heard.transition().ktime_ns))
+        })?;
         self.log.flush();
-        Ok(())
+        Ok(drained)
+    }
+
+    /// Whether other network namespaces can be entered.
+    pub fn enters_namespaces(&self) -> bool {
+        uses(&self.sources, Feature::SetNs)
     }
 
     /// Which transitions have not reached the ring since the last call. `told_twice`: how many of the transitions drained so
@@ -202,12 +217,12 @@ impl Kernel {
         self.losses.due_ns()
     }
 
-    /// Walks every open TCP socket in one of `states` (a mask), and who holds it.
+    /// Walks the open TCP sockets in one of `states` (a mask) as far as `reach` says, and who holds them.
     ///
     /// # Errors
     /// See [`WalkError`]. Namespaces and processes that vanish meanwhile are no error.
-    pub fn walk(&mut self, states: u32) -> Result<Walk, WalkError> {
-        self.walk_holding(states, states)
+    pub fn walk(&mut self, states: u32, reach: &Reach) -> Result<Walk, WalkError> {
+        self.walk_holding(states, states, reach)
     }
 
     /// Like [`Self::walk`], and finds at least the holders of those in one of `held` (a part of `states`): it is faster
@@ -215,16 +230,20 @@ impl Kernel {
     ///
     /// # Errors
     /// As there.
-    pub fn walk_holding(&mut self, states: u32, held: u32) -> Result<Walk, WalkError> {
+    pub fn walk_holding(&mut self, states: u32, held: u32, reach: &Reach) -> Result<Walk, WalkError> {
+        let sees_all = uses(&self.sources, Feature::Proc);
         if let Some(join) = &mut self.join {
-            let mut walk = walk::walk(walk::By::SockDiag(states), None)?;
-            join.rows(&mut walk.sockets);
+            // Transitions do not tell the namespace of their socket.
+            let reach = reach.clone().everywhere();
+            let mut walk = walk::walk(walk::By::SockDiag(states), None, &reach, sees_all)?;
+            let is_complete = walk.covers(0);
+            join.rows(&mut walk.sockets, is_complete);
             walk::add_holders(&mut walk)?;
             return Ok(walk);
         }
         let by_files = uses(&self.sources, Feature::TaskFile);
         // /proc/PID/fd tells sockets by their inodes.
-        let walked = namespaces::own().map_or(0, |own| own.inode);
+        let walked = namespaces::own().unwrap_or(0);
         let wanted = Wanted { sockets: states, held, walked, inodes: (!by_files).into() };
         self.wanted.set(0, bytemuck::must_cast::<_, [u32; 4]>(wanted), 0)?;
         let (mut sockets, mut holders) = (None, None);
@@ -239,12 +258,29 @@ impl Kernel {
             }
         }
         let sockets = sockets.unwrap_or_else(|| unreachable!("load() has loaded it"));
-        let mut walk = walk::walk(walk::By::Iterator(sockets), holders)?;
+        let mut walk = walk::walk(walk::By::Iterator(sockets), holders, reach, sees_all)?;
         if !by_files {
             walk::add_holders(&mut walk)?;
         }
         Ok(walk)
     }
+}
+
+/// How many descriptors a run takes that only looks, and one that traces, with some to spare.
+const TO_LOOK_ONCE: usize = 24;
+const TO_TRACE: usize = 40;
+
+/// Raises the soft limit of open files, and checks that this many can be opened: below, some libraries panic or name
+/// another reason.
+fn reserve_descriptors(count: usize) -> Result<(), Refusal> {
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    let _the_soft_limit_stays = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
+    let spare: io::Result<Vec<_>> = (0..count).map(|_| io::stderr().as_fd().try_clone_to_owned()).collect();
+    spare.map(drop).map_err(|error| {
+        let what = format!("cannot open {count} files");
+        Refusal::short(&what, &error).unwrap_or_else(|| Refusal::Setup(format!("{what}: {error}")))
+    })
 }
 
 fn uses(sources: &[Source], feature: Feature) -> bool {

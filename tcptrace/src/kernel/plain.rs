@@ -37,7 +37,7 @@ pub(super) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
     };
     if !options.transitions {
         let config = load::config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
-        let ebpf = load::object(&mut loader::new(), options, config)?;
+        let ebpf = load::object(&mut loader::new().map_err(load::no_thread)?, options, config)?;
         let (attached, sources) = (Vec::new(), sources(NOT_NEEDED.to_owned()));
         return Ok(Loaded {
             ebpf,
@@ -51,7 +51,7 @@ pub(super) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
     }
     let no_event =
         |said: &dyn std::fmt::Display| Refusal::NoEvent { why: why.clone(), said: said.to_string() };
-    let mut loader = loader::new();
+    let mut loader = loader::new().map_err(load::no_thread)?;
     let attach = || {
         let event = event_format::read().map_err(|error| no_event(&error))?;
         let mut ebpf =

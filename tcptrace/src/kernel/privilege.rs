@@ -114,24 +114,31 @@ pub(crate) fn give_up_all_but(kept: CapabilitySet) -> io::Result<()> {
 }
 
 /// What cannot be seen for want of a capability, found by trying. `by_proc`: whether holders are found in `/proc`.
-pub(super) fn sources(by_proc: bool) -> [Source; 2] {
+///
+/// # Errors
+/// This process or the host is short of what trying takes.
+pub(super) fn sources(by_proc: bool) -> Result<[Source; 2], Refusal> {
     let source = |feature, tried: Result<(), String>| match tried {
         Ok(()) => Source::used(feature),
         Err(why) => Source::unused(feature, why),
     };
-    [source(Feature::SetNs, try_setns()), source(Feature::Proc, try_proc(by_proc))]
+    let entered = try_setns().map_or_else(
+        |error| match Refusal::short("cannot enter a network namespace", &error) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Err(format!(
+                "needs CAP_SYS_ADMIN ({error}); in other network namespaces only sockets that a process holds are \
+                 found, and only by iter/task_file"
+            ))),
+        },
+        |()| Ok(Ok(())),
+    )?;
+    Ok([source(Feature::SetNs, entered), source(Feature::Proc, try_proc(by_proc))])
 }
 
-/// Enters the namespace that it is in already: that takes what any other one takes, but for the owner's.
-fn try_setns() -> Result<(), String> {
-    let enter = || namespaces::own().map_or(Err(io::ErrorKind::NotFound.into()), |own| own.enter());
-    let entered = thread::spawn(enter).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    entered.map_err(|error| {
-        format!(
-            "needs CAP_SYS_ADMIN ({error}); in other network namespaces only sockets that a process holds are \
-             found, and only by iter/task_file"
-        )
-    })
+/// Enters a namespace, in a thread of its own.
+fn try_setns() -> io::Result<()> {
+    let thread = thread::Builder::new().spawn(namespaces::enter_own)?;
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn try_proc(by_proc: bool) -> Result<(), String> {

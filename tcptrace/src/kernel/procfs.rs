@@ -1,13 +1,14 @@
 //! What `/proc` tells about processes (proc(5)). Every answer may be missing: processes end while one looks,
 //! and hidepid hides them.
 
-use std::{fs, sync::Arc};
+use std::{fs, io, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use super::{
     container::container,
     descriptors::{start_ticks, ticks},
+    shortage::Shortage,
 };
 use crate::walk::{Holder, Named, Walk, in_order};
 
@@ -83,20 +84,26 @@ fn cgroup(file: &[u8]) -> Option<&[u8]> {
 }
 
 /// Finds the holders of a walk's sockets by reading every `/proc/PID/fd`: slower than `iter/task_file`, and
-/// the way on kernels where that cannot tell a file's socket.
-pub(super) fn add_holders(walk: &mut Walk) {
+/// the way on kernels where that cannot tell a file's socket. A process that ends meanwhile, or that may not be
+/// seen, is left out.
+///
+/// # Errors
+/// This process or the host is short of what it takes ([`Shortage`]): holders would be missing.
+pub(super) fn add_holders(walk: &mut Walk) -> io::Result<()> {
     let by_inode: FxHashMap<u64, u64> =
         walk.sockets.iter().filter(|row| row.inode != 0).map(|row| (row.inode.into(), row.cookie)).collect();
     let mut holders = Vec::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+    for process in unless_gone(fs::read_dir("/proc"))?.into_iter().flatten() {
+        let Some(process) = unless_gone(process)? else { continue };
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+        for descriptor in unless_gone(fs::read_dir(process.path().join("fd")))?.into_iter().flatten() {
+            let Some(descriptor) = unless_gone(descriptor)? else { continue };
             let Some(fd) = descriptor.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            let Some(target) = unless_gone(fs::read_link(descriptor.path()))? else { continue };
             if let Some(cookie) =
                 socket_inode(target.as_os_str().as_encoded_bytes()).and_then(|inode| by_inode.get(&inode))
             {
@@ -105,6 +112,16 @@ pub(super) fn add_holders(walk: &mut Walk) {
         }
     }
     walk.holders = in_order(holders);
+    Ok(())
+}
+
+/// What was read, if it could be. Only a shortage is an error.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if Shortage::of(&error).is_some() => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The number in `socket:[NUMBER]`.

@@ -1,10 +1,10 @@
 //! Why a host cannot be traced: what is missing, why it is needed, what to do. Exit status 3.
 
-use std::{fmt, io};
+use std::{error::Error, fmt, io};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
-use super::layout::NoSuchField;
+use super::{layout::NoSuchField, shortage::Shortage};
 
 /// Where the kernel shows its own type information (`CONFIG_DEBUG_INFO_BTF`).
 pub(super) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -53,6 +53,13 @@ pub enum Refusal {
         /// Why there is no event.
         said: String,
     },
+    /// This process or the host has run out of something.
+    Short {
+        /// What could not be done.
+        what: String,
+        /// What has run out.
+        shortage: Shortage,
+    },
     /// Anything else that failed while setting up.
     Setup(String),
 }
@@ -81,6 +88,7 @@ impl Refusal {
             }
             Self::Program { name, said } => format!("the kernel refused the BPF program `{name}`: {said}"),
             Self::NoEvent { why, said } => format!("{why}; nor is there an event to read: {said}"),
+            Self::Short { what, shortage } => format!("{what}: {shortage}"),
             Self::Setup(said) => said.clone(),
         }
     }
@@ -115,6 +123,9 @@ impl Refusal {
             Self::NoRingBuffer(_) => "state changes come to user space through one",
             Self::Forbidden => "every state change is seen by a BPF program in the kernel",
             Self::Program { .. } => "it is the one that sees the sockets' state changes",
+            Self::Short { .. } => {
+                "loading the BPF programs and walking sockets takes descriptors, threads and memory"
+            }
             Self::Setup(_) => "nothing can be traced before it works",
         }
     }
@@ -164,6 +175,7 @@ impl Refusal {
                  --security-opt seccomp=unconfined), kernel lockdown (/sys/kernel/security/lockdown) or, before Linux 5.11, \
                  the limit of locked memory (CAP_SYS_RESOURCE, or `LimitMEMLOCK=infinity` in a systemd unit)"
             }
+            Self::Short { shortage, .. } => shortage.remedy(),
             Self::Setup(_) => "see the message above",
         }
     }
@@ -173,8 +185,16 @@ impl Refusal {
         matches!(self, Self::NoBtf(_) | Self::BadBtf(_) | Self::UnknownKernel(_) | Self::Program { .. })
     }
 
+    /// What an error says if something has run out: the host may be able to do it then.
+    pub(super) fn short(what: impl fmt::Display, error: &(dyn Error + 'static)) -> Option<Self> {
+        Shortage::of(error).map(|shortage| Self::Short { what: what.to_string(), shortage })
+    }
+
     /// What an error of aya's says about the host.
     pub(super) fn from_aya(error: EbpfError) -> Self {
+        if let Some(short) = Self::short("cannot load the BPF object", &error) {
+            return short;
+        }
         match error {
             EbpfError::MapError(MapError::CreateError { name: map, io_error }) => {
                 match io_error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
@@ -192,6 +212,9 @@ impl Refusal {
 
     /// What a refused program says about the host.
     pub(super) fn from_program(name: &'static str, error: &ProgramError) -> Self {
+        if let Some(short) = Self::short(format_args!("cannot load the BPF program `{name}`"), error) {
+            return short;
+        }
         Self::Program { name, said: brief(error) }
     }
 }
@@ -202,7 +225,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl Error for Refusal {}
 
 /// A program's error in a line: what the system call returned and the verifier's last words.
 pub(super) fn brief(error: &ProgramError) -> String {
@@ -223,7 +246,7 @@ fn is_statistics(line: &str) -> bool {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -251,7 +274,26 @@ mod tests {
         assert!(matches!(of_map("LOST", Errno::INVAL), Refusal::Setup(_)));
         assert!(matches!(of_map("TRANSITIONS", Errno::NOSYS), Refusal::NoBpf));
         assert!(matches!(of_map("TRANSITIONS", Errno::PERM), Refusal::Forbidden));
-        assert!(matches!(of_map("TRANSITIONS", Errno::NOMEM), Refusal::Setup(_)));
+        assert!(matches!(of_map("TRANSITIONS", Errno::BUSY), Refusal::Setup(_)));
+    }
+
+    #[test]
+    fn a_shortage_is_not_taken_for_a_kernel_that_cannot_be_traced() {
+        for (errno, named, remedy) in
+            [(Errno::MFILE, "EMFILE", "ulimit -n"), (Errno::NOMEM, "ENOMEM", "memory.max")]
+        {
+            let io_error = || io::Error::from_raw_os_error(errno.raw_os_error());
+            let call = aya::sys::SyscallError { call: "bpf_raw_tracepoint_open", io_error: io_error() };
+            let program = Refusal::from_program("transition", &ProgramError::SyscallError(call));
+            for refusal in [of_map("LOST", errno), program] {
+                let text = refusal.to_string();
+                assert!(text.contains(named) && text.contains(remedy), "{text}");
+                assert!(!text.contains("report this") && !refusal.leaves_the_event(), "{text}");
+            }
+            let why_not = Refusal::short("cannot start a thread", &io_error());
+            assert!(why_not.is_some_and(|refusal| refusal.what().contains(named)));
+        }
+        assert!(Refusal::short("x", &io::Error::from_raw_os_error(Errno::PERM.raw_os_error())).is_none());
     }
 
     #[test]

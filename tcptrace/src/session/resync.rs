@@ -2,25 +2,34 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Failure, Session};
+use super::{Doubt, Failure, Session};
 use crate::{
     report::{Evidence, Resync},
-    tracker::Socket,
-    walk::Walk,
+    tracker::{Socket, Unseen},
+    walk::{Reach, Walk},
 };
 
 impl Session {
-    /// After a loss: looks at every socket and puts right what the lost transitions would have told.
+    /// After a loss: looks at every socket and puts right what the lost transitions would have told. Where it
+    /// cannot look, it looks again soon.
     pub(super) fn resync(&mut self) -> Result<(), Failure> {
-        self.resync_wanted = false;
-        let doubt = std::mem::take(&mut self.doubt);
         let before = self.tracker.states_among(self.recorded);
-        let walk = self.walk(self.followed)?;
+        let reach = Reach::Everywhere(self.tracker.namespaces());
+        let Some(walk) = self.walk(self.followed, &reach)? else { return Ok(()) };
+        // What is lost from here on takes another look.
+        let after_loss = std::mem::take(&mut self.resync_wanted);
+        let doubt = if after_loss { std::mem::take(&mut self.doubt) } else { Doubt::default() };
         let mut repaired = self.take_in(&walk)?;
         let Self { tracker, sink, .. } = self;
-        let gone = tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
+        let Unseen { gone, unknown } =
+            tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
         repaired += gone.len();
         let found = self.tell_found(&walk, &before, &gone);
+        if after_loss {
+            self.pace.lost();
+        }
+        self.pace_follow_up(unknown > 0 || !walk.left_out.is_empty());
+        // A look at what the one before left out is told if it found anything.
         if let Some(repaired) = self.repaired_after_loss(doubt, repaired, walk.started_ns) {
             let at = self.sink.at(walk.started_ns);
             let resync = Resync { sockets: walk.sockets.len(), repaired, found };

@@ -32,6 +32,19 @@ impl Due {
         self.heap.first().copied().map(at)
     }
 
+    /// The places of those that are due by then. Looks at none of the others but those right below.
+    pub(super) fn by(&self, now_ns: u64, kept: &Dense<Kept>) -> Vec<usize> {
+        let (mut due, mut next) = (Vec::new(), vec![0]);
+        while let Some(index) = next.pop() {
+            let Some(place) = self.heap.get(index).copied().map(at) else { continue };
+            if kept[place].socket.due_ns <= now_ns {
+                due.push(place);
+                next.extend(CHILDREN * index + 1..=CHILDREN * index + CHILDREN);
+            }
+        }
+        due
+    }
+
     /// Puts a socket where it belongs after its `due_ns` has changed: in, elsewhere, or out.
     pub(super) fn settle(&mut self, place: usize, kept: &mut Dense<Kept>) {
         let Kept { due_at, socket, .. } = &kept[place];

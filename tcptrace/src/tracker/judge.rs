@@ -3,6 +3,12 @@
 use super::{Finding, Found, NEVER, Socket, Tracker};
 use crate::walk::Walk;
 
+/// How soon a socket is judged again whose namespace could not be walked, nanoseconds.
+const SOONEST_NS: u64 = 20_000_000;
+
+/// How late at most, likewise.
+const LATEST_NS: u64 = 2_000_000_000;
+
 impl Socket {
     /// Whether it has been found stuck in the state it is in.
     pub const fn is_stuck(&self) -> bool {
@@ -17,18 +23,38 @@ impl Tracker {
         self.sockets.next_due().map(|(due, _)| due)
     }
 
+    /// The sockets that are due by then, with their namespaces; 0 where that is not known.
+    pub fn due_by(&self, now_ns: u64) -> Vec<(u64, u32)> {
+        self.sockets.due_by(now_ns).map(|(cookie, socket)| (cookie, socket.netns)).collect()
+    }
+
     /// Judges every socket that was due before the walk began. The walk's rows, and the transitions that
-    /// happened during it, have been taken in.
+    /// happened during it, have been taken in. A socket that the walk did not see is gone if the walk covers
+    /// its namespace. Otherwise nothing is known of it, and it is due again soon.
     pub fn judge(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) {
         while let Some((_, cookie)) = self.sockets.next_due().filter(|(due, _)| *due <= walk.started_ns)
             && let Some(socket) = self.sockets.get(cookie).copied()
         {
             if socket.heard_ns < walk.started_ns {
-                self.vanish(cookie, walk.started_ns, found);
+                if walk.covers(socket.netns) {
+                    self.vanish(cookie, walk.started_ns, found);
+                } else {
+                    self.postpone(cookie, socket, walk.started_ns);
+                }
                 continue;
             }
             self.find_stuck(cookie, socket, socket.heard_ns, 0, found);
         }
+    }
+
+    /// Has a socket judged again that could not be looked at: the later, the longer it has been due.
+    fn postpone(&mut self, cookie: u64, socket: Socket, now_ns: u64) {
+        let was_due_ns = match self.policy.remind_ns.filter(|_| socket.reported) {
+            Some(remind_ns) => socket.heard_ns.saturating_add(remind_ns),
+            None => socket.since.latest_ns().saturating_add(self.policy.threshold_ns),
+        };
+        let wait_ns = (now_ns.saturating_sub(was_due_ns) / 2).clamp(SOONEST_NS, LATEST_NS);
+        self.replace(cookie, Socket { due_ns: now_ns.saturating_add(wait_ns), ..socket });
     }
 
     /// Finds a socket stuck, seen so then, and again after the interval of reminders, but not before `not_before_ns`.

@@ -136,6 +136,12 @@ impl Sockets {
         Some((socket.due_ns, *cookie))
     }
 
+    /// Those that are to be judged by then, in no order.
+    pub(super) fn due_by(&self, now_ns: u64) -> impl Iterator<Item = (u64, &Socket)> {
+        let places = self.due.by(now_ns, &self.kept);
+        places.into_iter().map(|place| (self.kept[place].cookie, &self.kept[place].socket))
+    }
+
     /// None is to be judged any more.
     pub(super) fn clear_due(&mut self) {
         for place in self.due.clear() {

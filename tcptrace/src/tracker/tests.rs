@@ -47,6 +47,7 @@ fn walk(started_ns: u64, sockets: &[SocketRow]) -> Walk {
     Walk {
         started_ns,
         namespaces: [NETNS].into_iter().collect(),
+        found_all: true,
         sockets: sockets.to_vec(),
         ..Walk::default()
     }
@@ -346,7 +347,8 @@ fn what_was_lost_is_repaired_by_the_next_walk() {
         walk(50_000, &[row(1, 50_001, LAST_ACK), row(2, 50_002, CLOSE_WAIT), row(4, 50_003, FIN_WAIT2)]);
     assert_eq!(driven.walk(&truth), 3);
     let found = &mut driven.found;
-    let gone = driven.tracker.walked(&truth, &mut |finding| found.push(finding));
+    let Unseen { gone, unknown } = driven.tracker.walked(&truth, &mut |finding| found.push(finding));
+    assert_eq!(unknown, 0);
     assert_eq!(gone.iter().map(|(cookie, _)| *cookie).collect::<Vec<_>>(), [3]);
     assert_eq!(driven.cleared(), [(1, LAST_ACK, 49_001), (3, CLOSE, 49_000)]);
     assert_eq!(driven.tracker.len(), 3);
@@ -380,7 +382,7 @@ fn what_a_walk_brings_to_light_is_found() {
     for row in &truth.sockets {
         driven.tracker.row(row, Since::between(None, row.ktime_ns), &mut |_| {});
     }
-    let gone = driven.tracker.walked(&truth, &mut |_| {});
+    let Unseen { gone, .. } = driven.tracker.walked(&truth, &mut |_| {});
     let found = driven.tracker.found(states, &before, &gone, truth.started_ns);
     let found: Vec<_> = found.iter().map(|found| (found.cookie, found.socket.state, found.seen_ns)).collect();
     assert_eq!(found, [(3, CLOSE, 50_000), (2, LAST_ACK, 50_002), (4, CLOSE_WAIT, 50_003)]);
@@ -406,13 +408,96 @@ fn what_was_in_doubt_is_judged_again_when_it_is_trusted() {
     assert_eq!(driven.stuck(), [1, 2, 1, 2], "reminded");
 }
 
+/// A walk that looked everywhere but in NETNS.
+fn walk_without(started_ns: u64) -> Walk {
+    let left_out = [NETNS].into_iter().collect();
+    Walk { namespaces: [1].into_iter().collect(), left_out, ..walk(started_ns, &[]) }
+}
+
+/// A walk after NETNS had ended.
+fn walk_after_the_end(started_ns: u64) -> Walk {
+    let ended = [NETNS].into_iter().collect();
+    Walk { namespaces: [1].into_iter().collect(), ended, ..walk(started_ns, &[]) }
+}
+
 #[test]
 fn sockets_of_a_namespace_that_was_not_walked_are_kept() {
     let mut driven = Driven::new(None);
-    driven.transition(Transition { netns: 99, ..transition(1, 1_000, SYN_SENT, ESTABLISHED) });
-    let found = &mut driven.found;
-    assert_eq!(driven.tracker.walked(&walk(2_000, &[]), &mut |finding| found.push(finding)), []);
-    assert_eq!(driven.tracker.len(), 1);
+    driven.transition(transition(1, 1_000, SYN_SENT, ESTABLISHED));
+    driven.transition(Transition { netns: 0, ..transition(2, 1_000, SYN_SENT, ESTABLISHED) });
+    let unseen = driven.tracker.walked(&walk_without(2_000), &mut |_| {});
+    assert_eq!(unseen, Unseen { gone: vec![], unknown: 2 });
+    assert_eq!(driven.tracker.len(), 2);
+}
+
+#[test]
+fn sockets_of_a_namespace_that_has_ended_are_gone() {
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.walk(&walk(31_000, &[row(1, 31_001, CLOSE_WAIT)]));
+    let Driven { tracker, found } = &mut driven;
+    let unseen = tracker.walked(&walk_after_the_end(50_000), &mut |finding| found.push(finding));
+    assert_eq!((unseen.gone.len(), unseen.unknown, tracker.len()), (1, 0, 0));
+    assert_eq!((driven.stuck(), driven.cleared()), (vec![1], vec![(1, CLOSE, 49_000)]));
+}
+
+#[test]
+fn a_due_socket_whose_namespace_was_not_walked_is_judged_by_a_later_walk() {
+    const MS: u64 = 1_000_000;
+    let mut driven = Driven::new(None);
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    let mut now_ns = 31_000;
+    let mut waits = Vec::new();
+    while now_ns < 10_000 * MS {
+        driven.walk(&walk_without(now_ns));
+        let due_ns = driven.tracker.next_due_ns().expect("it is still to be judged");
+        waits.push((due_ns - now_ns) / MS);
+        now_ns = due_ns;
+    }
+    assert_eq!((driven.stuck(), driven.cleared()), (vec![], vec![]), "nothing is known of it");
+    assert!(waits.is_sorted() && waits.first() == Some(&20) && waits.last() == Some(&2_000), "{waits:?}");
+    driven.walk(&walk(now_ns, &[row(1, now_ns + 5, CLOSE_WAIT)]));
+    let [Finding::Stuck(Found { socket, seen_ns, .. })] = driven.found[..] else {
+        panic!("{:?}", driven.found)
+    };
+    assert_eq!((socket.since.exact_ns(), seen_ns), (Some(1_000), now_ns + 5));
+    assert_eq!(driven.tracker.next_due_ns(), None);
+}
+
+#[test]
+fn a_reminder_whose_namespace_was_not_walked_comes_later_and_nothing_clears() {
+    let mut driven = Driven::new(Some(10_000));
+    driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
+    driven.walk(&walk(31_000, &[row(1, 31_001, CLOSE_WAIT)]));
+    driven.walk(&walk_without(41_001));
+    assert_eq!((driven.stuck(), driven.cleared()), (vec![1], vec![]));
+    let due_ns = driven.tracker.next_due_ns().expect("it is still to be reminded of");
+    assert_eq!(due_ns, 41_001 + 20_000_000);
+    driven.walk(&walk(due_ns, &[row(1, due_ns, CLOSE_WAIT)]));
+    assert_eq!((driven.stuck(), driven.cleared()), (vec![1, 1], vec![]));
+    assert_eq!(driven.tracker.next_due_ns(), Some(due_ns + 10_000));
+    // And one that is gone clears at once.
+    driven.walk(&walk_after_the_end(due_ns + 10_000));
+    assert_eq!((driven.cleared().len(), driven.tracker.len()), (1, 0));
+}
+
+#[test]
+fn a_walk_is_asked_for_the_sockets_that_are_due() {
+    let mut driven = Driven::new(None);
+    for cookie in 1..=100 {
+        driven.transition(Transition {
+            netns: cookie as u32 % 3,
+            ..transition(cookie, 1_000 * (1 + cookie % 7), ESTABLISHED, CLOSE_WAIT)
+        });
+    }
+    for now_ns in [30_999, 31_000, 34_000, 37_000, 99_000] {
+        let mut due = driven.tracker.due_by(now_ns);
+        due.sort_unstable();
+        let is_due = |cookie: &u64| 1_000 * (1 + cookie % 7) + THRESHOLD <= now_ns;
+        let expected: Vec<_> = (1..=100).filter(is_due).map(|cookie| (cookie, cookie as u32 % 3)).collect();
+        assert_eq!(due, expected, "by {now_ns}");
+    }
+    assert_eq!(driven.tracker.namespaces().len(), 3);
 }
 
 #[test]
