@@ -41,7 +41,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> R
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
     let start = start_record(&kernel, &walk);
     if sink.is_text() || is_verbose() {
-        greet(&start, &report::looked(&start, walk.namespaces.len(), &plan.watched()));
+        greet(&start, &report::looked(&start, walk.count_namespaces(), &plan.watched()));
     }
     let at = sink.at(walk.started_ns);
     sink.record(Record { at, event: Event::Start(start) });

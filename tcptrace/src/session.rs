@@ -227,7 +227,7 @@ impl Session {
         let start = start_record(&self.kernel, &walk);
         if !plan.json || is_verbose() {
             let watched = plan.views.stuck.then(|| plan.watched());
-            greet(&start, &report::welcome(&start, walk.namespaces.len(), watched.as_deref()));
+            greet(&start, &report::welcome(&start, walk.count_namespaces(), watched.as_deref()));
             await_missing(plan, &self.kernel, &walk);
         }
         let at = self.sink.at(walk.started_ns);

@@ -33,6 +33,12 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// How many namespaces were walked, or have sockets that only descriptors lead to.
+    pub fn count_namespaces(&self) -> usize {
+        let of_sockets = self.sockets.iter().map(|row| row.netns).filter(|netns| *netns != 0);
+        of_sockets.chain(self.namespaces.iter().copied()).collect::<FxHashSet<_>>().len()
+    }
+
     /// Adds a socket, or the stand-in for one.
     pub fn add(&mut self, row: SocketRow, origin: Option<Origin>) {
         if row.flags & STAND_IN != 0 {
@@ -244,6 +250,14 @@ mod tests {
         assert!(!with_led_to.covers(0), "it may be in the one that only descriptors lead to");
         let not_all = Walk { found_all: false, led_to: FxHashSet::default(), ..with_led_to };
         assert!(!not_all.covers(0), "it may be in one that was not found");
+    }
+
+    #[test]
+    fn namespaces_are_counted_that_only_a_socket_is_seen_of() {
+        let in_namespace = |netns| SocketRow { netns, ..row(1, state::CLOSE_WAIT, 0) };
+        let sockets = [1, 1, 7, 8, 0].map(in_namespace).to_vec();
+        let walk = Walk { namespaces: [1, 2].into_iter().collect(), sockets, ..Walk::default() };
+        assert_eq!(walk.count_namespaces(), 4);
     }
 
     #[test]

@@ -287,3 +287,23 @@ fn what_a_record_holds_does_not_depend_on_the_filters() {
     assert_eq!((owner["exe"].as_str(), owner["cgroup"].is_string()), (exe.to_str(), true), "{owner}");
     assert_eq!(owner["container"].as_str(), cgroup.is_ok().then_some(id), "{owner}");
 }
+
+#[test]
+fn text_names_the_holder_that_the_filter_asks_for() {
+    let mut scene = Scene::new();
+    let leak = scene.leak().socket;
+    let child = scene.server.fork();
+    for pid in [leak.pid, child] {
+        let arguments = ["--stuck", "300ms", "--pid", &pid.to_string()];
+        let tracer = TracerCommand::new(&arguments).start();
+        let line = tracer.await_line("the socket", |line| line.contains(&format!(" {} ", leak.fd)));
+        assert!(line.contains(&format!("puppet/{pid}+1 ")), "{line}");
+        tracer.stop();
+        // A record lists both in the same order, whatever is asked for.
+        let tracer = Tracer::start(&arguments);
+        let mut both = [(leak.pid, leak.fd), (child, leak.fd)];
+        both.sort_unstable();
+        assert_eq!(tracer.await_stuck(&leak).holders(), both);
+        tracer.stop();
+    }
+}

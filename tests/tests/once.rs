@@ -1,7 +1,8 @@
 //! `--once`: one look, and an exit status for a health check.
 
 use tests::{
-    Record, TracerCommand, monotonic_ns, process::poll_until, scene::Leak, scene::Scene, tracer::Finished,
+    Namespace, Puppet, Record, TracerCommand, feature, monotonic_ns, process::poll_until, scene::Leak,
+    scene::Scene, tracer::Finished,
 };
 
 /// Longer than anything can have been stuck here.
@@ -185,4 +186,31 @@ fn what_a_filter_names_and_is_not_there_is_no_verdict() {
             "{filter:?}"
         );
     }
+}
+
+#[test]
+fn namespaces_that_only_descriptors_hold_are_counted() {
+    const TEST: &str = "namespaces_that_only_descriptors_hold_are_counted";
+    const MANY: usize = 12;
+    if feature::is_missing(feature::TASK_FILE, TEST) {
+        return;
+    }
+    let puppets: Vec<_> = (0..MANY)
+        .map(|_| {
+            let _namespace = Namespace::new();
+            let mut puppet = Puppet::new();
+            let listener = puppet.listen("127.0.0.1:0");
+            puppet.pairs(&listener, 1);
+            // No process is in it any more.
+            puppet.leave_namespace();
+            puppet
+        })
+        .collect();
+    let run = TracerCommand::new(&["--stuck", "1h", "--once"]).run();
+    let words: Vec<&str> = run.stderr.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "namespaces").expect("how many it looked at");
+    let count: usize = words[at - 1].parse().expect("a number");
+    // The ones that they went to, too.
+    assert!(count >= 2 * MANY, "{}", run.stderr);
+    drop(puppets);
 }

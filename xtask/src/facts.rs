@@ -44,6 +44,8 @@ pub(crate) struct Facts {
     pub(crate) test_tools: bool,
     /// Whether there is an rsyslogd for the tests.
     pub(crate) rsyslog: bool,
+    /// Whether promtool is there.
+    pub(crate) promtool: bool,
     /// Whether DuckDB is there.
     pub(crate) duckdb: bool,
     /// Whether pip is there; looked at only where DuckDB isn't.
@@ -149,6 +151,7 @@ pub(crate) fn gather() -> Facts {
             && Path::new(JOURNALD).is_file(),
         // Where there is apt it is unpacked for the tests: the host's own may be kept from reading their files.
         rsyslog: tools::has("rsyslogd") || (apt.is_none() && shell::find("rsyslogd").is_some()),
+        promtool: tools::has("promtool") || shell::find("promtool").is_some(),
         duckdb,
         pip: !duckdb && tools::has_pip(),
         apt,

@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Tests,
     /// rsyslog with its libraries, which is unpacked and not installed (`tools.rs`).
     Rsyslog,
+    /// promtool, which is unpacked and not installed (`tools.rs`).
+    Promtool,
     /// Fetching what PyPI has.
     Pip,
     /// The guests of the kernel matrix, and unpacking their kernels.
@@ -36,7 +38,7 @@ pub(crate) struct Package {
 pub(crate) const EXPECTED_LLVM: u32 = 22;
 
 /// All packages, in the order in which they are reported.
-pub(crate) const PACKAGES: [Package; 20] = [
+pub(crate) const PACKAGES: [Package; 21] = [
     Package { name: "gcc", need: Need::Host, why: "`cc`, with which cargo links every program" },
     Package {
         name: "rustc-web",
@@ -72,6 +74,11 @@ pub(crate) const PACKAGES: [Package; 20] = [
     Package { name: "libestr0", need: Need::Rsyslog, why: "a library of rsyslog" },
     Package { name: "libfastjson4", need: Need::Rsyslog, why: "a library of rsyslog" },
     Package { name: "liblognorm5", need: Need::Rsyslog, why: "a library of rsyslog" },
+    Package {
+        name: "prometheus",
+        need: Need::Promtool,
+        why: "promtool: the alert rules in docs are tested with it; unpacked, not installed",
+    },
     Package {
         name: "python3-pip",
         need: Need::Pip,

@@ -61,6 +61,8 @@ pub(crate) enum Step {
     Linker(Llvm),
     /// rsyslog for the tests, from these Debian packages.
     Rsyslog(Vec<(String, &'static str)>),
+    /// promtool for the tests, from these Debian packages.
+    Promtool(Vec<(String, &'static str)>),
     /// DuckDB for the tests.
     DuckDb,
 }
@@ -96,7 +98,7 @@ impl fmt::Display for Step {
                     llvm.major
                 )
             }
-            Self::Rsyslog(packages) => {
+            Self::Rsyslog(packages) | Self::Promtool(packages) => {
                 write!(formatter, "in target/tools, Debian packages:")?;
                 packages.iter().try_for_each(|(name, why)| write!(formatter, "\n  {name}: {why}"))
             }
@@ -154,6 +156,9 @@ pub(crate) fn plan(facts: &Facts, failed: &[Step], scope: Scope) -> Result<Plan>
     if scope >= Scope::Test && !facts.rsyslog {
         // Installed or not: it is unpacked with its libraries.
         steps.push(Step::Rsyslog(wanted_packages(facts, &[Need::Rsyslog], EXPECTED_LLVM)?));
+    }
+    if scope >= Scope::Test && !facts.promtool {
+        steps.push(Step::Promtool(wanted_packages(facts, &[Need::Promtool], EXPECTED_LLVM)?));
     }
     if lacks_duckdb {
         steps.push(Step::DuckDb);

@@ -23,6 +23,7 @@ fn fresh_debian() -> Facts {
         apt: Some(Apt { installed: BTreeSet::from(["zlib1g-dev".into()]), offers_compiler: true }),
         cc: true,
         rsyslog: true,
+        promtool: true,
         duckdb: true,
         ..Facts::default()
     }
@@ -36,6 +37,7 @@ fn complete(compiler: Compiler) -> Facts {
         cc: true,
         test_tools: true,
         rsyslog: true,
+        promtool: true,
         duckdb: true,
         guest_tools: true,
         ..Facts::default()
@@ -89,14 +91,16 @@ fn building_needs_no_test_tools() -> Result<()> {
 #[test]
 fn what_only_tests_run_is_fetched_for_them_and_not_installed() -> Result<()> {
     let mut facts = complete(nightly(22));
-    (facts.rsyslog, facts.duckdb) = (false, false);
+    (facts.rsyslog, facts.promtool, facts.duckdb) = (false, false, false);
     facts.apt = Some(Apt { installed: BTreeSet::from(["rsyslog".into()]), offers_compiler: false });
     let steps = plan(&facts, &[], Scope::Test)?.steps;
     assert_eq!(names(&steps[0]), ["python3-pip"]);
     let Step::Rsyslog(packages) = &steps[1] else { panic!("{steps:?}") };
     let packages: Vec<_> = packages.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(packages, ["rsyslog", "libestr0", "libfastjson4", "liblognorm5"]);
-    assert_eq!(steps[2..], [Step::DuckDb]);
+    let Step::Promtool(packages) = &steps[2] else { panic!("{steps:?}") };
+    assert_eq!(packages.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["prometheus"]);
+    assert_eq!(steps[3..], [Step::DuckDb]);
     facts.pip = true;
     assert_eq!(plan(&facts, &[], Scope::Test)?.steps, steps[1..]);
     assert_eq!(plan(&facts, &[], Scope::Build)?.steps, []);

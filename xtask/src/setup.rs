@@ -107,7 +107,8 @@ fn apply(step: &Step) -> Result<()> {
         ])),
         Step::Link => shell::run(shell::rustup().args(["toolchain", "link", LINKED_TOOLCHAIN, "/usr"])),
         Step::Linker(llvm) => install_linker(llvm),
-        Step::Rsyslog(packages) => unpack_rsyslog(packages),
+        Step::Rsyslog(packages) => with_new_lists(|| tools::unpack_rsyslog(packages)),
+        Step::Promtool(packages) => with_new_lists(|| tools::unpack_promtool(packages)),
         Step::DuckDb => tools::install_duckdb(),
     }
 }
@@ -123,13 +124,15 @@ fn install_packages(packages: &[(String, &'static str)]) -> Result<()> {
     apt_get(&arguments)
 }
 
-fn unpack_rsyslog(packages: &[(String, &'static str)]) -> Result<()> {
-    if tools::unpack_rsyslog(packages).is_ok() {
+/// Does it, and if it fails once more with new package lists: old ones name packages that are
+/// gone.
+fn with_new_lists(unpack: impl Fn() -> Result<()>) -> Result<()> {
+    if unpack().is_ok() {
         return Ok(());
     }
     say(format_args!("once more, with new package lists"));
     apt_get(&["update"])?;
-    tools::unpack_rsyslog(packages)
+    unpack()
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {

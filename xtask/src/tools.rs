@@ -1,4 +1,5 @@
-//! What the tests of docs/pipelines.md run, and is not installed for them: fetched, and kept in `target/tools`.
+//! What the tests of the documents run, and is not installed for them: fetched, and kept in
+//! `target/tools`.
 //!
 //! `plan.rs` decides when they are needed. The tests look for them there (`tests/src/pipeline.rs`).
 
@@ -29,6 +30,11 @@ const DUCKDB: &str = r#"#!/bin/sh
 exec "$(dirname "$(readlink -f "$0")")/../duckdb/duckdb_cli/duckdb" "$@"
 "#;
 
+/// Runs Prometheus's promtool, without the server.
+const PROMTOOL: &str = r#"#!/bin/sh
+exec "$(dirname "$(readlink -f "$0")")/../prometheus/usr/bin/promtool" "$@"
+"#;
+
 /// Whether a tool is there.
 pub(crate) fn has(name: &str) -> bool {
     directory().is_ok_and(|directory| directory.join("bin").join(name).is_file())
@@ -40,7 +46,26 @@ pub(crate) fn has(name: &str) -> bool {
 /// apt offers one of them no more, perhaps because its lists are old.
 pub(crate) fn unpack_rsyslog(packages: &[(String, &'static str)]) -> Result<()> {
     let directory = directory()?;
-    let (to, archives) = (directory.join("rsyslog"), directory.join("archives"));
+    unpack(&directory, "rsyslog", packages)?;
+    provide(&directory, "rsyslogd", RSYSLOGD, "-v")
+}
+
+/// Fetches Debian's package of Prometheus and unpacks it. Installing it would start the server.
+///
+/// # Errors
+/// As [`unpack_rsyslog`].
+pub(crate) fn unpack_promtool(packages: &[(String, &'static str)]) -> Result<()> {
+    let directory = directory()?;
+    unpack(&directory, "prometheus", packages)?;
+    // The server is half of it, and nobody runs it.
+    let server = directory.join("prometheus/usr/bin/prometheus");
+    fs::remove_file(&server).with_context(|| format!("cannot remove {}", server.display()))?;
+    provide(&directory, "promtool", PROMTOOL, "--version")
+}
+
+/// Unpacks Debian packages into a folder of this name.
+fn unpack(directory: &Path, name: &str, packages: &[(String, &'static str)]) -> Result<()> {
+    let (to, archives) = (directory.join(name), directory.join("archives"));
     for folder in [&to, &archives] {
         let _not_there = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -53,8 +78,7 @@ pub(crate) fn unpack_rsyslog(packages: &[(String, &'static str)]) -> Result<()> 
         let mut unpack = shell::command("dpkg-deb");
         shell::run(unpack.arg("--extract").arg(file?.path()).arg(&to))?;
     }
-    fs::remove_dir_all(&archives).with_context(|| format!("cannot remove {}", archives.display()))?;
-    provide(&directory, "rsyslogd", RSYSLOGD, "-v")
+    fs::remove_dir_all(&archives).with_context(|| format!("cannot remove {}", archives.display()))
 }
 
 /// Fetches DuckDB's command line with pip.
