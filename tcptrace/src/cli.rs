@@ -148,7 +148,7 @@ Examples:
   sudo tcptrace --lives                each connection when it is over: who closed it, why, bytes
   sudo tcptrace                        every TCP state transition
   sudo tcptrace --port 443 -6          those of some sockets
-  sudo tcptrace --stuck 30s --metrics 127.0.0.1:9100
+  sudo tcptrace --stuck 30s --metrics 127.0.0.1:9777
                                        figures for Prometheus beside the records
   sudo tcptrace --lives --json --output FILE
                                        into a file; SIGHUP opens it again
@@ -307,11 +307,11 @@ fn count(text: &str) -> Result<u64, String> {
     }
 }
 
-/// `127.0.0.1:9100`, `[::1]:9100`; never a bare port, which would leave open who can reach it.
+/// `127.0.0.1:9777`, `[::1]:9777`; never a bare port, which would leave open who can reach it.
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| match text.trim_start_matches(['*', ':']).parse::<u16>() {
         Ok(port) => format!("an address is needed too, for example 127.0.0.1:{port}"),
-        Err(_) => "an address and a port are needed, for example 127.0.0.1:9100 or [::1]:9100".to_owned(),
+        Err(_) => "an address and a port are needed, for example 127.0.0.1:9777 or [::1]:9777".to_owned(),
     })
 }
 

@@ -245,9 +245,19 @@ pub fn output(mut command: Command) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The rows and columns of what a command prints, tab-separated.
-pub fn rows(text: &str) -> Vec<Vec<&str>> {
-    text.lines().map(|line| line.split('\t').collect()).collect()
+/// The rows and columns of what a command prints: a list in JSON for each row, in which nothing is left that a terminal
+/// would obey.
+///
+/// # Panics
+/// It is something else.
+pub fn rows(text: &str) -> Vec<Vec<String>> {
+    assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')), "{text:?}");
+    let cell = |cell: Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
+    let row = |row: Value| match row {
+        Value::Array(cells) => cells.into_iter().map(cell).collect(),
+        other => panic!("no list: {other}"),
+    };
+    values(text).into_iter().map(row).collect()
 }
 
 /// A command of the document, running. Dropping it kills all of it.

@@ -311,7 +311,7 @@ fn what_cannot_be_listened_at_is_told_at_once_and_a_wrong_address_with_what_is_r
     let _namespace = Namespace::new();
     let (first, at) = started(&["--stuck", "1h"]);
     let in_use = at.to_string();
-    for (address, words) in [(&in_use[..], "Address already in use"), ("192.0.2.1:9100", "Cannot assign")] {
+    for (address, words) in [(&in_use[..], "Address already in use"), ("192.0.2.1:9777", "Cannot assign")] {
         let run = TracerCommand::new(&["--stuck", "1h", "--metrics", address]).run();
         assert_eq!((run.status.code(), run.lines.len()), (Some(4), 0), "{}", run.stderr);
         let said = format!("tcptrace: cannot serve metrics at {address}: {words}");
@@ -319,9 +319,9 @@ fn what_cannot_be_listened_at_is_told_at_once_and_a_wrong_address_with_what_is_r
     }
     first.stop();
     for (arguments, words) in [
-        (&["--metrics", "9100"][..], "127.0.0.1:9100"),
-        (&["--metrics", ":9100"], "127.0.0.1:9100"),
-        (&["--metrics", "localhost:9100"], "an address and a port"),
+        (&["--metrics", "9777"][..], "127.0.0.1:9777"),
+        (&["--metrics", ":9777"], "127.0.0.1:9777"),
+        (&["--metrics", "localhost:9777"], "an address and a port"),
         (&["--metrics", "127.0.0.1"], "an address and a port"),
         (&["--metrics"], "--metrics"),
         (&["--stuck", "30s", "--once", "--metrics", "127.0.0.1:0"], "--once"),

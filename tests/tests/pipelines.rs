@@ -48,7 +48,8 @@ fn jq_tells_who_is_stuck_and_what_ended_it() {
     };
     let oldest = story.left.iter().map(since).min().expect("two");
     let pid = story.scene.server.pid();
-    assert_eq!(row(pid), Some(vec![&*pid.to_string(), "jq-server", "2", &oldest, "not_closed"]), "{stuck}");
+    let expected = [&*pid.to_string(), "jq-server", "2", &oldest, "not_closed"].join(" ");
+    assert_eq!(row(pid).map(|row| row.join(" ")), Some(expected), "{stuck}");
     let pid = story.crowd.pid();
     let crowd = [pid.to_string(), "jq-crowd".into(), "1".into(), since(&story.crowded), "not_closed".into()];
     assert_eq!(row(pid).map(|row| row.join(" ")), Some(crowd.join(" ")));
@@ -62,7 +63,8 @@ fn jq_tells_who_is_stuck_and_what_ended_it() {
         let pid = socket.pid.to_string();
         let rows: Vec<_> = rows(&cleared).into_iter().filter(|row| row[5] == pid).collect();
         assert_eq!(rows.len(), 1, "{cleared}");
-        assert_eq!((rows[0][1], rows[0][3], rows[0][4]), (&*socket.local.port().to_string(), how, comm));
+        let told = [&*rows[0][1], &rows[0][3], &rows[0][4]];
+        assert_eq!(told, [&*socket.local.port().to_string(), how, comm]);
         assert!(rows[0][2].parse::<f64>().is_ok_and(|ms| ms >= 300.0), "{cleared}");
     }
 }
@@ -244,6 +246,7 @@ fn the_service_is_one_that_systemd_takes() {
     let unit = shop.block("tcptrace.service");
     let installed = "/usr/local/bin/tcptrace";
     assert!(unit.contains(installed), "{unit}");
+    assert!(unit.contains("\n[Install]\nWantedBy="), "nothing to enable: {unit}");
     let path = shop.path("tcptrace.service");
     let unit = unit.replace(installed, &tracer_program().display().to_string());
     std::fs::write(&path, unit).expect("room on the disk");

@@ -98,14 +98,14 @@ fn wrong_usage_is_answered_with_what_was_probably_meant() {
 
 #[test]
 fn metrics_are_served_at_an_address_and_a_port() {
-    for text in ["127.0.0.1:9100", "0.0.0.0:0", "[::1]:9100", "[fe80::1%2]:80"] {
+    for text in ["127.0.0.1:9777", "0.0.0.0:0", "[::1]:9777", "[fe80::1%2]:80"] {
         let plan = plan(&format!("--metrics {text}")).expect(text);
         assert_eq!(plan.metrics.map(|at| at.to_string()).as_deref(), Some(text));
     }
-    for text in ["9100", ":9100", "*:9100"] {
-        assert!(refusal(&format!("--metrics {text}")).contains("for example 127.0.0.1:9100"), "{text}");
+    for text in ["9777", ":9777", "*:9777"] {
+        assert!(refusal(&format!("--metrics {text}")).contains("for example 127.0.0.1:9777"), "{text}");
     }
-    assert!(refusal("--metrics localhost:9100").contains("an address and a port"));
+    assert!(refusal("--metrics localhost:9777").contains("an address and a port"));
 }
 
 #[test]
@@ -141,13 +141,13 @@ fn wrong_arguments_are_refused() {
         "--replay x --duration 5s",
         "--port 0-65536",
         "--metrics",
-        "--metrics 9100",
-        "--metrics localhost:9100",
+        "--metrics 9777",
+        "--metrics localhost:9777",
         "--metrics 127.0.0.1",
         "--metrics 127.0.0.1:65536",
         "--metrics ::1:x",
-        "--stuck 30s --once --metrics 127.0.0.1:9100",
-        "--replay x --metrics 127.0.0.1:9100",
+        "--stuck 30s --once --metrics 127.0.0.1:9777",
+        "--replay x --metrics 127.0.0.1:9777",
         "--nonsense",
         "leftover",
     ] {
@@ -185,5 +185,54 @@ fn records_go_where_they_are_wanted_and_stderr_says_as_much_as_is_wanted() {
     assert_eq!((plan_of("-v").verbosity, plan_of("-vv").verbosity), (1, 1));
     for arguments in ["-q -v", "--color", "--color sometimes", "--output"] {
         assert_eq!(plan(arguments).expect_err(arguments).exit_code(), 2, "{arguments}");
+    }
+}
+
+/// The command lines with `tcptrace` in a text, without what surrounds them.
+fn commands(text: &str) -> Vec<Vec<&str>> {
+    let code = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let line = line.strip_prefix("ExecStart=/usr/local/bin/").unwrap_or(line);
+        let line = line
+            .rsplit_once("| ")
+            .filter(|(_, last)| last.starts_with("tcptrace "))
+            .map_or(line, |pair| pair.1);
+        let line = line.strip_prefix("$ ").unwrap_or(line);
+        line.strip_prefix("sudo ").unwrap_or(line).strip_prefix("tcptrace ")
+    });
+    code.map(|line| line.split("  ").next().unwrap_or(line))
+        .filter(|line| line.starts_with('-'))
+        .map(|line| line.split(' ').take_while(|word| !matches!(*word, "|" | ">" | ">>")).collect())
+        .collect()
+}
+
+#[test]
+fn every_command_in_the_docs_is_understood() {
+    let documents = [
+        ("README.md", include_str!("../../../README.md")),
+        ("docs/pipelines.md", include_str!("../../../docs/pipelines.md")),
+        ("docs/requirements.md", include_str!("../../../docs/requirements.md")),
+        ("--help", AFTER_HELP),
+    ];
+    for (name, text) in documents {
+        let commands = commands(text);
+        assert!(!commands.is_empty(), "{name}");
+        for command in commands {
+            let arguments = command.join(" ").replace("\"$PORT\"", "443").replace("\"$TRACE\"", "/tmp/trace");
+            if let Err(error) = plan(&arguments) {
+                panic!("{name}: tcptrace {arguments}: {error}");
+            }
+        }
+        // The shell opens such a file, before `sudo`.
+        let opens = |line: &&str| line.contains("sudo ") && line.contains("> /") && !line.contains('`');
+        assert_eq!(text.lines().find(opens), None, "{name}");
+        // That is node_exporter's.
+        assert!(!text.contains(":9100"), "{name}");
+        // Raw strings, which can have escape sequences of a terminal in them.
+        let is_raw = |line: &&str| {
+            line.contains("jq -r ") || line.contains("jq -nr ") || line.contains("unbuffered -r")
+        };
+        assert_eq!(text.lines().find(is_raw), None, "{name}");
+        assert_eq!(text.matches("[Service]").count(), text.matches("[Install]").count(), "{name}");
     }
 }
