@@ -5,18 +5,31 @@ mod agree;
 mod document;
 mod table;
 
-use std::{net::IpAddr, ops::Range};
+use std::{net::IpAddr, ops::Range, sync::LazyLock};
+
+use jsonschema::Validator;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-pub use document::document;
+pub use document::{document, strict};
 use table::{
     EVENTS, EVERY_RECORD, Fields,
     Kind::{self, *},
     LISTENER, OF_A_LINK, ORIGIN, OWNER, PEER, SOURCE, STATES,
 };
 pub use table::{LISTED, TEXT_BYTES};
+
+/// The published schema without room for anything new.
+static STRICT: LazyLock<Validator> = LazyLock::new(|| validator(&strict(&document())));
+
+/// What validates records against a schema, formats included.
+///
+/// # Panics
+/// It is no schema.
+pub fn validator(schema: &Value) -> Validator {
+    jsonschema::options().should_validate_formats(true).build(schema).expect("a JSON Schema")
+}
 
 /// One line of the stream, without its newline, held against the contract.
 ///
@@ -26,24 +39,24 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))?;
     let Unique(record) = serde_json::from_str(text).map_err(|error| format!("not one object: {error}"))?;
     let event = record.get("event").and_then(Value::as_str).ok_or("no event")?;
-    let (_, shared, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
+    let (event, shared, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
     let of_a_link = record.contains_key("interface") && !shared.is_empty();
     let optional = if of_a_link { OF_A_LINK } else { &[] };
     check(&record, &[&[EVERY_RECORD], *shared, &[*own, optional]].concat())?;
-    if record["v"] != 1 {
-        return Err("v is not 1".to_owned());
-    }
+    let record = Value::Object(record);
+    STRICT.validate(&record).map_err(|error| error.to_string())?;
+    let Value::Object(record) = record else { unreachable!("it was an object") };
     if !shared.is_empty() {
         agree::addresses(&record)?;
         agree::interface(&record)?;
     }
-    if matches!(event, "stuck" | "found") {
+    if matches!(*event, "stuck" | "found") {
         agree::ages(&record)?;
         agree::owners(&record)?;
         agree::totals(&record)?;
         agree::peer(&record)?;
     }
-    match event {
+    match *event {
         "stuck" => agree::threshold(&record)?,
         "found" => agree::found(&record)?,
         "cleared" => agree::ending(&record)?,

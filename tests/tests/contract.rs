@@ -25,6 +25,53 @@ fn the_schema_in_the_docs_is_what_every_line_is_held_against() {
     }
 }
 
+/// A record as an earlier build wrote it.
+const LOST: &str = r#"{"v":1,"event":"lost","time":"2026-11-22T15:45:32.104233918Z","mono_ns":7,"lost":3,"lost_total":3,
+    "reason":"ring_full"}"#;
+
+/// One with objects in it.
+const START: &str = r#"{"v":1,"event":"start","time":"2026-11-22T15:45:32.104233918Z","mono_ns":7,"version":"0.1.0",
+    "kernel":"6.1","host":"h","boot_id":"b","sockets":3,"sources":{"iter/tcp":{"in_use":true,"why_not":null}}}"#;
+
+/// The record with something else in it.
+fn with(record: &str, field: &str, value: Value) -> Value {
+    let mut record: Value = serde_json::from_str(record).expect("JSON");
+    record[field] = value;
+    record
+}
+
+#[test]
+fn the_published_schema_allows_what_keeps_the_version_and_the_strict_one_does_not() {
+    let document: Value = serde_json::from_str(DOCUMENT).expect("docs/events.schema.json is JSON");
+    assert!(document["$id"].is_string());
+    let published = schema::validator(&document);
+    let strict = schema::validator(&schema::strict(&document));
+    for record in [LOST, START] {
+        let record: Value = serde_json::from_str(record).expect("JSON");
+        assert_eq!((published.is_valid(&record), strict.is_valid(&record)), (true, true), "{record}");
+    }
+    let source = serde_json::json!({"iter/tcp": {"in_use": true, "why_not": null, "since": "5.8"}});
+    for added in [
+        with(LOST, "more", true.into()),
+        with(START, "sources", source),
+        with(LOST, "event", "weather".into()),
+        with(LOST, "reason", "eclipse".into()),
+    ] {
+        assert_eq!((published.is_valid(&added), strict.is_valid(&added)), (true, false), "{added}");
+    }
+    for wrong in [
+        with(LOST, "v", 2.into()),
+        with(LOST, "lost", "three".into()),
+        with(LOST, "lost", (-3).into()),
+        with(LOST, "reason", Value::Null),
+        with(LOST, "time", "yesterday".into()),
+        with(LOST, "event", "summary".into()),
+        with(LOST, "event", Value::Null),
+    ] {
+        assert_eq!((published.is_valid(&wrong), strict.is_valid(&wrong)), (false, false), "{wrong}");
+    }
+}
+
 #[test]
 fn every_field_is_explained() {
     let rows = EVENTS.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));

@@ -1,4 +1,8 @@
 //! The table as a JSON Schema (draft 2020-12), for pipelines and for people: docs/events.schema.json.
+//!
+//! The published schema is open, as the version policy is: a record of version 1 may get fields, and there may be further
+//! kinds of records and further words for a field. The tests hold every line against [`strict`], which is derived from it
+//! and allows nothing that the table does not have.
 
 use serde_json::{Map, Value, json};
 
@@ -28,15 +32,54 @@ pub fn document() -> Value {
         record["properties"]["event"] = json!({"const": name});
         definitions.insert(format!("record_{name}"), record);
     }
+    let mut document = object(&[EVERY_RECORD]);
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    document["$id"] = "urn:tcptrace:events:1".into();
+    document["title"] = "tcptrace --json: one line of the stream, version 1".into();
+    document["description"] =
+        "Version 1 may get further fields, kinds of records (event), and words where a field \
+         lists examples. Readers pass over what they do not know."
+            .into();
+    document["properties"]["v"] = json!({"const": 1});
+    document["allOf"] = events().map(|(name, ..)| kind_of_record(name)).collect();
+    document["$defs"] = definitions.into();
+    document
+}
+
+/// A record of this kind has its fields.
+fn kind_of_record(name: &str) -> Value {
     json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "tcptrace --json: one line of the stream, version 1",
-        "oneOf": events().map(|(name, ..)| reference(&format!("record_{name}"))).collect::<Vec<_>>(),
-        "$defs": definitions,
+        "if": {"properties": {"event": {"const": name}}},
+        "then": reference(&format!("record_{name}")),
     })
 }
 
-/// An object with exactly these fields.
+/// The same schema without room for anything new: no other fields, kinds of records, or words.
+pub fn strict(document: &Value) -> Value {
+    let mut closed = document.clone();
+    close(&mut closed);
+    let kinds = closed["allOf"].as_array().expect("kinds of records").iter();
+    let kinds: Vec<Value> = kinds.map(|kind| kind["then"].clone()).collect();
+    json!({"$schema": closed["$schema"], "oneOf": kinds, "$defs": closed["$defs"]})
+}
+
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Array(list) => list.iter_mut().for_each(close),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(close);
+            if fields.contains_key("required") {
+                fields.insert("additionalProperties".to_owned(), false.into());
+            }
+            if let Some(words) = fields.remove("examples") {
+                fields.insert("enum".to_owned(), words);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An object with these fields, and perhaps others.
 fn object(fields: &[Fields]) -> Value {
     let fields = || fields.iter().copied().flatten();
     let properties: Map<String, Value> =
@@ -45,12 +88,16 @@ fn object(fields: &[Fields]) -> Value {
         "type": "object",
         "properties": properties,
         "required": fields().map(|(name, _)| *name).collect::<Vec<_>>(),
-        "additionalProperties": false,
     })
 }
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/$defs/{name}")})
+}
+
+/// One of these words, or one that is added later.
+fn word(words: &[&str]) -> Value {
+    json!({"type": "string", "examples": words})
 }
 
 fn or_null(schema: Value) -> Value {
@@ -82,9 +129,9 @@ fn schema(kind: Kind) -> Value {
         Kind::Port => json!({"type": "integer", "minimum": 0, "maximum": 65535}),
         Kind::Time => time,
         Kind::TimeOrNull => or_null(time),
-        Kind::State => json!({"enum": STATES}),
-        Kind::OneOf(names) => json!({"enum": names}),
-        Kind::OneOfOrNull(names) => or_null(json!({"enum": names})),
+        Kind::State => word(&STATES),
+        Kind::OneOf(names) => word(names),
+        Kind::OneOfOrNull(names) => or_null(word(names)),
         Kind::Owner => reference("owner"),
         Kind::OwnerOrNull => or_null(reference("owner")),
         Kind::Owners => list("owner"),
@@ -98,7 +145,7 @@ fn schema(kind: Kind) -> Value {
         }),
         Kind::Spent => json!({
             "type": "object",
-            "propertyNames": {"enum": STATES},
+            "propertyNames": word(&STATES),
             "additionalProperties": number,
         }),
     }
