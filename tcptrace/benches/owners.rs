@@ -12,7 +12,7 @@ use std::{env, process::ExitCode, time::Instant};
 use rustc_hash::FxHashSet;
 use tcptrace::{
     diagnostics::say,
-    kernel::{Kernel, Options, Process},
+    kernel::{self, Kernel, Options, Process},
     report::Evidence,
     walk::{self, Reach},
 };
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         identities: 262_144,
         without: Vec::new(),
     };
-    let mut kernel = match Kernel::attach(&options) {
+    let attach = || kernel::prepare().and_then(|()| Kernel::attach(&options));
+    let mut kernel = match attach() {
         Ok(kernel) => kernel,
         Err(refusal) => {
             say(refusal);

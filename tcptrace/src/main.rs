@@ -13,7 +13,7 @@ use tcptrace::{
     cli::{Cli, Color, Plan},
     diagnostics::{harmless, inform, say, say_lines, set_verbosity},
     input::Input,
-    kernel::{Kernel, Options, give_up_all, keep_only_user_rights, own_zones},
+    kernel::{self, Kernel, Options, give_up_all, keep_only_user_rights, own_zones},
     metrics::Listener,
     once::{self, Verdict},
     output::{Output, Target},
@@ -45,6 +45,11 @@ fn main() -> ExitCode {
     set_verbosity(plan.verbosity);
     if let Some(file) = &plan.replay {
         return status(replay(&plan, file));
+    }
+    // Before any thread is started, and before a file or a port is touched.
+    if let Err(refusal) = kernel::prepare() {
+        say_lines(refusal);
+        return REFUSED.into();
     }
     let options = Options {
         watched_states: plan.policy.followed,

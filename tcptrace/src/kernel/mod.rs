@@ -82,6 +82,17 @@ pub struct Options {
     pub without: Vec<Feature>,
 }
 
+/// Checks that this process may trace this host and sees it, and moves it into the host's time and cgroup namespaces. To be
+/// called before any thread is started: only a process with one thread may change its time namespace.
+///
+/// # Errors
+/// This host cannot be traced from here.
+pub fn prepare() -> Result<(), Refusal> {
+    surroundings::check()?;
+    privilege::check()?;
+    surroundings::join()
+}
+
 /// The kernel, being traced. Dropping it detaches everything.
 pub struct Kernel {
     ebpf: Ebpf,
@@ -98,15 +109,13 @@ pub struct Kernel {
 
 impl Kernel {
     /// Loads the BPF object and attaches to the tracepoint, where transitions are wanted: from here on none is missed.
+    /// [`prepare`] comes before.
     /// The calling thread, which should be the only one, keeps no more privileges than walking takes.
     ///
     /// # Errors
     /// This host cannot be traced.
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
         reserve_descriptors(if options.transitions { TO_TRACE } else { TO_LOOK_ONCE })?;
-        surroundings::check()?;
-        privilege::check()?;
-        surroundings::join()?;
         // Before Linux 5.11 a map's memory counts as locked memory. If this is not allowed, creating the map
         // says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
