@@ -7,6 +7,7 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   -- every record about a socket
   cookie: 'BIGINT', netns: 'BIGINT', family: 'VARCHAR',
   local_addr: 'VARCHAR', local_port: 'INTEGER', remote_addr: 'VARCHAR', remote_port: 'INTEGER',
+  interface: 'VARCHAR',
   -- start
   version: 'VARCHAR', kernel: 'VARCHAR', host: 'VARCHAR', boot_id: 'VARCHAR', sockets: 'BIGINT',
   sources: 'MAP(VARCHAR, STRUCT(in_use BOOLEAN, why_not VARCHAR))',
@@ -29,8 +30,8 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   close_reason: 'VARCHAR', error: 'VARCHAR', bytes_sent: 'BIGINT', bytes_received: 'BIGINT', retransmits: 'BIGINT',
   rtt_us: 'BIGINT',
   -- process; stuck, lost and duration_ms are of summary too
-  pid: 'BIGINT', comm: 'VARCHAR', stuck: 'BIGINT', oldest_ms: 'DOUBLE', growth_per_min: 'DOUBLE', fds_open: 'BIGINT',
-  fds_limit: 'BIGINT', fds_full_in_s: 'DOUBLE',
+  pid: 'BIGINT', comm: 'VARCHAR', stuck: 'BIGINT', shared: 'BIGINT', oldest_ms: 'DOUBLE', growth_per_min: 'DOUBLE', fds_open: 'BIGINT',
+  fds_limit: 'BIGINT', fds_growth_per_min: 'DOUBLE', fds_full_in_s: 'DOUBLE',
   -- lost, resync, summary
   lost: 'BIGINT', lost_total: 'BIGINT', reason: 'VARCHAR', repaired: 'BIGINT', found: 'BIGINT',
   transitions: 'BIGINT', dropped: 'BIGINT', filtered: 'BIGINT', cleared: 'BIGINT', lives: 'BIGINT', resyncs: 'BIGINT'
