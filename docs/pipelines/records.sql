@@ -7,7 +7,7 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   -- every record about a socket
   cookie: 'BIGINT', netns: 'BIGINT', family: 'VARCHAR',
   local_addr: 'VARCHAR', local_port: 'INTEGER', remote_addr: 'VARCHAR', remote_port: 'INTEGER',
-  interface: 'VARCHAR',
+  interface: 'BIGINT',
   -- start
   version: 'VARCHAR', kernel: 'VARCHAR', host: 'VARCHAR', boot_id: 'VARCHAR', sockets: 'BIGINT',
   sources: 'MAP(VARCHAR, STRUCT(in_use BOOLEAN, why_not VARCHAR))',
