@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         identities: 262_144,
         without: Vec::new(),
     };
-    let attach = || kernel::prepare().and_then(|()| Kernel::attach(&options));
+    let attach = || kernel::prepare(&options).and_then(|()| Kernel::attach(&options));
     let mut kernel = match attach() {
         Ok(kernel) => kernel,
         Err(refusal) => {

@@ -46,11 +46,6 @@ fn main() -> ExitCode {
     if let Some(file) = &plan.replay {
         return status(replay(&plan, file));
     }
-    // Before any thread is started, and before a file or a port is touched.
-    if let Err(refusal) = kernel::prepare() {
-        say_lines(refusal);
-        return REFUSED.into();
-    }
     let options = Options {
         watched_states: plan.policy.followed,
         lives: plan.policy.lives,
@@ -60,6 +55,11 @@ fn main() -> ExitCode {
         identities: IDENTITIES,
         without: plan.without.clone(),
     };
+    // Before any thread is started, and before a file or a port is touched.
+    if let Err(refusal) = kernel::prepare(&options) {
+        say_lines(refusal);
+        return REFUSED.into();
+    }
     // Before privileges are given up that a port below 1024 takes.
     let metrics = match plan.metrics.map(Listener::bind).transpose() {
         Ok(metrics) => metrics,

@@ -5,9 +5,7 @@ mod agree;
 mod document;
 mod table;
 
-use std::{net::IpAddr, ops::Range, sync::LazyLock};
-
-use jsonschema::Validator;
+use std::{net::IpAddr, ops::Range};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -19,17 +17,6 @@ use table::{
     LISTENER, OF_A_LINK, ORIGIN, OWNER, PEER, SOURCE, STATES,
 };
 pub use table::{LISTED, TEXT_BYTES};
-
-/// The published schema without room for anything new.
-static STRICT: LazyLock<Validator> = LazyLock::new(|| validator(&strict(&document())));
-
-/// What validates records against a schema, formats included.
-///
-/// # Panics
-/// It is no schema.
-pub fn validator(schema: &Value) -> Validator {
-    jsonschema::options().should_validate_formats(true).build(schema).expect("a JSON Schema")
-}
 
 /// One line of the stream, without its newline, held against the contract.
 ///
@@ -43,9 +30,6 @@ pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     let of_a_link = record.contains_key("interface") && !shared.is_empty();
     let optional = if of_a_link { OF_A_LINK } else { &[] };
     check(&record, &[&[EVERY_RECORD], *shared, &[*own, optional]].concat())?;
-    let record = Value::Object(record);
-    STRICT.validate(&record).map_err(|error| error.to_string())?;
-    let Value::Object(record) = record else { unreachable!("it was an object") };
     if !shared.is_empty() {
         agree::addresses(&record)?;
         agree::interface(&record)?;

@@ -87,7 +87,9 @@ pub struct Options {
 ///
 /// # Errors
 /// This host cannot be traced from here.
-pub fn prepare() -> Result<(), Refusal> {
+pub fn prepare(options: &Options) -> Result<(), Refusal> {
+    // First: without descriptors each of the others fails for another reason.
+    reserve_descriptors(if options.transitions { TO_TRACE } else { TO_LOOK_ONCE })?;
     surroundings::check()?;
     privilege::check()?;
     surroundings::join()
@@ -115,7 +117,6 @@ impl Kernel {
     /// # Errors
     /// This host cannot be traced.
     pub fn attach(options: &Options) -> Result<Self, Refusal> {
-        reserve_descriptors(if options.transitions { TO_TRACE } else { TO_LOOK_ONCE })?;
         // Before Linux 5.11 a map's memory counts as locked memory. If this is not allowed, creating the map
         // says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };

@@ -1,8 +1,8 @@
 //! The table as a JSON Schema (draft 2020-12), for pipelines and for people: docs/events.schema.json.
 //!
 //! The published schema is open, as the version policy is: a record of version 1 may get fields, and there may be further
-//! kinds of records and further words for a field. The tests hold every line against [`strict`], which is derived from it
-//! and allows nothing that the table does not have.
+//! kinds of records and further words for a field. [`strict`] is derived from it, and allows nothing that the table does
+//! not have.
 
 use serde_json::{Map, Value, json};
 

@@ -72,8 +72,9 @@ pub(crate) fn run(files: &Files) -> Result<(End, Duration)> {
 
 fn spawn(files: &Files, complaints: &Path) -> Result<Child> {
     let image = fs::metadata(&files.image).context("the guest's file system is gone")?.len();
-    // The archive and what is unpacked from it are in memory at the same time.
-    let memory = MEMORY_MIB + 2 * image.div_ceil(1 << 20);
+    // The archive and what is unpacked from it are in memory at the same time, and a file system in memory may fill half
+    // of it.
+    let memory = MEMORY_MIB + 3 * image.div_ceil(1 << 20);
     let mut qemu = shell::command("qemu-system-x86_64");
     // A processor without AVX: emulating that takes a sixth more time.
     qemu.args(["-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "Nehalem", "-smp", "1"]);
