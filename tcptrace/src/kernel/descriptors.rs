@@ -62,7 +62,7 @@ fn is_hidden(pid: u32) -> bool {
 }
 
 /// A thread of a process that has not exited, and its state; `None` if the process is ending.
-fn living_thread(pid: u32) -> Option<(u32, u8)> {
+pub(super) fn living_thread(pid: u32) -> Option<(u32, u8)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
     let mut ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
     ids.find_map(|thread: u32| {

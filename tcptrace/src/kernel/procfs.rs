@@ -1,13 +1,13 @@
 //! What `/proc` tells about processes (proc(5)). Every answer may be missing: processes end while one looks,
 //! and hidepid hides them.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use super::{
     container::container,
-    descriptors::{start_ticks, ticks},
+    descriptors::{living_thread, start_ticks, ticks},
     shortage::Shortage,
 };
 use crate::walk::{Holder, Named, Walk, in_order};
@@ -47,7 +47,11 @@ impl Process {
         // The first one is the pid itself.
         let inner_pids: Vec<_> = numbers(&status, b"NSpid:").skip(1).collect();
         process.inner_pids = Some(inner_pids).filter(|pids| !pids.is_empty()).map(Arc::from);
-        let exe = fs::read_link(format!("/proc/{pid}/exe"));
+        // Of a process whose first thread has exited only another thread tells it.
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).or_else(|error| {
+            let (thread, _) = living_thread(pid).filter(|(thread, _)| *thread != pid).ok_or(error)?;
+            fs::read_link(format!("/proc/{pid}/task/{thread}/exe"))
+        });
         process.exe = exe.ok().map(|path| path.to_string_lossy().into());
         if let Some(path) = file("cgroup").as_deref().and_then(cgroup) {
             process.container = container(path).map(Arc::from);
@@ -98,21 +102,37 @@ pub(super) fn add_holders(walk: &mut Walk) -> io::Result<()> {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        for descriptor in unless_gone(fs::read_dir(process.path().join("fd")))?.into_iter().flatten() {
-            let Some(descriptor) = unless_gone(descriptor)? else { continue };
-            let Some(fd) = descriptor.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let Some(target) = unless_gone(fs::read_link(descriptor.path()))? else { continue };
-            if let Some(cookie) =
-                socket_inode(target.as_os_str().as_encoded_bytes()).and_then(|inode| by_inode.get(&inode))
-            {
-                holders.push(Holder { cookie: *cookie, pid, fd, process: None });
-            }
-        }
+        let held = held_by(&process.path(), &by_inode)?;
+        // The first thread may have exited: its table is empty then, and another thread's is the process's.
+        let held = match living_thread(pid).filter(|(thread, _)| held.is_none() && *thread != pid) {
+            Some((thread, _)) => held_by(&process.path().join(format!("task/{thread}")), &by_inode)?,
+            None => held,
+        };
+        let held = held.into_iter().flatten();
+        holders.extend(held.map(|(cookie, fd)| Holder { cookie, pid, fd, process: None }));
     }
     walk.holders = in_order(holders);
     Ok(())
+}
+
+/// The sockets among `by_inode` that the descriptors in this folder of `/proc` hold, with each descriptor; `None` if
+/// there is no descriptor at all.
+///
+/// # Errors
+/// This process is short of descriptors or memory.
+fn held_by(folder: &Path, by_inode: &FxHashMap<u64, u64>) -> io::Result<Option<Vec<(u64, u32)>>> {
+    let (mut held, mut is_empty) = (Vec::new(), true);
+    for descriptor in unless_gone(fs::read_dir(folder.join("fd")))?.into_iter().flatten() {
+        let Some(descriptor) = unless_gone(descriptor)? else { continue };
+        is_empty = false;
+        let Some(fd) = descriptor.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Some(target) = unless_gone(fs::read_link(descriptor.path()))? else { continue };
+        let inode = socket_inode(target.as_os_str().as_encoded_bytes());
+        held.extend(inode.and_then(|inode| by_inode.get(&inode)).map(|cookie| (*cookie, fd)));
+    }
+    Ok((!is_empty).then_some(held))
 }
 
 /// What was read, if it could be. Only a shortage is an error.

@@ -64,7 +64,7 @@ pub(crate) const GUESTS: [Guest; 6] = [
 
 /// Test programs that do not run in guests, each with the reason. What they test is the program's own work on text, files
 /// and arguments, which no kernel version changes; this machine's kernel runs them once.
-pub(crate) const HOST_ONLY: [(&str, &str); 11] = [
+pub(crate) const HOST_ONLY: [(&str, &str); 12] = [
     ("alerts", "rules, and promtool, which guests do not have"),
     ("command_line", "arguments, signals and pipes"),
     ("contract", "documents against definitions"),
@@ -72,6 +72,7 @@ pub(crate) const HOST_ONLY: [(&str, &str); 11] = [
     ("hostile", "names on a terminal and in JSON"),
     ("json_stream", "the form of the stream"),
     ("metrics", "HTTP, and figures that other tests see as records"),
+    ("output", "files, signals and readers that go"),
     ("pipelines", "tools that guests do not have"),
     ("pipelines_sql", "tools that guests do not have"),
     ("tests", "the unit tests of the package itself"),
