@@ -382,7 +382,7 @@ fn stderr_says_less_or_more_as_is_wanted() {
     let once = TracerCommand::new(&["--stuck", "99years", "--once", "-q"]).run();
     assert_eq!((once.status.code(), once.stderr.as_str()), (Some(0), ""));
     // What went wrong is told all the same.
-    let wrong = TracerCommand::new(&["--replay", "/nonexistent", "-q"]).run();
+    let wrong = TracerCommand::exactly(&["--replay", "/nonexistent", "-q"]).run();
     assert!(wrong.stderr.contains("cannot open /nonexistent"), "{}", wrong.stderr);
 }
 

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(1200);
 /// Between two looks whether the guest has ended.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What a guest has for the kernel and the tests' processes.
-const MEMORY_MIB: u64 = 512;
+const MEMORY_MIB: u64 = 1024;
 /// `lsm`: 5.10 has BPF in its list of security modules only when asked.
 const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 mitigations=off lsm=lockdown,bpf rdinit=/xtask -- guest";
