@@ -61,18 +61,19 @@ pub(super) fn give_up(loads_more: bool) -> io::Result<()> {
     give_up_all_but(TO_WALK | to_load)
 }
 
-/// Gives up all, for who only reads or writes what is open, or what the user may open himself.
+/// Gives up every privilege of the calling thread: for one that only reads or writes what is open, or what the
+/// user may open.
 ///
 /// # Errors
-/// As with [`give_up`].
+/// A filter of system calls forbids it.
 pub fn give_up_all() -> io::Result<()> {
     give_up_all_but(CapabilitySet::empty())
 }
 
-/// Gives up all, so that nothing is opened by other rights than the user's own.
+/// Gives up every privilege, if there is one, so that files are opened with the user's own rights only.
 ///
 /// # Errors
-/// As with [`give_up`], where there is something to give up.
+/// A filter of system calls forbids it, and there is something to give up.
 pub fn keep_only_user_rights() -> io::Result<()> {
     give_up_all().or_else(|error| match capabilities(None) {
         Ok(sets) if sets.effective.is_empty() && sets.permitted.is_empty() => Ok(()),
