@@ -99,7 +99,7 @@ fn a_leak_is_told_with_its_growth_before_it_fills_the_descriptors_and_when_it_ha
             let free = (limit - record.int("fds_open")) as f64;
             let before = rate(record.mono_ns() - LOOKS_BACK_NS, record.mono_ns());
             let left_s = free / before;
-            assert!((told_s - left_s).abs() <= left_s * 0.25, "{told_s} for {left_s}: {record:?}");
+            assert!((told_s - left_s).abs() <= (left_s * 0.25).max(5.0), "{told_s} for {left_s}: {record:?}");
             // Where the leak has kept its rate, as it does unless the machine is busy, it came true.
             if (rate(record.mono_ns(), full_ns) / before - 1.0).abs() < 0.1 {
                 let left_s = (full_ns as f64 - record.mono_ns() as f64) / 1e9;
@@ -135,9 +135,11 @@ fn a_leak_is_told_with_its_growth_before_it_fills_the_descriptors_and_when_it_ha
 fn the_first_roll_up_counts_every_socket_that_was_told_before_it() {
     let mut scene = Scene::new();
     let pid = scene.server.pid();
+    let connections: Vec<_> = (0..30).map(|_| scene.connection()).collect();
     let tracer = Tracer::start(&["--stuck", THRESHOLD, "--pid", &pid.to_string()]);
-    let leaks: Vec<_> = (0..30).map(|_| scene.leak()).collect();
-    leaks.iter().for_each(|leak| drop(tracer.await_stuck(&leak.socket)));
+    // Soon after each other, on a slow machine too.
+    connections.iter().for_each(|(client, _)| scene.client.close(client));
+    connections.iter().for_each(|(_, server)| drop(tracer.await_stuck(server)));
     tracer.await_record("its roll-up", of(pid));
     let records = tracer.records();
     let first = records.iter().position(of(pid)).expect("found just now");
