@@ -288,9 +288,10 @@ fn what_a_slow_reader_costs_is_counted_and_stuck_is_never_among_it() {
 #[test]
 fn behind_a_reader_that_has_stopped_reminders_take_no_memory_and_the_first_of_each_socket_arrives() {
     const CONNECTIONS: usize = 200;
-    // 700 bytes each: 8 MB, had they been kept.
-    const DROPPED: f64 = 12_000.0;
-    const MAY_GROW_KIB: u64 = 3 << 10;
+    // 700 bytes each: 21 MB, had they been kept. What a walk takes while other tests have thousands of sockets open comes
+    // on top of what there was before.
+    const DROPPED: f64 = 30_000.0;
+    const MAY_GROW_KIB: u64 = 14 << 10;
     let namespace = Namespace::new();
     let netns = namespace.inode();
     let mut puppet = Puppet::new();
