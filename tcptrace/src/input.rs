@@ -83,10 +83,11 @@ impl Input {
         let (is_gzip, is_zstd) = (start.starts_with(GZIP), is_zstd(&start));
         let reader = BufReader::with_capacity(AT_ONCE, Cursor::new(start).chain(file));
         let reader = if is_gzip {
-            let gzip = Compressed { reader: MultiGzDecoder::new(reader), name: "gzip" };
+            let gzip =
+                Compressed { reader: MultiGzDecoder::new(reader), name: "gzip", after_cut: AFTER_CUT_GZIP };
             Reader::Compressed(Box::new(BufReader::with_capacity(AT_ONCE, gzip)))
         } else if is_zstd {
-            let zstd = Compressed { reader: Zstd::new(reader), name: "zstd" };
+            let zstd = Compressed { reader: Zstd::new(reader), name: "zstd", after_cut: AFTER_CUT_ZSTD };
             Reader::Compressed(Box::new(BufReader::with_capacity(AT_ONCE, zstd)))
         } else {
             Reader::Plain(reader)
@@ -177,16 +178,25 @@ impl Read for Watched {
 struct Compressed<R> {
     reader: R,
     name: &'static str,
+    /// What to add where the data ends too early.
+    after_cut: &'static str,
 }
+
+/// After a cut, gzip has given out all that came before it.
+const AFTER_CUT_GZIP: &str = "; what came before was replayed";
+
+/// The decoder gives out a frame's last window only at the frame's end.
+const AFTER_CUT_ZSTD: &str = "; of what came before, the last part (a window, up to some MB) was not replayed: \
+    `zstd -dc FILE | tcptrace --replay -` has it";
 
 impl<R: Read> Read for Compressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Self { reader, name } = self;
+        let Self { reader, name, .. } = self;
         reader.read(buffer).map_err(|error| match error.kind() {
             ErrorKind::Interrupted => error,
             ErrorKind::UnexpectedEof => io::Error::new(
                 ErrorKind::UnexpectedEof,
-                format!("the {name} data is cut off here; what came before was replayed"),
+                format!("the {name} data is cut off here{}", self.after_cut),
             ),
             kind => io::Error::new(kind, format!("the {name} data is damaged: {error}")),
         })

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     }
     let (format, output) = match output(&plan, target) {
         Ok(output) => output,
-        Err(failure) => return status(Err(failure)),
+        Err(failure) => return cut_short(&plan, failure),
     };
     let kernel = match Kernel::attach(&options) {
         Ok(kernel) => kernel,
@@ -85,7 +85,15 @@ fn main() -> ExitCode {
             return REFUSED.into();
         }
     };
-    status(run(&plan, kernel, output, format, metrics))
+    run(&plan, kernel, output, format, metrics).unwrap_or_else(|failure| cut_short(&plan, failure))
+}
+
+/// The exit status after a failure. A look that runs out of threads, descriptors or memory has not looked: for a health
+/// check that is the status of a host that cannot be traced.
+fn cut_short(plan: &Plan, failure: Failure) -> ExitCode {
+    let has_not_looked = plan.once && failure.shortage().is_some();
+    let failed = status(Err(failure));
+    if has_not_looked { REFUSED.into() } else { failed }
 }
 
 /// The exit status, and a word on stderr where something failed.
@@ -195,7 +203,7 @@ fn output(plan: &Plan, target: Target) -> Result<(Format, Output), Failure> {
         let text = text.with_zones(zones);
         Format::Text { text: Box::new(text), terminal }
     };
-    let output = Output::start(target, plan.queue_bytes)?;
+    let output = Output::start(target, plan.queue_bytes).map_err(Failure::Writer)?;
     Ok((format, output))
 }
 

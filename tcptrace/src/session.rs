@@ -78,6 +78,9 @@ pub enum Failure {
     /// Metrics could not be served where that was asked for.
     #[error(transparent)]
     Metrics(#[from] CannotServe),
+    /// The thread that writes the records could not be started.
+    #[error("cannot start the thread that writes the records: {0}")]
+    Writer(#[source] io::Error),
     /// Waiting for the kernel, or for signals, could not be set up.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] io::Error),

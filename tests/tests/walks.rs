@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::process::CommandExt as _,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -233,6 +234,26 @@ fn without_threads_walks_are_made_later_and_nothing_is_forgotten() {
     assert_eq!(stuck.holders(), [(leak.socket.pid, leak.socket.fd)]);
     let run = tracer.stop();
     assert_told_once(&run.stderr, "EAGAIN", "pids.max");
+}
+
+#[test]
+fn a_look_without_threads_has_not_looked_and_says_what_is_missing() {
+    const TEST: &str = "a_look_without_threads_has_not_looked_and_says_what_is_missing";
+    let name = format!("/tcptrace-test-{}-look", std::process::id());
+    let cgroup = match Cgroup::controlled_by("pids", &name) {
+        Ok(cgroup) => cgroup,
+        Err(why) => return feature::tell_not_run(TEST, "a cgroup with a limit of threads", &why),
+    };
+    cgroup.set("pids.max", "1");
+    let mut command = TracerCommand::new(&["--once", "--stuck", "1h"]);
+    let mut admission = fs::File::options().write(true).open(cgroup.procs()).expect("root may");
+    // SAFETY: it writes to an open file, and touches no memory that another thread may have locked.
+    unsafe { command.command.pre_exec(move || admission.write_all(b"0")) };
+    let run = command.run();
+    assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+    for words in ["EAGAIN", "pids.max", "\n  do:"] {
+        assert!(run.stderr.contains(words), "nothing of {words}: {}", run.stderr);
+    }
 }
 
 /// Runs the tracer with this limit of open files, soft and hard.

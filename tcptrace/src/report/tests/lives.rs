@@ -141,6 +141,16 @@ fn an_error_without_a_name_here_is_a_number() {
 }
 
 #[test]
+fn the_error_in_a_recording_is_any_text_and_does_nothing_to_a_terminal() {
+    let mut record = record(life());
+    let Event::Life(life) = &mut record.event else { panic!("{record:?}") };
+    life.error = Some("\u{1b}[2Jx\nforged".into());
+    let lines = lines(None, false, &[record]);
+    let [_, line] = &lines[..] else { panic!("one line: {lines:?}") };
+    assert!(line.ends_with(", \\u{1b}[2Jx\\u{a}forged"), "{line}");
+}
+
+#[test]
 fn a_line_has_every_column_in_its_place_and_fits() {
     let reasons = [
         CloseReason::LocalClose,

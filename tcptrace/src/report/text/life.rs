@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Instant, RED, Text, YELLOW, left, named, right};
 use crate::{
+    diagnostics::harmless,
     report::{
         LifeRecord,
         columns::{number, or_dash, span, tenths},
@@ -48,7 +49,8 @@ impl Text {
         line.push(' ');
         self.paint(line, colour, |line| line.push_str(words));
         if let Some(error) = record.error.as_ref().filter(|_| self.layout.is_roomy) {
-            self.add_if_it_fits(line, &format!(", {error}"));
+            // A recording may hold any text here.
+            self.add_if_it_fits(line, &format!(", {}", harmless(error)));
         }
     }
 }
