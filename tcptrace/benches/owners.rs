@@ -12,9 +12,11 @@ use std::{env, process::ExitCode, time::Instant};
 use rustc_hash::FxHashSet;
 use tcptrace::{
     diagnostics::say,
-    kernel::{self, Kernel, Options, Process},
-    report::Evidence,
-    walk::{self, Reach},
+    engine::{
+        ownership::walk_index::Evidence,
+        walk::{self, Reach},
+    },
+    host::{self, Kernel, Options, proc::process::Process},
 };
 use tcptrace_common::state;
 
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         identities: 262_144,
         without: Vec::new(),
     };
-    let attach = || kernel::prepare(&options).and_then(|()| Kernel::attach(&options));
+    let attach = || host::prepare(&options).and_then(|()| Kernel::attach(&options));
     let mut kernel = match attach() {
         Ok(kernel) => kernel,
         Err(refusal) => {

@@ -15,10 +15,14 @@ use divan::Bencher;
 use rustc_hash::FxHashMap;
 use tcptrace::{
     clock::WallClock,
-    decode,
-    kernel::Process,
-    report::{self, Event, Evidence, Json, Reporter, Text, Views},
-    tracker::{Policy, Tracker},
+    engine::{
+        assemble::{Reporter, Views},
+        ownership::walk_index::Evidence,
+        tracker::{Policy, Tracker},
+    },
+    events::record::Event,
+    host::{bpf::decode, proc::process::Process},
+    outputs::{json::Json, text::Text},
 };
 use tcptrace_common::state;
 
@@ -121,7 +125,10 @@ impl Pipeline {
                         if let Event::Transition(transition) = &mut record.event
                             && let Some(owner) = &mut transition.owner
                         {
-                            report::complete(owner, processes.entry(owner.pid).or_insert_with(a_process));
+                            tcptrace::engine::ownership::responsible::complete(
+                                owner,
+                                processes.entry(owner.pid).or_insert_with(a_process),
+                            );
                         }
                         json.take(&record, out);
                     }

@@ -1,13 +1,17 @@
 //! The command line: parsed and checked before anything is touched.
 
-mod advice;
+pub mod advice;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use tcptrace_common::state;
 
-use crate::{filter::Filter, kernel::Feature, report::Views, states::State, tracker::Policy};
+use crate::{
+    engine::{assemble::Views, filter::Filter, tracker::Policy},
+    events::State,
+    host::features::Feature,
+};
 
 /// Thresholds and the like must leave room for sums on a 64-bit nanosecond clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

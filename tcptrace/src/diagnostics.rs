@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicI8, Ordering},
 };
 
-use crate::report::does_harm;
+use crate::outputs::text::words::does_harm;
 
 /// How much is said: below 0 less, above 0 more. Set once, at the start.
 static VERBOSITY: AtomicI8 = AtomicI8::new(0);

@@ -1,29 +1,14 @@
 //! tcptrace: which TCP sockets are stuck, since when, held by whom, and why.
 //!
-//! A transition flows one way: [`kernel`] (the ring) → [`decode`] → [`tracker`] → [`report`] → [`sink`] → [`output`];
-//! [`session`] turns the crank. What decides — [`age`], [`cause`], [`tracker`], [`report`] — is pure.
+//! Data flows one way: [`sources`] feed the [`engine`], which emits [`events`]; [`outputs`] show them. [`host`] is all
+//! that touches the kernel and `/proc`.
 
-pub mod age;
-pub mod cause;
 pub mod cli;
 pub mod clock;
-pub mod decode;
 pub mod diagnostics;
-pub mod filter;
-pub mod input;
-pub mod kernel;
-pub mod metrics;
-pub mod once;
-pub mod output;
-pub mod recording;
-pub mod replay;
-pub mod report;
-pub mod rollup;
-pub mod scheduling;
-pub mod session;
-pub mod sight;
-pub mod sink;
-pub mod states;
+pub mod engine;
+pub mod events;
+pub mod host;
+pub mod outputs;
+pub mod sources;
 pub mod terminal;
-pub mod tracker;
-pub mod walk;

@@ -12,16 +12,25 @@ use rustix::process::getuid;
 use tcptrace::{
     cli::{Cli, Color, Plan},
     diagnostics::{harmless, inform, say, say_lines, set_verbosity},
-    input::Input,
-    kernel::{self, Kernel, Options, give_up_all, keep_only_user_rights, own_zones},
-    metrics::Listener,
-    once::{self, Verdict},
-    output::{Output, Target},
-    replay,
-    report::{Json, Text},
-    scheduling,
-    session::{self, Failure},
-    sink::Format,
+    host::{
+        self, Kernel, Options,
+        privilege::{give_up_all, keep_only_user_rights},
+        scheduling,
+        walk::namespaces::own_zones,
+    },
+    outputs::{
+        json::Json,
+        prometheus::serve::Listener,
+        publisher::Format,
+        text::Text,
+        writer::{Output, target::Target},
+    },
+    sources::{
+        live::{self, Failure},
+        recording::input::Input,
+        replay,
+        snapshot::{self, Verdict},
+    },
     terminal::{Terminal, shows_colour},
 };
 
@@ -56,7 +65,7 @@ fn main() -> ExitCode {
         without: plan.without.clone(),
     };
     // Before any thread is started, and before a file or a port is touched.
-    if let Err(refusal) = kernel::prepare(&options) {
+    if let Err(refusal) = host::prepare(&options) {
         say_lines(refusal);
         return REFUSED.into();
     }
@@ -116,7 +125,7 @@ fn run(
     metrics: Option<Listener>,
 ) -> Result<ExitCode, Failure> {
     if plan.once {
-        return Ok(match once::run(plan, kernel, output, format)? {
+        return Ok(match snapshot::run(plan, kernel, output, format)? {
             Verdict::NothingStuck => ExitCode::SUCCESS,
             Verdict::Stuck => STUCK.into(),
             Verdict::NotLookedAt => REFUSED.into(),
@@ -126,7 +135,7 @@ fn run(
         inform(format_args!("metrics at {}", metrics.url()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(session::run(plan, kernel, output, format, metrics))?;
+    runtime.block_on(live::run(plan, kernel, output, format, metrics))?;
     Ok(ExitCode::SUCCESS)
 }
 

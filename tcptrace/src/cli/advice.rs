@@ -7,8 +7,8 @@ use std::{net::IpAddr, path::Path};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use ipnet::IpNet;
 
-use super::duration;
-use crate::states::State;
+use crate::cli::duration;
+use crate::events::State;
 
 /// An example for each option whose value is easily forgotten.
 const EXAMPLES: [&str; 16] = [
@@ -43,7 +43,7 @@ const LETTERS: [(&str, &str); 8] = [
 ];
 
 /// Adds a tip to an error of clap's, where there is one.
-pub(super) fn add_tip(mut error: clap::Error) -> clap::Error {
+pub(crate) fn add_tip(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         if error.kind() == ErrorKind::MissingRequiredArgument {
             insert(&mut error, "add a threshold, for example `--stuck 30s`".to_owned());

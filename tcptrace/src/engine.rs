@@ -1,0 +1,11 @@
+//! The truth about sockets, from transitions, walks and time. Pure: it knows no kernel, clock, file or terminal.
+
+pub mod age;
+pub mod assemble;
+pub mod cause;
+pub mod coverage;
+pub mod filter;
+pub mod ownership;
+pub mod processes;
+pub mod tracker;
+pub mod walk;

@@ -1,0 +1,158 @@
+//! What `--once` was asked about and could not look at: a verdict must not be green for what nobody has seen.
+//!
+//! Pure: what a walk and `/proc` have shown comes in as data.
+
+use std::fmt::Write as _;
+
+use rustc_hash::FxHashSet;
+use tcptrace_common::{SocketRow, state};
+
+use crate::engine::{
+    filter::{
+        Filter,
+        missing::{Missing, Resident, There},
+    },
+    walk::Walk,
+};
+
+/// The processes of this host, as far as they may be seen.
+#[derive(Debug, Default)]
+pub struct Residents {
+    /// Those that `/proc` lists; none where the filter does not ask for processes.
+    pub listed: Vec<Resident>,
+    /// Whether it lists every process: no hidepid keeps any back.
+    pub lists_all: bool,
+    /// Whether every process may be asked for its network namespace.
+    pub asks_all: bool,
+}
+
+/// What was not looked at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// What is not there.
+    pub missing: Vec<Missing>,
+    /// Network namespaces that are there and could not be entered.
+    pub namespaces: Vec<u32>,
+    /// Whether there may be processes that cannot be seen, and namespaces that only they lead to.
+    pub processes: bool,
+    /// Processes whose descriptors may not be seen.
+    pub descriptors: Vec<u32>,
+}
+
+/// So many numbers are shown.
+const SHOWN: usize = 5;
+
+impl Unseen {
+    /// What the filter asks about and a walk did not show. The rest of the host does not matter.
+    pub fn find(
+        filter: &Filter,
+        walk: &Walk,
+        residents: &Residents,
+        has_cgroup: &dyn Fn(&str) -> bool,
+    ) -> Self {
+        let Residents { listed, lists_all, asks_all } = residents;
+        let mut there: FxHashSet<u32> = walk.namespaces.union(&walk.left_out).copied().collect();
+        there.extend(walk.sockets.iter().map(|row| row.netns));
+        let asks = filter.asks_for_processes();
+        let asked: Vec<_> = if asks {
+            filter.admitted(listed).filter(|resident| !resident.is_kernel_thread).collect()
+        } else {
+            Vec::new()
+        };
+        // The namespaces that have to be seen, where they can be told.
+        let needed: Option<FxHashSet<u32>> = if !filter.namespaces().is_empty() {
+            Some(filter.namespaces().iter().copied().collect())
+        } else if asks && *lists_all {
+            asked.iter().map(|resident| resident.netns).collect()
+        } else {
+            None
+        };
+        let is_needed = |netns: &u32| needed.as_ref().is_none_or(|needed| needed.contains(netns));
+        // Descriptors lead to a listener in a namespace that nothing else leads to, and not to what waits in its queue.
+        let has_queue = |row: &&SocketRow| row.state == state::LISTEN && row.unread > 0;
+        let queues = walk.sockets.iter().filter(has_queue).map(|row| row.netns);
+        let queues = queues.filter(|netns| *netns != 0 && !walk.namespaces.contains(netns));
+        let mut namespaces: Vec<_> = walk.left_out.iter().copied().chain(queues).filter(is_needed).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        Self {
+            missing: filter.missing(&There { residents: listed, namespaces: &there, has_cgroup }),
+            namespaces,
+            processes: (asks && !lists_all) || (needed.is_none() && !asks_all),
+            descriptors: asked
+                .iter()
+                .filter(|resident| !resident.shows_descriptors)
+                .map(|resident| resident.owner.pid)
+                .collect(),
+        }
+    }
+
+    /// Whether all was looked at.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What was not looked at, in a line.
+    pub fn what(&self) -> String {
+        let mut parts: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
+        if !self.namespaces.is_empty() {
+            let what = numbered(&self.namespaces, "network namespace");
+            parts.push(format!("{what} could not be entered"));
+        }
+        if self.processes {
+            parts.push(
+                "other users' processes may not be looked at, nor the network namespaces that only they lead to"
+                    .to_owned(),
+            );
+        }
+        if !self.descriptors.is_empty() {
+            parts.push(format!(
+                "the descriptors of {} may not be read",
+                numbered(&self.descriptors, "process")
+            ));
+        }
+        parts.join("; ")
+    }
+
+    /// Why there is no verdict where nothing was found stuck, and what to do about it.
+    pub fn refusal(&self) -> String {
+        let mut text = format!("cannot tell whether anything is stuck: {}", self.what());
+        let is_hidden = *self != Self { missing: self.missing.clone(), ..Self::default() };
+        let (why, remedy) = if self.missing.is_empty() {
+            ("what could be looked at is not stuck; what could not may be", String::new())
+        } else {
+            (
+                "nothing stuck and nothing there would look the same to a health check",
+                "check the filter; without --once tcptrace waits for what is not there yet".to_owned(),
+            )
+        };
+        let mut remedies = vec![remedy];
+        if is_hidden {
+            let needs = [
+                (!self.namespaces.is_empty(), "CAP_SYS_ADMIN"),
+                (self.processes, "CAP_SYS_PTRACE"),
+                (!self.descriptors.is_empty(), "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE"),
+            ];
+            let needs: Vec<_> = needs.into_iter().filter(|(is, _)| *is).map(|(_, needed)| needed).collect();
+            remedies.push(format!("run it as root, or add {}", needs.join(" and ")));
+        }
+        remedies.retain(|remedy| !remedy.is_empty());
+        let _infallible = write!(text, "\n  why:  {why}\n  do:   {}", remedies.join("; "));
+        text
+    }
+}
+
+/// `2 processes (17, 42)`
+fn numbered(numbers: &[u32], thing: &str) -> String {
+    let shown: Vec<_> = numbers.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = if numbers.len() > SHOWN { ", …" } else { "" };
+    let plural = match (numbers.len(), thing.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{} {thing}{plural} ({}{more})", numbers.len(), shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The values of filters, as they are written on the command line.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// A number, or all from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    first: u32,
+    last: u32,
+}
+
+impl Range {
+    /// Its only number, if it has one.
+    pub(crate) fn one(self) -> Option<u32> {
+        (self.first == self.last).then_some(self.first)
+    }
+
+    pub(crate) const fn contains(self, number: u32) -> bool {
+        self.first <= number && number <= self.last
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// Not a value of that filter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidValue {
+    /// No pid.
+    #[error("a pid is a number such as 4242, or a range such as 4000-4999; --comm selects by name")]
+    Pid,
+    /// The pid that the kernel itself goes by.
+    #[error("no process has the pid 0")]
+    PidZero,
+    /// No user id.
+    #[error("a user id is a number such as 1000, or a range such as 1000-1999; `id -u NAME` prints it")]
+    Uid,
+    /// No port.
+    #[error("a port is a number such as 8080, or a range such as 8000-8999")]
+    Port,
+    /// A port that there is not.
+    #[error("ports are 1 to 65535")]
+    NoSuchPort,
+    /// A range that ends before it begins.
+    #[error("it ends before it begins: did you mean {last}-{first}?")]
+    Backwards {
+        /// Its first number.
+        first: u32,
+        /// Its last one.
+        last: u32,
+    },
+    /// No name of a process.
+    #[error("a process's name has at least one character, for example --comm nginx")]
+    Comm,
+    /// No network.
+    #[error("a network such as 10.0.0.0/8 or fd00::/8, or an address; names are not resolved")]
+    Network,
+    /// A prefix longer than an address.
+    #[error("a prefix of an IPv4 address has at most 32 bits, of an IPv6 address 128")]
+    Prefix,
+    /// An address with a port.
+    #[error("an address without a port: that goes to --port, --local-port or --remote-port")]
+    AddressAndPort,
+    /// No namespace.
+    #[error(
+        "the inode number of a network namespace, such as 4026531840: `lsns -t net` lists them, \
+         `stat -Lc %i /run/netns/NAME` prints that of a name"
+    )]
+    Namespace,
+    /// No path of a cgroup.
+    #[error("the path of a cgroup from the root of the hierarchy, such as /system.slice/nginx.service")]
+    Cgroup,
+    /// No id of a container.
+    #[error("the beginning of a container's id: at least one character")]
+    Container,
+}
+
+/// `N` or `N-M`; `invalid` where it is neither.
+fn range(text: &str, invalid: InvalidValue) -> Result<Range, InvalidValue> {
+    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse::<u32>().map_err(|_| invalid.clone()),
+        false => Err(invalid.clone()),
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if first > last { Err(InvalidValue::Backwards { first, last }) } else { Ok(Range { first, last }) }
+}
+
+/// A range of pids.
+pub(crate) fn pids(text: &str) -> Result<Range, InvalidValue> {
+    let range = range(text, InvalidValue::Pid)?;
+    if range.first == 0 { Err(InvalidValue::PidZero) } else { Ok(range) }
+}
+
+/// A range of user ids.
+pub(crate) fn uids(text: &str) -> Result<Range, InvalidValue> {
+    range(text, InvalidValue::Uid)
+}
+
+/// A range of ports.
+pub(crate) fn ports(text: &str) -> Result<Range, InvalidValue> {
+    let range = range(text, InvalidValue::Port)?;
+    let is_port = |number| (1..=u32::from(u16::MAX)).contains(&number);
+    if is_port(range.first) && is_port(range.last) { Ok(range) } else { Err(InvalidValue::NoSuchPort) }
+}
+
+/// A process's name.
+pub(crate) fn comm(text: &str) -> Result<String, InvalidValue> {
+    if text.is_empty() { Err(InvalidValue::Comm) } else { Ok(text.to_owned()) }
+}
+
+/// `10.0.0.0/8`, or one address. IPv4-mapped ones are IPv4, as in the records.
+pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse::<IpNet>().or_else(|_| one()).map_err(|_| not_a_network(text))?;
+    if let IpNet::V6(network) = network
+        && let Some(v4) = network.addr().to_ipv4_mapped()
+        && let Some(length) = network.prefix_len().checked_sub(128 - Ipv4Addr::BITS as u8)
+    {
+        return Ipv4Net::new(v4, length).map(IpNet::V4).map_err(|_| InvalidValue::Network);
+    }
+    Ok(network)
+}
+
+fn not_a_network(text: &str) -> InvalidValue {
+    let address = text.split_once('/').map(|(address, _)| address);
+    if address.is_some_and(|address| address.parse::<IpAddr>().is_ok()) {
+        InvalidValue::Prefix
+    } else if text.parse::<SocketAddr>().is_ok() {
+        InvalidValue::AddressAndPort
+    } else {
+        InvalidValue::Network
+    }
+}
+
+/// `4026531840`, or `net:[4026531840]` as readlink(1) shows it.
+pub(crate) fn namespace(text: &str) -> Result<u32, InvalidValue> {
+    let bare = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().filter(|number| *number != 0).ok_or(InvalidValue::Namespace)
+}
+
+/// An absolute path, with no slash at its end: that of the root is empty.
+pub(crate) fn path(text: &str) -> Result<String, InvalidValue> {
+    let path = text.strip_prefix("/sys/fs/cgroup").unwrap_or(text);
+    if path.starts_with('/') { Ok(path.trim_end_matches('/').to_owned()) } else { Err(InvalidValue::Cgroup) }
+}
+
+pub(crate) fn container(text: &str) -> Result<String, InvalidValue> {
+    if text.is_empty() { Err(InvalidValue::Container) } else { Ok(text.to_owned()) }
+}

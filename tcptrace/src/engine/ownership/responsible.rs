@@ -1,0 +1,145 @@
+//! Who is answerable for a socket, from what a walk has seen: the processes that hold it, or its listener.
+
+use crate::{
+    engine::ownership::walk_index::Evidence,
+    events::{Name, Owner, OwnerHow, bounds},
+};
+use crate::{engine::walk::Holder, host::proc::process::Process};
+
+/// The processes and descriptors that a socket is charged to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charged {
+    /// Those that a record lists, by pid and descriptor: one of each process first, [`bounds::LISTED`] at most.
+    pub owners: Vec<Owner>,
+    /// How many there are, listed or not.
+    pub total: usize,
+    /// One of each process that `owners` has no room for: only filters and roll-ups look at them.
+    pub unlisted: Vec<Owner>,
+    /// How they are known.
+    pub how: OwnerHow,
+}
+
+impl Charged {
+    /// Looks a socket up: its holders, or else those of the listener in whose accept queue it is.
+    pub fn of(cookie: u64, evidence: &Evidence) -> Self {
+        let holding: Vec<_> = evidence.holders(cookie).collect();
+        if !holding.is_empty() {
+            return Self::list(&holding, OwnerHow::Fd);
+        }
+        let listeners = evidence.listeners(cookie).iter();
+        let mut listening: Vec<_> = listeners.flat_map(|row| evidence.holders(row.cookie)).collect();
+        listening.sort_unstable_by_key(|(holder, _)| (holder.pid, holder.fd));
+        Self::list(&listening, OwnerHow::Listener)
+    }
+
+    /// Every process, listed or not, at least once.
+    pub fn processes(&self) -> impl Iterator<Item = &Owner> {
+        self.owners.iter().chain(&self.unlisted)
+    }
+
+    /// Only the descriptors that are listed become owners: a socket can have tens of thousands.
+    fn list(holders: &[(&Holder, Option<&Process>)], how: OwnerHow) -> Self {
+        let pid = |(holder, _): &(&Holder, _)| holder.pid;
+        let mut all = Self { owners: Vec::new(), total: holders.len(), unlisted: Vec::new(), how };
+        if holders.is_empty() {
+            all.how = OwnerHow::None;
+        }
+        let mut last = None;
+        for (one, is_listed) in holders.iter().zip(bounds::listed(holders, pid)) {
+            let is_first = last.replace(pid(one)) != Some(pid(one));
+            if is_listed {
+                all.owners.push(held(one));
+            } else if is_first {
+                all.unlisted.push(held(one));
+            }
+        }
+        all
+    }
+}
+
+/// The process that holds a socket.
+fn held((holder, process): &(&Holder, Option<&Process>)) -> Owner {
+    let comm = process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes);
+    let mut owner = Owner {
+        fd: Some(holder.fd),
+        comm: holder.process.map(|process| Name(process.comm)).or(comm),
+        uid: holder.process.map(|process| process.uid).or(process.and_then(|process| process.uid)),
+        ..Owner::once(holder.pid)
+    };
+    if let Some(process) = process {
+        complete(&mut owner, process);
+    }
+    owner
+}
+
+/// Adds what was looked up about a process beyond its name and user.
+pub fn complete(owner: &mut Owner, process: &Process) {
+    owner.inner_pids.clone_from(&process.inner_pids);
+    owner.exe.clone_from(&process.exe);
+    owner.cgroup.clone_from(&process.cgroup);
+    owner.container.clone_from(&process.container);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use rustc_hash::FxHashSet;
+    use tcptrace_common::{IN_ACCEPT_QUEUE, SocketRow, state};
+
+    use super::*;
+    use crate::engine::walk::{Walk, in_order};
+
+    /// A socket in CLOSE_WAIT, and its listener.
+    fn walk(flags: u8, holders: Vec<(u64, u32, u32)>) -> Walk {
+        let row = |cookie, state, flags| SocketRow { cookie, state, flags, netns: 1, ..SocketRow::zeroed() };
+        let holder = |(cookie, pid, fd)| Holder { cookie, pid, fd, process: None };
+        Walk {
+            sockets: vec![row(1, state::CLOSE_WAIT, flags), row(2, state::LISTEN, 0)],
+            holders: in_order(holders.into_iter().map(holder).collect()),
+            ..Walk::default()
+        }
+    }
+
+    fn charged(walk: &Walk) -> Charged {
+        let evidence = Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| Process::default());
+        Charged::of(1, &evidence)
+    }
+
+    fn pids<'a>(owners: impl IntoIterator<Item = &'a Owner>) -> Vec<(u32, Option<u32>)> {
+        owners.into_iter().map(|owner| (owner.pid, owner.fd)).collect()
+    }
+
+    #[test]
+    fn thousands_of_descriptors_are_counted_and_sixteen_named() {
+        let many = (3..19_003).map(|fd| (1, 40, fd));
+        let charged = charged(&walk(0, many.chain([(1, 50, 9)]).collect()));
+        assert_eq!((charged.total, charged.how), (19_001, OwnerHow::Fd));
+        let listed: Vec<_> = (3..18).map(|fd| (40, Some(fd))).chain([(50, Some(9))]).collect();
+        assert_eq!(pids(&charged.owners), listed);
+        assert_eq!(charged.unlisted, []);
+    }
+
+    #[test]
+    fn every_process_is_known_to_filters() {
+        let many = (0..100).flat_map(|pid| [(1, pid, 5), (1, pid, 6)]);
+        let charged = charged(&walk(0, many.collect()));
+        assert_eq!((charged.total, charged.owners.len(), charged.unlisted.len()), (200, 16, 84));
+        let all: Vec<_> = (0..100).map(|pid| (pid, Some(5))).collect();
+        assert_eq!(pids(charged.processes()), all);
+    }
+
+    #[test]
+    fn a_listener_with_many_holders_is_charged_likewise() {
+        let many = (0..100).flat_map(|pid| [(2, pid, 5), (2, pid, 6)]);
+        let charged = charged(&walk(IN_ACCEPT_QUEUE, many.collect()));
+        assert_eq!((charged.total, charged.how), (200, OwnerHow::Listener));
+        assert_eq!((charged.owners.len(), charged.unlisted.len()), (16, 84));
+    }
+
+    #[test]
+    fn nobody_is_charged_with_a_socket_that_nobody_holds() {
+        let charged = charged(&walk(0, Vec::new()));
+        assert_eq!(charged.how, OwnerHow::None);
+        assert_eq!((charged.total, charged.processes().count()), (0, 0));
+    }
+}

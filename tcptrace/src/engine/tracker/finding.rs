@@ -1,0 +1,265 @@
+//! What the tracker has to say: findings, and the actors and endings in them.
+
+use rustix::io::Errno;
+use tcptrace_common::{
+    ACTOR_KNOWN, COMM_LEN, COMPLETED, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition,
+    Tuple, opening, state,
+};
+
+use crate::engine::tracker::{Socket, found::Found, lives::Life};
+
+/// The task that caused a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Actor {
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// The process's name, NUL-padded; `None` where only that of another of its threads can be read.
+    pub comm: Option<[u8; COMM_LEN]>,
+    /// The thread's name, NUL-padded.
+    pub thread_comm: [u8; COMM_LEN],
+}
+
+impl Actor {
+    /// Who caused it.
+    pub(crate) fn of(transition: &Transition) -> Option<Self> {
+        Self::told(transition, ACTOR_KNOWN)
+    }
+
+    /// Who had accepted or connected the socket before, where the kernel tells that instead.
+    pub(crate) fn before(transition: &Transition) -> Option<Self> {
+        Self::told(transition, ORIGIN_KNOWN)
+    }
+
+    fn told(transition: &Transition, known: u8) -> Option<Self> {
+        (transition.flags & known != 0).then(|| Self::new(&transition.task, transition.flags))
+    }
+
+    /// The task that a record tells of; [`PROCESS_NAMED`] among its flags says that it has the process's name.
+    pub fn new(task: &Task, flags: u8) -> Self {
+        let Task { pid, tid, uid, comm, thread_comm } = *task;
+        // The first thread has the process's name.
+        let leader = Some(thread_comm).filter(|_| pid == tid);
+        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0).or(leader);
+        Self { pid, tid, uid, comm, thread_comm }
+    }
+}
+
+/// Where a socket came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The task that called connect(2), accept(2) or listen(2).
+    pub actor: Actor,
+    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+}
+
+/// What the kernel has noted with a socket.
+impl From<&tcptrace_common::Origin> for Origin {
+    fn from(noted: &tcptrace_common::Origin) -> Self {
+        Self { actor: Actor::new(&noted.task, noted.flags), at_ns: noted.ktime_ns }
+    }
+}
+
+/// Whether a transition is the beginning of a socket that its process opens: who acts is where it comes from.
+pub const fn is_opening(transition: &Transition) -> bool {
+    opening(transition.old_state, transition.new_state).is_some()
+}
+
+/// What the tracker has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// A socket changed its state.
+    Transition {
+        /// The record, its tuple completed.
+        transition: Transition,
+        /// How long it was in the old state, nanoseconds, where both ends of that time were seen.
+        in_old_state_ns: Option<u64>,
+        /// Who caused it.
+        actor: Option<Actor>,
+        /// Who connected or accepted the socket, or made it listen.
+        origin: Option<Actor>,
+    },
+    /// A socket has been in a watched state for longer than the threshold, and a walk has just seen it so.
+    Stuck(Found),
+    /// A socket that was found stuck has left that state.
+    Cleared {
+        /// The socket's identity.
+        cookie: u64,
+        /// What was known of it while it was stuck.
+        socket: Socket,
+        /// The state it left for.
+        new_state: u8,
+        /// When, `CLOCK_MONOTONIC` nanoseconds; where the transition was lost, when that was noticed.
+        at_ns: u64,
+        /// Who caused it.
+        actor: Option<Actor>,
+        /// In which way.
+        how: Ending,
+    },
+    /// A connection's life is over.
+    Life {
+        /// The socket's identity.
+        cookie: u64,
+        /// Its two ends.
+        tuple: Tuple,
+        /// Its network namespace; 0 where it is not known.
+        netns: u32,
+        /// When it ended, `CLOCK_MONOTONIC` nanoseconds; where that was lost, when it was noticed.
+        at_ns: u64,
+        /// What it came to.
+        life: Life,
+    },
+}
+
+/// How a socket left a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Its process closed it, or shut down its side.
+    Closed,
+    /// Its process exited, and the kernel closed it.
+    Exited,
+    /// The peer reset the connection.
+    Reset,
+    /// The kernel gave up waiting for the peer.
+    TimedOut,
+    /// An administrator destroyed it (`ss --kill`).
+    Destroyed,
+    /// The peer acted: the connection went its way, and no process here had a part in that.
+    Peer,
+    /// Nobody saw it.
+    Unknown,
+}
+
+/// What makes a transition one that came about in this way: (flags, `sk_err`), the inverse of [`Ending::of`].
+pub const fn signs(how: Option<Ending>) -> (u8, i32) {
+    match how {
+        Some(Ending::Closed) => (ACTOR_KNOWN, 0),
+        Some(Ending::Exited) => (ACTOR_KNOWN | EXITING, 0),
+        Some(Ending::Reset) => (0, Errno::CONNRESET.raw_os_error()),
+        Some(Ending::TimedOut) => (0, Errno::TIMEDOUT.raw_os_error()),
+        Some(Ending::Destroyed) => (0, Errno::CONNABORTED.raw_os_error()),
+        Some(Ending::Peer) => (COMPLETED, 0),
+        Some(Ending::Unknown) | None => (0, 0),
+    }
+}
+
+impl Ending {
+    /// As records have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Exited => "exited",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::Destroyed => "destroyed",
+            Self::Peer => "peer",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// How a transition came about; `None` of a connection, or a listener, that is opening.
+    pub fn of(transition: &Transition) -> Option<Self> {
+        let Transition { old_state, new_state, .. } = *transition;
+        let opens =
+            matches!(old_state, state::CLOSE) || matches!(new_state, state::SYN_RECV | state::ESTABLISHED);
+        (!opens).then(|| Self::of_leaving(transition))
+    }
+
+    pub(crate) fn of_leaving(transition: &Transition) -> Self {
+        let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
+        if flags & EXITING != 0 {
+            return Self::Exited;
+        }
+        if flags & ACTOR_KNOWN != 0 {
+            return Self::Closed;
+        }
+        let is = |errno: Errno| sk_err == errno.raw_os_error();
+        match new_state {
+            // Its process had closed it before.
+            state::FIN_WAIT2 if flags & REPLACED != 0 => Self::Unknown,
+            // A walk of descriptors dropped the last reference: its actor is not named (`kernel/walker.rs`).
+            state::FIN_WAIT1 if old_state == state::ESTABLISHED => Self::Unknown,
+            state::LAST_ACK if old_state == state::CLOSE_WAIT => Self::Unknown,
+            state::CLOSE if is(Errno::CONNABORTED) => Self::Destroyed,
+            state::CLOSE if is(Errno::CONNRESET) || is(Errno::PIPE) || is(Errno::CONNREFUSED) => Self::Reset,
+            // While it connects a router turns it down as well: unreachable.
+            state::CLOSE if sk_err != 0 && !is(Errno::TIMEDOUT) && old_state == state::SYN_SENT => {
+                Self::Reset
+            }
+            // A peer that is unreachable is told when the time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
+            state::CLOSE if sk_err != 0 => Self::TimedOut,
+            state::CLOSE if flags & COMPLETED != 0 => Self::Peer,
+            // It is the process's doing, which here was not seen, or a timer's; or the error is not known.
+            state::CLOSE => Self::Unknown,
+            _ => Self::Peer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    const ENDINGS: [Ending; 7] = [
+        Ending::Closed,
+        Ending::Exited,
+        Ending::Reset,
+        Ending::TimedOut,
+        Ending::Destroyed,
+        Ending::Peer,
+        Ending::Unknown,
+    ];
+
+    fn ended(old_state: u8, flags: u8, sk_err: i32) -> Ending {
+        let transition =
+            Transition { old_state, new_state: state::CLOSE, flags, sk_err, ..Transition::zeroed() };
+        Ending::of_leaving(&transition)
+    }
+
+    #[test]
+    fn the_signs_of_an_ending_are_read_as_that_ending() {
+        for how in ENDINGS {
+            let (flags, sk_err) = signs(Some(how));
+            for old_state in [state::FIN_WAIT1, state::FIN_WAIT2, state::CLOSING, state::LAST_ACK] {
+                assert_eq!(ended(old_state, flags, sk_err), how, "{old_state}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_says_who_ended_it() {
+        let of = |old_state, errno: Errno| ended(old_state, 0, errno.raw_os_error());
+        for old_state in [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT1, state::LAST_ACK] {
+            assert_eq!(of(old_state, Errno::CONNRESET), Ending::Reset);
+            assert_eq!(of(old_state, Errno::PIPE), Ending::Reset);
+            assert_eq!(of(old_state, Errno::CONNABORTED), Ending::Destroyed);
+            assert_eq!(of(old_state, Errno::TIMEDOUT), Ending::TimedOut);
+            assert_eq!(of(old_state, Errno::HOSTUNREACH), Ending::TimedOut, "after as many attempts");
+        }
+        assert_eq!(of(state::SYN_SENT, Errno::CONNREFUSED), Ending::Reset);
+        assert_eq!(of(state::SYN_SENT, Errno::HOSTUNREACH), Ending::Reset, "a router turned it down");
+        assert_eq!(of(state::SYN_SENT, Errno::TIMEDOUT), Ending::TimedOut);
+    }
+
+    #[test]
+    fn a_stand_in_takes_the_place_of_what_its_process_or_the_peer_has_ended() {
+        let replaced = |new_state, flags| {
+            let flags = flags | REPLACED;
+            let transition =
+                Transition { old_state: state::FIN_WAIT2, new_state, flags, ..Transition::zeroed() };
+            Ending::of_leaving(&transition)
+        };
+        assert_eq!(replaced(state::FIN_WAIT2, ACTOR_KNOWN), Ending::Closed);
+        assert_eq!(replaced(state::FIN_WAIT2, ACTOR_KNOWN | EXITING), Ending::Exited);
+        assert_eq!(replaced(state::FIN_WAIT2, 0), Ending::Unknown, "it had been closed before");
+        assert_eq!(replaced(state::TIME_WAIT, COMPLETED), Ending::Peer);
+        assert_eq!(replaced(state::TIME_WAIT, 0), Ending::Peer);
+    }
+}

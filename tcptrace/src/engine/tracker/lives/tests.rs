@@ -1,0 +1,382 @@
+//! Lives, driven by records, rows and time alone.
+
+use bytemuck::Zeroable as _;
+use rustix::io::Errno;
+use tcptrace_common::{
+    ABORTED, AF_INET, REPLACED, TAKEN_OVER, Task, Tuple,
+    state::{
+        CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+        TIME_WAIT,
+    },
+};
+
+use super::*;
+use crate::{
+    engine::{
+        age::Since,
+        tracker::{Policy, Tracker, finding::Finding},
+        walk::Walk,
+    },
+    host::bpf::decode::Heard,
+};
+
+const NETNS: u32 = 4_026_531_840;
+
+fn tuple() -> Tuple {
+    Tuple { local_port: 9666, remote_port: 40112, family: AF_INET, ..Tuple::zeroed() }
+}
+
+fn transition(ktime_ns: u64, old_state: u8, new_state: u8) -> Transition {
+    Transition {
+        ktime_ns,
+        cookie: 1,
+        netns: NETNS,
+        tuple: tuple(),
+        old_state,
+        new_state,
+        ..Transition::zeroed()
+    }
+}
+
+fn row(cookie: u64, ktime_ns: u64, state: u8) -> SocketRow {
+    let remote_port = if state == LISTEN { 0 } else { 40112 };
+    let tuple = Tuple { remote_port, ..tuple() };
+    SocketRow { ktime_ns, cookie, netns: NETNS, state, tuple, ..SocketRow::zeroed() }
+}
+
+/// The same, by the task that is on the CPU, which has that pid.
+fn by(pid: u32, transition: Transition) -> Transition {
+    let task = Task { pid, tid: pid, ..Task::zeroed() };
+    Transition { flags: transition.flags | ACTOR_KNOWN, task, ..transition }
+}
+
+fn exiting(transition: Transition) -> Transition {
+    Transition { flags: transition.flags | EXITING, ..transition }
+}
+
+fn with_error(errno: Errno, transition: Transition) -> Transition {
+    Transition { sk_err: errno.raw_os_error(), ..transition }
+}
+
+fn last(transition: Transition) -> Heard {
+    let counters = Counters { bytes_sent: 7, ..Counters::zeroed() };
+    Heard::Closing(Closing { transition, counters, ..Closing::zeroed() })
+}
+
+/// A tracker of lives, and those that it told.
+struct Driven {
+    tracker: Tracker,
+    lives: Vec<(u64, Life)>,
+}
+
+impl Driven {
+    fn new() -> Self {
+        let policy =
+            Policy { followed: state::ALL, watched: 0, threshold_ns: 0, remind_ns: None, lives: true };
+        Self { tracker: Tracker::new(policy), lives: Vec::new() }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let Self { tracker, lives } = self;
+        tracker.hear(&heard, &mut |finding| {
+            if let Finding::Life { at_ns, life, .. } = finding {
+                lives.push((at_ns, life));
+            }
+        });
+    }
+
+    /// Transitions, of which one to CLOSE, or one that a stand-in follows, is the last.
+    fn lives(&mut self, transitions: &[Transition]) {
+        for transition in transitions {
+            let is_last = transition.new_state == CLOSE || transition.flags & REPLACED != 0;
+            self.hear(if is_last { last(*transition) } else { Heard::Transition(*transition) });
+        }
+    }
+
+    fn row(&mut self, row: &SocketRow) {
+        let since = Since::between(None, row.ktime_ns);
+        self.tracker.row(row, since, &mut |finding| panic!("nothing to tell: {finding:?}"));
+    }
+
+    fn only(self) -> Life {
+        let [(_, life)] = &self.lives[..] else { panic!("not one life: {:?}", self.lives) };
+        life.clone()
+    }
+}
+
+/// The states that it was in, and how long.
+fn states(life: &Life) -> Vec<(u8, u64)> {
+    life.states.iter().collect()
+}
+
+/// The one life that these transitions make.
+fn life(transitions: &[Transition]) -> Life {
+    let mut driven = Driven::new();
+    driven.lives(transitions);
+    assert!(driven.tracker.is_empty());
+    driven.only()
+}
+
+fn opened() -> [Transition; 2] {
+    [by(42, transition(1_000, CLOSE, SYN_SENT)), transition(2_000, SYN_SENT, ESTABLISHED)]
+}
+
+fn accepted() -> [Transition; 2] {
+    [transition(1_000, LISTEN, SYN_RECV), transition(2_000, SYN_RECV, ESTABLISHED)]
+}
+
+fn after(beginning: [Transition; 2], rest: &[Transition]) -> Life {
+    life(&[&beginning, rest].concat())
+}
+
+#[test]
+fn who_closed_first() {
+    let ours = after(
+        opened(),
+        &[
+            by(43, transition(5_000, ESTABLISHED, FIN_WAIT1)),
+            transition(6_000, FIN_WAIT1, FIN_WAIT2),
+            transition(8_000, FIN_WAIT2, CLOSE),
+        ],
+    );
+    assert_eq!((ours.reason, ours.role), (CloseReason::LocalClose, Role::Client));
+    assert_eq!((ours.opened_ns, ours.sk_err), (Some(1_000), 0));
+    assert_eq!(
+        states(&ours),
+        [(SYN_SENT, 1_000), (ESTABLISHED, 3_000), (FIN_WAIT1, 1_000), (FIN_WAIT2, 2_000)]
+    );
+    assert_eq!(ours.closer.map(|closer| closer.pid), Some(43));
+    assert_eq!(ours.origin.map(|origin| origin.actor.pid), Some(42));
+    assert_eq!(ours.counters.map(|counters| counters.bytes_sent), Some(7));
+
+    let theirs = after(
+        accepted(),
+        &[
+            transition(5_000, ESTABLISHED, CLOSE_WAIT),
+            by(43, transition(6_000, CLOSE_WAIT, LAST_ACK)),
+            transition(8_000, LAST_ACK, CLOSE),
+        ],
+    );
+    assert_eq!((theirs.reason, theirs.role), (CloseReason::PeerClose, Role::Server));
+    assert_eq!(
+        states(&theirs),
+        [(SYN_RECV, 1_000), (ESTABLISHED, 3_000), (CLOSE_WAIT, 1_000), (LAST_ACK, 2_000)]
+    );
+
+    let both = after(
+        opened(),
+        &[
+            by(43, transition(5_000, ESTABLISHED, FIN_WAIT1)),
+            transition(6_000, FIN_WAIT1, CLOSING),
+            Transition { flags: REPLACED, ..transition(7_000, CLOSING, TIME_WAIT) },
+        ],
+    );
+    assert_eq!(both.reason, CloseReason::LocalClose, "we did not know of theirs");
+    assert_eq!(states(&both)[3], (CLOSING, 1_000));
+}
+
+#[test]
+fn a_reset_of_either_end() {
+    for state in [ESTABLISHED, CLOSE_WAIT] {
+        let entered = transition(3_000, ESTABLISHED, state);
+        let before = if state == ESTABLISHED { vec![] } else { vec![entered] };
+        let ended = |last| after(accepted(), &[&before[..], &[last]].concat());
+        let closed = ended(by(43, transition(5_000, state, CLOSE)));
+        assert_eq!(closed.reason, CloseReason::ResetSent);
+        assert_eq!(closed.closer.map(|closer| closer.pid), Some(43));
+        for errno in [Errno::CONNRESET, Errno::PIPE] {
+            let reset = ended(with_error(errno, transition(5_000, state, CLOSE)));
+            assert_eq!((reset.reason, reset.closer), (CloseReason::ResetReceived, None));
+            assert_eq!(reset.sk_err, errno.raw_os_error());
+        }
+    }
+}
+
+#[test]
+fn a_reset_that_we_send_after_a_shutdown_is_what_ended_it() {
+    let aborted = |last: Transition| Transition { flags: last.flags | ABORTED, ..last };
+    for state in [FIN_WAIT1, FIN_WAIT2] {
+        let ours = [by(43, transition(5_000, ESTABLISHED, FIN_WAIT1))];
+        let ended = |last| after(opened(), &[&ours[..], &[last]].concat());
+        let closed = by(44, transition(8_000, state, CLOSE));
+        let told = ended(aborted(closed));
+        assert_eq!((told.reason, told.closer.map(|closer| closer.pid)), (CloseReason::ResetSent, Some(44)));
+        assert_eq!(ended(closed).reason, CloseReason::LocalClose, "an orderly one");
+        let exiting = Transition { flags: closed.flags | EXITING, ..closed };
+        assert_eq!(ended(aborted(exiting)).reason, CloseReason::Exit);
+    }
+    let theirs = [
+        transition(5_000, ESTABLISHED, CLOSE_WAIT),
+        by(43, transition(6_000, CLOSE_WAIT, LAST_ACK)),
+        aborted(by(43, transition(8_000, LAST_ACK, CLOSE))),
+    ];
+    assert_eq!(after(accepted(), &theirs).reason, CloseReason::ResetSent);
+}
+
+#[test]
+fn a_reset_after_we_have_closed_is_not_what_ended_it() {
+    let reset = |state| with_error(Errno::CONNRESET, transition(8_000, state, CLOSE));
+    let ours = [by(43, transition(5_000, ESTABLISHED, FIN_WAIT1))];
+    let ended = after(opened(), &[&ours[..], &[reset(FIN_WAIT1)]].concat());
+    assert_eq!((ended.reason, ended.sk_err), (CloseReason::LocalClose, Errno::CONNRESET.raw_os_error()));
+    let theirs = [
+        transition(5_000, ESTABLISHED, CLOSE_WAIT),
+        by(43, transition(6_000, CLOSE_WAIT, LAST_ACK)),
+        reset(LAST_ACK),
+    ];
+    assert_eq!(after(accepted(), &theirs).reason, CloseReason::PeerClose);
+}
+
+#[test]
+fn what_the_kernel_gave_up() {
+    for errno in [Errno::TIMEDOUT, Errno::HOSTUNREACH] {
+        let ended = after(opened(), &[with_error(errno, transition(5_000, ESTABLISHED, CLOSE))]);
+        assert_eq!(ended.reason, CloseReason::Timeout, "{errno:?}");
+    }
+    let unanswered = with_error(Errno::TIMEDOUT, transition(9_000, SYN_SENT, CLOSE));
+    assert_eq!(life(&[opened()[0], unanswered]).reason, CloseReason::Timeout);
+    let closed = by(43, transition(5_000, ESTABLISHED, FIN_WAIT1));
+    let unacknowledged = with_error(Errno::TIMEDOUT, transition(9_000, FIN_WAIT1, CLOSE));
+    assert_eq!(after(opened(), &[closed, unacknowledged]).reason, CloseReason::Timeout);
+}
+
+#[test]
+fn connections_that_were_never_made() {
+    for errno in [Errno::CONNREFUSED, Errno::HOSTUNREACH] {
+        let refused = life(&[opened()[0], with_error(errno, transition(2_000, SYN_SENT, CLOSE))]);
+        assert_eq!((refused.reason, refused.role), (CloseReason::Refused, Role::Client));
+        assert_eq!((refused.closer, states(&refused)), (None, vec![(SYN_SENT, 1_000)]));
+    }
+    let given_up = life(&[opened()[0], by(42, transition(2_000, SYN_SENT, CLOSE))]);
+    assert_eq!((given_up.reason, given_up.closer.is_some()), (CloseReason::LocalClose, true));
+    let reset = with_error(Errno::CONNRESET, transition(2_000, SYN_RECV, CLOSE));
+    let child = life(&[accepted()[0], reset]);
+    assert_eq!((child.reason, child.role), (CloseReason::ResetReceived, Role::Server));
+    assert_eq!(life(&[accepted()[0], transition(2_000, SYN_RECV, CLOSE)]).reason, CloseReason::Unknown);
+}
+
+#[test]
+fn a_process_that_ends_with_it_open() {
+    let closed = exiting(by(43, transition(5_000, ESTABLISHED, FIN_WAIT1)));
+    let rest = [closed, transition(6_000, FIN_WAIT1, FIN_WAIT2), transition(7_000, FIN_WAIT2, CLOSE)];
+    assert_eq!(after(opened(), &rest).reason, CloseReason::Exit);
+    let leaked = [
+        transition(5_000, ESTABLISHED, CLOSE_WAIT),
+        exiting(by(43, transition(6_000, CLOSE_WAIT, LAST_ACK))),
+        transition(7_000, LAST_ACK, CLOSE),
+    ];
+    assert_eq!(after(accepted(), &leaked).reason, CloseReason::Exit);
+    let unread = exiting(by(43, transition(5_000, ESTABLISHED, CLOSE)));
+    assert_eq!(after(accepted(), &[unread]).reason, CloseReason::Exit);
+    let connecting = exiting(by(42, transition(5_000, SYN_SENT, CLOSE)));
+    assert_eq!(life(&[opened()[0], connecting]).reason, CloseReason::Exit);
+}
+
+#[test]
+fn what_an_administrator_destroys() {
+    for state in [ESTABLISHED, SYN_SENT, LAST_ACK] {
+        let destroyed = life(&[with_error(Errno::CONNABORTED, transition(5_000, state, CLOSE))]);
+        assert_eq!(destroyed.reason, CloseReason::Destroyed);
+    }
+}
+
+#[test]
+fn what_the_plain_event_leaves_open() {
+    for (state, reason) in [
+        (ESTABLISHED, CloseReason::Unknown),
+        (CLOSE_WAIT, CloseReason::Unknown),
+        (SYN_SENT, CloseReason::Unknown),
+        (FIN_WAIT1, CloseReason::Unknown),
+        (FIN_WAIT2, CloseReason::LocalClose),
+        (CLOSING, CloseReason::LocalClose),
+        (LAST_ACK, CloseReason::PeerClose),
+    ] {
+        let mut driven = Driven::new();
+        driven.hear(Heard::Transition(transition(5_000, state, CLOSE)));
+        let told = driven.only();
+        assert_eq!((told.reason, told.counters), (reason, None), "{state}");
+    }
+}
+
+#[test]
+fn a_listener_has_no_life() {
+    let mut driven = Driven::new();
+    driven.lives(&[by(42, transition(1_000, CLOSE, LISTEN)), by(42, transition(2_000, LISTEN, CLOSE))]);
+    driven.row(&row(2, 3_000, LISTEN));
+    driven.lives(&[Transition { cookie: 2, ..by(42, transition(4_000, LISTEN, CLOSE)) }]);
+    assert_eq!(driven.lives, []);
+}
+
+#[test]
+fn a_connection_from_before_the_start_is_a_listeners_if_one_is_at_its_port() {
+    for (state, role) in [(LISTEN, Role::Server), (ESTABLISHED, Role::Unknown)] {
+        let mut driven = Driven::new();
+        driven.row(&row(2, 1_000, state));
+        driven.row(&row(1, 1_010, ESTABLISHED));
+        driven.lives(&[transition(5_000, ESTABLISHED, CLOSE_WAIT), transition(6_000, CLOSE_WAIT, CLOSE)]);
+        let told = driven.only();
+        assert_eq!((told.role, told.opened_ns), (role, None));
+        assert_eq!(states(&told), [(ESTABLISHED, 3_990), (CLOSE_WAIT, 1_000)], "from when it was seen");
+    }
+}
+
+#[test]
+fn the_kernel_knows_where_it_came_from() {
+    for (how, role) in [(CONNECTED, Role::Client), (ACCEPTED, Role::Server)] {
+        let mut driven = Driven::new();
+        let mut closing = Closing { transition: transition(5_000, ESTABLISHED, CLOSE), ..Closing::zeroed() };
+        (closing.origin.how, closing.origin.task.pid) = (how, 44);
+        driven.hear(Heard::Closing(closing));
+        let told = driven.only();
+        assert_eq!((told.role, told.origin.map(|origin| origin.actor.pid)), (role, Some(44)));
+    }
+}
+
+#[test]
+fn a_life_whose_end_was_lost_is_told_once_and_says_so() {
+    let mut driven = Driven::new();
+    driven.lives(&opened());
+    let walk = Walk { started_ns: 9_000, namespaces: [NETNS].into_iter().collect(), ..Walk::default() };
+    let Driven { tracker, lives } = &mut driven;
+    tracker.walked(&walk, &mut |finding| match finding {
+        Finding::Life { at_ns, life, .. } => lives.push((at_ns, life)),
+        other => panic!("{other:?}"),
+    });
+    // It was on its way all the same.
+    driven.lives(&[transition(8_000, ESTABLISHED, CLOSE)]);
+    let [(9_000, told)] = &driven.lives[..] else { panic!("{:?}", driven.lives) };
+    assert_eq!((told.reason, told.is_end_seen, told.counters), (CloseReason::Unknown, false, None));
+    assert_eq!((told.opened_ns, states(told)), (Some(1_000), vec![(SYN_SENT, 1_000), (ESTABLISHED, 0)]));
+}
+
+#[test]
+fn transitions_that_were_lost_leave_what_was_seen() {
+    let mut driven = Driven::new();
+    driven.lives(&opened());
+    driven.row(&row(1, 4_000, ESTABLISHED));
+    // Lost: to CLOSE_WAIT.
+    driven.lives(&[by(43, transition(8_000, CLOSE_WAIT, LAST_ACK)), transition(9_000, LAST_ACK, CLOSE)]);
+    let told = driven.only();
+    assert_eq!(states(&told), [(SYN_SENT, 1_000), (ESTABLISHED, 2_000), (LAST_ACK, 1_000)]);
+    assert_eq!((told.reason, told.opened_ns), (CloseReason::PeerClose, Some(1_000)));
+}
+
+#[test]
+fn what_two_programs_wrote_is_one_life() {
+    let mut driven = Driven::new();
+    driven.lives(&opened());
+    let closed = with_error(Errno::CONNRESET, transition(5_000, ESTABLISHED, CLOSE));
+    driven.lives(&[closed, Transition { flags: TAKEN_OVER, ktime_ns: 5_001, ..closed }]);
+    assert_eq!(driven.only().reason, CloseReason::ResetReceived);
+}
+
+#[test]
+fn a_socket_that_connects_again_lives_again() {
+    let mut driven = Driven::new();
+    for _ in 0..2 {
+        driven.lives(&opened());
+        driven.lives(&[by(42, transition(5_000, ESTABLISHED, CLOSE))]);
+    }
+    assert_eq!(driven.lives.len(), 2);
+    assert_eq!(driven.lives[0], driven.lives[1]);
+}

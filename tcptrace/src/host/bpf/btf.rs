@@ -1,0 +1,310 @@
+//! The kernel's type information (BTF, `Documentation/bpf/btf.rst`), as far as it takes to find a few types by their names
+//! and the offsets of their members.
+//!
+//! One pass over the hundred thousand types notes where each begins and which have the names asked for: a few
+//! milliseconds of a start, where general readers take ten times as long. Any bytes are safe to read: what makes no
+//! sense is an error, or is not found.
+
+use std::{
+    fs, io,
+    ops::{Deref, Range},
+    path::Path,
+};
+
+use memmap2::{Mmap, MmapOptions};
+
+/// `BTF_MAGIC`, in this machine's byte order.
+pub(crate) const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
+/// `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
+pub(crate) const HEADER_BYTES: usize = 24;
+/// Of a type, without what follows it for its kind; likewise of a member.
+pub(crate) const TYPE_BYTES: usize = 12;
+const MEMBER_BYTES: usize = 12;
+/// So many types lead from one to another at the most: the kernel's own are far below.
+const DEEPEST: u32 = 32;
+/// So many members are looked at for one path at the most, likewise.
+const MOST_MEMBERS: u32 = 100_000;
+
+/// Kinds of types (`include/uapi/linux/btf.h`), those that matter here.
+pub(crate) const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+pub(crate) const TYPEDEF: u32 = 8;
+const VOLATILE: u32 = 9;
+const CONST: u32 = 10;
+const RESTRICT: u32 = 11;
+pub(crate) const FUNC: u32 = 12;
+const TYPE_TAG: u32 = 18;
+
+/// What is wrong with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadBtf {
+    #[error("it does not begin as BTF of this machine does")]
+    Magic,
+    #[error("it is cut off")]
+    Short,
+    #[error("type {id} is of an unknown kind, {kind}")]
+    Kind { id: u32, kind: u32 },
+}
+
+/// A file's bytes: in place, where the file can be mapped.
+pub(crate) enum Raw {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl Deref for Raw {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(mapped) => mapped,
+            Self::Read(read) => read,
+        }
+    }
+}
+
+/// The kernel's type information. Newer kernels let it be mapped (`kernel/bpf/sysfs_btf.c`), and nothing is copied; reading
+/// takes as long as looking through it, for sysfs gives a page at a time.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read(path: &Path) -> io::Result<Raw> {
+    let file = fs::File::open(path)?;
+    // SAFETY: nobody writes to what the kernel says of itself.
+    match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
+        Ok(mapped) => Ok(Raw::Mapped(mapped)),
+        Err(_) => fs::read(path).map(Raw::Read),
+    }
+}
+
+/// A kind and a name: what to look for.
+pub(crate) type Wanted = (u32, &'static str);
+
+/// Type information, and where in it the wanted types are.
+#[derive(Debug)]
+pub(crate) struct Btf<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where each type begins in `types`, from id 1 on.
+    begins: Vec<u32>,
+    found: Vec<(Wanted, u32)>,
+}
+
+/// The first words of a type.
+#[derive(Clone, Copy)]
+struct Head {
+    name: u32,
+    info: u32,
+    /// The type that it leads to, or its size.
+    to: u32,
+}
+
+impl Head {
+    fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        Some(Self { name: word(bytes, at)?, info: word(bytes, at + 4)?, to: word(bytes, at + 8)? })
+    }
+
+    const fn kind(self) -> u32 {
+        self.info >> 24 & 0x1f
+    }
+
+    const fn count(self) -> usize {
+        (self.info & 0xffff) as usize
+    }
+
+    /// Whether the offsets of members share their words with sizes of bit fields.
+    const fn has_bit_fields(self) -> bool {
+        self.info >> 31 == 1
+    }
+
+    /// How many bytes follow; `None` for an unknown kind.
+    const fn tail(self) -> Option<usize> {
+        Some(match self.kind() {
+            // Pointer, forward declaration, typedef, qualifiers, function, float, type tag.
+            2 | 7..=12 | 16 | 18 => 0,
+            // Integer, variable, declaration tag.
+            1 | 14 | 17 => 4,
+            // Array.
+            3 => 12,
+            // Enumeration, function's parameters.
+            6 | 13 => self.count() * 8,
+            // Struct, union, section, enumeration of 64 bits.
+            4 | 5 | 15 | 19 => self.count() * 12,
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Btf<'a> {
+    /// Reads `raw` and looks for these types; of several with the same kind and name the first one counts, and structs
+    /// without members do not.
+    ///
+    /// # Errors
+    /// It is no BTF, or has something in it that cannot be skipped.
+    pub(crate) fn parse(raw: &'a [u8], wanted: &[Wanted]) -> Result<Self, BadBtf> {
+        if raw.len() < HEADER_BYTES {
+            return Err(BadBtf::Short);
+        }
+        if raw.get(..2) != Some(&MAGIC[..]) {
+            return Err(BadBtf::Magic);
+        }
+        let [header, types_at, types_length, strings_at, strings_length] =
+            [4, 8, 12, 16, 20].map(|at| word(raw, at).map(|word| word as usize));
+        let section = |at: Option<usize>, length: Option<usize>| -> Option<&'a [u8]> {
+            let begin = header?.checked_add(at?)?;
+            raw.get(Range { start: begin, end: begin.checked_add(length?)? })
+        };
+        let types = section(types_at, types_length).ok_or(BadBtf::Short)?;
+        let strings = section(strings_at, strings_length).ok_or(BadBtf::Short)?;
+        let mut btf =
+            Self { types, strings, begins: Vec::with_capacity(types.len() / 24), found: Vec::new() };
+        // Most types are of other kinds.
+        let kinds = wanted.iter().fold(0_u32, |mask, (kind, _)| mask | 1 << kind);
+        let mut at = 0;
+        while at < types.len() {
+            let head = Head::read(types, at).ok_or(BadBtf::Short)?;
+            btf.begins.push(at as u32);
+            let id = btf.begins.len() as u32;
+            let is_wanted = |wanted: &&Wanted| {
+                head.kind() == wanted.0
+                    && (head.kind() != STRUCT || head.count() > 0)
+                    && btf.is_named(head.name, wanted.1)
+            };
+            if kinds >> head.kind() & 1 == 1
+                && let Some(wanted) = wanted.iter().find(is_wanted)
+            {
+                btf.found.push((*wanted, id));
+            }
+            at += TYPE_BYTES + head.tail().ok_or(BadBtf::Kind { id, kind: head.kind() })?;
+        }
+        if at == types.len() { Ok(btf) } else { Err(BadBtf::Short) }
+    }
+
+    /// The id of one of the types that [`Self::parse`] was to look for.
+    pub(crate) fn id(&self, kind: u32, name: &str) -> Option<u32> {
+        let is_it = |((its_kind, its_name), _): &&(Wanted, u32)| *its_kind == kind && *its_name == name;
+        self.found.iter().find(is_it).map(|(_, id)| *id)
+    }
+
+    /// Byte offset of `member.member…` in a struct; members of anonymous structs and unions are found by name, as in C.
+    pub(crate) fn offset(&self, mut within: u32, members: &str) -> Option<u32> {
+        let (mut bits, mut left) = (0_u32, MOST_MEMBERS);
+        for name in members.split('.') {
+            let (at, found) = self.member(within, name, DEEPEST, &mut left)?;
+            bits = bits.checked_add(at)?;
+            within = found;
+        }
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// The member of that name: its offset in bits, and its type. `left`: how many members may still be looked at.
+    fn member(&self, within: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
+        let (at, head) = self.composite(within)?;
+        (0..head.count()).find_map(|nth| {
+            *left = left.checked_sub(1)?;
+            let member = at + TYPE_BYTES + nth * MEMBER_BYTES;
+            let [named, of, offset] = [0, 4, 8].map(|part| word(self.types, member + part));
+            let (named, of, offset) = (named?, of?, offset?);
+            let bits = if head.has_bit_fields() { offset & 0x00ff_ffff } else { offset };
+            if self.is_named(named, name) {
+                Some((bits, of))
+            } else if self.is_named(named, "") {
+                let (inner, found) = self.member(of, name, depth.checked_sub(1)?, left)?;
+                Some((bits.checked_add(inner)?, found))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The struct or union that a type is, without the typedefs and qualifiers around it: where it begins.
+    fn composite(&self, mut id: u32) -> Option<(usize, Head)> {
+        for _ in 0..DEEPEST {
+            let at = *self.begins.get(id.checked_sub(1)? as usize)? as usize;
+            let head = Head::read(self.types, at)?;
+            match head.kind() {
+                STRUCT | UNION => return Some((at, head)),
+                TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => id = head.to,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    fn is_named(&self, offset: u32, name: &str) -> bool {
+        let Some(there) = self.strings.get(offset as usize..) else { return false };
+        // Nearly always the first byte tells.
+        there.first() == Some(name.as_bytes().first().unwrap_or(&0))
+            && there.starts_with(name.as_bytes())
+            && there.get(name.len()) == Some(&0)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|word| u32::from_ne_bytes(*word))
+}
+
+#[cfg(test)]
+pub(crate) mod blob;
+
+#[cfg(test)]
+mod tests {
+    use super::blob::Blob;
+    use super::*;
+
+    const FORWARD: u32 = 7;
+    const INT: u32 = 1;
+
+    fn example() -> Vec<u8> {
+        let mut blob = Blob::default();
+        blob.add("int", INT, 4, &[32]); // 1
+        blob.composite("sock", &[]); // 2: an empty one of the same name
+        blob.composite_of("", UNION, 0, &[("port", 1, 0), ("hash", 1, 0)]); // 3
+        blob.composite("common", &[("family", 1, 0), ("", 3, 32), ("odd", 1, 65)]); // 4
+        blob.add("common_t", TYPEDEF, 4, &[]); // 5
+        blob.add("", CONST, 5, &[]); // 6
+        blob.composite_of("sock", STRUCT, 1, &[("flags", 1, 3 << 24 | 8), ("inner", 6, 64)]); // 7
+        blob.add("sock", FUNC, 1, &[]); // 8
+        blob.add("other", FORWARD, 0, &[]); // 9
+        blob.bytes()
+    }
+
+    #[test]
+    fn types_are_found_by_kind_and_name_and_members_as_in_c() {
+        let raw = example();
+        let btf =
+            Btf::parse(&raw, &[(STRUCT, "sock"), (FUNC, "sock"), (STRUCT, "absent")]).expect("it is good");
+        let sock = btf.id(STRUCT, "sock").expect("it is there");
+        assert_eq!((sock, btf.id(FUNC, "sock"), btf.id(STRUCT, "absent")), (7, Some(8), None));
+        assert_eq!(btf.offset(sock, "flags"), Some(1));
+        assert_eq!(btf.offset(sock, "inner"), Some(8));
+        assert_eq!(btf.offset(sock, "inner.family"), Some(8));
+        assert_eq!(btf.offset(sock, "inner.hash"), Some(12), "through an anonymous union");
+        for absent in ["absent", "inner.absent", "flags.x", "inner.odd"] {
+            assert_eq!(btf.offset(sock, absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_of_an_unknown_kind_is_an_error() {
+        let raw = example();
+        for length in 0..raw.len() {
+            let cut = Btf::parse(&raw[..length], &[(STRUCT, "sock")]).map(|btf| btf.found);
+            assert!(matches!(cut, Err(BadBtf::Magic | BadBtf::Short)), "{length}: {cut:?}");
+        }
+        let mut blob = Blob::default();
+        blob.add("new", 31, 0, &[]);
+        assert_eq!(Btf::parse(&blob.bytes(), &[]).map(|_| ()), Err(BadBtf::Kind { id: 1, kind: 31 }));
+    }
+
+    #[test]
+    fn types_that_lead_to_themselves_end_somewhere() {
+        let mut blob = Blob::default();
+        blob.composite("sock", &[("", 1, 0), ("", 1, 0), ("to", 2, 0)]); // 1: in itself, twice
+        blob.add("loop", TYPEDEF, 2, &[]); // 2
+        let raw = blob.bytes();
+        let btf = Btf::parse(&raw, &[(STRUCT, "sock")]).expect("it is good");
+        assert_eq!(btf.offset(1, "to.x"), None);
+        assert_eq!(btf.offset(1, "absent"), None, "without looking into it two to the thirty-second times");
+    }
+}

@@ -1,0 +1,75 @@
+//! Type information made by hand, for tests: whole, or as broken as they like.
+
+use crate::host::bpf::btf::{MAGIC, STRUCT};
+
+/// Types and strings in the form of `Documentation/bpf/btf.rst`.
+#[derive(Clone, Default)]
+pub(in crate::host::bpf) struct Blob {
+    pub(in crate::host::bpf) types: Vec<u32>,
+    strings: Vec<u8>,
+    count: u32,
+}
+
+impl Blob {
+    /// Where that text is among the strings.
+    pub(in crate::host::bpf) fn string(&mut self, text: &str) -> u32 {
+        if self.strings.is_empty() {
+            self.strings.push(0);
+        }
+        if text.is_empty() {
+            return 0;
+        }
+        let at = self.strings.len() as u32;
+        self.strings.extend_from_slice(text.as_bytes());
+        self.strings.push(0);
+        at
+    }
+
+    /// A type of that kind with these words after its header; its id.
+    pub(in crate::host::bpf) fn add(
+        &mut self,
+        name: &str,
+        kind: u32,
+        size_or_type: u32,
+        more: &[u32],
+    ) -> u32 {
+        self.add_with(name, kind << 24, size_or_type, more)
+    }
+
+    /// A struct with these members: name, type, offset in bits.
+    pub(in crate::host::bpf) fn composite(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+        self.composite_of(name, STRUCT, 0, members)
+    }
+
+    /// The same, or a union; `flag` is 1 where offsets share their words with sizes of bit fields.
+    pub(in crate::host::bpf) fn composite_of(
+        &mut self,
+        name: &str,
+        kind: u32,
+        flag: u32,
+        members: &[(&str, u32, u32)],
+    ) -> u32 {
+        let mut words = Vec::new();
+        for (name, id, bits) in members {
+            words.extend([self.string(name), *id, *bits]);
+        }
+        self.add_with(name, flag << 31 | kind << 24 | members.len() as u32, 8, &words)
+    }
+
+    fn add_with(&mut self, name: &str, info: u32, size_or_type: u32, more: &[u32]) -> u32 {
+        let name = self.string(name);
+        self.types.extend([name, info, size_or_type]);
+        self.types.extend_from_slice(more);
+        self.count += 1;
+        self.count
+    }
+
+    pub(in crate::host::bpf) fn bytes(&self) -> Vec<u8> {
+        let types: &[u8] = bytemuck::cast_slice(&self.types);
+        let mut bytes = [&MAGIC[..], &[1, 0]].concat();
+        for word in [24, 0, types.len() as u32, types.len() as u32, self.strings.len() as u32] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        [&bytes, types, &self.strings].concat()
+    }
+}

@@ -1,0 +1,307 @@
+//! Finds the host's network namespaces, and enters them.
+//!
+//! A namespace is found where a process lives in it (`/proc/PID/ns/net`) or where it is mounted by name
+//! (`ip-netns(8)`, Docker). No descriptor of one is kept: that would keep it alive. Sockets of a namespace
+//! that has neither are found through the descriptors that hold them.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, ReadDir},
+    io::{self, ErrorKind},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::PathBuf,
+};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, netdevice::index_to_name_inlined, socket_with},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use crate::host::shortage::Shortage;
+use crate::{events::Name, outputs::text::columns::Zones};
+
+/// Folders in which namespaces are mounted by name.
+const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
+
+/// How many processes of a namespace are kept as ways into it: the first found and the last found, half
+/// of each. Pids are found in ascending order, and those that end within moments tend to be neighbours.
+const KEPT_TASKS: usize = 8;
+
+/// A way into a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Path {
+    /// A thread that lives there, by the pid of its process and its own.
+    Task(u32, u32),
+    /// A name that it is mounted by.
+    Name(PathBuf),
+}
+
+impl Path {
+    fn file(&self) -> PathBuf {
+        match self {
+            Self::Task(pid, tid) if pid == tid => format!("/proc/{pid}/ns/net").into(),
+            Self::Task(pid, tid) => format!("/proc/{pid}/task/{tid}/ns/net").into(),
+            Self::Name(name) => name.clone(),
+        }
+    }
+}
+
+/// A network namespace, and the ways into it that were found.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    /// Its inode number.
+    pub(crate) inode: u32,
+    /// Names come first, since they outlive processes.
+    paths: VecDeque<Path>,
+}
+
+impl Namespace {
+    pub(crate) const fn new(inode: u32) -> Self {
+        Self { inode, paths: VecDeque::new() }
+    }
+
+    /// Adds a way into it. The number of those that are kept is bounded.
+    fn add(&mut self, path: Path) {
+        let is_name = matches!(path, Path::Name(_));
+        if is_name {
+            self.paths.truncate(KEPT_TASKS - 1);
+            self.paths.push_front(path);
+            return;
+        }
+        if self.paths.len() == KEPT_TASKS {
+            self.paths.remove(KEPT_TASKS / 2);
+        }
+        self.paths.push_back(path);
+    }
+
+    /// Moves the calling thread into the namespace by the first way that leads there. The thread cannot come
+    /// back, so let it be one that ends. Says whether it is in; if not, the namespace may have ended.
+    ///
+    /// # Errors
+    /// This process or the host is short of what it takes ([`Shortage`]).
+    pub(crate) fn enter(&self) -> io::Result<bool> {
+        for path in &self.paths {
+            match self.enter_by(path) {
+                Ok(()) => return Ok(true),
+                Err(error) if Shortage::of(&error).is_some() => return Err(error),
+                // The process has ended, the path leads to another namespace by now, or it may not be entered.
+                Err(_) => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn enter_by(&self, path: &Path) -> io::Result<()> {
+        let file = File::open(path.file())?;
+        if file.metadata()?.ino() != u64::from(self.inode) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+}
+
+/// What is known of the host's network namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// Where this process itself is, if /proc is there to tell.
+    pub(crate) own: Option<u32>,
+    /// All others.
+    pub(crate) others: Vec<Namespace>,
+    /// Whether each process that there was could be asked. One that ended meanwhile counts as asked.
+    pub(crate) is_complete: bool,
+}
+
+/// Looks at every process and every named namespace, and keeps the namespaces that are among `wanted`, or all.
+///
+/// # Errors
+/// This process or the host is short of what it takes ([`Shortage`]).
+pub(crate) fn find(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
+    let mut search = Search { wanted, found: FxHashMap::default(), is_complete: true };
+    let own = own();
+    for pid in search.numbers("/proc".into())? {
+        search.process(pid)?;
+    }
+    for name in NAMED.into_iter().flat_map(|folder| folder_entries(folder.into())) {
+        search.add(Path::Name(name?))?;
+    }
+    let Search { mut found, is_complete, .. } = search;
+    if let Some(own) = own {
+        found.remove(&own);
+    }
+    Ok(Namespaces { own, others: found.into_values().collect(), is_complete })
+}
+
+/// The names of the interfaces in the network namespace that this process is in, if /proc is there to tell which that is.
+pub fn own_zones() -> Option<Zones> {
+    own().map(|netns| Zones { netns, name: interface_name })
+}
+
+fn interface_name(index: u16) -> Option<Name> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    let name = index_to_name_inlined(socket, index.into()).ok()?;
+    Some(Name::from_bytes(name.as_bytes()))
+}
+
+/// Where this process itself is, if /proc is there to tell.
+pub(crate) fn own() -> Option<u32> {
+    inode(&own_path()).ok()
+}
+
+/// Enters the namespace that this process is in already: that takes what entering any other one takes.
+///
+/// # Errors
+/// There is no permission, or /proc is not there.
+pub(crate) fn enter_own() -> io::Result<()> {
+    let path = own_path();
+    Namespace::new(inode(&path)?).enter_by(&path)
+}
+
+fn own_path() -> Path {
+    Path::Name("/proc/self/ns/net".into())
+}
+
+/// A search under way.
+struct Search<'a> {
+    wanted: Option<&'a FxHashSet<u32>>,
+    found: FxHashMap<u32, Namespace>,
+    is_complete: bool,
+}
+
+impl Search<'_> {
+    /// Looks where a process is. If its first thread has ended, the others tell.
+    fn process(&mut self, pid: u32) -> io::Result<()> {
+        if self.add(Path::Task(pid, pid))? {
+            return Ok(());
+        }
+        for tid in self.numbers(format!("/proc/{pid}/task").into())? {
+            if tid != pid && self.add(Path::Task(pid, tid))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the namespace that a path leads to. Says whether it leads to any, or may.
+    fn add(&mut self, path: Path) -> io::Result<bool> {
+        match inode(&path) {
+            Ok(inode) => {
+                if self.wanted.is_none_or(|wanted| wanted.contains(&inode)) {
+                    self.found.entry(inode).or_insert_with(|| Namespace::new(inode)).add(path);
+                }
+                Ok(true)
+            }
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) if Shortage::of(&error).is_some() => Err(error),
+            // Not even root may ask some processes (security modules).
+            Err(_) => {
+                self.is_complete &= matches!(path, Path::Task(pid, _) if lives_with_us(pid));
+                Ok(true)
+            }
+        }
+    }
+
+    /// The entries of a folder that are numbers: processes, or threads.
+    fn numbers(&mut self, folder: PathBuf) -> io::Result<Vec<u32>> {
+        let is_proc = folder.as_os_str() == "/proc";
+        let mut numbers = Vec::new();
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if Shortage::of(&error).is_some() => return Err(error),
+            Err(error) => {
+                self.is_complete &= !is_proc && is_gone(&error);
+                return Ok(numbers);
+            }
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => {
+                    numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()))
+                }
+                Err(error) if Shortage::of(&error).is_some() => return Err(error),
+                Err(error) => self.is_complete &= is_gone(&error),
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+/// The paths in a folder; none where it is not there.
+fn folder_entries(folder: PathBuf) -> impl Iterator<Item = io::Result<PathBuf>> {
+    let (entries, error): (Option<ReadDir>, _) = match fs::read_dir(folder) {
+        Ok(entries) => (Some(entries), None),
+        Err(error) => (None, Shortage::of(&error).map(|_| error)),
+    };
+    let paths = entries.into_iter().flatten().flatten().map(|entry| Ok(entry.path()));
+    paths.chain(error.map(Err))
+}
+
+/// Whether a process that may not be asked is in our own namespace all the same: the files of one namespace in
+/// `/proc/PID/net`, which anybody may look at, are no other's (`proc_create_net_data`, `fs/proc/proc_net.c`).
+fn lives_with_us(pid: u32) -> bool {
+    let file = |process: &str| fs::metadata(format!("/proc/{process}/net/tcp")).ok().map(|file| file.ino());
+    file("self").is_some_and(|own| file(&pid.to_string()) == Some(own))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+fn inode(path: &Path) -> io::Result<u32> {
+    u32::try_from(fs::metadata(path.file())?.ino()).map_err(|_| ErrorKind::NotFound.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(namespace: &Namespace) -> Vec<u32> {
+        let pid = |path: &Path| match path {
+            Path::Task(pid, _) => Some(*pid),
+            Path::Name(_) => None,
+        };
+        namespace.paths.iter().filter_map(pid).collect()
+    }
+
+    #[test]
+    fn the_first_and_the_last_ways_into_a_namespace_are_kept_and_names_come_first() {
+        let mut namespace = Namespace::new(7);
+        (1..=100).for_each(|pid| namespace.add(Path::Task(pid, pid)));
+        assert_eq!(tasks(&namespace), [1, 2, 3, 4, 97, 98, 99, 100]);
+        namespace.add(Path::Name("/run/netns/blue".into()));
+        assert_eq!(namespace.paths.len(), KEPT_TASKS);
+        assert_eq!(namespace.paths[0].file(), PathBuf::from("/run/netns/blue"));
+        (1..=100).for_each(|name| namespace.add(Path::Name(format!("/run/netns/{name}").into())));
+        assert_eq!(namespace.paths.len(), KEPT_TASKS);
+    }
+
+    #[test]
+    fn a_thread_has_a_path_of_its_own() {
+        assert_eq!(Path::Task(5, 5).file(), PathBuf::from("/proc/5/ns/net"));
+        assert_eq!(Path::Task(5, 6).file(), PathBuf::from("/proc/5/task/6/ns/net"));
+    }
+
+    #[test]
+    fn a_namespace_whose_ways_lead_elsewhere_is_not_entered() {
+        let mut other = Namespace::new(own().expect("/proc is mounted") ^ 1);
+        assert!(!other.enter().expect("no shortage"), "no way at all");
+        other.add(Path::Task(std::process::id(), std::process::id()));
+        other.add(Path::Name("/no/such/name".into()));
+        assert!(!other.enter().expect("no shortage"), "this process is in another one");
+    }
+
+    #[test]
+    fn a_process_that_may_not_be_asked_lives_with_us_or_nothing_is_known() {
+        assert!(lives_with_us(std::process::id()));
+        assert!(!lives_with_us(0), "there is no such process");
+    }
+
+    #[test]
+    fn only_wanted_namespaces_are_kept_and_never_our_own() {
+        let own = own().expect("/proc is mounted");
+        let none = find(Some(&FxHashSet::default())).expect("no shortage");
+        assert_eq!((none.own, none.others.len()), (Some(own), 0));
+        let all = find(None).expect("no shortage");
+        assert!(all.others.iter().all(|namespace| namespace.inode != own));
+    }
+}

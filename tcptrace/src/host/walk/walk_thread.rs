@@ -1,0 +1,105 @@
+//! Closes that a walk of descriptors caused, which no process meant.
+//!
+//! A walk takes a reference to each file it looks at. If the owner closes its last descriptor meanwhile, the walk drops
+//! the final reference, and the kernel closes the socket in the walking thread's name (`fput`, `fs/file_table.c`). Such a
+//! transition names no actor.
+//!
+//! The thread's name alone proves nothing: anybody may give it to a thread of theirs, and would hide who closed a socket.
+//! So the process counts: ours, or another tcptrace with privileges that only the host's administrator gives. Other
+//! programs that walk descriptors by BPF are named: theirs is what the kernel tells.
+
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use bytemuck::Zeroable as _;
+use tcptrace_common::{ABORTED, ACTOR_KNOWN, EXITING, PROCESS_NAMED, Task, Transition};
+
+/// The name of the threads that walk, here and in every other tcptrace.
+pub(crate) const NAME: &str = "tcptrace-walk";
+
+/// Drops the actor of a transition that a walk caused. Everybody can bring about the look into `/proc`, at the cost of a
+/// connection each time; it takes a few microseconds.
+pub(crate) fn drop_actor(transition: &mut Transition) {
+    let Task { pid, thread_comm, .. } = transition.task;
+    let is_known = transition.flags & ACTOR_KNOWN != 0;
+    if is_known && thread_comm.starts_with(NAME.as_bytes()) && (pid == std::process::id() || is_tcptrace(pid))
+    {
+        transition.flags &= !(ACTOR_KNOWN | PROCESS_NAMED | EXITING | ABORTED);
+        transition.task = Task::zeroed();
+    }
+}
+
+/// Whether a process runs our executable, in our user namespace and with capabilities. Without them it is one that
+/// somebody started under a debugger, or with code of their own. A process that has ended is none.
+fn is_tcptrace(pid: u32) -> bool {
+    let is_same = |what: &str| {
+        let file = |whose: &str| fs::metadata(format!("/proc/{whose}/{what}"));
+        let theirs = file(&pid.to_string());
+        matches!((file("self"), theirs), (Ok(ours), Ok(theirs))
+            if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+    };
+    let is_privileged = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| has_capabilities(&status))
+    };
+    is_same("exe") && is_same("ns/user") && is_privileged()
+}
+
+/// Whether a process has any, by its `/proc/PID/status`.
+fn has_capabilities(status: &str) -> bool {
+    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    permitted.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tcptrace_common::state;
+
+    use super::*;
+    use crate::engine::tracker::finding::Ending;
+
+    fn closed_by(pid: u32, thread: &str) -> Transition {
+        let mut transition = Transition {
+            old_state: state::CLOSE_WAIT,
+            new_state: state::LAST_ACK,
+            flags: ACTOR_KNOWN | PROCESS_NAMED,
+            ..Transition::zeroed()
+        };
+        transition.task.pid = pid;
+        transition.task.thread_comm[..thread.len()].copy_from_slice(thread.as_bytes());
+        transition
+    }
+
+    #[test]
+    fn a_close_by_our_own_walk_has_no_actor() {
+        let mut by_us = closed_by(std::process::id(), NAME);
+        drop_actor(&mut by_us);
+        assert_eq!((by_us.flags, by_us.task), (0, Task::zeroed()));
+        assert_eq!(Ending::of(&by_us), Some(Ending::Unknown));
+    }
+
+    #[test]
+    fn neither_the_name_nor_the_process_alone_hides_who_closed() {
+        // Above what the kernel numbers processes up to (`PID_MAX_LIMIT`): there is none.
+        const NOBODY: u32 = 1 << 23;
+        for (pid, thread) in [(NOBODY, NAME), (1, NAME), (std::process::id(), "puppet"), (1, "puppet")] {
+            let closed = closed_by(pid, thread);
+            let mut heard = closed;
+            drop_actor(&mut heard);
+            assert_eq!(heard, closed, "{pid} {thread}");
+            assert_eq!(Ending::of(&heard), Some(Ending::Closed));
+        }
+    }
+
+    #[test]
+    fn capabilities_are_read_from_the_status() {
+        let status = |set: &str| format!("Name:\ttcptrace\nCapInh:\t00000000000000ff\nCapPrm:\t{set}\n");
+        assert!(has_capabilities(&status("000000c000280006")));
+        assert!(!has_capabilities(&status("0000000000000000")));
+        assert!(!has_capabilities("Name:\ttcptrace\n"));
+    }
+
+    #[test]
+    fn the_kernel_keeps_all_of_the_name() {
+        assert!(NAME.len() < tcptrace_common::COMM_LEN);
+    }
+}

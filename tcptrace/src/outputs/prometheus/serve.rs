@@ -1,0 +1,291 @@
+//! Answers HTTP at the address that was asked for, and at no other.
+//!
+//! For the figures it asks the session, which makes them between two of its steps: whatever a client does, tracing waits
+//! for nothing but that. Connections are bounded in number, size and time. When there are too many, the one that has not
+//! asked for longest gives way, so that no number of silent clients keeps a scraper out.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    future::pending,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::outputs::prometheus::{Snapshot, page::MEDIA_TYPE};
+
+/// Connections at once.
+const CONNECTIONS: usize = 16;
+
+/// Connections that wait in the kernel to be accepted: many come at once.
+const BACKLOG: i32 = 128;
+
+/// How long after its last request, or its beginning, a connection is given up: longer than most leave between two
+/// scrapes, so that these need no new one.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Bytes that a request's head may have; the least that hyper allows.
+const HEAD: usize = 8192;
+
+/// After a connection that could not be accepted, as where descriptors have run out.
+const PAUSE: Duration = Duration::from_secs(1);
+
+const PATH: &str = "/metrics";
+
+/// An address that cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve metrics at {at}: {error}")]
+pub struct CannotServe {
+    at: SocketAddr,
+    error: io::Error,
+}
+
+/// The socket at which metrics are going to be served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: StdListener,
+    at: SocketAddr,
+}
+
+impl Listener {
+    /// Listens at this address only: at `[::]` to IPv6 and nothing else. With port 0 the kernel chooses one.
+    ///
+    /// # Errors
+    /// The address is in use, or not this host's, or not allowed.
+    pub fn bind(at: SocketAddr) -> Result<Self, CannotServe> {
+        Self::try_bind(at).map_err(|error| CannotServe { at, error })
+    }
+
+    fn try_bind(at: SocketAddr) -> io::Result<Self> {
+        let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        // Connections of a run before may still be in TIME_WAIT.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if at.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        bind(&socket, &at)?;
+        listen(&socket, BACKLOG)?;
+        let at = getsockname(&socket)?.try_into()?;
+        Ok(Self { socket: socket.into(), at })
+    }
+
+    /// Where metrics are to be had.
+    pub fn url(&self) -> String {
+        format!("http://{}{PATH}", self.at)
+    }
+
+    /// Begins to answer; what is asked for comes out of what this returns.
+    ///
+    /// # Errors
+    /// The runtime cannot wait for connections.
+    pub(crate) fn serve(self) -> io::Result<Scrapes> {
+        let listener = TcpListener::from_std(self.socket)?;
+        let (asks, asked) = mpsc::channel(1);
+        tokio::spawn(accept(listener, asks));
+        Ok(Scrapes(asked))
+    }
+}
+
+/// The scrapes that wait for their figures.
+#[derive(Debug)]
+pub(crate) struct Scrapes(mpsc::Receiver<Scrape>);
+
+impl Scrapes {
+    /// Waits for the next one. A wait that is given up loses none.
+    pub(crate) async fn next(&mut self) -> Scrape {
+        while let Some(scrape) = self.0.recv().await {
+            if !scrape.0.is_closed() {
+                return scrape;
+            }
+        }
+        pending().await
+    }
+}
+
+/// A scrape that waits for its figures.
+#[derive(Debug)]
+pub(crate) struct Scrape(oneshot::Sender<Snapshot>);
+
+impl Scrape {
+    /// Gives it what it asked for.
+    pub(crate) fn answer(self, snapshot: Snapshot) {
+        let _gone_meanwhile = self.0.send(snapshot);
+    }
+}
+
+/// An open connection.
+struct Connection {
+    task: JoinHandle<()>,
+    last: Last,
+}
+
+/// When a connection last asked for something, or when it began.
+#[derive(Clone)]
+struct Last(Arc<Mutex<Instant>>);
+
+impl Last {
+    fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn time(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(listener: TcpListener, asks: mpsc::Sender<Scrape>) -> Infallible {
+    let mut open: Vec<Connection> = Vec::with_capacity(CONNECTIONS);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        open.retain(|connection| !connection.task.is_finished());
+        let longest_silent = (0..open.len()).min_by_key(|index| *open[*index].last.time());
+        if let Some(index) = longest_silent.filter(|_| open.len() == CONNECTIONS) {
+            open.swap_remove(index).task.abort();
+        }
+        let last = Last::now();
+        let task = tokio::spawn(converse(stream, asks.clone(), last.clone()));
+        open.push(Connection { task, last });
+    }
+}
+
+/// Answers what comes through one connection until its end, or until it has been silent, or has not taken its answer, for
+/// too long.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, asks: mpsc::Sender<Scrape>, last: Last) {
+    let service = service_fn(|request| {
+        *last.time() = Instant::now();
+        answer(request, asks.clone())
+    });
+    let connection = http1::Builder::new().max_buf_size(HEAD).serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    loop {
+        let until = *last.time() + PATIENCE;
+        tokio::select! {
+            _ended = &mut connection => return,
+            () = sleep_until(until) => if *last.time() + PATIENCE <= Instant::now() { return },
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// # Errors
+/// The run has ended.
+async fn answer(
+    request: Request<Incoming>,
+    asks: mpsc::Sender<Scrape>,
+) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+    // The answer to HEAD is that to GET, of which hyper leaves out the body.
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read: GET, HEAD\n");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(answer);
+    }
+    match request.uri().path() {
+        PATH => {
+            let (scrape, figures) = oneshot::channel();
+            asks.send(Scrape(scrape)).await?;
+            let mut answer = text(StatusCode::OK, figures.await?.page());
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+            Ok(answer)
+        }
+        "/" => Ok(text(StatusCode::OK, "tcptrace: metrics are at /metrics\n")),
+        _ => Ok(text(StatusCode::NOT_FOUND, "not here: metrics are at /metrics\n")),
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// A connection that holds so many bytes on their way; who asks for figures waits.
+    fn connected(bytes: usize) -> (DuplexStream, JoinHandle<()>, mpsc::Receiver<Scrape>) {
+        let (asks, asked) = mpsc::channel(1);
+        let (ours, theirs) = duplex(bytes);
+        (ours, tokio::spawn(converse(theirs, asks, Last::now())), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_or_not_all_is_left_after_a_while() {
+        for said in ["", "GET /metrics HT"] {
+            let began = Instant::now();
+            let (mut client, task, _asked) = connected(1024);
+            client.write_all(said.as_bytes()).await.expect("there is room");
+            assert_eq!(client.read(&mut [0]).await.expect("the end"), 0);
+            assert!(began.elapsed() >= PATIENCE && began.elapsed() < 2 * PATIENCE);
+            task.await.expect("it does not panic");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_left_after_a_while() {
+        let began = Instant::now();
+        let (mut client, task, _asked) = connected(40);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("there is room");
+        task.await.expect("it does not panic");
+        assert!(began.elapsed() >= PATIENCE);
+        let mut taken = String::new();
+        client.read_to_string(&mut taken).await.expect("what was on its way");
+        assert!(taken.starts_with("HTTP/1.1 200") && taken.len() <= 40, "{taken}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_again_in_time_keeps_its_connection() {
+        let (mut client, _task, _asked) = connected(1024);
+        for _ in 0..5 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is open");
+            let mut answer = vec![0; 1024];
+            let length = client.read(&mut answer).await.expect("it is open");
+            let answer = String::from_utf8_lossy(&answer[..length]);
+            assert!(answer.ends_with("metrics are at /metrics\n"), "{answer}");
+            sleep(PATIENCE - Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scrape_that_nobody_waits_for_any_more_is_passed_over() {
+        let (asks, asked) = mpsc::channel(2);
+        let mut scrapes = Scrapes(asked);
+        let ((gone, of_gone), (there, _of_there)) = (oneshot::channel(), oneshot::channel());
+        drop(of_gone);
+        for scrape in [gone, there] {
+            asks.send(Scrape(scrape)).await.expect("there is room");
+        }
+        assert!(!scrapes.next().await.0.is_closed());
+    }
+}

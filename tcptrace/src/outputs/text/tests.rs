@@ -1,0 +1,399 @@
+//! Findings in, lines out.
+
+use bytemuck::Zeroable as _;
+use jiff::tz::TimeZone;
+use rustc_hash::FxHashSet;
+use serde_json::{Value, json};
+use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Task, Tuple, state, v4_mapped};
+
+use super::*;
+use crate::{clock::WallClock, engine::{tracker::{Policy, Tracker, finding::{Actor, Finding}}, walk::{Holder, Walk}}, events::State, host::{bpf::decode::Heard, proc::process::Process}};
+
+const SECOND: u64 = 1_000_000_000;
+/// 2026-11-22T15:45:00Z at 1000 s of uptime.
+const WALL: WallClock = WallClock::with_offset_ns(1_795_362_300_000_000_000 - 1_000 * 1_000_000_000);
+
+fn v4_tuple() -> Tuple {
+    Tuple {
+        local_addr: v4_mapped([10, 0, 0, 5]),
+        remote_addr: v4_mapped([10, 0, 0, 9]),
+        local_port: 9666,
+        remote_port: 40112,
+        family: AF_INET,
+        interface: 0,
+    }
+}
+
+fn comm(name: &[u8]) -> [u8; 16] {
+    Name::from_bytes(name).0
+}
+
+/// A socket of `tuple`, 30.0004 s in CLOSE_WAIT, held by one process of that name, as its records.
+fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
+    records_by(tuple, name, |_| WALL)
+}
+
+/// The same, with what the wall clock was when each was made.
+fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> Vec<Record> {
+    let entered = 1_002 * SECOND;
+    let mut tracker = Tracker::new(Policy {
+        followed: state::ALL,
+        watched: state::bit(state::CLOSE_WAIT),
+        threshold_ns: 30 * SECOND,
+        remind_ns: None,
+        lives: false,
+    });
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: true, lives: false }, 30 * SECOND);
+    let mut findings = Vec::new();
+    let transition = |ktime_ns, old_state, new_state| tcptrace_common::Transition {
+        ktime_ns,
+        cookie: 14893,
+        netns: 4_026_531_840,
+        tuple,
+        old_state,
+        new_state,
+        ..tcptrace_common::Transition::zeroed()
+    };
+    let mut take = |finding| findings.push(finding);
+    tracker.hear(
+        &Heard::Transition(transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
+        &mut take,
+    );
+    tracker.hear(&Heard::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
+    let seen = SocketRow {
+        ktime_ns: entered + 30 * SECOND + 400_000,
+        cookie: 14893,
+        netns: 4_026_531_840,
+        state: state::CLOSE_WAIT,
+        tuple,
+        ..SocketRow::zeroed()
+    };
+    let holders = [57, 58].map(|fd| Holder { cookie: 14893, pid: 4242, fd, process: None });
+    let walk = Walk {
+        started_ns: entered + 30 * SECOND,
+        sockets: vec![seen],
+        holders: holders.to_vec(),
+        ..Walk::default()
+    };
+    tracker.row(&seen, crate::age::Since::between(None, seen.ktime_ns), &mut take);
+    tracker.judge(&walk, &mut take);
+    let leave = tcptrace_common::Transition {
+        flags: tcptrace_common::ACTOR_KNOWN | tcptrace_common::PROCESS_NAMED,
+        task: Task { pid: 4242, tid: 4310, uid: 1000, comm: comm(name), thread_comm: comm(b"worker") },
+        ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
+    };
+    tracker.hear(&Heard::Transition(leave), &mut take);
+    let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
+        assert_eq!(pid, 4242);
+        Process {
+            inner_pids: None,
+            comm: Some(name.to_vec()),
+            exe: Some("/usr/bin/java".into()),
+            uid: Some(1000),
+            cgroup: Some("/app.slice".into()),
+            container: None,
+        }
+    });
+    let made = |(nth, finding)| reporter.finding(finding, &evidence, &wall(nth));
+    findings.iter().enumerate().filter_map(made).collect()
+}
+
+fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
+    let mut text = Text::new(width, colour, TimeZone::UTC);
+    let mut out = Vec::new();
+    for record in records {
+        text.take(record.clone(), &mut out);
+        text.settle(u64::MAX, &mut out);
+    }
+    String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn on_a_terminal_a_heading_comes_again_before_it_is_out_of_sight() {
+    let transition =
+        records(v4_tuple(), b"java").into_iter().find(|record| record.event.name() == "transition");
+    let transition = transition.expect("one of them is");
+    let heads = |rows: Option<u16>| {
+        let (mut text, mut out) = (Text::new(Some(80), false, TimeZone::UTC), Vec::new());
+        rows.into_iter().for_each(|rows| text.fit(80, rows));
+        (0..60).for_each(|_| text.take(transition.clone(), &mut out));
+        let out = String::from_utf8(out).expect("UTF-8");
+        let heads = out.lines().enumerate().filter(|(_, line)| line.starts_with("TIME"));
+        heads.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    assert_eq!(heads(None), [0]);
+    assert_eq!(heads(Some(24)), [0, 22, 44]);
+    assert_eq!(heads(Some(0)), [0], "a terminal that does not know its size");
+}
+
+fn parsed(record: &Record) -> Value {
+    let mut out = Vec::new();
+    Json::default().take(record, &mut out);
+    assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+    serde_json::from_slice(&out).expect("JSON")
+}
+
+fn stuck(records: &[Record]) -> &Record {
+    records.iter().find(|record| matches!(record.event, Event::Stuck(_))).expect("a stuck record")
+}
+
+#[test]
+fn a_wall_clock_that_jumps_changes_no_age() {
+    // Back by an hour before each record, then far ahead.
+    let jumps = |nth: usize| [0, -3_600, -7_200, 86_400, 0][nth % 5];
+    let jumping = |nth| WallClock::with_offset_ns(WALL.at(0) + i128::from(jumps(nth)) * i128::from(SECOND));
+    let (steady, jumped) = (records(v4_tuple(), b"java"), records_by(v4_tuple(), b"java", jumping));
+    assert_eq!(steady.len(), jumped.len());
+    let mut different = 0;
+    for (steady, jumped) in steady.iter().map(parsed).zip(jumped.iter().map(parsed)) {
+        different += usize::from(steady["time"] != jumped["time"]);
+        for field in ["mono_ns", "age_ms", "age_max_ms", "exact", "in_old_state_ms", "in_state_ms"] {
+            assert_eq!(steady[field], jumped[field], "{field}: {jumped}");
+        }
+    }
+    assert!(different >= 2, "the clock did jump");
+}
+
+#[test]
+fn a_stuck_record_is_what_the_contract_shows() {
+    let owner = |fd| {
+        json!({"pid": 4242, "fd": fd, "comm": "java", "exe": "/usr/bin/java", "uid": 1000,
+            "cgroup": "/app.slice", "container": null})
+    };
+    assert_eq!(
+        parsed(stuck(&records(v4_tuple(), b"java"))),
+        json!({"v": 1, "event": "stuck", "time": "2026-11-22T15:45:32.000400000Z",
+            "mono_ns": 1_032_000_400_000_u64, "cookie": 14893, "netns": 4_026_531_840_u32, "family": "ipv4",
+            "local_addr": "10.0.0.5", "local_port": 9666, "remote_addr": "10.0.0.9", "remote_port": 40112,
+            "state": "CLOSE_WAIT", "threshold_ms": 30000.0, "age_ms": 30000.4, "age_max_ms": 30000.4,
+            "exact": true, "since": "2026-11-22T15:45:02.000000000Z", "recv_queue": 0, "send_queue": 0,
+            "cause": "not_closed", "owners": [owner(57), owner(58)], "owners_total": 2, "owner_how": "fd", "origin": null,
+            "listener": null, "peer": null})
+    );
+}
+
+#[test]
+fn a_cleared_record_tells_how_long_and_by_whom() {
+    let records = records(v4_tuple(), b"java");
+    let cleared = parsed(records.iter().rfind(|r| matches!(r.event, Event::Cleared(_))).expect("cleared"));
+    assert_eq!(cleared["in_state_ms"], json!(60000.0));
+    assert_eq!((&cleared["state"], &cleared["new_state"]), (&json!("CLOSE_WAIT"), &json!("LAST_ACK")));
+    assert_eq!((&cleared["by"]["pid"], &cleared["by"]["comm"]), (&json!(4242), &json!("java")));
+}
+
+#[test]
+fn a_transition_says_who_acted_and_how_long_it_took() {
+    let records = records(v4_tuple(), b"java");
+    let transitions: Vec<_> =
+        records.iter().filter(|r| matches!(r.event, Event::Transition(_))).map(parsed).collect();
+    assert_eq!(transitions.len(), 3);
+    assert_eq!(transitions[0]["in_old_state_ms"], Value::Null);
+    assert_eq!((&transitions[0]["owner"], &transitions[0]["owner_how"]), (&Value::Null, &json!("none")));
+    assert_eq!(transitions[1]["in_old_state_ms"], json!(1000.0));
+    assert_eq!(transitions[2]["owner"]["uid"], json!(1000));
+    assert_eq!(transitions[2]["owner_how"], json!("close"));
+}
+
+#[test]
+fn text_fits_a_terminal_of_80_columns() {
+    let lines = lines(Some(80), false, &records(v4_tuple(), b"a-very-long-name"));
+    assert_eq!(
+        lines,
+        [
+            "TIME     LPORT REMOTE                OLD        NEW         AFTER PROCESS/PID",
+            "15:45:01  9666 10.0.0.9:40112        SYN-RECV   ESTAB           - -",
+            "15:45:02  9666 10.0.0.9:40112        ESTAB      CLOSE-WAIT   1.0s -",
+            "TIME     AGE      PROCESS/PID        FD LPORT REMOTE                WHY",
+            "15:45:32 30.0s    a-very-lon/4242  57+1  9666 10.0.0.9:40112        not closed",
+            "15:46:02  9666 10.0.0.9:40112        CLOSE-WAIT LAST-ACK    1m00s a-very-lo/4242",
+            "15:46:02 cleared  a-very-lon/4242     -  9666 10.0.0.9:40112        after 1m00s",
+        ]
+    );
+    assert!(lines.iter().all(|line| line.len() <= 80));
+}
+
+#[test]
+fn without_a_terminal_nothing_is_left_out() {
+    let lines = lines(None, false, &records(v4_tuple(), b"java"));
+    assert!(lines[4].contains("10.0.0.5:9666"), "{}", lines[4]);
+    assert!(lines[4].ends_with("not closed: all read, nothing to send"), "{}", lines[4]);
+}
+
+#[test]
+fn colour_is_there_only_where_it_is_wanted() {
+    let records = records(v4_tuple(), b"java");
+    assert!(lines(Some(80), false, &records).iter().all(|line| !line.contains('\x1b')));
+    assert!(lines(Some(80), true, &records).iter().any(|line| line.contains("\x1b[31m30.0s")));
+}
+
+#[test]
+fn a_process_name_can_forge_nothing() {
+    for name in
+        [&b"\x1b[2J\x1b[H"[..], b"a\nb", b"\xff\xfe\x80", "\u{202e}cba".as_bytes(), b"\"q\\'\"", b"\x07\r\t"]
+    {
+        let records = records(v4_tuple(), name);
+        let lines = lines(None, false, &records);
+        assert_eq!(lines.len(), 7, "{lines:?}");
+        let forging = |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(!lines.iter().any(|line| line.contains(forging)), "{lines:?}");
+        for record in &records {
+            parsed(record);
+        }
+    }
+}
+
+#[test]
+fn a_mapped_address_is_ipv4_and_an_unset_end_follows_the_other() {
+    let dual = Tuple { family: AF_INET6, ..v4_tuple() };
+    let id = SocketId::new(1, 2, &dual);
+    assert_eq!((id.family, id.local_addr.to_string()), (Family::Ipv4, "10.0.0.5".to_owned()));
+
+    let half = Tuple { local_addr: [0; 16], local_port: 0, ..dual };
+    let id = SocketId::new(1, 2, &half);
+    assert_eq!((id.family, id.local_addr.to_string()), (Family::Ipv4, "0.0.0.0".to_owned()));
+
+    let mut loopback = [0; 16];
+    loopback[15] = 1;
+    let v6 = Tuple { local_addr: loopback, remote_addr: [0; 16], family: AF_INET6, ..v4_tuple() };
+    let id = SocketId::new(1, 2, &v6);
+    assert_eq!((id.family, id.local_addr.to_string()), (Family::Ipv6, "::1".to_owned()));
+}
+
+#[test]
+fn spans_are_short_and_never_too_long() {
+    for (ms, text) in [
+        (0.04, "0.0ms"),
+        (9.94, "9.9ms"),
+        (350.0, "350ms"),
+        (999.4, "999ms"),
+        (999.9, "999ms"),
+        (1_000.0, "1.0s"),
+        (30_000.4, "30.0s"),
+        (59_999.0, "59.9s"),
+        (62_000.0, "1m02s"),
+        (18_120_000.0, "5h02m"),
+        (273_600_000.0, "3d04h"),
+    ] {
+        assert_eq!(span(ms), text, "{ms}");
+    }
+}
+
+#[test]
+fn every_record_says_what_it_is_and_when() {
+    let at = Instant { wall_ns: 1_795_362_300_000_000_001, mono_ns: 7 };
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
+    let summary = |reporter: &Reporter| Record { at, event: Event::Summary(reporter.summary(1, at)) };
+    for record in [
+        reporter.lost(3, LostReason::RingFull, at),
+        reporter.lost(5, LostReason::Skipped, at),
+        reporter.resync(Resync { sockets: 10, repaired: 2, found: None }, at),
+        reporter.lost(4, LostReason::ReaderSlow, at),
+        summary(&reporter),
+    ] {
+        let value = parsed(&record);
+        assert_eq!(value["v"], json!(1));
+        assert_eq!(value["event"], json!(record.event.name()));
+        assert_eq!(
+            (&value["time"], &value["mono_ns"]),
+            (&json!("2026-11-22T15:45:00.000000001Z"), &json!(7))
+        );
+    }
+    let summary = reporter.summary(1, at);
+    assert_eq!((summary.lost, summary.dropped, summary.resyncs), (8, 4, 1));
+    assert!(parsed(&Record { at, event: Event::Summary(summary) }).get("skipped").is_none());
+}
+
+#[test]
+fn losses_are_counted_apart_by_their_reason() {
+    let at = Instant { wall_ns: 0, mono_ns: 0 };
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
+    let told = [
+        (3, LostReason::RingFull, "ring_full", 3),
+        (5, LostReason::Skipped, "skipped", 5),
+        (4, LostReason::ReaderSlow, "reader_slow", 4),
+        (2, LostReason::RingFull, "ring_full", 5),
+        (1, LostReason::Skipped, "skipped", 6),
+        (7, LostReason::ReaderSlow, "reader_slow", 11),
+    ];
+    for (lost, reason, name, total) in told {
+        let value = parsed(&reporter.lost(lost, reason, at));
+        let expected = (&json!(lost), &json!(name), &json!(total));
+        assert_eq!((&value["lost"], &value["reason"], &value["lost_total"]), expected);
+    }
+    assert_eq!((reporter.totals().lost, reporter.totals().dropped), (11, 11));
+}
+
+#[test]
+fn an_actor_that_is_no_utf8_is_still_json() {
+    let actor = Actor { pid: 1, tid: 1, uid: 0, comm: Some([0xff; 16]), thread_comm: [0xff; 16] };
+    let finding = Finding::Transition {
+        transition: tcptrace_common::Transition {
+            tuple: v4_tuple(),
+            old_state: state::CLOSE,
+            new_state: state::SYN_SENT,
+            ..tcptrace_common::Transition::zeroed()
+        },
+        in_old_state_ns: None,
+        actor: Some(actor),
+        origin: None,
+    };
+    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
+    let record = reporter.finding(&finding, &Evidence::default(), &WALL).expect("wanted");
+    assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
+    assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
+}
+
+pub mod bounds;
+pub mod lines;
+pub mod lives;
+pub mod together;
+pub mod widths;
+
+#[test]
+fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {
+    let all = records(v4_tuple(), b"java");
+    let record = stuck(&all).clone();
+    let with = |origin: Option<(u32, &[u8], OriginHow)>, peer: Option<Peer>| {
+        let mut record = record.clone();
+        let at = record.at;
+        if let Event::Stuck(stuck) = &mut record.event {
+            stuck.origin = origin.map(|(pid, name, how)| OriginRecord {
+                pid,
+                tid: 4310,
+                comm: Name(comm(name)),
+                how,
+                time: at,
+            });
+            stuck.peer = peer;
+        }
+        record
+    };
+    let line = |width, record: Record| lines(width, false, &[record]).pop().expect("a line");
+    let pool = Some((4242, &b"http-nio\x1b[2J"[..], OriginHow::Accept));
+    let told = line(None, with(pool, None));
+    assert!(told.ends_with("; accepted by thread http-nio\\u{1b}[2J"), "{told}");
+    let told = line(None, with(Some((7, b"inetd", OriginHow::Connect)), None));
+    assert!(told.ends_with("; connected by inetd/7"), "{told}");
+    let told = line(None, with(Some((4242, b"java", OriginHow::Accept)), None));
+    assert!(told.ends_with("nothing to send"), "the holder's own main thread is no news: {told}");
+    let peer = |owners: Vec<Owner>, how, gone| Peer {
+        cookie: 9,
+        netns: None,
+        state: State(state::FIN_WAIT2),
+        owners_total: owners.len(),
+        owner_how: if owners.is_empty() { OwnerHow::None } else { how },
+        gone,
+        owners,
+    };
+    let told = line(None, with(None, Some(peer(vec![], OwnerHow::None, true))));
+    assert!(told.ends_with("; peer gone, FIN-WAIT-2"), "{told}");
+    let holder = Owner { fd: Some(5), comm: Some(Name(comm(b"client"))), ..Owner::once(4243) };
+    let told = line(None, with(None, Some(peer(vec![holder.clone()], OwnerHow::Fd, false))));
+    assert!(told.ends_with("; peer client/4243 fd 5 in FIN-WAIT-2"), "{told}");
+    let told = line(None, with(None, Some(peer(vec![holder], OwnerHow::Listener, false))));
+    assert!(told.ends_with("; peer in FIN-WAIT-2, not accepted by client/4243"), "{told}");
+    let told = line(None, with(None, Some(peer(vec![], OwnerHow::None, false))));
+    assert!(told.ends_with("; peer in FIN-WAIT-2, no descriptor holds it"), "{told}");
+    let narrow = line(Some(80), with(pool, None));
+    assert!(narrow.len() <= 80 && !narrow.contains("accepted"), "{narrow}");
+}

@@ -1,0 +1,60 @@
+//! What is known when tracing begins: what traces, where, and with which features of the kernel.
+
+use crate::{
+    cli::Plan,
+    diagnostics::{inform, say},
+    engine::{coverage::Unseen, walk::Walk},
+    events::Start,
+    host::Kernel,
+    outputs::prometheus::About,
+};
+
+/// Says on stderr what is being done, and which kernel features it has to do without.
+pub(crate) fn greet(start: &Start, words: &str) {
+    inform(words);
+    for source in start.sources.iter().filter(|source| source.is_lacking()) {
+        if let Some(why_not) = &source.why_not {
+            inform(format_args!("without {}: {why_not}", source.feature.name()));
+        }
+    }
+}
+
+/// Says on stderr what a filter names that is not there yet. It may come, or be a typing error.
+pub(crate) fn await_missing(plan: &Plan, kernel: &Kernel, walk: &Walk) {
+    if plan.filter.names_something() {
+        let residents = kernel.residents(plan.filter.asks_for_processes());
+        let Unseen { missing, .. } = Unseen::find(&plan.filter, walk, &residents, &Kernel::has_cgroup);
+        for missing in missing {
+            say(format_args!("{missing}; nothing is shown before that changes"));
+        }
+    }
+}
+
+/// The record of the start, after the first walk.
+pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    Start {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: release(),
+        host,
+        boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
+        sockets: walk.sockets.len(),
+        sources: kernel.sources().to_vec(),
+    }
+}
+
+/// The same for metrics, as far as they tell it.
+pub(crate) fn about(kernel: &Kernel) -> About {
+    let sources = kernel.sources().iter();
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: release(),
+        features: sources.map(|source| (source.feature.name(), source.in_use())).collect(),
+    }
+}
+
+/// The kernel's (uname(2)).
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}

@@ -1,0 +1,315 @@
+//! A recorded JSON stream, read line by line: what [`crate::report`] wrote, as data again.
+//!
+//! Any bytes may come. What is no record of this form is an error with the number of its line; fields and events that are
+//! not known are passed over, since adding them keeps the form's version.
+
+pub mod input;
+
+use std::{
+    borrow::Cow,
+    fmt::Display,
+    io::{self, BufRead as _, Read as _},
+};
+
+use serde::Deserialize;
+
+use self::input::Lines;
+use crate::{
+    diagnostics::shortened,
+    events::{Cleared, Instant, LONGEST_RECORD, LifeRecord, Lost, Resync, SCHEMA_VERSION, Stuck, Transition},
+};
+
+/// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings of earlier builds,
+/// which listed every descriptor of a socket.
+const LONGEST_LINE: u64 = 64 << 20;
+
+const _: () = assert!(LONGEST_LINE >= LONGEST_RECORD as u64, "what is written can be read back");
+
+/// The byte order mark that some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What an error quotes of a line, characters.
+const QUOTED: usize = 300;
+
+/// A line that is no record, or that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{what}", if matches!(.what, What::Empty) { String::new() } else { format!("line {line} of the recording: ") })]
+pub struct BadLine {
+    line: u64,
+    what: What,
+}
+
+/// The beginning of what is wrong with a line: that may quote all of it.
+fn in_short(error: &impl Display) -> String {
+    shortened(&error.to_string(), QUOTED).into_owned()
+}
+
+#[derive(Debug, thiserror::Error)]
+enum What {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("is no record: {}", in_short(.0))]
+    NoRecord(#[from] serde_json::Error),
+    #[error("has a time that is no time: {}", in_short(.0))]
+    Time(#[from] jiff::Error),
+    #[error("is of version {0} of the records' form; this tcptrace reads version {SCHEMA_VERSION}")]
+    Version(u64),
+    #[error("is longer than {LONGEST_LINE} bytes")]
+    Long,
+    #[error("is cut off: the recording ends within it; all before it was replayed")]
+    CutOff,
+    #[error("the recording is empty")]
+    Empty,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// Recording began.
+    Start(Began),
+    /// A socket changed its state.
+    Transition(Transition),
+    /// A socket was found stuck.
+    Stuck(Box<Stuck>),
+    /// How a look at all sockets found one.
+    Found(Box<Stuck>),
+    /// A stuck socket left its state.
+    Cleared(Cleared),
+    /// A connection's life was over.
+    Life(Box<LifeRecord>),
+    /// Something was lost.
+    Lost(Lost),
+    /// All sockets were looked at again.
+    Resync(Resync),
+    /// Nothing that matters here: a sum of other lines, or an event not known to this version.
+    Other,
+}
+
+/// Where and by what was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Began {
+    /// tcptrace's version.
+    pub version: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The host's name.
+    pub host: String,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// When it happened.
+    pub at: Instant,
+    /// What.
+    pub said: Said,
+    /// The line itself, without its end.
+    pub bytes: Vec<u8>,
+    /// The number of the line before, if that is cut off and was passed over.
+    pub cut: Option<u64>,
+}
+
+/// The lines of a recording.
+#[derive(Debug)]
+pub struct Recording<R> {
+    reader: R,
+    line: u64,
+}
+
+impl<R: Lines> Recording<R> {
+    /// From its first line on.
+    pub const fn new(reader: R) -> Self {
+        Self { reader, line: 0 }
+    }
+
+    /// Whether the next line is not there yet, and may be long in coming.
+    pub fn has_to_wait(&self) -> bool {
+        self.reader.has_to_wait()
+    }
+
+    /// Whether the end that was reached is none of the recording's.
+    pub fn is_abandoned(&self) -> bool {
+        self.reader.is_abandoned()
+    }
+
+    /// The next line; `None` at the end.
+    ///
+    /// # Errors
+    /// It is no record. Reading on is of no use.
+    pub fn next_line(&mut self) -> Result<Option<Line>, BadLine> {
+        self.line += 1;
+        let line = self.line;
+        let bad = |what| BadLine { line, what };
+        match self.read() {
+            // A run that was killed while it wrote, and the next one appended to the same file.
+            Err(What::NoRecord(why)) if why.is_eof() => {
+                self.line += 1;
+                match self.read() {
+                    Ok(Some(next @ Line { said: Said::Start(_), .. })) => {
+                        Ok(Some(Line { cut: Some(line), ..next }))
+                    }
+                    _ => Err(bad(What::NoRecord(why))),
+                }
+            }
+            read => read.map_err(bad),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Line>, What> {
+        let mut bytes = Vec::new();
+        let read = self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
+        if read == 0 {
+            return if self.line == 1 && !self.reader.is_abandoned() { Err(What::Empty) } else { Ok(None) };
+        }
+        if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
+        let has_end = bytes.pop_if(|last| *last == b'\n').is_some();
+        if !has_end && read as u64 == LONGEST_LINE {
+            return Err(What::Long);
+        }
+        // Lines are written whole; one without an end may be whole all the same, if it was put there by hand.
+        match parse(bytes) {
+            Ok(line) => Ok(Some(line)),
+            // Nobody wanted to have the rest read.
+            Err(_) if !has_end && self.reader.is_abandoned() => Ok(None),
+            Err(What::NoRecord(why)) if !has_end && why.is_eof() => Err(What::CutOff),
+            Err(what) => Err(what),
+        }
+    }
+}
+
+/// What every line has.
+#[derive(Deserialize)]
+struct Head<'a> {
+    v: u64,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    mono_ns: u64,
+}
+
+fn parse(bytes: Vec<u8>) -> Result<Line, What> {
+    let Head { v, event, time, mono_ns } = serde_json::from_slice(&bytes)?;
+    if v != u64::from(SCHEMA_VERSION) {
+        return Err(What::Version(v));
+    }
+    let time: jiff::Timestamp = time.parse()?;
+    let said = match &*event {
+        "start" => Said::Start(serde_json::from_slice(&bytes)?),
+        "transition" => Said::Transition(serde_json::from_slice(&bytes)?),
+        "stuck" => Said::Stuck(stuck(&bytes)?),
+        "found" => Said::Found(stuck(&bytes)?),
+        "cleared" => Said::Cleared(serde_json::from_slice(&bytes)?),
+        "life" => Said::Life(serde_json::from_slice(&bytes)?),
+        "lost" => Said::Lost(serde_json::from_slice(&bytes)?),
+        "resync" => Said::Resync(serde_json::from_slice(&bytes)?),
+        _ => Said::Other,
+    };
+    Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, said, bytes, cut: None })
+}
+
+fn stuck(bytes: &[u8]) -> serde_json::Result<Box<Stuck>> {
+    let mut stuck: Box<Stuck> = serde_json::from_slice(bytes)?;
+    stuck.limit();
+    Ok(stuck)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRANSITION: &str = r#"{"v":1,"event":"transition","time":"2026-11-22T15:45:32.104233918Z","mono_ns":7,"cookie":5,"netns":null,"family":"ipv4","local_addr":"10.0.0.5","local_port":80,"remote_addr":"10.0.0.9","remote_port":4000,"old_state":"ESTABLISHED","new_state":"CLOSE_WAIT","stand_in":false,"in_old_state_ms":null,"owner":null,"owner_how":"none","how":"peer"}"#;
+
+    fn read(bytes: impl AsRef<[u8]>) -> Result<Vec<Line>, String> {
+        let mut recording = Recording::new(bytes.as_ref());
+        let mut lines = Vec::new();
+        while let Some(line) = recording.next_line().map_err(|error| error.to_string())? {
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let lines = read(format!("{TRANSITION}\n{TRANSITION}")).expect("two records");
+        assert_eq!(lines.len(), 2);
+        let Line { at, said: Said::Transition(transition), .. } = &lines[0] else { panic!("{lines:?}") };
+        let record =
+            crate::events::Record { at: *at, event: crate::events::Event::Transition(transition.clone()) };
+        assert_eq!(serde_json::to_string(&record).expect("it is JSON"), TRANSITION);
+        assert_eq!(lines[1].bytes, TRANSITION.as_bytes(), "also without an end of line");
+    }
+
+    #[test]
+    fn what_is_not_known_is_passed_over() {
+        let newer = TRANSITION.replace("\"v\":1", "\"v\":1,\"more\":[{}]").replace("transition", "weather");
+        assert_eq!(read(newer + "\n").expect("a record")[0].said, Said::Other);
+    }
+
+    #[test]
+    fn what_is_no_record_is_an_error_with_the_number_of_its_line() {
+        for (second, words) in [
+            ("", "line 2 of the recording: is no record"),
+            ("\u{1b}[2J", "is no record"),
+            (&TRANSITION.replace("CLOSE_WAIT", &"x".repeat(100_000)), "no state: xxx"),
+            (&TRANSITION.replace("ipv4", &"x".repeat(100_000)), "unknown variant `xxx"),
+            (&TRANSITION.replace("2026-11-22T", &"x".repeat(100_000)), "has a time that is no time"),
+            ("{}", "is no record: missing field `v`"),
+            ("nonsense", "is no record"),
+            ("\u{0}\u{1}", "is no record"),
+            ("[1]", "is no record"),
+            (&TRANSITION[..100], "is no record"),
+            (&TRANSITION.replace("\"v\":1", "\"v\":2"), "is of version 2"),
+            (&TRANSITION.replace("2026-11-22T", "yesterday"), "has a time that is no time"),
+            (&TRANSITION.replace("CLOSE_WAIT", "ASLEEP"), "no state: ASLEEP"),
+            (&TRANSITION.replace("\"mono_ns\":7", "\"mono_ns\":-7"), "is no record"),
+            (&TRANSITION.replace("10.0.0.9", "10.0.0"), "is no record"),
+            (&"[".repeat(100_000), "is no record"),
+        ] {
+            let error = read(format!("{TRANSITION}\n{second}\n{TRANSITION}\n")).expect_err(second);
+            assert!(
+                error.starts_with("line 2 of the recording: ") && error.contains(words),
+                "{second}: {error}"
+            );
+            assert!(error.chars().count() < 400, "{error}");
+        }
+        let error = read([TRANSITION.as_bytes(), b"\n{\"v\":1,\xff\n"].concat()).expect_err("no UTF-8");
+        assert!(error.starts_with("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_that_was_cut_off_says_so() {
+        let cut = format!("{TRANSITION}\n{}", &TRANSITION[..200]);
+        assert_eq!(
+            read(cut).expect_err("cut off"),
+            "line 2 of the recording: is cut off: the recording ends within it; all before it was replayed"
+        );
+    }
+
+    #[test]
+    fn a_run_that_was_killed_does_not_keep_the_next_one_from_being_read() {
+        const START: &str = r#"{"v":1,"event":"start","time":"2026-11-22T15:45:32Z","mono_ns":9,"version":"1","kernel":"6","host":"h"}"#;
+        let lines =
+            read(format!("{TRANSITION}\n{}\n{START}\n", &TRANSITION[..200])).expect("two whole lines");
+        assert_eq!(lines.iter().map(|line| line.cut).collect::<Vec<_>>(), [None, Some(2)]);
+        // Anything else that follows is not the next run.
+        let error = read(format!("{}\n{TRANSITION}\n", &TRANSITION[..200])).expect_err("damaged");
+        assert!(error.starts_with("line 1 of the recording: is no record"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_that_an_editor_has_saved_is_one() {
+        let saved = format!("\u{feff}{TRANSITION}\r\n{TRANSITION}\r\n");
+        assert_eq!(read(saved).expect("two records").len(), 2);
+        // Only where it is the first.
+        assert!(read(format!("{TRANSITION}\n\u{feff}{TRANSITION}\n")).is_err());
+    }
+
+    #[test]
+    fn an_empty_recording_is_a_mistake() {
+        let error = read("").expect_err("nothing in it");
+        assert_eq!(error, "the recording is empty");
+    }
+}

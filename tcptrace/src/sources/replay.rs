@@ -1,0 +1,366 @@
+//! `--replay`: a recorded stream in place of the kernel. The tracker judges it as it would have judged the kernel's,
+//! whatever the recording was asked for.
+//!
+//! What no transition tells, a recorded `stuck` does: sockets from before the start, holders, queues, peers. It needs no
+//! privilege, and looks at nothing of the host it runs on.
+
+pub mod recorded;
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, SocketRow, Task, state};
+
+use self::recorded::Recorded;
+use crate::{
+    cli::Plan,
+    clock::WallClock,
+    diagnostics::{inform, is_verbose, say, shortened},
+    engine::{
+        age::Since,
+        ownership::walk_index::Evidence,
+        processes::{Condition, ProcessId},
+        tracker::{
+            Left, Policy, Tracker,
+            finding::{Actor, Finding, is_opening, signs},
+            found::Found,
+        },
+    },
+    events::{Event, LostReason, Owner, OwnerHow, Record, Stuck, Transition},
+    host::bpf::decode::Heard,
+    outputs::{
+        publisher::{Format, Sink},
+        writer::Output,
+    },
+    sources::{
+        live::{Failure, finish},
+        recording::{Began, Line, Recording, Said, input::Lines},
+    },
+};
+
+/// Lines may be out of order by as much as records of several processors in one ring are, nanoseconds.
+const DISORDER_NS: u64 = 100_000_000;
+
+/// Replays what `input` has recorded.
+///
+/// # Errors
+/// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
+pub fn run(plan: &Plan, input: impl Lines, output: Output, format: Format) -> Result<(), Failure> {
+    let mut replay = Replay {
+        policy: plan.policy,
+        tracker: Tracker::new(plan.policy),
+        sink: Sink::new(plan, 0, format, output).without_a_host().patient(),
+        seen: FxHashMap::default(),
+        names: FxHashMap::default(),
+        is_incomplete: false,
+        began_ns: None,
+        now_ns: 0,
+        recorded: Recorded::default(),
+    };
+    let mut recording = Recording::new(input);
+    let read = loop {
+        if recording.has_to_wait() {
+            // Somebody looks on while it is being recorded.
+            replay.sink.flush_all();
+        }
+        match recording.next_line() {
+            Ok(Some(line)) if !replay.is_done() => replay.take(line),
+            Ok(_) => break Ok(()),
+            Err(bad) => break Err(Failure::Recording(bad)),
+        }
+    };
+    if read.is_err() && replay.began_ns.is_none() {
+        // A file without any record is none that was recorded: there is nothing to sum up.
+        return finish(replay.sink, None).and(read);
+    }
+    if read.is_ok() && !replay.is_done() && !recording.is_abandoned() {
+        replay.recorded.shortcomings(plan).iter().for_each(say);
+    }
+    replay.end().and(read)
+}
+
+struct Replay {
+    policy: Policy,
+    tracker: Tracker,
+    sink: Sink,
+    /// What was last recorded of each stuck socket, as long as it is in that state.
+    seen: FxHashMap<u64, Box<Stuck>>,
+    /// The names of the processes that hold stuck sockets.
+    names: FxHashMap<u32, crate::events::Name>,
+    /// Whether records are missing that the recording tracer had: then no look at all sockets makes up for them.
+    is_incomplete: bool,
+    /// When the first line happened, and the latest, `CLOCK_MONOTONIC` nanoseconds.
+    began_ns: Option<u64>,
+    now_ns: u64,
+    /// What there is in the recording.
+    recorded: Recorded,
+}
+
+impl Replay {
+    fn is_done(&self) -> bool {
+        self.sink.is_done() || self.sink.output.has_ended()
+    }
+
+    fn take(&mut self, line: Line) {
+        let Line { at, said, bytes, cut } = line;
+        if let Some(number) = cut {
+            say(format_args!(
+                "line {number} of the recording is cut off: the run that wrote it was killed, or had no more room; going on \
+                 with the next run"
+            ));
+        }
+        let mono_ns = at.mono_ns;
+        self.recorded.note(&said);
+        if let Said::Start(began) = &said {
+            self.start(began, mono_ns);
+        }
+        self.sink.wall = WallClock::with_offset_ns(at.wall_ns - i128::from(mono_ns));
+        if self.began_ns.is_none() {
+            self.sink.rollup.begin(mono_ns);
+            self.began_ns = Some(mono_ns);
+        }
+        self.now_ns = self.now_ns.max(mono_ns);
+        self.judge(self.now_ns.saturating_sub(DISORDER_NS));
+        match said {
+            Said::Start(_) => self.sink.pass(&bytes),
+            Said::Transition(transition) => {
+                self.transition(Record { at, event: Event::Transition(transition) })
+            }
+            Said::Stuck(stuck) => self.stuck(mono_ns, stuck),
+            Said::Found(found) => {
+                let told = self.sink.reporter.views().transitions.then(|| found.clone());
+                self.stuck(mono_ns, found);
+                if let Some(found) = told {
+                    self.sink.offer_found(Record { at, event: Event::Found(found) });
+                }
+            }
+            Said::Cleared(cleared) => {
+                let actor = cleared.by.as_ref().map(|owner| {
+                    let (task, named) = task(owner);
+                    Actor::new(&task, named)
+                });
+                let left = Left { new_state: cleared.new_state.0, at_ns: mono_ns, actor, how: cleared.how };
+                let mut found = Vec::new();
+                let cookie = cleared.socket.cookie;
+                self.judge_one(cookie, mono_ns);
+                self.tracker.left(cookie, cleared.state.0, left, &mut |finding| found.push(finding));
+                found.iter().for_each(|finding| self.cleared(finding, cleared.by.as_ref()));
+            }
+            Said::Life(life) => {
+                if self.sink.reporter.views().lives {
+                    self.sink.offer(Record { at, event: Event::Life(*life) });
+                }
+            }
+            Said::Lost(lost) => {
+                self.tracker.doubt();
+                self.is_incomplete |= lost.reason == LostReason::ReaderSlow;
+                let record = self.sink.reporter.lost(lost.lost, lost.reason, at);
+                self.sink.record(record);
+            }
+            Said::Resync(resync) => {
+                // What was found to be otherwise has been told before.
+                if resync.found.is_some() && !self.is_incomplete {
+                    self.tracker.trust(mono_ns);
+                }
+                let record = self.sink.reporter.resync(resync, at);
+                self.sink.record(record);
+            }
+            Said::Other => {}
+        }
+        self.roll_up();
+        self.sink.flush_when_full(self.now_ns);
+    }
+
+    /// Another run was recorded behind the one before: nothing is known of its sockets.
+    fn start(&mut self, began: &Began, mono_ns: u64) {
+        if self.began_ns.is_some() {
+            self.judge(self.now_ns);
+            self.tell(self.sink.rollup.all());
+            self.tracker = Tracker::new(self.policy);
+            self.is_incomplete = false;
+            self.seen.clear();
+            self.sink.rollup.begin(mono_ns);
+        }
+        self.now_ns = mono_ns;
+        if self.sink.is_text() || is_verbose() {
+            // Longer than any of them is.
+            let [version, host, kernel] =
+                [&began.version, &began.host, &began.kernel].map(|text| shortened(text, 64));
+            inform(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
+        }
+    }
+
+    fn transition(&mut self, record: Record) {
+        let Event::Transition(transition) = &record.event else { return };
+        let heard = Heard::Transition(wire(transition, record.at.mono_ns));
+        let cookie = transition.socket.cookie;
+        self.judge_one(cookie, record.at.mono_ns);
+        let mut found = Vec::new();
+        self.tracker.hear(&heard, &mut |finding| found.push(finding));
+        let by = transition.owner.clone().filter(|_| transition.owner_how == OwnerHow::Close);
+        let mut record = Some(record);
+        for finding in &found {
+            match finding {
+                // As it was recorded: that has all that can be known of it.
+                Finding::Transition { .. } => {
+                    if let Some(record) = record.take() {
+                        self.sink.reporter.heard();
+                        if self.sink.reporter.views().transitions {
+                            self.sink.offer(record);
+                        }
+                    }
+                }
+                _ => self.cleared(finding, by.as_ref()),
+            }
+        }
+        self.seen.remove(&cookie);
+    }
+
+    fn cleared(&mut self, finding: &Finding, by: Option<&Owner>) {
+        if let Finding::Cleared { cookie, at_ns, .. } = finding {
+            self.seen.remove(cookie);
+            self.sink.rollup.cleared(*cookie, *at_ns);
+            if let Some(mut record) =
+                self.sink.reporter.finding(finding, &Evidence::default(), &self.sink.wall)
+            {
+                if let Event::Cleared(cleared) = &mut record.event
+                    && let Some(by) = by
+                {
+                    cleared.by = Some(by.clone());
+                }
+                self.sink.offer(record);
+            }
+        }
+    }
+
+    /// A socket that was recorded as stuck: seen in that state, for that long.
+    fn stuck(&mut self, mono_ns: u64, stuck: Box<Stuck>) {
+        let before = |ms: f64| mono_ns.saturating_sub(crate::events::nanoseconds(ms));
+        let since = if stuck.exact {
+            Since::exact(before(stuck.age_ms))
+        } else {
+            Since::between(stuck.age_max_ms.map(before), before(stuck.age_ms))
+        };
+        let row = SocketRow {
+            ktime_ns: mono_ns,
+            cookie: stuck.socket.cookie,
+            netns: stuck.socket.netns.unwrap_or(0),
+            state: stuck.state.0,
+            tuple: stuck.socket.tuple(),
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let mut found = Vec::new();
+        self.tracker.row(&row, since, &mut |finding| found.push(finding));
+        found.iter().for_each(|finding| self.cleared(finding, None));
+        if row.state == state::CLOSE {
+            self.seen.remove(&row.cookie);
+        } else {
+            self.seen.insert(row.cookie, stuck);
+        }
+    }
+
+    /// Reports what has been stuck for long enough by then.
+    fn judge(&mut self, until_ns: u64) {
+        let mut found = Vec::new();
+        self.tracker.judge_until(until_ns, &mut |finding| found.push(finding));
+        self.report_stuck(&found);
+    }
+
+    /// The same of one socket of which there is news of that time.
+    fn judge_one(&mut self, cookie: u64, until_ns: u64) {
+        let mut found = Vec::new();
+        while self.tracker.judge_one(cookie, until_ns, &mut |finding| found.push(finding)) {}
+        self.report_stuck(&found);
+    }
+
+    fn report_stuck(&mut self, found: &[Finding]) {
+        for finding in found {
+            let Finding::Stuck(Found { cookie, socket, seen_ns, .. }) = finding else { continue };
+            let Some(mut record) = self.sink.reporter.finding(finding, &Evidence::default(), &self.sink.wall)
+            else {
+                continue;
+            };
+            let Event::Stuck(stuck) = &mut record.event else { continue };
+            if let Some(seen) = self.seen.get(cookie).filter(|seen| seen.state == stuck.state) {
+                // Its ages and times are of now; all else is as it was seen.
+                let Stuck { threshold_ms, age_ms, age_max_ms, exact, since, is_reminder, .. } = **stuck;
+                let seen = (**seen).clone();
+                **stuck = Stuck { threshold_ms, age_ms, age_max_ms, exact, since, is_reminder, ..seen };
+            }
+            for owner in &stuck.owners {
+                self.names.extend(owner.comm.map(|comm| (owner.pid, comm)));
+            }
+            self.sink.stuck(record, socket.since, *seen_ns, |pid| ProcessId { pid, start_ticks: 0 });
+        }
+    }
+
+    /// Rolls up the processes for which that is due: what the recording tells, which is nothing of their descriptors.
+    fn roll_up(&mut self) {
+        for id in self.sink.rollup.to_sample(self.now_ns) {
+            self.sink.rollup.sample(id, Some(&condition(&self.names, id)), self.now_ns);
+        }
+        if self.sink.rollup.next_due_ns().is_some_and(|due| due <= self.now_ns) {
+            let due = self.sink.rollup.due(self.now_ns);
+            self.tell(due);
+        }
+    }
+
+    fn tell(&mut self, which: Vec<ProcessId>) {
+        let names = &self.names;
+        self.sink.roll_up_as(which, self.now_ns, |id| Some(condition(names, id)));
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        self.judge(self.now_ns);
+        self.tell(self.sink.rollup.all());
+        let began_ns = self.began_ns.unwrap_or(self.now_ns);
+        let totals = self.sink.summary_at(began_ns, self.now_ns);
+        let farewell =
+            (self.sink.is_text() || is_verbose()).then(|| crate::outputs::text::words::farewell(&totals));
+        finish(self.sink, farewell)
+    }
+}
+
+/// What a recording tells of a process: its name.
+fn condition(names: &FxHashMap<u32, crate::events::Name>, id: ProcessId) -> Condition {
+    let comm = names.get(&id.pid).map_or_else(Default::default, |name| name.0);
+    Condition { comm, ..Condition::default() }
+}
+
+/// A recorded transition as it came from the kernel, as far as it was recorded.
+fn wire(transition: &Transition, ktime_ns: u64) -> tcptrace_common::Transition {
+    let Transition { socket, old_state, new_state, stand_in, owner, owner_how, how, .. } = transition;
+    let (signs, sk_err) = signs(*how);
+    let mut wire = tcptrace_common::Transition {
+        ktime_ns,
+        cookie: socket.cookie,
+        netns: socket.netns.unwrap_or(0),
+        sk_err,
+        tuple: socket.tuple(),
+        old_state: old_state.0,
+        new_state: new_state.0,
+        flags: signs & !ACTOR_KNOWN,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    if *stand_in {
+        wire.flags |= REPLACED;
+    }
+    // Who acts is known where the recording names it.
+    if let Some(owner) = owner {
+        let acts = *owner_how == OwnerHow::Close || is_opening(&wire);
+        let (task, named) = task(owner);
+        wire.flags |= named | if acts { ACTOR_KNOWN } else { ORIGIN_KNOWN };
+        wire.task = task;
+    }
+    wire
+}
+
+/// A recorded owner as a task, and [`PROCESS_NAMED`] where it is. Which of its threads it was is not recorded.
+fn task(owner: &Owner) -> (Task, u8) {
+    let (comm, tid, named) = match owner.comm {
+        Some(comm) => (comm.0, owner.pid, PROCESS_NAMED),
+        None => ([0; COMM_LEN], 0, 0),
+    };
+    (Task { pid: owner.pid, tid, uid: owner.uid.unwrap_or(0), comm, thread_comm: comm }, named)
+}
+
+#[cfg(test)]
+mod tests;
