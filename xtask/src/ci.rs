@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    matrix, places,
+    deny, matrix, places,
     results::Totals,
     setup::{self, Scope, Tools},
     shell,
@@ -67,6 +67,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         // A check that fails is noted, and doesn't keep the others from running.
         let _noted = steps.step(check.name, || run_check(check, &tools));
     }
+    let has_advisories = steps.step("dependencies", deny::check);
     let here = steps.tests("tests", || test::run_with(&tools, &test::Options::default()));
     let kernels = steps.tests("tests under other kernels", || matrix::run(&tools, &[], &[]));
     let mut totals = Totals::default();
@@ -84,6 +85,9 @@ pub(crate) fn run() -> Result<ExitCode> {
         steps.mark_failed();
     }
     steps.summarise();
+    if matches!(has_advisories, Ok(false)) {
+        eprintln!("{}\n", deny::NO_ADVISORIES);
+    }
     println!("{totals}");
     Ok(if steps.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

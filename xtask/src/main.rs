@@ -12,6 +12,7 @@ mod bench;
 mod cargo_json;
 mod ci;
 mod compile;
+mod deny;
 mod facts;
 mod install;
 mod matrix;
@@ -81,7 +82,7 @@ enum Task {
     /// are kept in ~/.cache/tcptrace/kernels ($TCPTRACE_KERNEL_CACHE). One that cannot be had is a failure unless
     /// $TCPTRACE_KERNELS_MAY_MISS names it.
     Test(test::Options),
-    /// Check the format, the lints and the documentation, then run all the tests, here and under all the kernels
+    /// Check format, lints, documentation and dependencies, then run all the tests, here and under all kernels
     Ci,
     /// Measure what tracing costs: tables of ratios within one run, next to other tools where they are installed
     ///
