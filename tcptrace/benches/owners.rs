@@ -16,7 +16,7 @@ use tcptrace::{
         ownership::walk_index::Evidence,
         walk::{self, Reach},
     },
-    host::{self, Kernel, Options, proc::process::Process},
+    host::{self, Kernel, Options, proc::process},
 };
 use tcptrace_common::state;
 
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         let walked = began.elapsed();
         let stuck = walk.sockets.iter().filter(|row| row.state == state::CLOSE_WAIT);
         let stuck: FxHashSet<u64> = stuck.map(|row| row.cookie).collect();
-        let evidence = Evidence::gather(&walk, &stuck, Process::look_up);
+        let evidence = Evidence::gather(&walk, &stuck, process::look_up);
         let gathered = began.elapsed() - walked;
         let held = stuck.iter().filter(|cookie| evidence.holders(**cookie).next().is_some()).count();
         println!("{} {} {} {held}", walked.as_nanos(), gathered.as_nanos(), stuck.len());

@@ -18,10 +18,11 @@ use tcptrace::{
     engine::{
         assemble::{Reporter, Views},
         ownership::walk_index::Evidence,
+        process_info::ProcessDetails,
         tracker::{Policy, Tracker},
     },
     events::record::Event,
-    host::{bpf::decode, proc::process::Process},
+    host::bpf::decode,
     outputs::{json::Json, text::Text},
 };
 use tcptrace_common::state;
@@ -65,7 +66,7 @@ struct Pipeline {
     text: Option<Text>,
     load: Load,
     /// What is known of the processes that act, as it is cached between their first act and the next ones.
-    processes: FxHashMap<u32, Process>,
+    processes: FxHashMap<u32, ProcessDetails>,
     out: Vec<u8>,
 }
 
@@ -143,15 +144,15 @@ impl Pipeline {
 }
 
 /// A process in a container, with names as long as they are there.
-fn a_process() -> Process {
+fn a_process() -> ProcessDetails {
     let id = "4b1f6e0c9d2a7f5e8c3b6a1d0e9f8c7b6a5d4e3f2c1b0a9f8e7d6c5b4a3f2e1d";
     let slice = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3f6e0c9d_2a7f_5e8c_b6a1_d0e9f8c7b6a5.slice";
-    Process {
+    ProcessDetails {
         inner_pids: Some([17].into()),
         exe: Some("/usr/lib/jvm/java-17-openjdk-amd64/bin/java".into()),
         cgroup: Some(format!("{slice}/cri-containerd-{id}.scope").into()),
         container: Some(id.into()),
-        ..Process::default()
+        ..ProcessDetails::default()
     }
 }
 

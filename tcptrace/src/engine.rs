@@ -6,6 +6,7 @@ pub mod cause;
 pub mod coverage;
 pub mod filter;
 pub mod ownership;
+pub mod process_info;
 pub mod processes;
 pub mod tracker;
 pub mod walk;

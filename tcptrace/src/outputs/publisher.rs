@@ -33,7 +33,7 @@ use crate::{
     },
     host::proc::{
         proc_stat::{condition, process_id, start_ticks},
-        process::Process,
+        process,
         process_cache::ProcessCache,
     },
     outputs::{json::Json, text::Text, writer::Output},
@@ -175,7 +175,7 @@ impl Sink {
     pub(crate) fn meet(&mut self, walk: &Walk) {
         if self.admission.filter.asks_for_processes() {
             let all = walk.sockets.iter().map(|row| row.cookie).collect();
-            let evidence = Evidence::gather(walk, &all, Process::look_up);
+            let evidence = Evidence::gather(walk, &all, process::look_up);
             for row in &walk.sockets {
                 let charged = Charged::of(row.cookie, &evidence);
                 self.admission.learn(row.cookie, charged.processes());
@@ -189,7 +189,7 @@ impl Sink {
             return sockets.len();
         }
         let cookies = sockets.iter().map(|(cookie, _)| *cookie).collect();
-        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
+        let evidence = Evidence::gather(walk, &cookies, process::look_up);
         let is_admitted = |(cookie, socket): &&(u64, Socket)| {
             let id = SocketId::new(*cookie, socket.netns, &socket.tuple);
             self.admission.filter.admits(&id, Charged::of(*cookie, &evidence).processes())
@@ -247,7 +247,7 @@ impl Sink {
     /// Hands over how a walk has found these sockets, where the filter admits them.
     pub(crate) fn found(&mut self, found: &[Found], walk: &Walk) {
         let cookies = found.iter().map(|found| found.cookie).collect();
-        let evidence = Evidence::gather(walk, &cookies, Process::look_up);
+        let evidence = Evidence::gather(walk, &cookies, process::look_up);
         for found in found {
             self.offer_found(Reporter::found(found, &evidence, &self.wall));
         }
@@ -268,7 +268,7 @@ impl Sink {
         findings: impl IntoIterator<Item = impl Borrow<Finding>>,
         walk: &Walk,
     ) {
-        let evidence = Evidence::gather(walk, stuck, Process::look_up);
+        let evidence = Evidence::gather(walk, stuck, process::look_up);
         let mut named = FxHashMap::default();
         for holders in walk.holders.chunk_by(|one, next| one.pid == next.pid) {
             named.extend(holders.last().map(|holder| (holder.pid, holder.process)));

@@ -4,7 +4,7 @@ use crate::{
     engine::ownership::walk_index::Evidence,
     events::{Name, Owner, OwnerHow, bounds},
 };
-use crate::{engine::walk::Holder, host::proc::process::Process};
+use crate::{engine::process_info::ProcessDetails, engine::walk::Holder};
 
 /// The processes and descriptors that a socket is charged to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Charged {
     }
 
     /// Only the descriptors that are listed become owners: a socket can have tens of thousands.
-    fn list(holders: &[(&Holder, Option<&Process>)], how: OwnerHow) -> Self {
+    fn list(holders: &[(&Holder, Option<&ProcessDetails>)], how: OwnerHow) -> Self {
         let pid = |(holder, _): &(&Holder, _)| holder.pid;
         let mut all = Self { owners: Vec::new(), total: holders.len(), unlisted: Vec::new(), how };
         if holders.is_empty() {
@@ -58,7 +58,7 @@ impl Charged {
 }
 
 /// The process that holds a socket.
-fn held((holder, process): &(&Holder, Option<&Process>)) -> Owner {
+fn held((holder, process): &(&Holder, Option<&ProcessDetails>)) -> Owner {
     let comm = process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes);
     let mut owner = Owner {
         fd: Some(holder.fd),
@@ -73,7 +73,7 @@ fn held((holder, process): &(&Holder, Option<&Process>)) -> Owner {
 }
 
 /// Adds what was looked up about a process beyond its name and user.
-pub fn complete(owner: &mut Owner, process: &Process) {
+pub fn complete(owner: &mut Owner, process: &ProcessDetails) {
     owner.inner_pids.clone_from(&process.inner_pids);
     owner.exe.clone_from(&process.exe);
     owner.cgroup.clone_from(&process.cgroup);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn charged(walk: &Walk) -> Charged {
-        let evidence = Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| Process::default());
+        let evidence = Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default());
         Charged::of(1, &evidence)
     }
 

@@ -10,8 +10,8 @@ use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, STAND_IN, SocketRow, Tuple, state
 
 use crate::engine::ownership::ends::Compared;
 use crate::{
+    engine::process_info::ProcessDetails,
     engine::walk::{Holder, Named, Walk},
-    host::proc::process::Process,
 };
 
 /// What was looked up for the sockets about to be reported.
@@ -23,7 +23,7 @@ pub struct Evidence<'w> {
     places: HashTable<u32>,
     listeners: FxHashMap<u64, Vec<&'w SocketRow>>,
     origins: Option<&'w FxHashMap<u64, Origin>>,
-    processes: FxHashMap<u32, Process>,
+    processes: FxHashMap<u32, ProcessDetails>,
 }
 
 /// One socket.
@@ -52,7 +52,7 @@ impl<'w> Evidence<'w> {
     pub fn gather(
         walk: &'w Walk,
         cookies: &FxHashSet<u64>,
-        look_up: impl Fn(u32, Option<Named>) -> Process,
+        look_up: impl Fn(u32, Option<Named>) -> ProcessDetails,
     ) -> Self {
         let mut evidence = Self {
             origins: Some(&walk.origins),
@@ -109,7 +109,7 @@ impl<'w> Evidence<'w> {
     }
 
     /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
-    pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&Process>)> {
+    pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&ProcessDetails>)> {
         let holders = self.get(cookie).map_or(&[][..], |seen| seen.holders);
         holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
     }

@@ -5,7 +5,10 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
-use crate::engine::walk::{Holder, Named, Walk, in_order};
+use crate::engine::{
+    process_info::ProcessDetails,
+    walk::{Holder, Named, Walk, in_order},
+};
 use crate::host::{
     proc::{
         container::container,
@@ -14,54 +17,34 @@ use crate::host::{
     shortage::Shortage,
 };
 
-/// What can be said of a process beyond its pid.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Process {
-    /// Its pids in the namespaces within the host's (`NSpid` in `/proc/PID/status`, pid_namespaces(7)); `None` where it is
-    /// in none.
-    pub inner_pids: Option<Arc<[u32]>>,
-    /// Its name (`/proc/PID/comm`), any bytes.
-    pub comm: Option<Vec<u8>>,
-    /// Its executable (`/proc/PID/exe`), as far as it is UTF-8; shared, for every socket's owner will tell it.
-    pub exe: Option<Arc<str>>,
-    /// Its real user id (`/proc/PID/status`).
-    pub uid: Option<u32>,
-    /// Its cgroup (`/proc/PID/cgroup`), likewise: the unified one, or systemd's where that says nothing.
-    pub cgroup: Option<Arc<str>>,
-    /// Its container, as its cgroup's path tells.
-    pub container: Option<Arc<str>>,
-}
-
-impl Process {
-    /// Looks up a process; `named` where the kernel has said already which one is meant. If another has the pid by
-    /// now, nothing is known.
-    pub fn look_up(pid: u32, named: Option<Named>) -> Self {
-        let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
-        let mut process = Self::default();
-        let status = file("status").unwrap_or_default();
-        if named.is_none() {
-            process.comm = file("comm").map(|mut comm| {
-                comm.pop_if(|last| *last == b'\n');
-                comm
-            });
-            process.uid = numbers(&status, b"Uid:").next();
-        }
-        // The first one is the pid itself.
-        let inner_pids: Vec<_> = numbers(&status, b"NSpid:").skip(1).collect();
-        process.inner_pids = Some(inner_pids).filter(|pids| !pids.is_empty()).map(Arc::from);
-        // Of a process whose first thread has exited only another thread tells it.
-        let exe = fs::read_link(format!("/proc/{pid}/exe")).or_else(|error| {
-            let (thread, _) = living_thread(pid).filter(|(thread, _)| *thread != pid).ok_or(error)?;
-            fs::read_link(format!("/proc/{pid}/task/{thread}/exe"))
+/// Looks up a process; `named` where the kernel has said already which one is meant. If another has the pid by
+/// now, nothing is known.
+pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
+    let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
+    let mut process = ProcessDetails::default();
+    let status = file("status").unwrap_or_default();
+    if named.is_none() {
+        process.comm = file("comm").map(|mut comm| {
+            comm.pop_if(|last| *last == b'\n');
+            comm
         });
-        process.exe = exe.ok().map(|path| path.to_string_lossy().into());
-        if let Some(path) = file("cgroup").as_deref().and_then(cgroup) {
-            process.container = container(path).map(Arc::from);
-            process.cgroup = Some(String::from_utf8_lossy(path).into());
-        }
-        let is_meant = named.is_none_or(|named| start_ticks(pid) == Some(ticks(named.start_ns)));
-        if is_meant { process } else { Self::default() }
+        process.uid = numbers(&status, b"Uid:").next();
     }
+    // The first one is the pid itself.
+    let inner_pids: Vec<_> = numbers(&status, b"NSpid:").skip(1).collect();
+    process.inner_pids = Some(inner_pids).filter(|pids| !pids.is_empty()).map(Arc::from);
+    // Of a process whose first thread has exited only another thread tells it.
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).or_else(|error| {
+        let (thread, _) = living_thread(pid).filter(|(thread, _)| *thread != pid).ok_or(error)?;
+        fs::read_link(format!("/proc/{pid}/task/{thread}/exe"))
+    });
+    process.exe = exe.ok().map(|path| path.to_string_lossy().into());
+    if let Some(path) = file("cgroup").as_deref().and_then(cgroup) {
+        process.container = container(path).map(Arc::from);
+        process.cgroup = Some(String::from_utf8_lossy(path).into());
+    }
+    let is_meant = named.is_none_or(|named| start_ticks(pid) == Some(ticks(named.start_ns)));
+    if is_meant { process } else { ProcessDetails::default() }
 }
 
 /// The numbers in the line of a process's status that begins like this.
@@ -189,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there_is_unknown() {
-        assert_eq!(Process::look_up(0, None), Process::default());
+        assert_eq!(look_up(0, None), ProcessDetails::default());
     }
 
     #[test]
@@ -198,8 +181,8 @@ mod tests {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         let named = |ticks| Some(Named { start_ns: ticks * tick_ns + 1, uid: 0, comm: [0; 16] });
         let start = start_ticks(pid).expect("we run");
-        assert!(Process::look_up(pid, named(start)).exe.is_some());
-        assert_eq!(Process::look_up(pid, named(start + 1)), Process::default());
+        assert!(look_up(pid, named(start)).exe.is_some());
+        assert_eq!(look_up(pid, named(start + 1)), ProcessDetails::default());
     }
 
     proptest! {

@@ -4,9 +4,14 @@
 use rustc_hash::FxHashMap;
 
 use crate::clock;
+use crate::engine::{
+    process_info::{ProcessDetails, ProcessInfo},
+    processes::{Condition, ProcessId},
+    walk::Named,
+};
 use crate::host::proc::{
-    proc_stat::{start_ticks, tick_ns},
-    process::Process,
+    proc_stat::{self, start_ticks, tick_ns},
+    process,
 };
 
 /// For so long a process is taken for the same one that had its pid, nanoseconds.
@@ -26,7 +31,7 @@ pub(crate) struct ProcessCache {
 
 #[derive(Debug)]
 struct Known {
-    process: Process,
+    process: ProcessDetails,
     /// As [`start_ticks`].
     start_ticks: Option<u64>,
     /// When that was, `CLOCK_MONOTONIC` nanoseconds, or up to a tick before.
@@ -38,7 +43,7 @@ struct Known {
 impl Known {
     fn look_up(pid: u32, now_ns: u64) -> Self {
         let start_ticks = start_ticks(pid);
-        let process = Process::look_up(pid, None);
+        let process = process::look_up(pid, None);
         let started_ns = start_ticks.unwrap_or(0).saturating_mul(tick_ns()).saturating_sub(clock::slept_ns());
         Self { process, start_ticks, started_ns, looked_up_ns: now_ns, checked_ns: now_ns }
     }
@@ -51,7 +56,7 @@ impl Known {
 impl ProcessCache {
     /// What is known of the process that had this pid and name at that time; nothing where another one has the pid by now,
     /// or where it has become another program since. One that ended before it was ever looked at is not known either.
-    pub(crate) fn find(&mut self, pid: u32, comm: Option<&[u8]>, at_ns: u64) -> Option<&Process> {
+    pub(crate) fn find(&mut self, pid: u32, comm: Option<&[u8]>, at_ns: u64) -> Option<&ProcessDetails> {
         let known = self.get(pid, at_ns);
         if !known.is_named(comm) && at_ns.saturating_sub(known.looked_up_ns) >= AGAIN_NS {
             *known = Known::look_up(pid, at_ns);
@@ -62,7 +67,7 @@ impl ProcessCache {
 
     /// What is known of the process that had this pid at `then_ns`, `CLOCK_MONOTONIC` nanoseconds: nothing where the one that
     /// has it now is younger.
-    pub(crate) fn find_from(&mut self, pid: u32, then_ns: u64, now_ns: u64) -> Option<&Process> {
+    pub(crate) fn find_from(&mut self, pid: u32, then_ns: u64, now_ns: u64) -> Option<&ProcessDetails> {
         let known = &*self.get(pid, now_ns);
         (known.start_ticks.is_some() && known.started_ns <= then_ns).then_some(&known.process)
     }
@@ -86,6 +91,32 @@ impl ProcessCache {
     }
 }
 
+impl ProcessInfo for ProcessCache {
+    fn holder_details(&self, pid: u32, named: Option<Named>) -> ProcessDetails {
+        process::look_up(pid, named)
+    }
+
+    fn actor_details(&mut self, pid: u32, comm: Option<&[u8]>, at_ns: u64) -> Option<&ProcessDetails> {
+        self.find(pid, comm, at_ns)
+    }
+
+    fn opener_details(&mut self, pid: u32, since_ns: u64, now_ns: u64) -> Option<&ProcessDetails> {
+        self.find_from(pid, since_ns, now_ns)
+    }
+
+    fn process_id(&self, pid: u32, named: Option<Named>) -> ProcessId {
+        proc_stat::process_id(pid, named)
+    }
+
+    fn process_stats(&self, id: ProcessId) -> Option<Condition> {
+        proc_stat::condition(id)
+    }
+
+    fn is_alive(&self, id: ProcessId) -> bool {
+        start_ticks(id.pid) == Some(id.start_ticks)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +124,7 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_pid_and_name() {
         let me = std::process::id();
-        let comm = Process::look_up(me, None).comm.expect("we run");
+        let comm = process::look_up(me, None).comm.expect("we run");
         let mut cache = ProcessCache::default();
         let now_ns = clock::monotonic_ns();
         let found = cache.find(me, Some(&comm), now_ns).and_then(|process| process.exe.clone());
@@ -109,7 +140,7 @@ mod tests {
     #[test]
     fn another_name_is_looked_up_again_but_not_at_once() {
         let me = std::process::id();
-        let comm = Process::look_up(me, None).comm.expect("we run");
+        let comm = process::look_up(me, None).comm.expect("we run");
         let mut cache = ProcessCache::default();
         let now_ns = clock::monotonic_ns();
         cache.get(me, now_ns).process.comm = Some(b"before".to_vec());
@@ -131,7 +162,7 @@ mod tests {
         let mut cache = ProcessCache::default();
         let nobody = u32::MAX - 1000;
         for pid in nobody..nobody + 200 {
-            assert_eq!(cache.find(pid, None, 1), Some(&Process::default()));
+            assert_eq!(cache.find(pid, None, 1), Some(&ProcessDetails::default()));
         }
         assert!(cache.known.len() <= 64);
         let me = std::process::id();

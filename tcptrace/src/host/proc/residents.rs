@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::host::proc::process::Process;
+use crate::host::proc::process;
 use crate::{
     engine::{coverage::Residents, filter::missing::Resident},
     events::{Name, Owner},
@@ -33,7 +33,7 @@ pub(crate) fn residents(are_wanted: bool, by_proc: bool) -> Residents {
 
 /// A process, if it lives.
 fn resident(pid: u32, by_proc: bool) -> Option<Resident> {
-    let process = Process::look_up(pid, None);
+    let process = process::look_up(pid, None);
     let mut owner =
         Owner { comm: process.comm.as_deref().map(Name::from_bytes), uid: process.uid, ..Owner::once(pid) };
     crate::engine::ownership::responsible::complete(&mut owner, &process);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Task, Tuple, state, v4_mapped};
 
 use super::*;
-use crate::{clock::WallClock, engine::{tracker::{Policy, Tracker, finding::{Actor, Finding}}, walk::{Holder, Walk}}, events::State, host::{bpf::decode::Heard, proc::process::Process}};
+use crate::{clock::WallClock, engine::{tracker::{Policy, Tracker, finding::{Actor, Finding}}, walk::{Holder, Walk}}, events::State, host::bpf::decode::Heard, engine::process_info::ProcessDetails};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-22T15:45:00Z at 1000 s of uptime.
@@ -85,7 +85,7 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
     tracker.hear(&Heard::Transition(leave), &mut take);
     let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
-        Process {
+        ProcessDetails {
             inner_pids: None,
             comm: Some(name.to_vec()),
             exe: Some("/usr/bin/java".into()),

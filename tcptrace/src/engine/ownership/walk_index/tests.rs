@@ -34,7 +34,7 @@ fn walk(rows: &[SocketRow]) -> Walk {
 }
 
 fn gather(walk: &Walk) -> Evidence<'_> {
-    Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| Process::default())
+    Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
 }
 
 fn listeners(rows: &[SocketRow]) -> Vec<u64> {
