@@ -116,7 +116,7 @@ impl Pipeline {
 
     fn take(&mut self, event: &[u8]) {
         let Self { tracker, reporter, json, text, processes, out, .. } = self;
-        let heard = decode::heard(event).expect("the load makes valid records");
+        let heard = decode::ring_event(event).expect("the load makes valid records");
         tracker.hear(&heard, &mut |finding| {
             let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
             if let Some(mut record) = reporter.finding(&finding, &Evidence::default(), &wall) {

@@ -8,5 +8,6 @@ pub mod filter;
 pub mod ownership;
 pub mod process_info;
 pub mod processes;
+pub mod ring_event;
 pub mod tracker;
 pub mod walk;

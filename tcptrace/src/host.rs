@@ -1,6 +1,6 @@
 //! All that touches the kernel: loading the BPF object, the ring, the walks, `/proc`.
 //!
-//! Nothing here decides anything about sockets. Records leave it decoded; errors leave it as a [`Refusal`]
+//! Nothing here decides anything about sockets. Records leave it decoded; errors leave it as a [`AttachError`]
 //! (this host cannot be traced) or a [`WalkError`] (this one look failed).
 
 pub mod attach_error;
@@ -18,19 +18,20 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use self::attach_error::Refusal;
-use self::bpf::decode::{DecodeError, Heard};
+use self::attach_error::AttachError;
+use self::bpf::decode::DecodeError;
 use self::bpf::{
     decode,
     drain::{self, Drained, Limit},
     load,
-    loss::Losses,
-    loss::Newly,
-    no_btf::cookie_map::Join,
+    loss::LossCounter,
+    loss::NewLosses,
+    no_btf::cookie_map::CookieMap,
 };
-use self::features::{Feature, Source};
+use self::features::{Feature, FeatureStatus};
 use self::proc::residents;
 use self::walk::{WalkError, namespaces, walk_thread};
+use crate::engine::ring_event::RingEvent;
 use crate::{
     clock,
     diagnostics::{KernelLog, say},
@@ -69,7 +70,7 @@ pub struct Options {
 ///
 /// # Errors
 /// This host cannot be traced from here.
-pub fn prepare(options: &Options) -> Result<(), Refusal> {
+pub fn prepare(options: &Options) -> Result<(), AttachError> {
     // First: without descriptors each of the others fails for another reason.
     reserve_descriptors(if options.transitions { TO_TRACE } else { TO_LOOK_ONCE })?;
     surroundings::check()?;
@@ -81,14 +82,14 @@ pub fn prepare(options: &Options) -> Result<(), Refusal> {
 pub struct Kernel {
     ebpf: Ebpf,
     attached: Vec<load::Attached>,
-    guards: Option<load::Guards>,
+    guards: Option<load::FallbackPrograms>,
     transitions: RingBuf<MapData>,
-    losses: Losses,
+    losses: LossCounter,
     wanted: Array<MapData, [u32; 4]>,
     log: EbpfLogger<KernelLog>,
-    sources: Vec<Source>,
+    sources: Vec<FeatureStatus>,
     /// Only where the kernel has no BTF.
-    join: Option<Join>,
+    cookies: Option<CookieMap>,
 }
 
 impl Kernel {
@@ -98,7 +99,7 @@ impl Kernel {
     ///
     /// # Errors
     /// This host cannot be traced.
-    pub fn attach(options: &Options) -> Result<Self, Refusal> {
+    pub fn attach(options: &Options) -> Result<Self, AttachError> {
         // Before Linux 5.11 a map's memory counts as locked memory. If this is not allowed, creating the map
         // says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
@@ -114,19 +115,19 @@ impl Kernel {
         Ok(Self {
             attached,
             guards,
-            losses: Losses::of(&mut ebpf, &tracing, tally, options.watched_states == state::ALL)?,
+            losses: LossCounter::of(&mut ebpf, &tracing, tally, options.watched_states == state::ALL)?,
             transitions: map(&mut ebpf, "TRANSITIONS")?,
             wanted: map(&mut ebpf, "WANTED")?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
-                .map_err(|error| Refusal::Setup(format!("cannot read the BPF programs' log: {error}")))?,
+                .map_err(|error| AttachError::Setup(format!("cannot read the BPF programs' log: {error}")))?,
             sources,
-            join: (!has_btf).then(|| Join::new(options.watched_states)),
+            cookies: (!has_btf).then(|| CookieMap::new(options.watched_states)),
             ebpf,
         })
     }
 
     /// Which kernel features are in use, and why the others are not.
-    pub fn sources(&self) -> &[Source] {
+    pub fn sources(&self) -> &[FeatureStatus] {
         &self.sources
     }
 
@@ -157,14 +158,14 @@ impl Kernel {
     ///
     /// # Errors
     /// The ring held something that is no transition; what came after it is still there.
-    pub fn drain(&mut self, limit: Limit, mut each: impl FnMut(&Heard)) -> Result<Drained, DecodeError> {
-        let Self { transitions, join, .. } = self;
+    pub fn drain(&mut self, limit: Limit, mut each: impl FnMut(&RingEvent)) -> Result<Drained, DecodeError> {
+        let Self { transitions, cookies, .. } = self;
         let drained = drain::take(limit, clock::monotonic_ns, || {
             let Some(bytes) = transitions.next() else { return Ok(None) };
-            let mut heard = decode::heard(&bytes)?;
+            let mut heard = decode::ring_event(&bytes)?;
             walk_thread::drop_actor(heard.transition_mut());
-            if let (Some(join), Heard::Transition(transition)) = (&mut *join, &heard) {
-                heard = Heard::Transition(join.transition(*transition));
+            if let (Some(cookies), RingEvent::Transition(transition)) = (&mut *cookies, &heard) {
+                heard = RingEvent::Transition(cookies.transition(*transition));
             }
             each(&heard);
             Ok(Some(heard.transition().ktime_ns))
@@ -184,7 +185,11 @@ impl Kernel {
     ///
     /// # Errors
     /// The counters could not be read.
-    pub fn newly_lost(&mut self, told_twice: u64, now_ns: u64) -> Result<Newly, aya::maps::MapError> {
+    pub fn take_new_losses(
+        &mut self,
+        told_twice: u64,
+        now_ns: u64,
+    ) -> Result<NewLosses, aya::maps::MapError> {
         if let Some(guards) = &mut self.guards
             && self.losses.last_needs_a_guard()?
         {
@@ -201,10 +206,10 @@ impl Kernel {
                 None => self.guards = None,
             }
         }
-        self.losses.newly(told_twice, now_ns)
+        self.losses.take_new(told_twice, now_ns)
     }
 
-    /// When [`Self::newly_lost`] is to be called even if nothing comes.
+    /// When [`Self::take_new_losses`] is to be called even if nothing comes.
     pub fn losses_due_ns(&self) -> Option<u64> {
         self.losses.due_ns()
     }
@@ -224,12 +229,12 @@ impl Kernel {
     /// As there.
     pub fn walk_holding(&mut self, states: u32, held: u32, reach: &Reach) -> Result<Walk, WalkError> {
         let sees_all = uses(&self.sources, Feature::Proc);
-        if let Some(join) = &mut self.join {
+        if let Some(cookies) = &mut self.cookies {
             // Transitions do not tell the namespace of their socket.
             let reach = reach.clone().everywhere();
             let mut walk = walk::walk(walk::By::SockDiag(states), None, &reach, sees_all)?;
             let is_complete = walk.covers(0);
-            join.rows(&mut walk.sockets, is_complete);
+            cookies.rows(&mut walk.sockets, is_complete);
             walk::add_holders(&mut walk)?;
             return Ok(walk);
         }
@@ -264,25 +269,25 @@ const TO_TRACE: usize = 40;
 
 /// Raises the soft limit of open files, and checks that this many can be opened: below, some libraries panic or name
 /// another reason.
-fn reserve_descriptors(count: usize) -> Result<(), Refusal> {
+fn reserve_descriptors(count: usize) -> Result<(), AttachError> {
     let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     files.current = files.maximum;
     let _the_soft_limit_stays = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
     let spare: io::Result<Vec<_>> = (0..count).map(|_| io::stderr().as_fd().try_clone_to_owned()).collect();
     spare.map(drop).map_err(|error| {
         let what = format!("cannot open {count} files");
-        Refusal::short(&what, &error).unwrap_or_else(|| Refusal::Setup(format!("{what}: {error}")))
+        AttachError::short(&what, &error).unwrap_or_else(|| AttachError::Setup(format!("{what}: {error}")))
     })
 }
 
-fn uses(sources: &[Source], feature: Feature) -> bool {
+fn uses(sources: &[FeatureStatus], feature: Feature) -> bool {
     sources.iter().any(|source| source.feature == feature && source.in_use())
 }
 
 fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
-) -> Result<T, Refusal> {
+) -> Result<T, AttachError> {
     let found = ebpf.take_map(name).ok_or_else(|| load::absent(name))?;
-    found.try_into().map_err(|error| Refusal::Setup(format!("cannot open the BPF map `{name}`: {error}")))
+    found.try_into().map_err(|error| AttachError::Setup(format!("cannot open the BPF map `{name}`: {error}")))
 }

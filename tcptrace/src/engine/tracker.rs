@@ -28,8 +28,8 @@ use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tupl
 use self::lives::Lives;
 use self::sockets::Sockets;
 use crate::{
+    engine::ring_event::RingEvent,
     engine::{age::Since, walk::Walk},
-    host::bpf::decode::Heard,
 };
 pub use finding::{Actor, Ending, Finding, Origin, is_opening, signs};
 pub use found::Found;
@@ -131,10 +131,10 @@ impl Tracker {
     }
 
     /// Takes in what came through the ring.
-    pub fn hear(&mut self, heard: &Heard, found: &mut impl FnMut(Finding)) {
+    pub fn hear(&mut self, heard: &RingEvent, found: &mut impl FnMut(Finding)) {
         match heard {
-            Heard::Transition(transition) => self.take(transition, None, found),
-            Heard::Closing(closing) => self.take(&closing.transition, Some(closing), found),
+            RingEvent::Transition(transition) => self.take(transition, None, found),
+            RingEvent::Closing(closing) => self.take(&closing.transition, Some(closing), found),
         }
     }
 

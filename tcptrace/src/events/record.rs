@@ -14,7 +14,7 @@ use crate::events::{bounds, life::LifeRecord, process::ProcessRecord};
 use crate::{
     engine::{cause::Cause, tracker::finding::Ending},
     events::state::State,
-    host::features::Source,
+    host::features::FeatureStatus,
 };
 
 /// Version of the records' form. Adding a field keeps it.
@@ -120,7 +120,7 @@ pub struct Start {
     pub sockets: usize,
     /// Which kernel features are in use.
     #[serde(serialize_with = "sources")]
-    pub sources: Vec<Source>,
+    pub sources: Vec<FeatureStatus>,
 }
 
 /// Which socket a record is about.
@@ -598,7 +598,7 @@ pub(crate) fn wall_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<In
     Ok(Instant { wall_ns: time.as_nanosecond(), mono_ns: 0 })
 }
 
-fn sources<S: Serializer>(sources: &[Source], serializer: S) -> Result<S::Ok, S::Error> {
+fn sources<S: Serializer>(sources: &[FeatureStatus], serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Use<'a> {
         in_use: bool,
@@ -606,8 +606,10 @@ fn sources<S: Serializer>(sources: &[Source], serializer: S) -> Result<S::Ok, S:
     }
     let mut map = serializer.serialize_map(Some(sources.len()))?;
     for source in sources {
-        let entry =
-            Use { in_use: source.in_use(), why_not: source.why_not.as_deref().map(bounds::shortened) };
+        let entry = Use {
+            in_use: source.in_use(),
+            why_not: source.unavailable_reason.as_deref().map(bounds::shortened),
+        };
         map.serialize_entry(source.feature.name(), &entry)?;
     }
     map.end()

@@ -11,7 +11,7 @@ pub(crate) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// This host cannot be traced.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum AttachError {
     /// Not root, and without what could stand for it.
     NotPrivileged {
         /// The capabilities that are missing, by their names in capabilities(7).
@@ -64,7 +64,7 @@ pub enum Refusal {
     Setup(String),
 }
 
-impl Refusal {
+impl AttachError {
     /// What is missing.
     pub(crate) fn what(&self) -> String {
         match self {
@@ -219,13 +219,13 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n  why:  {}\n  do:   {}", self.what(), self.why(), self.remedy())
     }
 }
 
-impl Error for Refusal {}
+impl Error for AttachError {}
 
 /// A program's error in a line: what the system call returned and the verifier's last words.
 pub(crate) fn brief(error: &ProgramError) -> String {
@@ -262,19 +262,19 @@ mod tests {
 
     use super::*;
 
-    fn of_map(map: &str, errno: Errno) -> Refusal {
+    fn of_map(map: &str, errno: Errno) -> AttachError {
         let io_error = io::Error::from_raw_os_error(errno.raw_os_error());
-        Refusal::from_aya(EbpfError::MapError(MapError::CreateError { name: map.to_owned(), io_error }))
+        AttachError::from_aya(EbpfError::MapError(MapError::CreateError { name: map.to_owned(), io_error }))
     }
 
     #[test]
     fn what_a_refused_map_says_of_the_kernel() {
-        assert!(matches!(of_map("TRANSITIONS", Errno::INVAL), Refusal::NoRingBuffer(_)));
-        assert!(matches!(of_map("AYA_LOGS", Errno::INVAL), Refusal::NoRingBuffer(_)));
-        assert!(matches!(of_map("LOST", Errno::INVAL), Refusal::Setup(_)));
-        assert!(matches!(of_map("TRANSITIONS", Errno::NOSYS), Refusal::NoBpf));
-        assert!(matches!(of_map("TRANSITIONS", Errno::PERM), Refusal::Forbidden));
-        assert!(matches!(of_map("TRANSITIONS", Errno::BUSY), Refusal::Setup(_)));
+        assert!(matches!(of_map("TRANSITIONS", Errno::INVAL), AttachError::NoRingBuffer(_)));
+        assert!(matches!(of_map("AYA_LOGS", Errno::INVAL), AttachError::NoRingBuffer(_)));
+        assert!(matches!(of_map("LOST", Errno::INVAL), AttachError::Setup(_)));
+        assert!(matches!(of_map("TRANSITIONS", Errno::NOSYS), AttachError::NoBpf));
+        assert!(matches!(of_map("TRANSITIONS", Errno::PERM), AttachError::Forbidden));
+        assert!(matches!(of_map("TRANSITIONS", Errno::BUSY), AttachError::Setup(_)));
     }
 
     #[test]
@@ -284,16 +284,16 @@ mod tests {
         {
             let io_error = || io::Error::from_raw_os_error(errno.raw_os_error());
             let call = aya::sys::SyscallError { call: "bpf_raw_tracepoint_open", io_error: io_error() };
-            let program = Refusal::from_program("transition", &ProgramError::SyscallError(call));
+            let program = AttachError::from_program("transition", &ProgramError::SyscallError(call));
             for refusal in [of_map("LOST", errno), program] {
                 let text = refusal.to_string();
                 assert!(text.contains(named) && text.contains(remedy), "{text}");
                 assert!(!text.contains("report this") && !refusal.leaves_the_event(), "{text}");
             }
-            let why_not = Refusal::short("cannot start a thread", &io_error());
-            assert!(why_not.is_some_and(|refusal| refusal.what().contains(named)));
+            let unavailable_reason = AttachError::short("cannot start a thread", &io_error());
+            assert!(unavailable_reason.is_some_and(|refusal| refusal.what().contains(named)));
         }
-        assert!(Refusal::short("x", &io::Error::from_raw_os_error(Errno::PERM.raw_os_error())).is_none());
+        assert!(AttachError::short("x", &io::Error::from_raw_os_error(Errno::PERM.raw_os_error())).is_none());
     }
 
     #[test]
@@ -307,10 +307,10 @@ mod tests {
 
     #[test]
     fn only_what_the_kernel_lays_out_differently_leaves_the_event() {
-        assert!(Refusal::NoBtf(io::ErrorKind::NotFound.into()).leaves_the_event());
-        assert!(Refusal::Program { name: "transition", said: String::new() }.leaves_the_event());
-        assert!(!Refusal::NoBpf.leaves_the_event());
-        assert!(!Refusal::Forbidden.leaves_the_event());
-        assert!(!Refusal::NotPrivileged { missing: vec!["CAP_BPF"] }.leaves_the_event());
+        assert!(AttachError::NoBtf(io::ErrorKind::NotFound.into()).leaves_the_event());
+        assert!(AttachError::Program { name: "transition", said: String::new() }.leaves_the_event());
+        assert!(!AttachError::NoBpf.leaves_the_event());
+        assert!(!AttachError::Forbidden.leaves_the_event());
+        assert!(!AttachError::NotPrivileged { missing: vec!["CAP_BPF"] }.leaves_the_event());
     }
 }

@@ -57,31 +57,31 @@ impl Feature {
 
 /// Whether a feature is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct FeatureStatus {
     /// The feature.
     pub feature: Feature,
     /// Why it is not in use; `None` where it is.
-    pub why_not: Option<String>,
+    pub unavailable_reason: Option<String>,
 }
 
-impl Source {
+impl FeatureStatus {
     /// It is.
     pub(crate) const fn used(feature: Feature) -> Self {
-        Self { feature, why_not: None }
+        Self { feature, unavailable_reason: None }
     }
 
     /// It is not.
     pub(crate) fn unused(feature: Feature, why: impl Display) -> Self {
-        Self { feature, why_not: Some(why.to_string()) }
+        Self { feature, unavailable_reason: Some(why.to_string()) }
     }
 
     /// Whether it would be in use if this run had anything for it to do.
     pub fn is_lacking(&self) -> bool {
-        self.why_not.as_deref().is_some_and(|why| ![NOT_NEEDED, NOT_SHOWN].contains(&why))
+        self.unavailable_reason.as_deref().is_some_and(|why| ![NOT_NEEDED, NOT_SHOWN].contains(&why))
     }
 
     /// Whether it is.
     pub const fn in_use(&self) -> bool {
-        self.why_not.is_none()
+        self.unavailable_reason.is_none()
     }
 }

@@ -14,8 +14,8 @@ use rustix::{
 };
 
 use crate::host::{
-    attach_error::Refusal,
-    features::{Feature, Source},
+    attach_error::AttachError,
+    features::{Feature, FeatureStatus},
     proc::residents::KTHREADD,
     walk::namespaces,
 };
@@ -34,12 +34,12 @@ const TO_WALK: CapabilitySet = CapabilitySet::BPF
     .union(CapabilitySet::DAC_READ_SEARCH);
 
 /// Refuses a process that could load nothing.
-pub(crate) fn check() -> Result<(), Refusal> {
+pub(crate) fn check() -> Result<(), AttachError> {
     let held = capabilities(None)
-        .map_err(|error| Refusal::Setup(format!("cannot read this process's capabilities: {error}")))?
+        .map_err(|error| AttachError::Setup(format!("cannot read this process's capabilities: {error}")))?
         .effective;
     let missing = missing(held);
-    if missing.is_empty() { Ok(()) } else { Err(Refusal::NotPrivileged { missing }) }
+    if missing.is_empty() { Ok(()) } else { Err(AttachError::NotPrivileged { missing }) }
 }
 
 /// The names of those that are missing among these.
@@ -118,13 +118,13 @@ pub(crate) fn give_up_all_but(kept: CapabilitySet) -> io::Result<()> {
 ///
 /// # Errors
 /// This process or the host is short of what trying takes.
-pub(crate) fn sources(by_proc: bool) -> Result<[Source; 2], Refusal> {
+pub(crate) fn sources(by_proc: bool) -> Result<[FeatureStatus; 2], AttachError> {
     let source = |feature, tried: Result<(), String>| match tried {
-        Ok(()) => Source::used(feature),
-        Err(why) => Source::unused(feature, why),
+        Ok(()) => FeatureStatus::used(feature),
+        Err(why) => FeatureStatus::unused(feature, why),
     };
     let entered = try_setns().map_or_else(
-        |error| match Refusal::short("cannot enter a network namespace", &error) {
+        |error| match AttachError::short("cannot enter a network namespace", &error) {
             Some(refusal) => Err(refusal),
             None => Ok(Err(format!(
                 "needs CAP_SYS_ADMIN ({error}); in other network namespaces only sockets that a process holds are \

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::diagnostics::say;
-use crate::host::{attach_error::Refusal, proc::residents::KTHREADD};
+use crate::host::{attach_error::AttachError, proc::residents::KTHREADD};
 
 /// The inode numbers of the host's own namespaces are part of the kernel's ABI (`enum init_ns_ino`,
 /// `include/uapi/linux/nsfs.h`; before, `include/linux/proc_ns.h`).
@@ -25,19 +25,19 @@ const HOST_CGROUP: u64 = 0xeffffffb;
 const HOST_TIME: u64 = 0xeffffffa;
 
 /// Refuses a process that does not see the host's processes.
-pub(crate) fn check() -> Result<(), Refusal> {
+pub(crate) fn check() -> Result<(), AttachError> {
     if statfs("/proc").map_or(0, |proc| proc.f_type) != PROC_SUPER_MAGIC {
-        return Err(Refusal::NoProc);
+        return Err(AttachError::NoProc);
     }
     // It leads to this process's own folder, if this process is in the pid namespace that /proc shows, or in one below.
     if fs::symlink_metadata("/proc/self/").is_err() {
-        return Err(Refusal::OtherProc);
+        return Err(AttachError::OtherProc);
     }
     if is_elsewhere("user", HOST_USER) {
-        return Err(Refusal::UserNamespace);
+        return Err(AttachError::UserNamespace);
     }
     if is_elsewhere("pid", HOST_PID) {
-        return Err(Refusal::PidNamespace);
+        return Err(AttachError::PidNamespace);
     }
     Ok(())
 }
@@ -46,9 +46,9 @@ pub(crate) fn check() -> Result<(), Refusal> {
 ///
 /// # Errors
 /// Times would be wrong: this process may not leave its time namespace.
-pub(crate) fn join() -> Result<(), Refusal> {
+pub(crate) fn join() -> Result<(), AttachError> {
     if is_elsewhere("time", HOST_TIME) {
-        enter("time", LinkNameSpaceType::Time, HOST_TIME).map_err(Refusal::TimeNamespace)?;
+        enter("time", LinkNameSpaceType::Time, HOST_TIME).map_err(AttachError::TimeNamespace)?;
     }
     if is_elsewhere("cgroup", HOST_CGROUP)
         && let Err(error) = enter("cgroup", LinkNameSpaceType::ControlGroup, HOST_CGROUP)

@@ -37,7 +37,7 @@ use crate::{
         Kernel,
         bpf::{
             drain::{Drained, Limit},
-            loss::Newly,
+            loss::NewLosses,
         },
         shortage::Shortage,
         walk::WalkError,
@@ -434,8 +434,8 @@ impl Session {
     /// Reports what was lost. What may have been lost is looked into first.
     fn count_lost(&mut self) -> Result<(), Failure> {
         let now_ns = clock::monotonic_ns();
-        let Newly { ring_full, skipped, suspected } =
-            self.kernel.newly_lost(self.tracker.told_twice(), now_ns)?;
+        let NewLosses { ring_full, skipped, suspected } =
+            self.kernel.take_new_losses(self.tracker.told_twice(), now_ns)?;
         self.report_lost(ring_full, LostReason::RingFull, now_ns);
         self.report_lost(skipped, LostReason::Skipped, now_ns);
         self.doubt.is_reported |= ring_full + skipped > 0;

@@ -14,6 +14,7 @@ use crate::{
     cli::Plan,
     clock::WallClock,
     diagnostics::{inform, is_verbose, say, shortened},
+    engine::ring_event::RingEvent,
     engine::{
         age::Since,
         ownership::walk_index::Evidence,
@@ -25,7 +26,6 @@ use crate::{
         },
     },
     events::{Event, LostReason, Owner, OwnerHow, Record, Stuck, Transition},
-    host::bpf::decode::Heard,
     outputs::{
         publisher::{Format, Sink},
         writer::Output,
@@ -190,7 +190,7 @@ impl Replay {
 
     fn transition(&mut self, record: Record) {
         let Event::Transition(transition) = &record.event else { return };
-        let heard = Heard::Transition(wire(transition, record.at.mono_ns));
+        let heard = RingEvent::Transition(wire(transition, record.at.mono_ns));
         let cookie = transition.socket.cookie;
         self.judge_one(cookie, record.at.mono_ns);
         let mut found = Vec::new();

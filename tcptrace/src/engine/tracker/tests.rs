@@ -66,7 +66,7 @@ impl Driven {
 
     fn transition(&mut self, record: Transition) {
         let Self { tracker, found } = self;
-        tracker.hear(&Heard::Transition(record), &mut |finding| {
+        tracker.hear(&RingEvent::Transition(record), &mut |finding| {
             if !matches!(finding, Finding::Transition { .. }) {
                 found.push(finding);
             }
@@ -161,7 +161,7 @@ fn where_nobody_acts_the_kernel_tells_who_accepted_it() {
     let mut tracker = Driven::new(None).tracker;
     let record = Transition { flags, task, ..transition(1, 1_000, ESTABLISHED, CLOSE_WAIT) };
     let mut told = Vec::new();
-    tracker.hear(&Heard::Transition(record), &mut |finding| told.push(finding));
+    tracker.hear(&RingEvent::Transition(record), &mut |finding| told.push(finding));
     let [Finding::Transition { actor: None, origin: Some(origin), .. }] = told.as_slice() else {
         panic!("{told:?}")
     };
@@ -207,7 +207,7 @@ fn the_time_in_the_old_state_is_told_only_where_both_ends_were_seen() {
     let mut driven = tracker(None);
     let mut told = Vec::new();
     let mut take = |tracker: &mut Tracker, record| {
-        tracker.hear(&Heard::Transition(record), &mut |finding| {
+        tracker.hear(&RingEvent::Transition(record), &mut |finding| {
             if let Finding::Transition { in_old_state_ns, .. } = finding {
                 told.push(in_old_state_ns);
             }
@@ -247,7 +247,7 @@ fn the_tuple_is_completed_from_what_was_seen_before() {
         transition(1, 2, SYN_SENT, ESTABLISHED),
         Transition { tuple: released, ..transition(1, 3, ESTABLISHED, CLOSE) },
     ] {
-        driven.hear(&Heard::Transition(record), &mut |finding| {
+        driven.hear(&RingEvent::Transition(record), &mut |finding| {
             if let Finding::Transition { transition, .. } = finding {
                 tuples.push(transition.tuple);
             }
@@ -540,7 +540,7 @@ fn what_both_programs_wrote_is_told_once() {
             let flags = first.flags | TAKEN_OVER;
             let again = Transition { flags, ktime_ns: first.ktime_ns + 1, ..first };
             for record in [first, again] {
-                tracker.hear(&Heard::Transition(record), &mut |_| told.push(record.ktime_ns));
+                tracker.hear(&RingEvent::Transition(record), &mut |_| told.push(record.ktime_ns));
             }
         }
         assert_eq!((told, tracker.told_twice()), (vec![1_000, 1_010, 1_020, 1_030, 1_040], 5));
@@ -554,7 +554,7 @@ fn what_only_the_second_program_wrote_is_told() {
         let mut told = 0;
         for record in replaced_by(stand_in) {
             let record = Transition { flags: record.flags | TAKEN_OVER, ..record };
-            tracker.hear(&Heard::Transition(record), &mut |_| told += 1);
+            tracker.hear(&RingEvent::Transition(record), &mut |_| told += 1);
         }
         assert_eq!((told, tracker.told_twice()), (5, 0));
     }

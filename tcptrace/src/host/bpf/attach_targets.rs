@@ -8,13 +8,13 @@ use crate::host::bpf::btf;
 use aya::{Btf, Endianness};
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 
-use crate::host::bpf::btf::{FUNC, HEADER_BYTES, MAGIC, TYPE_BYTES, TYPEDEF, Wanted};
+use crate::host::bpf::btf::{FUNC, HEADER_BYTES, MAGIC, TYPE_BYTES, TYPEDEF, TypeQuery};
 
 /// A forward declaration: what a placeholder is (`include/uapi/linux/btf.h`).
 const FORWARD: u32 = 7;
 
 /// What the programs attach to; what walks take comes first.
-pub(crate) const TARGETS: [Wanted; 5] = [
+pub(crate) const TARGETS: [TypeQuery; 5] = [
     (FUNC, "bpf_iter_tcp"),
     (FUNC, "bpf_iter_task_file"),
     (TYPEDEF, "btf_trace_inet_sock_set_state"),
@@ -28,7 +28,7 @@ pub(crate) type Target = (u32, u32, &'static str);
 
 /// Those that the kernel has, of all or of the walks' alone: loading the program that wants another one says so.
 pub(crate) fn find(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
-    let find = |(kind, name): Wanted| Some((kernel.id(kind, name)?, kind, name));
+    let find = |(kind, name): TypeQuery| Some((kernel.id(kind, name)?, kind, name));
     let wanted = if transitions { &TARGETS[..] } else { &TARGETS[..WALKS] };
     let mut targets: Vec<_> = wanted.iter().copied().filter_map(find).collect();
     targets.sort_unstable();
@@ -36,7 +36,7 @@ pub(crate) fn find(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
 }
 
 /// A BTF with these in it, and otherwise blank.
-pub(crate) fn blank(targets: &[Target]) -> Result<Btf, aya::BtfError> {
+pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, aya::BtfError> {
     // A function is added where it belongs, after so many placeholders; a typedef can only be parsed, which takes longer.
     let typedefs = targets.iter().rposition(|(_, kind, _)| *kind == TYPEDEF).map_or(0, |last| last + 1);
     let (parsed, added) = targets.split_at(typedefs);
@@ -88,7 +88,7 @@ mod tests {
     fn each_target_has_its_own_id_and_nothing_else_has_a_name() {
         let all = [(7, FUNC, "before"), (38, TYPEDEF, "type"), (39, FUNC, "next"), (114, FUNC, "last")];
         for targets in [&all[..], &all[..2], &all[2..], &all[3..], &[]] {
-            let btf = blank(targets).expect("it is BTF");
+            let btf = stub_btf(targets).expect("it is BTF");
             for (id, kind, name) in all {
                 let kind = if kind == FUNC { BtfKind::Func } else { BtfKind::Typedef };
                 let expected = targets.iter().any(|(_, _, wanted)| *wanted == name).then_some(id);

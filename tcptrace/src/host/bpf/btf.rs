@@ -78,7 +78,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Raw> {
 }
 
 /// A kind and a name: what to look for.
-pub(crate) type Wanted = (u32, &'static str);
+pub(crate) type TypeQuery = (u32, &'static str);
 
 /// Type information, and where in it the wanted types are.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub(crate) struct Btf<'a> {
     strings: &'a [u8],
     /// Where each type begins in `types`, from id 1 on.
     begins: Vec<u32>,
-    found: Vec<(Wanted, u32)>,
+    found: Vec<(TypeQuery, u32)>,
 }
 
 /// The first words of a type.
@@ -141,7 +141,7 @@ impl<'a> Btf<'a> {
     ///
     /// # Errors
     /// It is no BTF, or has something in it that cannot be skipped.
-    pub(crate) fn parse(raw: &'a [u8], wanted: &[Wanted]) -> Result<Self, BadBtf> {
+    pub(crate) fn parse(raw: &'a [u8], wanted: &[TypeQuery]) -> Result<Self, BadBtf> {
         if raw.len() < HEADER_BYTES {
             return Err(BadBtf::Short);
         }
@@ -165,7 +165,7 @@ impl<'a> Btf<'a> {
             let head = Head::read(types, at).ok_or(BadBtf::Short)?;
             btf.begins.push(at as u32);
             let id = btf.begins.len() as u32;
-            let is_wanted = |wanted: &&Wanted| {
+            let is_wanted = |wanted: &&TypeQuery| {
                 head.kind() == wanted.0
                     && (head.kind() != STRUCT || head.count() > 0)
                     && btf.is_named(head.name, wanted.1)
@@ -182,7 +182,7 @@ impl<'a> Btf<'a> {
 
     /// The id of one of the types that [`Self::parse`] was to look for.
     pub(crate) fn id(&self, kind: u32, name: &str) -> Option<u32> {
-        let is_it = |((its_kind, its_name), _): &&(Wanted, u32)| *its_kind == kind && *its_name == name;
+        let is_it = |((its_kind, its_name), _): &&(TypeQuery, u32)| *its_kind == kind && *its_name == name;
         self.found.iter().find(is_it).map(|(_, id)| *id)
     }
 

@@ -1,9 +1,8 @@
 //! Bytes from the kernel → records, each checked for what user space goes on to rely on.
 
+use crate::engine::ring_event::RingEvent;
 use bytemuck::AnyBitPattern;
-use tcptrace_common::{
-    AF_INET, AF_INET6, Closing, Descriptor, HAS_ORIGIN, Origin, SocketRow, Transition, Tuple, state,
-};
+use tcptrace_common::{AF_INET, AF_INET6, Closing, Descriptor, HAS_ORIGIN, Origin, SocketRow, Tuple, state};
 
 /// Bytes that are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,48 +25,21 @@ pub enum DecodeError {
     Family(u16),
 }
 
-/// What comes through the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// A state change.
-    Transition(Transition),
-    /// A socket's last one, with what its life came to.
-    Closing(Closing),
-}
-
-impl Heard {
-    /// The state change.
-    pub const fn transition(&self) -> &Transition {
-        match self {
-            Self::Transition(transition) => transition,
-            Self::Closing(closing) => &closing.transition,
-        }
-    }
-
-    /// The same, to be changed.
-    pub const fn transition_mut(&mut self) -> &mut Transition {
-        match self {
-            Self::Transition(transition) => transition,
-            Self::Closing(closing) => &mut closing.transition,
-        }
-    }
-}
-
 /// One record of the ring.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn heard(bytes: &[u8]) -> Result<Heard, DecodeError> {
-    let heard = if bytes.len() == size_of::<Closing>() {
-        Heard::Closing(fixed(bytes, "closing")?)
+pub fn ring_event(bytes: &[u8]) -> Result<RingEvent, DecodeError> {
+    let event = if bytes.len() == size_of::<Closing>() {
+        RingEvent::Closing(fixed(bytes, "closing")?)
     } else {
-        Heard::Transition(fixed(bytes, "transition")?)
+        RingEvent::Transition(fixed(bytes, "transition")?)
     };
-    let transition = heard.transition();
+    let transition = event.transition();
     check_state(transition.old_state)?;
     check_state(transition.new_state)?;
     check_family(&transition.tuple)?;
-    Ok(heard)
+    Ok(event)
 }
 
 /// A socket, and where it came from, as far as the kernel remembers.
@@ -133,6 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use tcptrace_common::Transition;
 
     fn sample() -> Transition {
         Transition {
@@ -152,7 +125,7 @@ mod tests {
         for shift in 0..8 {
             let mut bytes = vec![0xee; shift];
             bytes.extend_from_slice(bytes_of(&record));
-            assert_eq!(heard(&bytes[shift..]), Ok(Heard::Transition(record)));
+            assert_eq!(ring_event(&bytes[shift..]), Ok(RingEvent::Transition(record)));
         }
     }
 
@@ -162,7 +135,7 @@ mod tests {
         let is_a_record = |length: &usize| [size_of::<Transition>(), size_of::<Closing>()].contains(length);
         for length in (0..bytes.len()).filter(|length| !is_a_record(length)) {
             assert_eq!(
-                heard(&bytes[..length]),
+                ring_event(&bytes[..length]),
                 Err(DecodeError::Length { record: "transition", expected: 112, length })
             );
         }
@@ -173,20 +146,20 @@ mod tests {
         for number in [0, 13, 31, 32, 200, 255] {
             let old = Transition { old_state: number, ..sample() };
             let new = Transition { new_state: number, ..sample() };
-            assert_eq!(heard(bytes_of(&old)), Err(DecodeError::State(number)));
-            assert_eq!(heard(bytes_of(&new)), Err(DecodeError::State(number)));
+            assert_eq!(ring_event(bytes_of(&old)), Err(DecodeError::State(number)));
+            assert_eq!(ring_event(bytes_of(&new)), Err(DecodeError::State(number)));
         }
         let unix = Transition { tuple: Tuple { family: 1, ..Tuple::zeroed() }, ..sample() };
-        assert_eq!(heard(bytes_of(&unix)), Err(DecodeError::Family(1)));
+        assert_eq!(ring_event(bytes_of(&unix)), Err(DecodeError::Family(1)));
         let last = Closing { transition: unix, ..Closing::zeroed() };
-        assert_eq!(heard(bytes_of(&last)), Err(DecodeError::Family(1)));
+        assert_eq!(ring_event(bytes_of(&last)), Err(DecodeError::Family(1)));
     }
 
     #[test]
     fn a_last_transition_comes_with_its_counters() {
         let mut last = Closing { transition: sample(), ..Closing::zeroed() };
         (last.counters.bytes_sent, last.origin.task.pid) = (0x0102_0304_0506, 4242);
-        assert_eq!(heard(bytes_of(&last)), Ok(Heard::Closing(last)));
+        assert_eq!(ring_event(bytes_of(&last)), Ok(RingEvent::Closing(last)));
     }
 
     #[test]
@@ -255,8 +228,8 @@ mod tests {
                 (likely.old_state, likely.new_state, likely.tuple.family) = (state, 8, family);
                 bytes = [bytes_of(&likely), rest].concat();
             }
-            if let Ok(heard) = heard(&bytes) {
-                let record = heard.transition();
+            if let Ok(event) = ring_event(&bytes) {
+                let record = event.transition();
                 prop_assert!(known.contains(&record.old_state) && known.contains(&record.new_state));
                 prop_assert!(sound.contains(&record.tuple.family));
             }

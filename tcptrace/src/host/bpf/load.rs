@@ -18,9 +18,9 @@ use tcptrace_common::{Config, EventLayout, KernelLayout, state};
 
 use crate::host::{
     Options,
-    attach_error::Refusal,
+    attach_error::AttachError,
     bpf::{attach_targets, btf, loader, loss, no_btf, offsets},
-    features::{Feature, NOT_NEEDED, NOT_SHOWN, Source, TURNED_OFF},
+    features::{Feature, FeatureStatus, NOT_NEEDED, NOT_SHOWN, TURNED_OFF},
 };
 
 /// The BPF object, built by `build.rs`.
@@ -43,13 +43,13 @@ pub(crate) const SOCKET_HOLDERS: &str = "socket_holders";
 pub(crate) struct Loaded {
     pub(crate) ebpf: Ebpf,
     pub(crate) attached: Vec<Attached>,
-    pub(crate) sources: Vec<Source>,
+    pub(crate) sources: Vec<FeatureStatus>,
     /// The names of the programs on the tracepoint.
     pub(crate) tracing: Vec<&'static str>,
     /// The name of the program that counts what they are kept from, if there is one.
     pub(crate) tally: Option<&'static str>,
     /// What may yet be put there.
-    pub(crate) guards: Option<Guards>,
+    pub(crate) guards: Option<FallbackPrograms>,
     /// Whether it reads the kernel's structures. If not, there are no iterators either.
     pub(crate) has_btf: bool,
 }
@@ -59,27 +59,30 @@ pub(crate) struct Loaded {
 pub(crate) enum Attached {
     Transition(BtfTracePointLink),
     Event(TracePointLink),
-    Tally(RawTracePointLink),
+    MissCount(RawTracePointLink),
     Function(FEntryLink),
 }
 
 /// Programs that take over on the tracepoint what those before are kept from: put there when they are seen to be needed,
 /// since most hosts never are in need of them.
-pub(crate) struct Guards {
+pub(crate) struct FallbackPrograms {
     targets: Vec<attach_targets::Target>,
     /// Those in the form that aya takes: where transitions are many, the next guard must not be long in coming.
     ready: Option<Btf>,
     next: &'static [&'static str],
 }
 
-impl Guards {
+impl FallbackPrograms {
     /// Loads and attaches the next one, if there is another; its name too.
-    pub(crate) fn attach(&mut self, ebpf: &mut Ebpf) -> Option<Result<(&'static str, Attached), Refusal>> {
+    pub(crate) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+    ) -> Option<Result<(&'static str, Attached), AttachError>> {
         let (name, rest) = self.next.split_first()?;
         self.next = rest;
-        let btf = self.ready.take().map_or_else(|| attach_targets::blank(&self.targets), Ok);
+        let btf = self.ready.take().map_or_else(|| attach_targets::stub_btf(&self.targets), Ok);
         let attached = btf
-            .map_err(|error| Refusal::BadBtf(error.to_string()))
+            .map_err(|error| AttachError::BadBtf(error.to_string()))
             .and_then(|btf| tp_btf(ebpf, name, &btf))
             .and_then(|()| attach(ebpf, name));
         Some(attached.map(|link| (*name, Attached::Transition(link))))
@@ -87,7 +90,7 @@ impl Guards {
 }
 
 /// Loads and attaches what this kernel can do best.
-pub(crate) fn load(options: &Options) -> Result<Loaded, Refusal> {
+pub(crate) fn load(options: &Options) -> Result<Loaded, AttachError> {
     let why = if options.without.contains(&Feature::TpBtf) {
         TURNED_OFF.to_owned()
     } else {
@@ -99,12 +102,13 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, Refusal> {
     no_btf::load(options, why)
 }
 
-fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
+fn with_btf(options: &Options) -> Result<Loaded, AttachError> {
     let raw = btf::read(attach_error::BTF_PATH.as_ref()).map_err(|error| {
-        Refusal::short("cannot read the kernel's type information", &error).unwrap_or(Refusal::NoBtf(error))
+        AttachError::short("cannot read the kernel's type information", &error)
+            .unwrap_or(AttachError::NoBtf(error))
     })?;
-    let kernel = offsets::parse(&raw).map_err(|error| Refusal::BadBtf(error.to_string()))?;
-    let layout = offsets::find(&kernel).map_err(Refusal::UnknownKernel)?;
+    let kernel = offsets::parse(&raw).map_err(|error| AttachError::BadBtf(error.to_string()))?;
+    let layout = offsets::find(&kernel).map_err(AttachError::UnknownKernel)?;
     let targets = attach_targets::find(&kernel, options.transitions);
     // What aya makes of the targets takes as much memory again.
     drop(raw);
@@ -124,7 +128,7 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     // It takes as long as making the object and its maps.
     let (mut ebpf, helpers, btf) = thread::scope(|scope| {
         let btf = thread::Builder::new()
-            .spawn_scoped(scope, || attach_targets::blank(&targets))
+            .spawn_scoped(scope, || attach_targets::stub_btf(&targets))
             .map_err(no_thread)?;
         with_helpers(&mut loader, options, config, btf)
     })?;
@@ -132,20 +136,20 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
         iterator(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
     }
     let holders = if options.without.contains(&Feature::TaskFile) {
-        Source::unused(Feature::TaskFile, TURNED_OFF)
+        FeatureStatus::unused(Feature::TaskFile, TURNED_OFF)
     } else {
         match iterator(&mut ebpf, SOCKET_HOLDERS, "task_file", &btf) {
-            Ok(()) => Source::used(Feature::TaskFile),
-            Err(refusal @ Refusal::Short { .. }) => return Err(refusal),
-            Err(refusal) => Source::unused(Feature::TaskFile, refusal.what()),
+            Ok(()) => FeatureStatus::used(Feature::TaskFile),
+            Err(refusal @ AttachError::Short { .. }) => return Err(refusal),
+            Err(refusal) => FeatureStatus::unused(Feature::TaskFile, refusal.what()),
         }
     };
     let mut attached = Vec::new();
     let traced = if options.transitions {
         attached.push(Attached::Transition(attach(&mut ebpf, TRANSITION)?));
-        Source::used(Feature::TpBtf)
+        FeatureStatus::used(Feature::TpBtf)
     } else {
-        Source::unused(Feature::TpBtf, NOT_NEEDED)
+        FeatureStatus::unused(Feature::TpBtf, NOT_NEEDED)
     };
     let mut tracing = vec![TRANSITION];
     // Where little is watched the first program is done at once with nearly all: little is skipped, and the second
@@ -160,32 +164,32 @@ fn with_btf(options: &Options) -> Result<Loaded, Refusal> {
     }
     let mut function = |feature: Feature, name, is_needed: bool| {
         Ok(if !options.transitions {
-            Source::unused(feature, NOT_NEEDED)
+            FeatureStatus::unused(feature, NOT_NEEDED)
         } else if options.without.contains(&feature) {
-            Source::unused(feature, TURNED_OFF)
+            FeatureStatus::unused(feature, TURNED_OFF)
         } else if !is_needed {
-            Source::unused(feature, NOT_SHOWN)
+            FeatureStatus::unused(feature, NOT_SHOWN)
         } else if !helpers.storage.in_use() {
-            Source::unused(feature, format_args!("needs {}", Feature::Storage.name()))
+            FeatureStatus::unused(feature, format_args!("needs {}", Feature::Storage.name()))
         } else {
             match fentry(&mut ebpf, name, &btf) {
                 Ok(link) => {
                     attached.push(Attached::Function(link));
-                    Source::used(feature)
+                    FeatureStatus::used(feature)
                 }
                 // It would be there with a higher limit.
-                Err(refusal @ Refusal::Short { .. }) => return Err(refusal),
-                Err(refusal) => Source::unused(feature, refusal.what()),
+                Err(refusal @ AttachError::Short { .. }) => return Err(refusal),
+                Err(refusal) => FeatureStatus::unused(feature, refusal.what()),
             }
         })
     };
     let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true)?;
     let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced(options))?;
     let next = if has_second { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
-    let guards = may_skip.then(|| Guards { targets, ready: has_second.then_some(btf), next });
+    let guards = may_skip.then(|| FallbackPrograms { targets, ready: has_second.then_some(btf), next });
     let sources = vec![
         traced,
-        Source::used(Feature::IterTcp),
+        FeatureStatus::used(Feature::IterTcp),
         helpers.cookie,
         holders,
         helpers.storage,
@@ -218,7 +222,7 @@ fn with_helpers(
     options: &Options,
     config: impl Fn(Helpers) -> Config,
     btf: ScopedJoinHandle<'_, Result<Btf, BtfError>>,
-) -> Result<(Ebpf, Helpers<Source>, Btf), Refusal> {
+) -> Result<(Ebpf, Helpers<FeatureStatus>, Btf), AttachError> {
     let is_off = |feature| options.without.contains(&feature);
     // Without transitions nothing is ever put into a socket's storage.
     let off = Helpers {
@@ -242,13 +246,13 @@ fn with_helpers(
         match tried {
             Ok(()) => {
                 let source = |feature, used: bool, said: String| {
-                    if used { Source::used(feature) } else { Source::unused(feature, said) }
+                    if used { FeatureStatus::used(feature) } else { FeatureStatus::unused(feature, said) }
                 };
                 let cookie = source(Feature::Cookie, cookie, said.cookie);
                 let storage = source(Feature::Storage, storage, said.storage);
                 return Ok((ebpf, Helpers { cookie, storage }, made));
             }
-            Err(refusal @ Refusal::Program { .. }) => {
+            Err(refusal @ AttachError::Program { .. }) => {
                 // The last to be refused with one of them says why that one cannot be.
                 let what = refusal.what();
                 if cookie {
@@ -266,29 +270,33 @@ fn with_helpers(
     Err(last.unwrap_or_else(|| absent(TRANSITION)))
 }
 
-fn joined(making: ScopedJoinHandle<'_, Result<Btf, BtfError>>) -> Result<Btf, Refusal> {
+fn joined(making: ScopedJoinHandle<'_, Result<Btf, BtfError>>) -> Result<Btf, AttachError> {
     let made = making.join().unwrap_or_else(|panic| resume_unwind(panic));
-    made.map_err(|error| Refusal::BadBtf(error.to_string()))
+    made.map_err(|error| AttachError::BadBtf(error.to_string()))
 }
 
 /// Has the program of that name run where the kernel enters that function.
-fn fentry(ebpf: &mut Ebpf, (name, function): (&'static str, &str), btf: &Btf) -> Result<FEntryLink, Refusal> {
+fn fentry(
+    ebpf: &mut Ebpf,
+    (name, function): (&'static str, &str),
+    btf: &Btf,
+) -> Result<FEntryLink, AttachError> {
     let program = program::<&mut FEntry>(ebpf, name)?;
     let link =
         program.load(function, btf).and_then(|()| program.attach()).and_then(|link| program.take_link(link));
-    link.map_err(|error| Refusal::from_program(name, &error))
+    link.map_err(|error| AttachError::from_program(name, &error))
 }
 
-fn tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Refusal> {
+fn tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), AttachError> {
     program::<&mut BtfTracePoint>(ebpf, name)?
         .load(TRACEPOINT, btf)
-        .map_err(|error| Refusal::from_program(name, &error))
+        .map_err(|error| AttachError::from_program(name, &error))
 }
 
-fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<BtfTracePointLink, Refusal> {
+fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<BtfTracePointLink, AttachError> {
     let program = program::<&mut BtfTracePoint>(ebpf, name)?;
     let link = program.attach().and_then(|link| program.take_link(link));
-    link.map_err(|error| Refusal::from_program(name, &error))
+    link.map_err(|error| AttachError::from_program(name, &error))
 }
 
 /// Creates the maps.
@@ -296,7 +304,7 @@ pub(crate) fn object(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
     config: Config,
-) -> Result<Ebpf, Refusal> {
+) -> Result<Ebpf, AttachError> {
     // For as long as the process: a loader keeps what it was told, and there may be a second try.
     let config: &'static Config = Box::leak(Box::new(config));
     loader
@@ -306,28 +314,28 @@ pub(crate) fn object(
         .map_max_entries("TRANSITIONS", options.ring_bytes)
         .map_max_entries("IDENTITIES", if config.has_cookie == 1 { 1 } else { options.identities })
         .load(OBJECT)
-        .map_err(Refusal::from_aya)
+        .map_err(AttachError::from_aya)
 }
 
-fn iterator(ebpf: &mut Ebpf, name: &'static str, over: &str, btf: &Btf) -> Result<(), Refusal> {
-    program::<&mut Iter>(ebpf, name)?.load(over, btf).map_err(|error| Refusal::from_program(name, &error))
+fn iterator(ebpf: &mut Ebpf, name: &'static str, over: &str, btf: &Btf) -> Result<(), AttachError> {
+    program::<&mut Iter>(ebpf, name)?.load(over, btf).map_err(|error| AttachError::from_program(name, &error))
 }
 
-pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, Refusal>
+pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, AttachError>
 where
     T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
     let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
-    program.try_into().map_err(|error| Refusal::from_program(name, &error))
+    program.try_into().map_err(|error| AttachError::from_program(name, &error))
 }
 
 /// No thread could be made.
-pub(crate) fn no_thread(error: io::Error) -> Refusal {
+pub(crate) fn no_thread(error: io::Error) -> AttachError {
     let what = "cannot start a thread";
-    Refusal::short(what, &error).unwrap_or_else(|| Refusal::Setup(format!("{what}: {error}")))
+    AttachError::short(what, &error).unwrap_or_else(|| AttachError::Setup(format!("{what}: {error}")))
 }
 
 /// Something that `build.rs` should have put there.
-pub(crate) fn absent(name: &str) -> Refusal {
-    Refusal::Setup(format!("`{name}` is missing from the BPF object: this build is broken"))
+pub(crate) fn absent(name: &str) -> AttachError {
+    AttachError::Setup(format!("`{name}` is missing from the BPF object: this build is broken"))
 }

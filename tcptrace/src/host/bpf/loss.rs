@@ -37,7 +37,7 @@ use aya::{
     programs::{Program, ProgramFd},
 };
 
-use crate::host::{attach_error::Refusal, bpf::no_btf::miss_count::Tally, map};
+use crate::host::{attach_error::AttachError, bpf::no_btf::miss_count::MissCount, map};
 
 /// How long the kernel gets from skipping the first program to running the next one.
 const TAKEOVER_NS: u64 = Duration::from_millis(1).as_nanos() as u64;
@@ -51,7 +51,7 @@ const POLL_NS: u64 = Duration::from_secs(5).as_nanos() as u64;
 
 /// What was lost since the counters were last read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Newly {
+pub struct NewLosses {
     /// Transitions for which the ring had no room.
     pub ring_full: u64,
     /// Transitions that the kernel skipped every program for.
@@ -61,14 +61,14 @@ pub struct Newly {
 }
 
 /// The counters.
-pub(crate) struct Losses {
+pub(crate) struct LossCounter {
     lost: PerCpuArray<MapData, u64>,
     taken_over: PerCpuArray<MapData, u64>,
     /// Where the kernel shows what it skipped of each program, in their order on the tracepoint.
     skips: Vec<File>,
     skipped: Skipped,
     /// What counts the skips where the kernel does not.
-    tally: Option<Tally>,
+    tally: Option<MissCount>,
     /// Of what the ring had no room for, how much has been returned.
     ring_full: u64,
     reader: Reader,
@@ -159,7 +159,7 @@ impl Reader {
     }
 }
 
-impl Losses {
+impl LossCounter {
     /// The counters of the programs of these names, which are on the tracepoint in that order. `tally` is the name of the
     /// one behind them that counts what they miss, if one does; `watches_all` whether every state is watched.
     ///
@@ -170,14 +170,14 @@ impl Losses {
         programs: &[&str],
         tally: Option<&str>,
         watches_all: bool,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, AttachError> {
         Ok(Self {
             lost: map(ebpf, "LOST")?,
             taken_over: map(ebpf, "TAKEN_OVER")?,
             skips: programs.iter().filter_map(|program| fdinfo(ebpf.program(program)?)).collect(),
             skipped: Skipped::default(),
             reader: Reader { suspects: tally.is_none() && !watches_all, ..Reader::default() },
-            tally: tally.map(|program| Tally::new(ebpf, program)).transpose()?,
+            tally: tally.map(|program| MissCount::new(ebpf, program)).transpose()?,
             ring_full: 0,
         })
     }
@@ -202,7 +202,7 @@ impl Losses {
     ///
     /// # Errors
     /// The counters could not be read.
-    pub(crate) fn newly(&mut self, told_twice: u64, now_ns: u64) -> Result<Newly, MapError> {
+    pub(crate) fn take_new(&mut self, told_twice: u64, now_ns: u64) -> Result<NewLosses, MapError> {
         let ring_full = sum(&self.lost, 0)? + sum(&self.lost, 1)? + sum(&self.lost, 2)?;
         let total = match &self.tally {
             Some(tally) => tally.skipped()?,
@@ -210,7 +210,7 @@ impl Losses {
         };
         let (skipped, suspected) = self.reader.read(total, now_ns);
         let newly_full = ring_full.saturating_sub(mem::replace(&mut self.ring_full, ring_full));
-        Ok(Newly { ring_full: newly_full, skipped, suspected })
+        Ok(NewLosses { ring_full: newly_full, skipped, suspected })
     }
 
     /// When to ask again, `CLOCK_MONOTONIC` nanoseconds, if nothing comes before.

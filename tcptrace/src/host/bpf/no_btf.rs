@@ -14,12 +14,12 @@ use tcptrace_common::{EventLayout, KernelLayout};
 use crate::diagnostics::say;
 use crate::host::{
     Options,
-    attach_error::Refusal,
+    attach_error::AttachError,
     bpf::{
         load::{Attached, Loaded, TRACEPOINT},
         loader,
     },
-    features::{Feature, NOT_NEEDED, NOT_SHOWN, Source},
+    features::{Feature, FeatureStatus, NOT_NEEDED, NOT_SHOWN},
 };
 
 /// The names of the programs (`tcptrace-ebpf/src/main.rs`).
@@ -27,16 +27,16 @@ const TRANSITION_EVENT: &str = "transition_event";
 const TRANSITION_TALLY: &str = "transition_tally";
 
 /// Loads and attaches what is needed there; `why` this way is taken.
-pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
+pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, AttachError> {
     let sources = |event| {
         vec![
-            Source::unused(Feature::TpBtf, event),
-            Source::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
-            Source::unused(Feature::Cookie, "needs BTF; using identities of our own"),
-            Source::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
-            Source::unused(Feature::Storage, "needs BTF"),
-            Source::unused(Feature::Accept, "needs BTF"),
-            Source::unused(
+            FeatureStatus::unused(Feature::TpBtf, event),
+            FeatureStatus::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
+            FeatureStatus::unused(Feature::Cookie, "needs BTF; using identities of our own"),
+            FeatureStatus::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
+            FeatureStatus::unused(Feature::Storage, "needs BTF"),
+            FeatureStatus::unused(Feature::Accept, "needs BTF"),
+            FeatureStatus::unused(
                 Feature::TimeWait,
                 if load::shows_replaced(options) { "needs BTF" } else { NOT_SHOWN },
             ),
@@ -57,7 +57,7 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
         });
     }
     let no_event =
-        |said: &dyn std::fmt::Display| Refusal::NoEvent { why: why.clone(), said: said.to_string() };
+        |said: &dyn std::fmt::Display| AttachError::NoEvent { why: why.clone(), said: said.to_string() };
     let mut loader = loader::new().map_err(load::no_thread)?;
     let attach = || {
         let event = event_format::read().map_err(|error| no_event(&error))?;
@@ -68,7 +68,7 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
             .load()
             .and_then(|()| program.attach("sock", TRACEPOINT))
             .and_then(|link| program.take_link(link))
-            .map_err(|error| Refusal::from_program(TRANSITION_EVENT, &error))?;
+            .map_err(|error| AttachError::from_program(TRANSITION_EVENT, &error))?;
         Ok((ebpf, attached))
     };
     let (mut ebpf, event) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
@@ -78,7 +78,7 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
         .ok();
     let tally = counting.is_some().then_some(TRANSITION_TALLY);
     // They go in this order: the one that counts must not be left alone.
-    let attached = counting.map(Attached::Tally).into_iter().chain([Attached::Event(event)]).collect();
+    let attached = counting.map(Attached::MissCount).into_iter().chain([Attached::Event(event)]).collect();
     let sources =
         sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
     Ok(Loaded {
@@ -93,9 +93,9 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, Refusal> {
 }
 
 /// Has the program run that counts what the one at the event is kept from.
-fn tally(ebpf: &mut Ebpf) -> Result<RawTracePointLink, Refusal> {
+fn tally(ebpf: &mut Ebpf) -> Result<RawTracePointLink, AttachError> {
     let program = load::program::<&mut RawTracePoint>(ebpf, TRANSITION_TALLY)?;
     let link =
         program.load().and_then(|()| program.attach(TRACEPOINT)).and_then(|link| program.take_link(link));
-    link.map_err(|error| Refusal::from_program(TRANSITION_TALLY, &error))
+    link.map_err(|error| AttachError::from_program(TRANSITION_TALLY, &error))
 }

@@ -4,7 +4,7 @@ use tcptrace_common::{ABSENT, KernelLayout};
 
 use crate::host::bpf::{
     attach_targets::TARGETS,
-    btf::{BadBtf, Btf, STRUCT, Wanted},
+    btf::{BadBtf, Btf, STRUCT, TypeQuery},
 };
 
 /// The kernel's BTF says nothing usable about a field that cannot be done without.
@@ -24,7 +24,7 @@ const STRUCTS: [&str; 9] =
 /// `raw` is no BTF.
 pub(crate) fn parse(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
     let structs = STRUCTS.map(|name| (STRUCT, name));
-    let wanted: Vec<Wanted> = structs.into_iter().chain(TARGETS).collect();
+    let wanted: Vec<TypeQuery> = structs.into_iter().chain(TARGETS).collect();
     Btf::parse(raw, &wanted)
 }
 

@@ -74,7 +74,7 @@ fn whole() -> Blob {
 fn read(raw: &[u8]) -> Result<tcptrace_common::KernelLayout, String> {
     let kernel = offsets::parse(raw).map_err(|error| format!("{error:#}"))?;
     let found = offsets::find(&kernel).map_err(|error| error.to_string());
-    attach_targets::blank(&attach_targets::find(&kernel, true)).map_err(|error| error.to_string())?;
+    attach_targets::stub_btf(&attach_targets::find(&kernel, true)).map_err(|error| error.to_string())?;
     found
 }
 

@@ -9,9 +9,9 @@ use tcptrace_common::{
 
 use super::*;
 use crate::{
+    engine::ring_event::RingEvent,
     engine::{age::Since, walk::Walk},
     events::Name,
-    host::bpf::decode::Heard,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -34,7 +34,7 @@ fn tracked(policy: Policy, sockets: &[(u64, u8, u64)]) -> Tracker {
             new_state: *new_state,
             ..Transition::zeroed()
         };
-        tracker.hear(&Heard::Transition(transition), &mut |_| {});
+        tracker.hear(&RingEvent::Transition(transition), &mut |_| {});
         walk.sockets.push(SocketRow {
             ktime_ns: NOW,
             cookie: *cookie,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Task, Tuple, state, v4_mapped};
 
 use super::*;
-use crate::{clock::WallClock, engine::{tracker::{Policy, Tracker, finding::{Actor, Finding}}, walk::{Holder, Walk}}, events::State, host::bpf::decode::Heard, engine::process_info::ProcessDetails};
+use crate::{clock::WallClock, engine::{process_info::ProcessDetails, ring_event::RingEvent, tracker::{Policy, Tracker, finding::{Actor, Finding}}, walk::{Holder, Walk}}, events::State};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-22T15:45:00Z at 1000 s of uptime.
@@ -56,10 +56,10 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
     };
     let mut take = |finding| findings.push(finding);
     tracker.hear(
-        &Heard::Transition(transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
+        &RingEvent::Transition(transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
         &mut take,
     );
-    tracker.hear(&Heard::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
+    tracker.hear(&RingEvent::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
     let seen = SocketRow {
         ktime_ns: entered + 30 * SECOND + 400_000,
         cookie: 14893,
@@ -82,7 +82,7 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         task: Task { pid: 4242, tid: 4310, uid: 1000, comm: comm(name), thread_comm: comm(b"worker") },
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };
-    tracker.hear(&Heard::Transition(leave), &mut take);
+    tracker.hear(&RingEvent::Transition(leave), &mut take);
     let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
         ProcessDetails {

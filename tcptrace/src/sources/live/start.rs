@@ -13,8 +13,8 @@ use crate::{
 pub(crate) fn greet(start: &Start, words: &str) {
     inform(words);
     for source in start.sources.iter().filter(|source| source.is_lacking()) {
-        if let Some(why_not) = &source.why_not {
-            inform(format_args!("without {}: {why_not}", source.feature.name()));
+        if let Some(reason) = &source.unavailable_reason {
+            inform(format_args!("without {}: {reason}", source.feature.name()));
         }
     }
 }

@@ -12,12 +12,12 @@ use tcptrace_common::{
 
 use super::*;
 use crate::{
+    engine::ring_event::RingEvent,
     engine::{
         age::Since,
         tracker::{Policy, Tracker, finding::Finding},
         walk::Walk,
     },
-    host::bpf::decode::Heard,
 };
 
 const NETNS: u32 = 4_026_531_840;
@@ -58,9 +58,9 @@ fn with_error(errno: Errno, transition: Transition) -> Transition {
     Transition { sk_err: errno.raw_os_error(), ..transition }
 }
 
-fn last(transition: Transition) -> Heard {
+fn last(transition: Transition) -> RingEvent {
     let counters = Counters { bytes_sent: 7, ..Counters::zeroed() };
-    Heard::Closing(Closing { transition, counters, ..Closing::zeroed() })
+    RingEvent::Closing(Closing { transition, counters, ..Closing::zeroed() })
 }
 
 /// A tracker of lives, and those that it told.
@@ -76,7 +76,7 @@ impl Driven {
         Self { tracker: Tracker::new(policy), lives: Vec::new() }
     }
 
-    fn hear(&mut self, heard: Heard) {
+    fn hear(&mut self, heard: RingEvent) {
         let Self { tracker, lives } = self;
         tracker.hear(&heard, &mut |finding| {
             if let Finding::Life { at_ns, life, .. } = finding {
@@ -89,7 +89,7 @@ impl Driven {
     fn lives(&mut self, transitions: &[Transition]) {
         for transition in transitions {
             let is_last = transition.new_state == CLOSE || transition.flags & REPLACED != 0;
-            self.hear(if is_last { last(*transition) } else { Heard::Transition(*transition) });
+            self.hear(if is_last { last(*transition) } else { RingEvent::Transition(*transition) });
         }
     }
 
@@ -292,7 +292,7 @@ fn what_the_plain_event_leaves_open() {
         (LAST_ACK, CloseReason::PeerClose),
     ] {
         let mut driven = Driven::new();
-        driven.hear(Heard::Transition(transition(5_000, state, CLOSE)));
+        driven.hear(RingEvent::Transition(transition(5_000, state, CLOSE)));
         let told = driven.only();
         assert_eq!((told.reason, told.counters), (reason, None), "{state}");
     }
@@ -326,7 +326,7 @@ fn the_kernel_knows_where_it_came_from() {
         let mut driven = Driven::new();
         let mut closing = Closing { transition: transition(5_000, ESTABLISHED, CLOSE), ..Closing::zeroed() };
         (closing.origin.how, closing.origin.task.pid) = (how, 44);
-        driven.hear(Heard::Closing(closing));
+        driven.hear(RingEvent::Closing(closing));
         let told = driven.only();
         assert_eq!((told.role, told.origin.map(|origin| origin.actor.pid)), (role, Some(44)));
     }

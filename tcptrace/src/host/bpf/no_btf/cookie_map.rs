@@ -9,7 +9,7 @@ use tcptrace_common::{SocketRow, Transition, Tuple, state};
 
 /// Which identity is which.
 #[derive(Debug)]
-pub(crate) struct Join {
+pub(crate) struct CookieMap {
     /// The states in which sockets are followed, as a mask.
     followed: u32,
     /// What goes by these two ends. The event does not tell the interface.
@@ -20,7 +20,7 @@ pub(crate) struct Join {
     unseen: FxHashSet<u64>,
 }
 
-impl Join {
+impl CookieMap {
     pub(crate) fn new(followed: u32) -> Self {
         Self {
             followed,
@@ -92,62 +92,66 @@ mod tests {
         Transition { cookie: EVENT, tuple, new_state, ..Transition::zeroed() }
     }
 
-    fn walk(join: &mut Join, tuples: &[(u64, Tuple)]) -> Vec<u64> {
+    fn walk(cookies: &mut CookieMap, tuples: &[(u64, Tuple)]) -> Vec<u64> {
         let row = |(cookie, tuple): &(u64, Tuple)| SocketRow {
             cookie: *cookie,
             tuple: *tuple,
             ..SocketRow::zeroed()
         };
         let mut rows: Vec<_> = tuples.iter().map(row).collect();
-        join.rows(&mut rows, true);
+        cookies.rows(&mut rows, true);
         rows.iter().map(|row| row.cookie).collect()
     }
 
     #[test]
     fn a_socket_seen_by_a_walk_first_keeps_its_cookie() {
-        let mut join = Join::new(state::ALL);
-        assert_eq!(walk(&mut join, &[(COOKIE, tuple(1))]), [COOKIE]);
-        assert_eq!(join.transition(transition(tuple(1), CLOSE_WAIT)).cookie, COOKIE);
-        assert_eq!(walk(&mut join, &[(COOKIE, tuple(1))]), [COOKIE]);
+        let mut cookies = CookieMap::new(state::ALL);
+        assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1))]), [COOKIE]);
+        assert_eq!(cookies.transition(transition(tuple(1), CLOSE_WAIT)).cookie, COOKIE);
+        assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1))]), [COOKIE]);
     }
 
     #[test]
     fn a_socket_seen_by_a_transition_first_keeps_the_events_name() {
-        let mut join = Join::new(state::ALL);
-        assert_eq!(join.transition(transition(tuple(0), SYN_SENT)).cookie, EVENT);
-        assert_eq!(join.transition(transition(tuple(1), ESTABLISHED)).cookie, EVENT);
-        assert_eq!(walk(&mut join, &[(COOKIE, tuple(1)), (18, tuple(2))]), [EVENT, 18]);
+        let mut cookies = CookieMap::new(state::ALL);
+        assert_eq!(cookies.transition(transition(tuple(0), SYN_SENT)).cookie, EVENT);
+        assert_eq!(cookies.transition(transition(tuple(1), ESTABLISHED)).cookie, EVENT);
+        assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1)), (18, tuple(2))]), [EVENT, 18]);
     }
 
     #[test]
     fn an_address_used_again_is_another_socket() {
-        let mut join = Join::new(state::ALL);
-        walk(&mut join, &[(COOKIE, tuple(1))]);
-        assert_eq!(join.transition(transition(tuple(1), state::CLOSE)).cookie, COOKIE);
-        assert_eq!(join.transition(transition(tuple(1), ESTABLISHED)).cookie, EVENT);
+        let mut cookies = CookieMap::new(state::ALL);
+        walk(&mut cookies, &[(COOKIE, tuple(1))]);
+        assert_eq!(cookies.transition(transition(tuple(1), state::CLOSE)).cookie, COOKIE);
+        assert_eq!(cookies.transition(transition(tuple(1), ESTABLISHED)).cookie, EVENT);
     }
 
     #[test]
     fn two_sockets_with_the_same_ends_are_two() {
-        let mut join = Join::new(state::ALL);
-        assert_eq!(walk(&mut join, &[(COOKIE, tuple(1)), (18, tuple(1))]), [COOKIE, 18]);
+        let mut cookies = CookieMap::new(state::ALL);
+        assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1)), (18, tuple(1))]), [COOKIE, 18]);
     }
 
     #[test]
     fn what_is_no_longer_followed_or_no_longer_there_is_forgotten() {
-        let mut join = Join::new(state::bit(CLOSE_WAIT));
-        join.transition(transition(tuple(1), CLOSE_WAIT));
-        join.transition(transition(tuple(1), LAST_ACK));
-        assert!(join.by_event.is_empty() && join.by_tuple.is_empty());
+        let mut cookies = CookieMap::new(state::bit(CLOSE_WAIT));
+        cookies.transition(transition(tuple(1), CLOSE_WAIT));
+        cookies.transition(transition(tuple(1), LAST_ACK));
+        assert!(cookies.by_event.is_empty() && cookies.by_tuple.is_empty());
 
-        join.transition(transition(tuple(2), CLOSE_WAIT));
-        walk(&mut join, &[(18, tuple(3))]);
-        assert_eq!((join.by_event.len(), join.by_tuple.len()), (1, 2), "its closing may be in the ring");
-        join.rows(&mut [], false);
-        join.rows(&mut [], false);
-        assert_eq!(join.by_tuple.len(), 2, "it may be in a namespace that was left out");
-        walk(&mut join, &[]);
-        walk(&mut join, &[]);
-        assert!(join.by_event.is_empty() && join.by_tuple.is_empty());
+        cookies.transition(transition(tuple(2), CLOSE_WAIT));
+        walk(&mut cookies, &[(18, tuple(3))]);
+        assert_eq!(
+            (cookies.by_event.len(), cookies.by_tuple.len()),
+            (1, 2),
+            "its closing may be in the ring"
+        );
+        cookies.rows(&mut [], false);
+        cookies.rows(&mut [], false);
+        assert_eq!(cookies.by_tuple.len(), 2, "it may be in a namespace that was left out");
+        walk(&mut cookies, &[]);
+        walk(&mut cookies, &[]);
+        assert!(cookies.by_event.is_empty() && cookies.by_tuple.is_empty());
     }
 }

@@ -14,13 +14,13 @@ use aya::{
 use tcptrace_common::{HAPPENED, SEEN};
 
 use crate::host::{
-    attach_error::Refusal,
+    attach_error::AttachError,
     bpf::loss::{fdinfo, recursion_misses, sum},
     map,
 };
 
 /// The counters, and what they were at the beginning.
-pub(crate) struct Tally {
+pub(crate) struct MissCount {
     counters: PerCpuArray<MapData, u64>,
     /// Where the kernel tells what it kept the counting program from, which from Linux 6.2 on cannot interrupt itself: that
     /// happened too. Where not all states are watched it may be too much, by what the program would not have counted.
@@ -29,12 +29,12 @@ pub(crate) struct Tally {
     base: i64,
 }
 
-impl Tally {
+impl MissCount {
     /// From now on; both programs are on the tracepoint. `program` is the name of the one that counts.
     ///
     /// # Errors
     /// The BPF object has no such counters, or they could not be read.
-    pub(crate) fn new(ebpf: &mut Ebpf, program: &str) -> Result<Self, Refusal> {
+    pub(crate) fn new(ebpf: &mut Ebpf, program: &str) -> Result<Self, AttachError> {
         let uncounted = ebpf.program(program).and_then(fdinfo);
         let mut tally = Self { counters: map(ebpf, "TALLY")?, uncounted, base: i64::MIN };
         // Until it grows no more: what is under way would look as if it had been skipped later. What has been skipped
@@ -42,7 +42,7 @@ impl Tally {
         loop {
             let now = tally
                 .ahead()
-                .map_err(|error| Refusal::Setup(format!("cannot read how much was skipped: {error}")))?;
+                .map_err(|error| AttachError::Setup(format!("cannot read how much was skipped: {error}")))?;
             if now <= tally.base {
                 return Ok(tally);
             }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::{engine::{cause::Cause, processes::Rolled, tracker::{finding::Ending, lives::{Role, reason::CloseReason, spent::Spent}}}, events::{Family, LISTED, LONGEST_RECORD, LifeRecord, Listener, Lost, LostReason, ProcessRecord, Resync, Start, Summary, TEXT_BYTES, Transition}, host::features::{Feature, Source}, sources::recording::Recording};
+use crate::{engine::{cause::Cause, processes::Rolled, tracker::{finding::Ending, lives::{Role, reason::CloseReason, spent::Spent}}}, events::{Family, LISTED, LONGEST_RECORD, LifeRecord, Listener, Lost, LostReason, ProcessRecord, Resync, Start, Summary, TEXT_BYTES, Transition}, host::features::{Feature, FeatureStatus}, sources::recording::Recording};
 
 /// Every byte of it takes six in JSON, which is the most that any takes.
 fn long() -> String {
@@ -91,7 +91,7 @@ fn longest() -> Vec<Event> {
     for number in 1..=11 {
         states.push(number, 1);
     }
-    let source = |feature| Source { feature, why_not: Some(long()) };
+    let source = |feature| FeatureStatus { feature, unavailable_reason: Some(long()) };
     let features = <Feature as clap::ValueEnum>::value_variants();
     vec![
         Event::Start(Start {

@@ -1,0 +1,30 @@
+//! What the BPF programs write to the ring.
+
+use tcptrace_common::{Closing, Transition};
+
+/// One record of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingEvent {
+    /// A state change.
+    Transition(Transition),
+    /// The last state change of a socket, with what the kernel counted up to it.
+    Closing(Closing),
+}
+
+impl RingEvent {
+    /// The state change.
+    pub const fn transition(&self) -> &Transition {
+        match self {
+            Self::Transition(transition) => transition,
+            Self::Closing(closing) => &closing.transition,
+        }
+    }
+
+    /// The state change, to be modified.
+    pub const fn transition_mut(&mut self) -> &mut Transition {
+        match self {
+            Self::Transition(transition) => transition,
+            Self::Closing(closing) => &mut closing.transition,
+        }
+    }
+}
