@@ -16,12 +16,12 @@ use rustc_hash::FxHashMap;
 use tcptrace::{
     clock::WallClock,
     engine::{
-        assemble::{Reporter, Views},
+        assemble::Reporter,
         ownership::walk_index::Evidence,
         process_info::ProcessDetails,
         tracker::{Policy, Tracker},
     },
-    events::record::Event,
+    events::{Event, Views},
     host::bpf::decode,
     outputs::{json::Json, text::Text},
 };

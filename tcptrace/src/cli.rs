@@ -8,8 +8,8 @@ use clap::{ArgAction, Parser, ValueEnum};
 use tcptrace_common::state;
 
 use crate::{
-    engine::{assemble::Views, filter::Filter, tracker::Policy},
-    events::State,
+    engine::{filter::Filter, tracker::Policy},
+    events::{State, Views},
     host::features::Feature,
 };
 

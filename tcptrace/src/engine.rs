@@ -4,6 +4,7 @@ pub mod age;
 pub mod assemble;
 pub mod cause;
 pub mod coverage;
+pub mod figures;
 pub mod filter;
 pub mod ownership;
 pub mod process_info;

@@ -1,12 +1,15 @@
 //! The records of the JSON stream, each as one type.
 
 pub mod bounds;
+pub mod figures;
 pub mod life;
 pub mod process;
 pub mod record;
 pub mod state;
+pub mod views;
 
 pub use bounds::{LISTED, LONGEST_RECORD, TEXT_BYTES};
+pub use figures::{Figures, ProcessFigures, SocketFigures, StuckFigures, TracerInfo};
 pub use life::LifeRecord;
 pub use process::ProcessRecord;
 pub use record::{
@@ -15,3 +18,4 @@ pub use record::{
     milliseconds, nanoseconds,
 };
 pub use state::State;
+pub use views::Views;

@@ -17,22 +17,11 @@ use crate::{
     engine::ownership::{responsible::Charged, walk_index::Evidence},
     events::{
         Cleared, Event, Instant, LifeRecord, Listener, Lost, LostReason, Name, OriginHow, OriginRecord,
-        Owner, OwnerHow, Peer, Record, Resync, SocketId, Stuck, Summary, Transition, milliseconds,
+        Owner, OwnerHow, Peer, Record, Resync, SocketId, Stuck, Summary, Transition, Views, milliseconds,
     },
 };
 use rustc_hash::FxHashSet;
 use tcptrace_common::REPLACED;
-
-/// Which records are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Views {
-    /// One record per transition.
-    pub transitions: bool,
-    /// One when a socket gets stuck, one when it clears.
-    pub stuck: bool,
-    /// One when a connection's life is over.
-    pub lives: bool,
-}
 
 /// Makes the records of a run, and counts them.
 #[derive(Debug)]

@@ -264,6 +264,9 @@ pub struct Owner {
     /// The id of its container.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub container: Option<Arc<str>>,
+    /// Whether a process filter asked for this owner.
+    #[serde(skip)]
+    pub is_requested: bool,
 }
 
 impl Owner {
@@ -278,6 +281,7 @@ impl Owner {
             uid: None,
             cgroup: None,
             container: None,
+            is_requested: false,
         }
     }
 }
@@ -466,16 +470,6 @@ impl Stuck {
     /// Every process that it is charged to, listed or not, at least once.
     pub fn processes(&self) -> impl Iterator<Item = &Owner> {
         self.owners.iter().chain(&self.unlisted)
-    }
-
-    /// Brings the processes that `is_wanted` to the front: a line of text names the first.
-    pub(crate) fn put_first(&mut self, is_wanted: impl Fn(&Owner) -> bool) {
-        self.owners.sort_by_key(|owner| !is_wanted(owner));
-        if self.owners.first().is_some_and(|first| !is_wanted(first))
-            && let Some(at) = self.unlisted.iter().position(is_wanted)
-        {
-            self.owners.insert(0, self.unlisted.remove(at));
-        }
     }
 
     /// Brings a record of another version within the limits: it may list more owners, and not say how many there are.

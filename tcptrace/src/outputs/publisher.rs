@@ -353,11 +353,12 @@ impl Sink {
             Format::Json(json) => json.take(&record, &mut self.lines),
             Format::Text { text, .. } => {
                 let filter = &self.admission.filter;
-                // A line names one holder of several: one that was asked for.
                 if let Event::Stuck(stuck) = &mut record.event
                     && filter.asks_for_processes()
                 {
-                    stuck.put_first(|owner| filter.admits_owner(owner));
+                    for owner in stuck.owners.iter_mut().chain(&mut stuck.unlisted) {
+                        owner.is_requested = filter.admits_owner(owner);
+                    }
                 }
                 text.take(record, &mut self.lines);
             }

@@ -84,7 +84,10 @@ impl Waiting {
     fn add(&mut self, Record { at, event }: Record) {
         self.since_ns.get_or_insert(at.mono_ns);
         match event {
-            Event::Stuck(stuck) => self.stuck.push((at, stuck)),
+            Event::Stuck(mut stuck) => {
+                put_requested_first(&mut stuck);
+                self.stuck.push((at, stuck));
+            }
             Event::Cleared(cleared) => self.cleared.push((at, cleared)),
             Event::Process(process) => self.processes.push((at, process)),
             _ => {}
@@ -393,6 +396,19 @@ impl Text {
     }
 }
 
+/// Moves the owners that a filter asked for to the front: a line names the first owner.
+fn put_requested_first(stuck: &mut Stuck) {
+    stuck.owners.sort_by_key(|owner| !owner.is_requested);
+    if stuck.owners.first().is_some_and(|first| !first.is_requested)
+        && let Some(at) = stuck.unlisted.iter().position(|owner| owner.is_requested)
+    {
+        stuck.owners.insert(0, stuck.unlisted.remove(at));
+    }
+}
+
 fn named(owner: &Owner) -> (u32, Option<&Name>) {
     (owner.pid, owner.comm.as_ref())
 }
+
+#[cfg(test)]
+mod tests;

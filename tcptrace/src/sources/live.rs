@@ -32,7 +32,7 @@ use crate::{
         tracker::{Tracker, finding::Finding, found::Found},
         walk::{Reach, Walk},
     },
-    events::{Event, LostReason, Record},
+    events::{Event, Figures, LostReason, Record},
     host::{
         Kernel,
         bpf::{
@@ -43,10 +43,7 @@ use crate::{
         walk::WalkError,
     },
     outputs::{
-        prometheus::{
-            Snapshot,
-            serve::{CannotServe, Listener, Scrape, Scrapes},
-        },
+        prometheus::serve::{CannotServe, Listener, Scrape, Scrapes},
         publisher::{Format, Sink},
         writer::{Ended, Output},
     },
@@ -221,7 +218,7 @@ impl Session {
                 Woken::Scrape(scrape) => {
                     // So that the figures tell of all that has happened before they were asked for.
                     self.step(Limit::until(clock::monotonic_ns()))?;
-                    scrape.answer(self.snapshot(plan));
+                    scrape.answer(self.figures(plan));
                 }
                 Woken::End => break,
             }
@@ -342,8 +339,8 @@ impl Session {
     }
 
     /// The figures as they are now.
-    fn snapshot(&self, plan: &Plan) -> Snapshot {
-        self.sink.snapshot(about(&self.kernel), &plan.policy, &self.tracker, clock::monotonic_ns())
+    fn figures(&self, plan: &Plan) -> Figures {
+        self.sink.figures(about(&self.kernel), &plan.policy, &self.tracker, clock::monotonic_ns())
     }
 
     /// Takes in what is in the ring. Says whether there was anything.

@@ -5,13 +5,12 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::outputs::prometheus::{About, Processes, Snapshot, Sockets};
 use crate::{
-    events::{ProcessRecord, Summary},
+    events::{Figures, ProcessFigures, ProcessRecord, SocketFigures, Summary, TracerInfo},
     outputs::text::words::printable,
 };
 
-/// The media type of what [`Snapshot::page`] writes.
+/// The media type of what [`render_page`] returns.
 pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a metric is.
@@ -25,31 +24,30 @@ enum Kind {
 
 use Kind::{Counter, Gauge};
 
-impl Snapshot {
-    /// All metrics as text. What is not known has no line; what a view that is off would tell is left out.
-    pub fn page(&self) -> String {
-        let Self { about, views, threshold_ns, totals, sockets, processes } = self;
-        let mut page = Page::default();
-        page.about(about);
-        page.by_state(sockets);
-        page.totals(totals);
-        if views.lives {
-            page.one("life_records_total", Counter, "Connections told when they were over.", totals.lives);
-        }
-        if views.stuck {
-            page.stuck(totals, sockets, *threshold_ns as f64 / 1e9);
-            page.processes(processes);
-        }
-        page.0
+/// Renders all metrics as text. A value that is not known has no line. Metrics of a view that is off are
+/// left out.
+pub fn render_page(figures: &Figures) -> String {
+    let Figures { tracer, views, threshold_ns, totals, sockets, processes } = figures;
+    let mut page = Page::default();
+    page.tracer(tracer);
+    page.by_state(sockets);
+    page.totals(totals);
+    if views.lives {
+        page.one("life_records_total", Counter, "Connections told when they were over.", totals.lives);
     }
+    if views.stuck {
+        page.stuck(totals, sockets, *threshold_ns as f64 / 1e9);
+        page.processes(processes);
+    }
+    page.0
 }
 
 #[derive(Default)]
 struct Page(String);
 
 impl Page {
-    fn about(&mut self, about: &About) {
-        let About { version, kernel, features } = about;
+    fn tracer(&mut self, tracer: &TracerInfo) {
+        let TracerInfo { version, kernel, features } = tracer;
         let version = labels(&[("version", version)]);
         self.metric("build_info", Gauge, "Always 1; the label tells tcptrace's version.", [(version, 1)]);
         let release = labels(&[("release", kernel)]);
@@ -63,7 +61,7 @@ impl Page {
         );
     }
 
-    fn by_state(&mut self, sockets: &Sockets) {
+    fn by_state(&mut self, sockets: &SocketFigures) {
         let by_state = sockets.by_state.iter();
         self.metric(
             "sockets",
@@ -101,7 +99,7 @@ impl Page {
         }
     }
 
-    fn stuck(&mut self, totals: &Summary, sockets: &Sockets, threshold_s: f64) {
+    fn stuck(&mut self, totals: &Summary, sockets: &SocketFigures, threshold_s: f64) {
         self.one(
             "stuck_records_total",
             Counter,
@@ -136,9 +134,9 @@ impl Page {
         );
     }
 
-    fn processes(&mut self, processes: &Processes) {
+    fn processes(&mut self, processes: &ProcessFigures) {
         type Figure = fn(&ProcessRecord) -> Option<f64>;
-        let Processes { shown, not_shown } = processes;
+        let ProcessFigures { shown, not_shown } = processes;
         let shown: Vec<_> = shown.iter().map(|process| (labels_of(process), process)).collect();
         let figures: [(&str, &str, Figure); 8] = [
             (

@@ -34,7 +34,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use crate::outputs::prometheus::{Snapshot, page::MEDIA_TYPE};
+use crate::{
+    events::Figures,
+    outputs::prometheus::page::{MEDIA_TYPE, render_page},
+};
 
 /// Connections at once.
 const CONNECTIONS: usize = 16;
@@ -128,12 +131,12 @@ impl Scrapes {
 
 /// A scrape that waits for its figures.
 #[derive(Debug)]
-pub(crate) struct Scrape(oneshot::Sender<Snapshot>);
+pub(crate) struct Scrape(oneshot::Sender<Figures>);
 
 impl Scrape {
     /// Gives it what it asked for.
-    pub(crate) fn answer(self, snapshot: Snapshot) {
-        let _gone_meanwhile = self.0.send(snapshot);
+    pub(crate) fn answer(self, figures: Figures) {
+        let _gone_meanwhile = self.0.send(figures);
     }
 }
 
@@ -211,7 +214,7 @@ async fn answer(
         PATH => {
             let (scrape, figures) = oneshot::channel();
             asks.send(Scrape(scrape)).await?;
-            let mut answer = text(StatusCode::OK, figures.await?.page());
+            let mut answer = text(StatusCode::OK, render_page(&figures.await?));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
             Ok(answer)
         }

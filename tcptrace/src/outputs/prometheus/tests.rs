@@ -1,155 +1,15 @@
-//! Tracked sockets and roll-ups in, figures and their text out.
+//! Figures in, their text out.
 
-use bytemuck::Zeroable as _;
 use proptest::prelude::*;
-use tcptrace_common::{
-    COMM_LEN, SocketRow, Transition,
-    state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT2, LISTEN, SYN_RECV},
+use tcptrace_common::{COMM_LEN, state::CLOSE_WAIT};
+
+use super::page::render_page;
+use crate::events::{
+    Figures, Name, ProcessFigures, ProcessRecord, SocketFigures, State, StuckFigures, Summary, TracerInfo,
+    Views,
 };
 
-use super::*;
-use crate::{
-    engine::ring_event::RingEvent,
-    engine::{age::Since, walk::Walk},
-    events::Name,
-};
-
-const SECOND: u64 = 1_000_000_000;
-const NOW: u64 = 1_000 * SECOND;
-
-const fn policy(followed: u32) -> Policy {
-    let watched = state::bit(CLOSE_WAIT) | state::bit(FIN_WAIT2);
-    Policy { followed, watched, threshold_ns: 30 * SECOND, remind_ns: None, lives: false }
-}
-
-/// Sockets that went into these states at these times; all are judged now.
-fn tracked(policy: Policy, sockets: &[(u64, u8, u64)]) -> Tracker {
-    let mut tracker = Tracker::new(policy);
-    let mut walk = Walk { started_ns: NOW, ..Walk::default() };
-    for (cookie, new_state, ktime_ns) in sockets {
-        let transition = Transition {
-            ktime_ns: *ktime_ns,
-            cookie: *cookie,
-            old_state: ESTABLISHED,
-            new_state: *new_state,
-            ..Transition::zeroed()
-        };
-        tracker.hear(&RingEvent::Transition(transition), &mut |_| {});
-        walk.sockets.push(SocketRow {
-            ktime_ns: NOW,
-            cookie: *cookie,
-            state: *new_state,
-            ..SocketRow::zeroed()
-        });
-    }
-    for row in &walk.sockets {
-        tracker.row(row, Since::between(None, NOW), &mut |_| {});
-    }
-    tracker.judge(&walk, &mut |_| {});
-    tracker
-}
-
-const SOCKETS: [(u64, u8, u64); 6] = [
-    (1, CLOSE_WAIT, NOW - 90 * SECOND),
-    (2, CLOSE_WAIT, NOW - 40 * SECOND),
-    (3, CLOSE_WAIT, NOW - SECOND),
-    (4, LISTEN, NOW - 500 * SECOND),
-    (5, SYN_RECV, NOW - SECOND),
-    (6, ESTABLISHED, NOW - SECOND),
-];
-
-#[test]
-fn sockets_are_counted_where_all_of_a_state_are_known() {
-    let policy_of_all = policy(state::ALL);
-    let sockets = Sockets::count(&tracked(policy_of_all, &SOCKETS), &policy_of_all, NOW, |_| true);
-    let by_name: Vec<_> =
-        sockets.by_state.iter().map(|(state, count)| (state.kernel_name(), *count)).collect();
-    assert_eq!(
-        by_name,
-        [
-            ("ESTABLISHED", 1),
-            ("SYN_SENT", 0),
-            ("FIN_WAIT1", 0),
-            ("FIN_WAIT2", 0),
-            ("CLOSE_WAIT", 3),
-            ("LAST_ACK", 0),
-            ("LISTEN", 1),
-            ("CLOSING", 0)
-        ]
-    );
-    let followed = state::bit(CLOSE_WAIT) | state::bit(FIN_WAIT2);
-    let sockets = Sockets::count(&tracked(policy(followed), &SOCKETS), &policy(followed), NOW, |_| true);
-    assert_eq!(sockets.by_state, [(State(FIN_WAIT2), 0), (State(CLOSE_WAIT), 3)]);
-}
-
-#[test]
-fn stuck_are_those_that_were_reported_and_the_oldest_is_as_old_as_is_proven() {
-    let policy = policy(state::ALL);
-    let stuck = |is_reported: &dyn Fn(u64) -> bool| {
-        Sockets::count(&tracked(policy, &SOCKETS), &policy, NOW, is_reported).stuck
-    };
-    let in_state = |number, count, oldest_ns| Stuck { state: State(number), count, oldest_ns };
-    let none = in_state(FIN_WAIT2, 0, None);
-    assert_eq!(stuck(&|_| true), [none, in_state(CLOSE_WAIT, 2, Some(90 * SECOND))]);
-    assert_eq!(stuck(&|cookie| cookie != 1), [none, in_state(CLOSE_WAIT, 1, Some(40 * SECOND))]);
-    assert_eq!(stuck(&|_| false), [none, in_state(CLOSE_WAIT, 0, None)]);
-}
-
-const fn id(pid: u32) -> ProcessId {
-    ProcessId { pid, start_ticks: 7 }
-}
-
-/// As many processes as this, the first with one stuck socket, each other with one more than the one before.
-fn rolled_up(processes: u32) -> Rollup {
-    let mut rollup = Rollup::new(NOW, 30 * SECOND);
-    let mut cookies = 0..;
-    for pid in 1..=processes {
-        for cookie in cookies.by_ref().take(pid as usize) {
-            rollup.stuck(cookie, Since::exact(NOW - 60 * SECOND), NOW, &[id(pid)]);
-        }
-        rollup.show(id(pid));
-    }
-    rollup
-}
-
-fn condition(_: ProcessId) -> Option<Condition> {
-    Some(Condition { fds_open: Some(7), fds_limit: Some(1024), ..Condition::default() })
-}
-
-#[test]
-fn the_processes_with_the_most_are_shown_and_the_others_are_counted() {
-    let few = Processes::look(&rolled_up(3), NOW, condition);
-    let figures: Vec<_> = few.shown.iter().map(|process| (process.pid, process.stuck)).collect();
-    assert_eq!((figures, few.not_shown), (vec![(3, 3), (2, 2), (1, 1)], 0));
-    let many = Processes::look(&rolled_up(PROCESSES as u32 + 20), NOW, condition);
-    assert_eq!((many.shown.len(), many.not_shown), (PROCESSES, 20));
-    assert_eq!((many.shown[0].stuck, many.shown[PROCESSES - 1].stuck), (PROCESSES + 20, 21));
-}
-
-#[test]
-fn a_process_that_has_ended_or_has_none_or_is_not_wanted_is_not_shown_nor_a_pid_twice() {
-    let mut rollup = rolled_up(3);
-    rollup.cleared(0, NOW);
-    let earlier = ProcessId { start_ticks: 6, ..id(3) };
-    rollup.stuck(100, Since::exact(NOW), NOW, &[earlier]);
-    rollup.show(earlier);
-    rollup.stuck(101, Since::exact(NOW), NOW, &[id(9)]);
-    let seen = Processes::look(&rollup, NOW, |id| condition(id).filter(|_| id.pid != 2));
-    let pids: Vec<_> = seen.shown.iter().map(|process| (process.pid, process.stuck)).collect();
-    assert_eq!(pids, [(3, 3)]);
-}
-
-#[test]
-fn looking_leaves_the_roll_up_as_it_is() {
-    let (mut looked_at, mut untouched) = (rolled_up(1), rolled_up(1));
-    Processes::look(&looked_at, NOW, condition);
-    let later = NOW + SECOND;
-    assert_eq!((looked_at.due(later), untouched.due(later)), (vec![id(1)], vec![id(1)]));
-    let roll = |rollup: &mut Rollup| rollup.roll(id(1), condition(id(1)).as_ref(), NOW);
-    assert_eq!(roll(&mut looked_at), roll(&mut untouched));
-}
-
-fn snapshot(comm: Option<Name>, views: Views) -> Snapshot {
+fn figures(comm: Option<Name>, views: Views) -> Figures {
     let process = ProcessRecord {
         comm,
         oldest_ms: Some(12_256.0),
@@ -168,16 +28,20 @@ fn snapshot(comm: Option<Name>, views: Views) -> Snapshot {
             },
         )
     };
-    Snapshot {
-        about: About { version: "1.2.3", kernel: "6.1.0\"\\".to_owned(), features: vec![("setns", false)] },
+    Figures {
+        tracer: TracerInfo {
+            version: "1.2.3",
+            kernel: "6.1.0\"\\".to_owned(),
+            features: vec![("setns", false)],
+        },
         views,
         threshold_ns: 1_500_000_000,
         totals: Summary { transitions: 12, lost: 3, skipped: 1, lives: 4, ..Summary::default() },
-        sockets: Sockets {
+        sockets: SocketFigures {
             by_state: vec![(State(CLOSE_WAIT), 3)],
-            stuck: vec![Stuck { state: State(CLOSE_WAIT), count: 2, oldest_ns: Some(90_500_000_000) }],
+            stuck: vec![StuckFigures { state: State(CLOSE_WAIT), count: 2, oldest_ns: Some(90_500_000_000) }],
         },
-        processes: Processes { shown: vec![process], not_shown: 5 },
+        processes: ProcessFigures { shown: vec![process], not_shown: 5 },
     }
 }
 
@@ -191,7 +55,7 @@ fn values<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_page_has_each_figure_in_its_unit() {
-    let page = snapshot(Some(Name::from_bytes(b"java")), ALL_VIEWS).page();
+    let page = render_page(&figures(Some(Name::from_bytes(b"java")), ALL_VIEWS));
     for line in [
         r#"tcptrace_build_info{version="1.2.3"} 1"#,
         r#"tcptrace_kernel_info{release="6.1.0\"\\"} 1"#,
@@ -222,7 +86,7 @@ fn a_page_has_each_figure_in_its_unit() {
 
 #[test]
 fn what_belongs_to_another_view_is_not_served() {
-    let page = snapshot(None, Views { stuck: false, lives: false, ..ALL_VIEWS }).page();
+    let page = render_page(&figures(None, Views { stuck: false, lives: false, ..ALL_VIEWS }));
     assert!(page.contains("tcptrace_sockets{") && page.contains("tcptrace_transitions_total 12\n"));
     for of_a_view in ["_stuck_", "_process", "_cleared_", "_life_"] {
         assert!(!page.contains(of_a_view), "{of_a_view} in\n{page}");
@@ -235,7 +99,7 @@ proptest! {
         proptest::collection::vec(any::<u8>(), 0..COMM_LEN),
         r#"["\\\n\r},{= a]{0,15}"#.prop_map(String::into_bytes),
     ]) {
-        let page = snapshot(Some(Name::from_bytes(&bytes)), ALL_VIEWS).page();
+        let page = render_page(&figures(Some(Name::from_bytes(&bytes)), ALL_VIEWS));
         let lines = values(&page, "tcptrace_process_stuck_sockets");
         prop_assert_eq!(lines.len(), 1);
         let value = lines[0].strip_prefix(r#"tcptrace_process_stuck_sockets{pid="4242",comm=""#)

@@ -7,7 +7,29 @@ use serde_json::{Value, json};
 use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Task, Tuple, state, v4_mapped};
 
 use super::*;
-use crate::{clock::WallClock, engine::{process_info::ProcessDetails, ring_event::RingEvent, tracker::{Policy, Tracker, finding::{Actor, Finding}}, walk::{Holder, Walk}}, events::State};
+use crate::{
+    clock::WallClock,
+    engine::{
+        age::Since,
+        assemble::Reporter,
+        ownership::walk_index::Evidence,
+        process_info::ProcessDetails,
+        ring_event::RingEvent,
+        tracker::{
+            Policy, Tracker,
+            finding::{Actor, Finding},
+        },
+        walk::{Holder, Walk},
+    },
+    events::{Family, LostReason, OriginHow, OriginRecord, OwnerHow, Peer, Resync, State, Transition, Views},
+    outputs::json::Json,
+};
+
+mod bounds;
+mod lines;
+mod lives;
+mod together;
+mod widths;
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-22T15:45:00Z at 1000 s of uptime.
@@ -59,7 +81,8 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         &RingEvent::Transition(transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
         &mut take,
     );
-    tracker.hear(&RingEvent::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
+    tracker
+        .hear(&RingEvent::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
     let seen = SocketRow {
         ktime_ns: entered + 30 * SECOND + 400_000,
         cookie: 14893,
@@ -75,7 +98,7 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         holders: holders.to_vec(),
         ..Walk::default()
     };
-    tracker.row(&seen, crate::age::Since::between(None, seen.ktime_ns), &mut take);
+    tracker.row(&seen, Since::between(None, seen.ktime_ns), &mut take);
     tracker.judge(&walk, &mut take);
     let leave = tcptrace_common::Transition {
         flags: tcptrace_common::ACTOR_KNOWN | tcptrace_common::PROCESS_NAMED,
@@ -274,7 +297,7 @@ fn spans_are_short_and_never_too_long() {
         (18_120_000.0, "5h02m"),
         (273_600_000.0, "3d04h"),
     ] {
-        assert_eq!(span(ms), text, "{ms}");
+        assert_eq!(words::span(ms), text, "{ms}");
     }
 }
 
@@ -342,12 +365,6 @@ fn an_actor_that_is_no_utf8_is_still_json() {
     assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }
-
-pub mod bounds;
-pub mod lines;
-pub mod lives;
-pub mod together;
-pub mod widths;
 
 #[test]
 fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {

@@ -4,9 +4,8 @@ use crate::{
     cli::Plan,
     diagnostics::{inform, say},
     engine::{coverage::Unseen, walk::Walk},
-    events::Start,
+    events::{Start, TracerInfo},
     host::Kernel,
-    outputs::prometheus::About,
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
@@ -45,9 +44,9 @@ pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
 }
 
 /// The same for metrics, as far as they tell it.
-pub(crate) fn about(kernel: &Kernel) -> About {
+pub(crate) fn about(kernel: &Kernel) -> TracerInfo {
     let sources = kernel.sources().iter();
-    About {
+    TracerInfo {
         version: env!("CARGO_PKG_VERSION"),
         kernel: release(),
         features: sources.map(|source| (source.feature.name(), source.in_use())).collect(),

@@ -3,7 +3,22 @@
 use serde_json::Value;
 
 use super::*;
-use crate::{engine::{cause::Cause, processes::Rolled, tracker::{finding::Ending, lives::{Role, reason::CloseReason, spent::Spent}}}, events::{Family, LISTED, LONGEST_RECORD, LifeRecord, Listener, Lost, LostReason, ProcessRecord, Resync, Start, Summary, TEXT_BYTES, Transition}, host::features::{Feature, FeatureStatus}, sources::recording::Recording};
+use crate::{
+    engine::{
+        cause::Cause,
+        processes::Rolled,
+        tracker::{
+            finding::Ending,
+            lives::{Role, reason::CloseReason, spent::Spent},
+        },
+    },
+    events::{
+        Family, LISTED, LONGEST_RECORD, LifeRecord, Listener, Lost, LostReason, ProcessRecord, Resync, Start,
+        Summary, TEXT_BYTES, Transition,
+    },
+    host::features::{Feature, FeatureStatus},
+    sources::recording::Recording,
+};
 
 /// Every byte of it takes six in JSON, which is the most that any takes.
 fn long() -> String {
@@ -20,6 +35,7 @@ fn longest_owner() -> Owner {
         uid: Some(u32::MAX),
         cgroup: Some(long().into()),
         container: Some(long().into()),
+        is_requested: false,
     }
 }
 
@@ -193,7 +209,7 @@ fn a_recording_without_bounds_is_brought_within_them() {
     stuck.owners = (0..40).flat_map(|pid| [(pid, 3), (pid, 4)]).map(descriptor).collect();
     let line = line(&stuck);
     let read = Recording::new(line.as_bytes()).next_line().expect("a record").expect("one");
-    let crate::recording::Said::Stuck(read) = read.said else { panic!("{line}") };
+    let crate::sources::recording::Said::Stuck(read) = read.said else { panic!("{line}") };
     let peer = read.peer.expect("a peer");
     assert_eq!((read.owners_total, peer.owners_total, peer.owners.len()), (80, LISTED, LISTED));
     let firsts: Vec<_> = (0..16).map(|pid| descriptor((pid, 3))).collect();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::outputs::text::words::{printable, span};
 
 /// Rules as POSIX writes them: no files of zones are needed.
 const ZONES: [&str; 4] = [

@@ -3,7 +3,11 @@
 use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::*;
-use crate::engine::tracker::{finding::Origin, lives::{Life, Role, reason::CloseReason}};
+use crate::engine::tracker::{
+    finding::Origin,
+    lives::{Life, Role, reason::CloseReason},
+};
+use crate::events::LifeRecord;
 
 fn counters() -> Counters {
     Counters {

@@ -99,7 +99,7 @@ fn what_differs_in_what_matters_is_never_put_together() {
     let lines = together(
         Some(80),
         four(|_| {})
-            .chain(four(|stuck| stuck.cause = crate::cause::Cause::DataUnread))
+            .chain(four(|stuck| stuck.cause = crate::engine::cause::Cause::DataUnread))
             .chain(four(|stuck| stuck.state = State(state::FIN_WAIT2)))
             .chain(four(|stuck| stuck.owners.clear()))
             .chain(four(|stuck| stuck.socket.netns = Some(1)))
@@ -341,11 +341,11 @@ fn the_holder_that_was_asked_for_is_named() {
     let shown = |listed: std::ops::Range<u32>, unlisted: std::ops::Range<u32>, wanted: u32| {
         let mut record = leak(30, 9666, "10.0.0.9:40000", None);
         if let Event::Stuck(stuck) = &mut record.event {
-            let owner = |pid| Owner { pid, fd: Some(pid), ..stuck.owners[0].clone() };
+            let owner =
+                |pid| Owner { pid, fd: Some(pid), is_requested: pid == wanted, ..stuck.owners[0].clone() };
             let [listed, unlisted] = [listed, unlisted].map(|pids| pids.map(owner).collect::<Vec<_>>());
             stuck.owners_total = listed.len() + unlisted.len();
             (stuck.owners, stuck.unlisted) = (listed, unlisted);
-            stuck.put_first(|owner| owner.pid == wanted);
         }
         let line = together(Some(80), [record]).pop().expect("a line");
         line.split_ascii_whitespace().skip(2).take(2).map(str::to_owned).collect::<Vec<_>>().join(" ")

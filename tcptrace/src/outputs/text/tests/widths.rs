@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use super::*;
 use crate::engine::{cause::Cause, processes::Rolled, tracker::lives::reason::CloseReason};
+use crate::events::{LifeRecord, Lost};
 
 const WIDTHS: [Option<u16>; 12] = [
     Some(40),
@@ -157,7 +158,7 @@ fn lives() -> Vec<Record> {
                         socket: socket(ends),
                         opened: None,
                         duration_ms: Some(8.64e9),
-                        role: crate::tracker::Role::Unknown,
+                        role: crate::engine::tracker::Role::Unknown,
                         states: Default::default(),
                         close_reason,
                         error: Some("EADDRNOTAVAIL".into()),
@@ -392,7 +393,7 @@ fn a_range_of_ages_that_does_not_fit_its_column_is_its_lower_bound() {
 fn an_end_of_any_port_is_told_from_its_address() {
     let ends = |local: &str| {
         let mut line = String::new();
-        columns::end(&mut line, local.parse::<IpAddr>().expect("an address"), "%9", 0);
+        end(&mut line, local.parse::<IpAddr>().expect("an address"), "%9", 0);
         line
     };
     assert_eq!((ends("::1"), ends("10.0.0.5")), ("[::1]:*".to_owned(), "10.0.0.5:*".to_owned()));
