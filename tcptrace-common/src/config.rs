@@ -1,10 +1,11 @@
-//! What user space tells the BPF programs before they are loaded: a read-only global, so that the verifier
-//! knows each value as a constant, accepts `sk + offset` as an address and never walks a branch that a
-//! constant rules out.
+//! The configuration of the BPF programs, which user space sets before it loads them.
+//!
+//! It is a read-only global. The verifier therefore knows each value as a constant, accepts
+//! `sk + offset` as an address, and never walks a branch that a constant rules out.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{is_of, opening, state};
+use crate::{Bool32, OpenCall, state};
 
 /// The offset of a field that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -28,9 +29,11 @@ pub struct KernelLayout {
     pub remote_v6: u32,
     /// `sock.__sk_common.skc_v6_rcv_saddr` (16 bytes), [`ABSENT`] in a kernel without IPv6
     pub local_v6: u32,
-    /// `sock.__sk_common.skc_bound_dev_if` (`int`): index of the interface that it is bound to; may be [`ABSENT`]
+    /// `sock.__sk_common.skc_bound_dev_if` (`int`): index of the interface that it is bound to;
+    /// may be [`ABSENT`]
     pub interface: u32,
-    /// `sock.__sk_common.skc_net.net` (pointer to `net`), [`ABSENT`] in a kernel without namespaces
+    /// `sock.__sk_common.skc_net.net` (pointer to `net`), [`ABSENT`] in a kernel without
+    /// namespaces
     pub net: u32,
     /// `net.ns.inum` (`u32`)
     pub net_inum: u32,
@@ -50,7 +53,8 @@ pub struct KernelLayout {
     pub file_inode: u32,
     /// `inode.i_ino` (`unsigned long` or `u64`)
     pub inode_number: u32,
-    /// `tcp_sock.inet_conn.icsk_inet.inet_sport` (`u16`, network order): survives the release of the port
+    /// `tcp_sock.inet_conn.icsk_inet.inet_sport` (`u16`, network order): survives the release of
+    /// the port
     pub local_port: u32,
     /// `tcp_sock.inet_conn.icsk_ack.lrcvtime` (`u32`, jiffies)
     pub last_data: u32,
@@ -83,31 +87,36 @@ pub struct KernelLayout {
     /// `sock.__sk_common.skc_num` (`u16`, host order): the local port as long as it is held
     pub held_port: u32,
     /// `inet_timewait_sock.tw_substate` (`unsigned char`)
-    pub substate: u32,
-    /// `sock.__sk_common.skc_tw_rcv_nxt` (`u32`), of a stand-in
-    pub stand_in_rcv_nxt: u32,
-    /// `sock.__sk_common.skc_tw_snd_nxt` (`u32`), of a stand-in
-    pub stand_in_snd_nxt: u32,
-    /// `tcp_sock.bytes_sent` (`u64`): payload, each time that it was sent; [`ABSENT`] before Linux 4.19
+    pub timewait_substate: u32,
+    /// `sock.__sk_common.skc_tw_rcv_nxt` (`u32`), of a timewait socket
+    pub timewait_rcv_nxt: u32,
+    /// `sock.__sk_common.skc_tw_snd_nxt` (`u32`), of a timewait socket
+    pub timewait_snd_nxt: u32,
+    /// `tcp_sock.bytes_sent` (`u64`): payload, each time that it was sent; [`ABSENT`] before Linux
+    /// 4.19
     pub bytes_sent: u32,
-    /// `tcp_sock.bytes_retrans` (`u64`): payload of what was sent again; [`ABSENT`] before Linux 4.19
+    /// `tcp_sock.bytes_retrans` (`u64`): payload of what was sent again; [`ABSENT`] before Linux
+    /// 4.19
     pub bytes_resent: u32,
-    /// `tcp_sock.bytes_received` (`u64`): payload received in order, a received FIN counting as one; may be [`ABSENT`]
+    /// `tcp_sock.bytes_received` (`u64`): payload received in order, a received FIN counting as
+    /// one; may be [`ABSENT`]
     pub bytes_received: u32,
     /// `tcp_sock.total_retrans` (`u32`): segments sent again; may be [`ABSENT`]
     pub retransmits: u32,
     /// `tcp_sock.srtt_us` (`u32`): eight times the smoothed round-trip time, µs; may be [`ABSENT`]
     pub round_trip: u32,
-    /// `sock.__sk_common.skc_flags` (`unsigned long`, a bit for each of `enum sock_flags`); may be [`ABSENT`]
+    /// `sock.__sk_common.skc_flags` (`unsigned long`, a bit for each of `enum sock_flags`); may be
+    /// [`ABSENT`]
     pub flags: u32,
-    /// `sock.sk_lock.owned` (`int`): whether a task is using the socket, in its own context; may be [`ABSENT`]
+    /// `sock.sk_lock.owned` (`int`): whether a task is using the socket, in its own context; may
+    /// be [`ABSENT`]
     pub owned: u32,
     /// `tcp_sock.snd_nxt` (`u32`)
     pub snd_nxt: u32,
 }
 
-/// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in tracefs: all that
-/// there is to read in a kernel without BTF.
+/// Byte offsets of the fields of the event `sock:inet_sock_set_state`, from its `format` in
+/// tracefs: all that there is to read in a kernel without BTF.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct EventLayout {
@@ -135,72 +144,78 @@ pub struct EventLayout {
     pub remote_v6: u32,
 }
 
-/// The read-only global `CONFIG` of the BPF object.
+/// The read-only global [`crate::names::CONFIG`] of the BPF object.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Config {
-    /// Where the kernel keeps what is read; all [`ABSENT`] in a kernel without BTF.
+    /// Offsets in the kernel's structures; all [`ABSENT`] on a kernel without BTF.
     pub layout: KernelLayout,
-    /// Where the event has what is read; all [`ABSENT`] where the kernel has BTF.
+    /// Offsets in the event; all [`ABSENT`] on a kernel with BTF.
     pub event: EventLayout,
-    /// A transition is written to the ring when its old or its new state is in this mask
-    /// ([`crate::state::bit`]).
+    /// The states (a mask, see [`crate::state::bit`]) whose transitions are recorded: those that
+    /// leave or enter one of them.
     pub watched_states: u32,
-    /// 1 where `bpf_get_socket_cookie` may be called from tracing programs (Linux 5.12), else 0.
-    pub has_cookie: u32,
-    /// 1 where tracing programs may keep something with a socket, `bpf_sk_storage_get` (Linux 5.11), else 0.
-    pub has_storage: u32,
-    /// 1 where the current task can be read like a socket, `bpf_get_current_task_btf` (Linux 5.11), else 0.
-    pub has_task: u32,
-    /// 1 where a socket's last transition is to be written as a [`crate::Closing`], else 0.
-    pub has_lives: u32,
-    /// For which transitions the programs with BTF have anything to do: a bit for each, at [`step_bit`]. See
-    /// [`Config::concerned`].
-    pub steps: [u32; 8],
+    /// Whether tracing programs may call `bpf_get_socket_cookie` (Linux 5.12).
+    pub has_cookie: Bool32,
+    /// Whether tracing programs may call `bpf_sk_storage_get` (Linux 5.11).
+    pub has_storage: Bool32,
+    /// Whether `bpf_get_current_task_btf` exists (Linux 5.11), so that loads can read the current
+    /// task.
+    pub has_task: Bool32,
+    /// Whether a socket's last transition is recorded as a [`crate::Closing`].
+    pub records_lives: Bool32,
+    /// The transitions for which the programs with BTF have work to do: one bit for each, see
+    /// [`interest_bit`] and [`Config::with_interest`].
+    pub interest: [u32; 8],
 }
 
-/// Where a transition has its bit: which word of [`Config::steps`], and which bit in it.
+/// Returns the place of a transition in [`Config::interest`]: the index of a word, and a bit in
+/// it.
 #[inline(always)]
-pub const fn step_bit(old_state: u8, new_state: u8) -> (usize, u32) {
+pub const fn interest_bit(old_state: u8, new_state: u8) -> (usize, u32) {
     ((old_state & 15) as usize >> 1, ((old_state & 1) as u32) << 4 | (new_state & 15) as u32)
 }
 
 impl KernelLayout {
-    /// That of a kernel which does not tell.
+    /// The layout on a kernel without BTF.
     pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 45]);
 }
 
 impl EventLayout {
-    /// That of an event which is not read.
+    /// The layout where the event is not read.
     pub const UNKNOWN: Self = bytemuck::must_cast([ABSENT; 11]);
 }
 
 impl Config {
-    /// What stands in the object file until the loader fills it in.
+    /// The value in the object file; the loader replaces it.
     pub const UNSET: Self = Self {
         layout: bytemuck::must_cast([0_u32; 45]),
         event: bytemuck::must_cast([0_u32; 11]),
         watched_states: 0,
-        has_cookie: 0,
-        has_storage: 0,
-        has_task: 0,
-        has_lives: 0,
-        steps: [0; 8],
+        has_cookie: Bool32::FALSE,
+        has_storage: Bool32::FALSE,
+        has_task: Bool32::FALSE,
+        records_lives: Bool32::FALSE,
+        interest: [0; 8],
     };
 
-    /// The same with its `steps`: a transition is of concern where it is watched, where it opens a socket and that is
-    /// kept with it, and where it closes one whose identity is kept.
-    pub const fn concerned(mut self) -> Self {
-        self.steps = [0; 8];
+    /// Fills in `interest`.
+    ///
+    /// There is work to do for a transition that is watched, for one that opens a socket if the
+    /// opener is kept in the socket's storage, and for one that closes a socket if we keep its
+    /// cookie.
+    #[must_use]
+    pub const fn with_interest(mut self) -> Self {
+        self.interest = [0; 8];
         let mut pair = 0;
         while pair <= u8::MAX as usize {
             let (old_state, new_state) = (pair as u8 >> 4, pair as u8 & 15);
-            let is_watched = is_of(self.watched_states, old_state, new_state);
-            let is_kept = self.has_storage == 1 && opening(old_state, new_state).is_some();
-            let is_forgotten = self.has_cookie == 0 && new_state == state::CLOSE;
+            let is_watched = state::leaves_or_enters(self.watched_states, old_state, new_state);
+            let is_kept = self.has_storage.get() && OpenCall::of_transition(old_state, new_state).is_some();
+            let is_forgotten = !self.has_cookie.get() && new_state == state::CLOSE;
             if is_watched || is_kept || is_forgotten {
-                let (word, bit) = step_bit(old_state, new_state);
-                self.steps[word] |= 1 << bit;
+                let (word, bit) = interest_bit(old_state, new_state);
+                self.interest[word] |= 1 << bit;
             }
             pair += 1;
         }
@@ -218,43 +233,48 @@ mod tests {
 
     use super::*;
 
-    fn concerned(config: Config) -> Vec<(u8, u8)> {
-        let steps = config.concerned().steps;
+    fn interesting(config: Config) -> Vec<(u8, u8)> {
+        let interest = config.with_interest().interest;
         let is_set = |&(old_state, new_state): &(u8, u8)| {
-            let (word, bit) = step_bit(old_state, new_state);
-            steps[word] >> bit & 1 != 0
+            let (word, bit) = interest_bit(old_state, new_state);
+            interest[word] >> bit & 1 != 0
         };
         (1..=12).flat_map(|old| (1..=12).map(move |new| (old, new))).filter(is_set).collect()
     }
 
     #[test]
-    fn with_everything_watched_every_change_is_of_concern() {
-        let all = Config { watched_states: state::ALL, has_cookie: 1, has_storage: 1, ..Config::UNSET };
+    fn with_all_states_watched_every_change_is_of_interest() {
+        let all = Config {
+            watched_states: state::ALL,
+            has_cookie: Bool32::TRUE,
+            has_storage: Bool32::TRUE,
+            ..Config::UNSET
+        };
         let pairs = (1..=12).flat_map(|old| (1..=12).map(move |new| (old, new)));
         let changes: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
-        assert_eq!(concerned(all), changes);
+        assert_eq!(interesting(all), changes);
     }
 
     #[test]
     fn with_one_state_watched_few_are() {
         let one = Config {
             watched_states: state::bit(state::CLOSE_WAIT),
-            has_cookie: 1,
-            has_storage: 0,
+            has_cookie: Bool32::TRUE,
+            has_storage: Bool32::FALSE,
             ..Config::UNSET
         };
-        let found = concerned(one);
+        let found = interesting(one);
         assert_eq!(found.len(), 22, "into it and out of it: {found:?}");
         assert!(found.iter().all(|(old, new)| [*old, *new].contains(&state::CLOSE_WAIT)), "{found:?}");
 
         let mut with_openings = found.clone();
         with_openings.extend([(state::CLOSE, state::SYN_SENT), (state::CLOSE, state::LISTEN)]);
         with_openings.sort_unstable();
-        assert_eq!(concerned(Config { has_storage: 1, ..one }), with_openings);
+        assert_eq!(interesting(Config { has_storage: Bool32::TRUE, ..one }), with_openings);
 
         let mut with_closings = found;
         with_closings.extend((1..=12).filter(|old| *old != state::CLOSE_WAIT).map(|old| (old, state::CLOSE)));
         with_closings.sort_unstable();
-        assert_eq!(concerned(Config { has_cookie: 0, ..one }), with_closings);
+        assert_eq!(interesting(Config { has_cookie: Bool32::FALSE, ..one }), with_closings);
     }
 }

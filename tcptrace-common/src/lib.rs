@@ -1,21 +1,22 @@
-//! What crosses the boundary between the BPF programs and user space, and nothing else.
+//! The boundary between the BPF programs and user space: records, configuration and names.
 //!
-//! Every type here is plain: integers and byte arrays, `repr(C)`, no implicit padding (`bytemuck::Pod`
-//! refuses a type that has any) and a size pinned below. Both sides are built from this one file. Numbers
-//! are in host byte order, addresses in network order.
+//! Every type here is plain: integers and byte arrays, `repr(C)`, no implicit padding
+//! (`bytemuck::Pod` refuses a type that has any), and a size that is asserted. Both sides are
+//! built from these files. Numbers are in host byte order, addresses in network order.
 
 #![no_std]
 
 mod config;
+mod flags;
+pub mod names;
 mod records;
 pub mod state;
 
-pub use config::{ABSENT, Config, EventLayout, KernelLayout, step_bit};
+pub use config::{ABSENT, Config, EventLayout, KernelLayout, interest_bit};
+pub use flags::{Bool32, OpenerFlags, RowFlags, TransitionFlags};
 pub use records::{
-    ABORTED, ACCEPTED, ACTOR_KNOWN, COMPLETED, CONNECTED, Closing, Counters, Descriptor, EXITING, HAPPENED,
-    HAS_FILE, HAS_ORIGIN, HAS_SEQUENCES, IN_ACCEPT_QUEUE, LISTENED, ORIGIN_KNOWN, Origin, PROCESS_NAMED,
-    REPLACED, SEEN, STAND_IN, SocketRow, TAKEN_OVER, Task, Transition, Tuple, UNCOUNTED, UNKNOWN_ORIGIN,
-    Wanted, is_of, opening,
+    Closing, Counters, Descriptor, OpenCall, Opener, SocketRow, Task, Transition, Tuple, UNCOUNTED,
+    WalkFilter,
 };
 
 /// Address families as the kernel numbers them (`include/linux/socket.h`).
@@ -26,17 +27,25 @@ pub const AF_INET6: u16 = 10;
 /// Length of a task's name with its terminating NUL (`TASK_COMM_LEN`, `include/linux/sched.h`).
 pub const COMM_LEN: usize = 16;
 
-/// `::ffff:a.b.c.d` from the four bytes of an IPv4 address: the one form in which addresses cross the
-/// boundary (RFC 4291, 2.5.5.2).
+/// The indices of the map [`names::maps::EVENT_COUNTS`].
+pub mod event_count {
+    /// Transitions that the program at the event has seen.
+    pub const SEEN: u32 = 0;
+    /// Transitions that have happened. For each one this count comes after [`SEEN`].
+    pub const HAPPENED: u32 = 1;
+}
+
+/// Maps an IPv4 address to `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2): records hold addresses only as
+/// IPv6.
 #[inline(always)]
 pub const fn v4_mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
 }
 
-/// The same in two words of memory, from the four bytes as a word of memory.
+/// Maps an IPv4 address that was loaded as one word to the two words of [`v4_mapped`].
 #[inline(always)]
 pub const fn v4_mapped_words(v4: u32) -> [u64; 2] {
-    let v4 = v4 as u64;
+    let v4 = v4 as u64; // lossless: `u64::from` is not const
     [0, if cfg!(target_endian = "little") { v4 << 32 | 0xffff_0000 } else { 0xffff << 32 | v4 }]
 }
 

@@ -36,3 +36,13 @@ pub const fn bit(state: u8) -> u32 {
 
 /// Every state that a full socket can be in.
 pub const ALL: u32 = (1 << (MAX + 1)) - 2;
+
+/// Returns whether a transition leaves or enters one of `states` (a mask).
+///
+/// The kernel also reports changes that are none: a process closes a socket that is closing
+/// already (`tcp_close_state`, `net/ipv4/tcp.c`).
+#[inline(always)]
+pub const fn leaves_or_enters(states: u32, old_state: u8, new_state: u8) -> bool {
+    old_state != new_state
+        && (states.wrapping_shr(old_state as u32) & 1 != 0 || states.wrapping_shr(new_state as u32) & 1 != 0)
+}

@@ -7,7 +7,7 @@
 //! any number of others may begin and end between two programs of one transition.
 //!
 //! A mark can be gone before the next program looks, where another socket's took its place or the task went to another
-//! CPU. Then a transition is told twice: [`tcptrace_common::TAKEN_OVER`] tells user space to look.
+//! CPU. Then a transition is told twice: [`tcptrace_common::TransitionFlags::FALLBACK_RECORDED`] tells user space to look.
 
 use core::ffi::c_void;
 
@@ -26,11 +26,11 @@ struct Marks {
 }
 
 #[map]
-static SEEN: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
+static CLAIMS: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
 
 /// Transitions that the second program recorded, and the third, counted per CPU.
 #[map]
-static TAKEN_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+static FALLBACK_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
 /// This program sees to the transition: if it is the first one, the next ones will know.
 #[inline(always)]
@@ -55,7 +55,7 @@ pub(crate) fn falls_to(sk: *const c_void, step: Step) -> bool {
     if take(mine.first, mine.mark) {
         return false;
     }
-    count(&TAKEN_OVER, u32::from(step.nth) - 1);
+    count(&FALLBACK_COUNTS, u32::from(step.nth) - 1);
     true
 }
 
@@ -69,7 +69,7 @@ struct Mine {
 impl Mine {
     #[inline(always)]
     fn of(sk: *const c_void, Step { old_state, new_state, .. }: Step) -> Option<Self> {
-        let marks = SEEN.get_ptr_mut(0)?;
+        let marks = CLAIMS.get_ptr_mut(0)?;
         // The verifier lets nobody calculate with a pointer, but for what is between two of them.
         let distance = (sk as usize).wrapping_sub(marks as usize) as u64;
         let mark = distance.rotate_left(16) ^ u64::from(old_state) << 8 ^ u64::from(new_state);

@@ -18,7 +18,7 @@ use crate::kernel::config;
 
 /// Address of a live socket → its identity. The loader shrinks it to one entry where cookies are to be had.
 #[map]
-static IDENTITIES: HashMap<u64, u64> = HashMap::with_max_entries(262_144, 0);
+static COOKIES: HashMap<u64, u64> = HashMap::with_max_entries(262_144, 0);
 
 /// Identities fit the 53 bits that every JSON reader keeps exact.
 const IDENTITY_BITS: u64 = (1 << 53) - 1;
@@ -29,18 +29,18 @@ const IDENTITY_BITS: u64 = (1 << 53) - 1;
 /// `sk` is a `struct sock`, not null.
 #[inline(always)]
 pub(crate) unsafe fn of<C: EbpfContext>(ctx: &C, sk: *const c_void) -> u64 {
-    if config!(has_cookie) == 1 {
+    if config!(has_cookie).get() {
         // SAFETY: as promised by the caller.
         return unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
     }
     let address = number(sk);
     // SAFETY: the value is copied at once; another CPU can only have written the same socket's.
-    if let Some(identity) = unsafe { IDENTITIES.get(address) } {
+    if let Some(identity) = unsafe { COOKIES.get(address) } {
         return *identity;
     }
     // SAFETY: no arguments.
     let identity = mix(address ^ unsafe { bpf_ktime_get_ns() }.rotate_left(32));
-    if IDENTITIES.insert(address, identity, 0).is_err() {
+    if COOKIES.insert(address, identity, 0).is_err() {
         error!(ctx, "more live sockets than identities: one goes by its address alone");
         return mix(address);
     }
@@ -50,8 +50,8 @@ pub(crate) unsafe fn of<C: EbpfContext>(ctx: &C, sk: *const c_void) -> u64 {
 /// Forgets the identity of a socket that is now closed.
 #[inline(always)]
 pub(crate) fn forget(sk: *const c_void) {
-    if config!(has_cookie) != 1 {
-        let _gone = IDENTITIES.remove(number(sk));
+    if !config!(has_cookie).get() {
+        let _gone = COOKIES.remove(number(sk));
     }
 }
 

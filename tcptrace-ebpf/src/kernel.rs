@@ -11,7 +11,7 @@ pub(crate) static CONFIG: Config = Config::UNSET;
 /// Reads one field of [`CONFIG`]. Volatile, because the compiler would otherwise fold the zeros that stand in
 /// the object file; the verifier still sees a constant, since the map behind it is frozen.
 #[inline(always)]
-pub(crate) fn constant(field: &'static u32) -> u32 {
+pub(crate) fn constant<T: Copy>(field: &'static T) -> T {
     // SAFETY: a reference is aligned and initialised.
     unsafe { core::ptr::read_volatile(field) }
 }

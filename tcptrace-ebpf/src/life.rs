@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use tcptrace_common::{ABORTED, ABSENT, ACTOR_KNOWN, COMPLETED, Counters, UNCOUNTED, state};
+use tcptrace_common::{ABSENT, Counters, TransitionFlags, UNCOUNTED, state};
 
 use crate::kernel::{layout, load};
 
@@ -29,14 +29,14 @@ pub(crate) unsafe fn counters(tcp: *const c_void) -> Counters {
             bytes_received: long(tcp, layout!(bytes_received), UNCOUNTED),
             retransmits: word(tcp, layout!(retransmits)),
             round_trip: word(tcp, layout!(round_trip)),
-            has_fin: (flags & SOCK_DONE != 0).into(),
+            fin_bytes: (flags & SOCK_DONE != 0).into(),
             pad: 0,
         }
     }
 }
 
-/// What ended a socket that enters CLOSE without an error and was closing already: [`COMPLETED`], [`ACTOR_KNOWN`] where the
-/// current task did, with [`ABORTED`] where it threw the connection away, or 0 where that is not known.
+/// What ended a socket that enters CLOSE without an error and was closing already: COMPLETED, ACTOR_KNOWN where the
+/// current task did, with ABORTED where it threw the connection away, or 0 where that is not known.
 ///
 /// Such a socket comes to its end in four ways. The peer acknowledges our FIN, or in FIN_WAIT2 sends its own: then either is
 /// noted already. Or a process closes what it had shut down before, and holds the socket's lock meanwhile; it lets go of
@@ -46,9 +46,9 @@ pub(crate) unsafe fn counters(tcp: *const c_void) -> Counters {
 /// # Safety
 /// `tcp` is a `struct tcp_sock`, not null.
 #[inline(always)]
-pub(crate) unsafe fn ended_by(tcp: *const c_void, old_state: u8) -> u8 {
+pub(crate) unsafe fn ended_by(tcp: *const c_void, old_state: u8) -> TransitionFlags {
     if layout!(flags) == ABSENT || layout!(owned) == ABSENT {
-        return 0;
+        return TransitionFlags::empty();
     }
     // SAFETY: as promised by the caller.
     unsafe {
@@ -58,19 +58,23 @@ pub(crate) unsafe fn ended_by(tcp: *const c_void, old_state: u8) -> u8 {
             state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK => {
                 load::<u32>(tcp, layout!(snd_una)) == load(tcp, layout!(write_seq))
             }
-            _ => return 0,
+            _ => return TransitionFlags::empty(),
         };
         if is_complete {
-            return COMPLETED;
+            return TransitionFlags::COMPLETED;
         }
         if load::<u32>(tcp, layout!(owned)) == 0 {
-            return 0;
+            return TransitionFlags::empty();
         }
         // With SO_LINGER 0 no reset is sent where the peer has closed too and all was sent (`tcp_disconnect`).
         let is_silent = flags & SOCK_LINGER != 0
             && matches!(old_state, state::CLOSING | state::LAST_ACK)
             && load::<u32>(tcp, layout!(snd_nxt)) == load(tcp, layout!(write_seq));
-        if flags & SOCK_DEAD != 0 || is_silent { ACTOR_KNOWN } else { ACTOR_KNOWN | ABORTED }
+        if flags & SOCK_DEAD != 0 || is_silent {
+            TransitionFlags::ACTOR_KNOWN
+        } else {
+            TransitionFlags::ACTOR_KNOWN.union(TransitionFlags::ABORTED)
+        }
     }
 }
 

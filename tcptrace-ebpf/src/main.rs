@@ -1,9 +1,9 @@
 //! The BPF programs, one entry point each; what they do is in the modules.
 //!
 //! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring; `skipped_transition` and `twice_skipped` do so where the kernel could not run the first, and
-//! `transition_tally` counts where it could not run the one without BTF.
-//! `accepted` runs at every accept(2) and notes who called it; `replaced` where a stand-in is about to take a socket's
+//! record into the ring; `transition_fallback` and `transition_second_fallback` do so where the kernel could not run the first, and
+//! `transition_counter` counts where it could not run the one without BTF.
+//! `accepted` runs at every accept(2) and notes who called it; `timewait` where a stand-in is about to take a socket's
 //! place. `tcp_sockets` and `socket_holders` run only when
 //! user space walks the kernel's sockets or file descriptors. Nothing here decides what is stuck, or formats
 //! anything.
@@ -46,7 +46,7 @@ pub fn transition(ctx: BtfTracePointContext) -> i32 {
 
 /// A second program on the same tracepoint, which does nothing but what the first was kept from.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
+pub fn transition_fallback(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
     transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 1);
     0
@@ -54,7 +54,7 @@ pub fn skipped_transition(ctx: BtfTracePointContext) -> i32 {
 
 /// A third, for what the second was kept from while it stood in.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn twice_skipped(ctx: BtfTracePointContext) -> i32 {
+pub fn transition_second_fallback(ctx: BtfTracePointContext) -> i32 {
     let (sk, old_state, new_state) = arguments(&ctx);
     transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 2);
     0
@@ -71,14 +71,14 @@ fn arguments(ctx: &BtfTracePointContext) -> (*const c_void, u8, u8) {
 /// to the task that called it.
 #[fentry(function = "security_sock_graft")]
 pub fn accepted(ctx: FEntryContext) -> i32 {
-    origin::remember(ctx.arg(0), tcptrace_common::ACCEPTED);
+    origin::remember(ctx.arg(0), tcptrace_common::OpenCall::ACCEPT);
     0
 }
 
 /// `tcp_time_wait(struct sock *sk, int state, int timeo)` (`net/ipv4/tcp_minisocks.c`): the kernel is about to close a
 /// socket, and to put a stand-in in that state in its place.
 #[fentry(function = "tcp_time_wait")]
-pub fn replaced(ctx: FEntryContext) -> i32 {
+pub fn timewait(ctx: FEntryContext) -> i32 {
     origin::replaced_by(ctx.arg(0), ctx.arg(1));
     0
 }
@@ -93,7 +93,7 @@ pub fn transition_event(ctx: TracePointContext) -> i32 {
 
 /// Goes with it, and counts what it is kept from.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-pub fn transition_tally(ctx: RawTracePointContext) -> i32 {
+pub fn transition_counter(ctx: RawTracePointContext) -> i32 {
     let (old_state, new_state): (u32, u32) = (ctx.arg(1), ctx.arg(2));
     tally::happened(ctx.arg(0), old_state as u8, new_state as u8);
     0

@@ -18,55 +18,60 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use tcptrace_common::{COMM_LEN, Origin, PROCESS_NAMED, Task, UNKNOWN_ORIGIN};
+use tcptrace_common::{COMM_LEN, OpenCall, Opener, OpenerFlags, Task, TransitionFlags};
 
 use crate::{kernel::config, task};
 
 #[btf_map]
-static ORIGINS: SkStorage<Origin> = SkStorage::new();
+static OPENERS: SkStorage<Opener> = SkStorage::new();
 
 /// Of a socket that nothing is remembered of.
-pub(crate) static UNKNOWN: Origin = Origin {
+pub(crate) static UNKNOWN: Opener = Opener {
     ktime_ns: 0,
     task: Task { pid: 0, tid: 0, uid: 0, comm: [0; COMM_LEN], thread_comm: [0; COMM_LEN] },
-    how: UNKNOWN_ORIGIN,
-    stand_in: 0,
-    flags: 0,
+    call: OpenCall::UNKNOWN,
+    timewait_state: 0,
+    flags: OpenerFlags::empty(),
     pad: 0,
 };
 
 /// Remembers the current task as the one that brought the socket at `sk` into its process.
 #[inline(always)]
-pub(crate) fn remember(sk: *const c_void, how: u8) {
+pub(crate) fn remember(sk: *const c_void, call: OpenCall) {
     // SAFETY: `sk` is a live `struct sock`; the helper answers null for whatever is not a full TCP socket.
-    if config!(has_storage) == 0 || unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.is_null() {
+    if !config!(has_storage).get() || unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.is_null() {
         return;
     }
     let Some(origin) = slot(sk, BPF_SK_STORAGE_GET_F_CREATE.into()) else { return };
     // SAFETY: the slot belongs to this socket, which one task at a time opens.
     unsafe {
         (*origin).ktime_ns = bpf_ktime_get_ns();
-        (*origin).how = how;
-        (*origin).stand_in = 0;
-        (*origin).flags = task::current(&raw mut (*origin).task) & PROCESS_NAMED;
+        (*origin).call = call;
+        (*origin).timewait_state = 0;
+        let known = task::current(&raw mut (*origin).task);
+        (*origin).flags = if known.contains(TransitionFlags::PROCESS_NAMED) {
+            OpenerFlags::PROCESS_NAMED
+        } else {
+            OpenerFlags::empty()
+        };
     }
 }
 
 /// Remembers that a stand-in in `state` is about to take the place of the socket at `sk`.
 #[inline(always)]
 pub(crate) fn replaced_by(sk: *const c_void, state: u32) {
-    if config!(has_storage) == 1
+    if config!(has_storage).get()
         && let Some(origin) = slot(sk, BPF_SK_STORAGE_GET_F_CREATE.into())
     {
         // SAFETY: the slot belongs to this socket, which the kernel has locked.
-        unsafe { (*origin).stand_in = state as u8 };
+        unsafe { (*origin).timewait_state = state as u8 };
     }
 }
 
 /// What is remembered of the socket at `sk`, if anything is.
 #[inline(always)]
-pub(crate) fn of(sk: *const c_void) -> Option<&'static Origin> {
-    if config!(has_storage) == 0 {
+pub(crate) fn of(sk: *const c_void) -> Option<&'static Opener> {
+    if !config!(has_storage).get() {
         return None;
     }
     // SAFETY: it lives as long as the socket, which is held while this program looks at it, and is written before
@@ -79,22 +84,22 @@ pub(crate) fn of(sk: *const c_void) -> Option<&'static Origin> {
 /// # Safety
 /// All of `to` can be written to.
 #[inline(always)]
-pub(crate) unsafe fn put(to: *mut Origin, origin: Option<&Origin>) {
+pub(crate) unsafe fn put(to: *mut Opener, origin: Option<&Opener>) {
     let origin = origin.unwrap_or(&UNKNOWN);
     // SAFETY: as promised by the caller.
     unsafe {
         (*to).ktime_ns = origin.ktime_ns;
         task::copy(&raw mut (*to).task, &origin.task);
-        ((*to).how, (*to).stand_in) = (origin.how, origin.stand_in);
+        ((*to).call, (*to).timewait_state) = (origin.call, origin.timewait_state);
         ((*to).flags, (*to).pad) = (origin.flags, 0);
     }
 }
 
 #[inline(always)]
-fn slot(sk: *const c_void, flags: u64) -> Option<*mut Origin> {
-    let map = from_ref(&ORIGINS).cast_mut().cast();
+fn slot(sk: *const c_void, flags: u64) -> Option<*mut Opener> {
+    let map = from_ref(&OPENERS).cast_mut().cast();
     // SAFETY: `sk` is a live `struct sock`.
-    let slot: *mut Origin =
+    let slot: *mut Opener =
         unsafe { bpf_sk_storage_get(map, sk.cast_mut().cast(), null_mut(), flags) }.cast();
     (!slot.is_null()).then_some(slot)
 }

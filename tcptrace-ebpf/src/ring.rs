@@ -9,10 +9,7 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use bytemuck::Zeroable as _;
-use tcptrace_common::{
-    ACTOR_KNOWN, Closing, Counters, ORIGIN_KNOWN, Origin, REPLACED, TAKEN_OVER, Transition, UNKNOWN_ORIGIN,
-    state,
-};
+use tcptrace_common::{Closing, Counters, OpenCall, Opener, OpenerFlags, Transition, TransitionFlags, state};
 
 use crate::{identity, kernel::config, life, origin, task};
 
@@ -22,7 +19,7 @@ static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Transitions that found the ring full, counted per CPU and program.
 #[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
+static RING_FULL: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 
 /// Which transition, and which of the programs on the tracepoint writes it. One word, so that it fits a register.
 #[repr(C)]
@@ -66,9 +63,9 @@ pub(crate) fn write<C: EbpfContext>(
         identity::forget(sk);
     }
     // A listener is no connection, and lives no connection's life.
-    if config!(has_lives) == 1 && new_state == state::CLOSE && old_state != state::LISTEN {
+    if config!(records_lives).get() && new_state == state::CLOSE && old_state != state::LISTEN {
         let Some(mut entry) = TRANSITIONS.reserve::<Closing>(0) else {
-            count(&LOST, nth.into());
+            count(&RING_FULL, nth.into());
             return;
         };
         let record = entry.as_mut_ptr();
@@ -78,13 +75,13 @@ pub(crate) fn write<C: EbpfContext>(
             let tcp = source.tcp();
             let counters = if tcp.is_null() { Counters::zeroed() } else { life::counters(tcp) };
             (&raw mut (*record).counters).write(counters);
-            origin::put(&raw mut (*record).origin, origin);
+            origin::put(&raw mut (*record).opener, origin);
         }
         entry.submit(0);
         return;
     }
     let Some(mut entry) = TRANSITIONS.reserve::<Transition>(0) else {
-        count(&LOST, nth.into());
+        count(&RING_FULL, nth.into());
         return;
     };
     // SAFETY: as above.
@@ -104,7 +101,7 @@ unsafe fn fill(
     Step { old_state, new_state, nth }: Step,
     (ktime_ns, cookie): (u64, u64),
     source: &impl Source,
-) -> Option<&'static Origin> {
+) -> Option<&'static Opener> {
     // SAFETY: as promised by the caller.
     unsafe {
         (*record).ktime_ns = ktime_ns;
@@ -113,23 +110,28 @@ unsafe fn fill(
         (*record).old_state = old_state;
         (*record).new_state = new_state;
         (*record).pad = 0;
-        let taken_over = if nth == 0 { 0 } else { TAKEN_OVER };
+        let taken_over = if nth == 0 { TransitionFlags::empty() } else { TransitionFlags::FALLBACK_RECORDED };
         let ended_by = match sk_err {
             Some(0) if new_state == state::CLOSE => life::ended_by(source.tcp(), old_state),
-            _ => 0,
+            _ => TransitionFlags::empty(),
         };
-        let task_acts =
-            ended_by & ACTOR_KNOWN != 0 || current_task_acts(old_state, new_state, sk_err == Some(0));
+        let task_acts = ended_by.contains(TransitionFlags::ACTOR_KNOWN)
+            || current_task_acts(old_state, new_state, sk_err == Some(0));
         if task_acts && new_state != state::CLOSE {
-            (*record).flags = taken_over | ACTOR_KNOWN | task::current(&raw mut (*record).task);
+            (*record).flags =
+                taken_over | TransitionFlags::ACTOR_KNOWN | task::current(&raw mut (*record).task);
             return None;
         }
         let origin = origin::of(sk);
         let mut flags = match origin {
-            _ if task_acts => taken_over | ACTOR_KNOWN | task::current(&raw mut (*record).task),
-            Some(origin) if origin.how != UNKNOWN_ORIGIN => {
+            _ if task_acts => {
+                taken_over | TransitionFlags::ACTOR_KNOWN | task::current(&raw mut (*record).task)
+            }
+            Some(origin) if origin.call != OpenCall::UNKNOWN => {
                 task::copy(&raw mut (*record).task, &origin.task);
-                taken_over | ORIGIN_KNOWN | origin.flags
+                let named = origin.flags.contains(OpenerFlags::PROCESS_NAMED);
+                let named = if named { TransitionFlags::PROCESS_NAMED } else { TransitionFlags::empty() };
+                taken_over | TransitionFlags::OPENER_KNOWN | named
             }
             _ => {
                 task::clear(&raw mut (*record).task);
@@ -140,10 +142,10 @@ unsafe fn fill(
         if let Some(origin) = origin
             && new_state == state::CLOSE
             && matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
-            && matches!(origin.stand_in, state::TIME_WAIT | state::FIN_WAIT2)
+            && matches!(origin.timewait_state, state::TIME_WAIT | state::FIN_WAIT2)
         {
-            flags |= REPLACED;
-            (*record).new_state = origin.stand_in;
+            flags |= TransitionFlags::TIMEWAIT;
+            (*record).new_state = origin.timewait_state;
         }
         (*record).flags = flags;
         origin

@@ -10,9 +10,7 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use tcptrace_common::{
-    Descriptor, HAS_FILE, HAS_ORIGIN, HAS_SEQUENCES, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, Wanted, state,
-};
+use tcptrace_common::{Descriptor, RowFlags, SocketRow, WalkFilter, state};
 
 use crate::{
     IterContext, identity,
@@ -22,22 +20,22 @@ use crate::{
 
 /// What is wanted of the walk under way: one entry, which user space sets before each walk.
 #[map]
-static WANTED: Array<Wanted> = Array::with_max_entries(1, 0);
+static WALK_FILTER: Array<WalkFilter> = Array::with_max_entries(1, 0);
 
 /// Writes the row of the socket at `sk` and where it came from, where it is a TCP socket in a wanted state.
 #[inline(always)]
 pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) {
-    let Some(wanted) = WANTED.get(0) else { return };
+    let Some(wanted) = WALK_FILTER.get(0) else { return };
     if sk.is_null() {
         return;
     }
     // SAFETY: every socket, mini-sockets included, begins with `struct sock_common`.
     let found_in: u8 = unsafe { load(sk, layout!(state)) };
     if found_in == state::TIME_WAIT {
-        if wanted.sockets & state::bit(state::FIN_WAIT2) != 0 {
+        if wanted.socket_states & state::bit(state::FIN_WAIT2) != 0 {
             write_stand_in(ctx, sk);
         }
-    } else if wanted.sockets & state::bit(found_in) != 0 {
+    } else if wanted.socket_states & state::bit(found_in) != 0 {
         // SAFETY: `sk` is the iterator's own pointer; null for what is not a full TCP socket.
         let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()) }.cast();
         if !tcp.is_null() {
@@ -52,13 +50,13 @@ pub(crate) fn write_socket(ctx: &IterContext, sk: *const c_void) {
 /// where no walk of its namespace gives it.
 #[inline(always)]
 pub(crate) fn write_holder(ctx: &IterContext, sk: *const c_void, task: *const c_void, fd: u32) {
-    let Some(wanted) = WANTED.get(0) else { return };
+    let Some(wanted) = WALK_FILTER.get(0) else { return };
     if sk.is_null() {
         return;
     }
     // SAFETY: as there. What a descriptor holds is never a mini-socket.
     let found_in: u8 = unsafe { load(sk, layout!(state)) };
-    if wanted.held & state::bit(found_in) == 0 {
+    if wanted.holder_states & state::bit(found_in) == 0 {
         return;
     }
     // SAFETY: `sk` is what a live `struct socket` leads to; null for what is not a full TCP socket.
@@ -68,7 +66,7 @@ pub(crate) fn write_holder(ctx: &IterContext, sk: *const c_void, task: *const c_
     }
     // SAFETY: neither is null.
     let (cookie, netns) = unsafe { (identity::of(ctx, sk), kernel::netns(tcp)) };
-    let has_row = netns != wanted.walked;
+    let has_row = netns != wanted.walked_netns;
     ctx.write(&descriptor(task, fd, cookie, has_row));
     if has_row {
         write_full_socket(ctx, sk, tcp, cookie, found_in, wanted);
@@ -82,7 +80,7 @@ fn write_stand_in(ctx: &IterContext, sk: *const c_void) {
     // SAFETY: `sk` is the iterator's own pointer; null for what is not such a stand-in.
     let stand_in: *const c_void = unsafe { bpf_skc_to_tcp_timewait_sock(sk.cast_mut()) }.cast();
     // SAFETY: not null; the offsets are those of what it begins with.
-    if stand_in.is_null() || unsafe { load::<u8>(stand_in, layout!(substate)) } != state::FIN_WAIT2 {
+    if stand_in.is_null() || unsafe { load::<u8>(stand_in, layout!(timewait_substate)) } != state::FIN_WAIT2 {
         return;
     }
     // SAFETY: as above.
@@ -93,17 +91,17 @@ fn write_stand_in(ctx: &IterContext, sk: *const c_void) {
             inode: 0,
             netns: kernel::netns(stand_in),
             state: state::FIN_WAIT2,
-            flags: STAND_IN | HAS_SEQUENCES,
+            flags: RowFlags::TIMEWAIT | RowFlags::HAS_SEQUENCES,
             pad: 0,
             // All is acknowledged in this state.
-            snd_una: load(stand_in, layout!(stand_in_snd_nxt)),
+            snd_una: load(stand_in, layout!(timewait_snd_nxt)),
             tuple: kernel::ends(stand_in, load(stand_in, layout!(held_port))),
             unread: 0,
             unsent: 0,
             since_ack_jiffies: 0,
             since_data_jiffies: 0,
             sk_err: 0,
-            rcv_nxt: load(stand_in, layout!(stand_in_rcv_nxt)),
+            rcv_nxt: load(stand_in, layout!(timewait_rcv_nxt)),
         }
     };
     ctx.write(&row);
@@ -118,19 +116,23 @@ fn write_full_socket(
     tcp: *const c_void,
     cookie: u64,
     found_in: u8,
-    wanted: &Wanted,
+    wanted: &WalkFilter,
 ) {
     let origin = origin::of(sk);
     // SAFETY: `tcp` is not null; the offsets are those of `struct tcp_sock` and of what its pointers lead to.
     let row = unsafe {
         let jiffies = bpf_jiffies64() as u32;
         let socket: *const c_void = load(tcp, layout!(socket));
-        let (mut belongs, mut inode) = (IN_ACCEPT_QUEUE | HAS_SEQUENCES, 0);
+        let (mut belongs, mut inode) = (RowFlags::IN_ACCEPT_QUEUE | RowFlags::HAS_SEQUENCES, 0);
         if !socket.is_null() {
             let file: *const c_void = load(socket, layout!(socket_file));
-            belongs = if file.is_null() { HAS_SEQUENCES } else { HAS_SEQUENCES | HAS_FILE };
+            belongs = if file.is_null() {
+                RowFlags::HAS_SEQUENCES
+            } else {
+                RowFlags::HAS_SEQUENCES | RowFlags::HAS_FILE
+            };
             // It is two places in memory further.
-            if wanted.inodes != 0 {
+            if wanted.needs_inode.get() {
                 let of_file: *const c_void = load(file, layout!(file_inode));
                 inode = load::<u64>(of_file, layout!(inode_number)) as u32;
             }
@@ -150,7 +152,7 @@ fn write_full_socket(
             inode,
             netns: kernel::netns(tcp),
             state: found_in,
-            flags: if origin.is_some() { belongs | HAS_ORIGIN } else { belongs },
+            flags: if origin.is_some() { belongs | RowFlags::HAS_OPENER } else { belongs },
             pad: 0,
             snd_una,
             tuple: kernel::ends(tcp, kernel::local_port(tcp)),

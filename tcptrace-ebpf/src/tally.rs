@@ -9,7 +9,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use tcptrace_common::{HAPPENED, SEEN, state};
+use tcptrace_common::{
+    event_count::{HAPPENED, SEEN},
+    state,
+};
 
 use crate::{
     identity,
@@ -22,12 +25,12 @@ const SEEN_BEFORE: u32 = 2;
 
 /// Counted per CPU: [`SEEN`], [`HAPPENED`], and [`SEEN_BEFORE`].
 #[map]
-static TALLY: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
+static EVENT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 
 /// The program at the event runs for a transition that is watched. It never interrupts itself.
 #[inline(always)]
 pub(crate) fn seen() {
-    count(&TALLY, SEEN);
+    count(&EVENT_COUNTS, SEEN);
 }
 
 /// Such a transition has happened, and nothing else will come to run for it.
@@ -40,13 +43,15 @@ pub(crate) fn happened(sk: *const c_void, old_state: u8, new_state: u8) {
     if !is_watched(old_state, new_state) {
         return;
     }
-    let Some(happened) = TALLY.get_ptr_mut(HAPPENED) else { return };
+    let Some(happened) = EVENT_COUNTS.get_ptr_mut(HAPPENED) else { return };
     // What has been held back until this transition is lost with it.
     let with_it = old_state == state::SYN_RECV && held_back(sk).is_some();
     // SAFETY: this CPU's own counter. Where this program can interrupt itself, until Linux 6.1, one may go uncounted if it
     // comes within these two or three instructions: BPF has no better addition in Rust.
     unsafe { *happened += 1 + u64::from(with_it) };
-    let (Some(seen), Some(before)) = (TALLY.get(SEEN), TALLY.get_ptr_mut(SEEN_BEFORE)) else { return };
+    let (Some(seen), Some(before)) = (EVENT_COUNTS.get(SEEN), EVENT_COUNTS.get_ptr_mut(SEEN_BEFORE)) else {
+        return;
+    };
     // As many runs of this one find nothing new here as the other one was skipped for, or more where another transition's
     // came in between, or its task went to another CPU. It is only about when to look; the counts tell how many.
     // SAFETY: this CPU's own.

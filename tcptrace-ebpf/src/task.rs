@@ -6,23 +6,23 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_probe_read_kernel,
     generated::{bpf_get_current_comm, bpf_get_current_task_btf},
 };
-use tcptrace_common::{ABSENT, COMM_LEN, EXITING, PROCESS_NAMED, Task};
+use tcptrace_common::{ABSENT, COMM_LEN, Task, TransitionFlags};
 
 use crate::kernel::{config, layout, load};
 
 /// `include/linux/sched.h`
 const PF_EXITING: u32 = 4;
 
-/// Fills in who it is. Returns [`PROCESS_NAMED`] and [`EXITING`], where that is so.
+/// Fills in who it is. Returns PROCESS_NAMED and EXITING, where that is so.
 ///
 /// # Safety
 /// All of `task` can be written to.
 #[inline(always)]
-pub(crate) unsafe fn current(task: *mut Task) -> u8 {
+pub(crate) unsafe fn current(task: *mut Task) -> TransitionFlags {
     // SAFETY: as promised by the caller.
-    let (flags, is_named) = unsafe { if config!(has_task) == 1 { read(task) } else { ask(task) } };
-    let named = if is_named { PROCESS_NAMED } else { 0 };
-    if flags & PF_EXITING == 0 { named } else { named | EXITING }
+    let (flags, is_named) = unsafe { if config!(has_task).get() { read(task) } else { ask(task) } };
+    let named = if is_named { TransitionFlags::PROCESS_NAMED } else { TransitionFlags::empty() };
+    if flags & PF_EXITING == 0 { named } else { named | TransitionFlags::EXITING }
 }
 
 /// Reads it from the task itself, which takes less than a helper for each part of it. Returns its `PF_` flags, and that the

@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::{BtfTracePointContext, TracePointContext},
 };
-use tcptrace_common::{AF_INET6, Transition, Tuple, is_of, opening, state, step_bit, v4_mapped};
+use tcptrace_common::{AF_INET6, OpenCall, Transition, Tuple, interest_bit, state, v4_mapped};
 
 use crate::{
     guard, identity,
@@ -37,8 +37,8 @@ macro_rules! event {
 /// what there is to do for the others are functions of their own, save no registers and have no stack.
 #[inline(always)]
 pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_state: u8, nth: u8) {
-    let (word, bit) = step_bit(old_state, new_state);
-    if kernel::constant(&kernel::CONFIG.steps[word]) >> bit & 1 == 0 {
+    let (word, bit) = interest_bit(old_state, new_state);
+    if kernel::constant(&kernel::CONFIG.interest[word]) >> bit & 1 == 0 {
         return;
     }
     let step = Step { old_state, new_state, nth };
@@ -47,7 +47,7 @@ pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_sta
         if is_mine() {
             record(ctx, sk, step);
         }
-    } else if let Some(how) = opening(old_state, new_state) {
+    } else if let Some(how) = OpenCall::of_transition(old_state, new_state) {
         if is_mine() {
             remember(sk, how, step);
         }
@@ -57,7 +57,7 @@ pub(crate) fn see_to(ctx: *mut c_void, sk: *const c_void, old_state: u8, new_sta
 }
 
 #[inline(never)]
-fn remember(sk: *const c_void, how: u8, step: Step) {
+fn remember(sk: *const c_void, how: OpenCall, step: Step) {
     guard::mark(sk, step);
     origin::remember(sk, how);
 }
@@ -208,7 +208,7 @@ impl Source for Event {
 /// Whether somebody wants it.
 #[inline(always)]
 pub(crate) fn is_watched(old_state: u8, new_state: u8) -> bool {
-    is_of(config!(watched_states), old_state, new_state)
+    state::leaves_or_enters(config!(watched_states), old_state, new_state)
 }
 
 /// A transition whose record is to be written now.

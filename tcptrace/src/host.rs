@@ -46,7 +46,11 @@ use aya::{
     programs::Iter,
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{Wanted, state};
+use tcptrace_common::{
+    WalkFilter,
+    names::{maps, programs},
+    state,
+};
 
 /// What is to be traced, and how.
 #[derive(Clone, Debug)]
@@ -116,8 +120,8 @@ impl Kernel {
             attached,
             guards,
             losses: LossCounter::of(&mut ebpf, &tracing, tally, options.watched_states == state::ALL)?,
-            transitions: map(&mut ebpf, "TRANSITIONS")?,
-            wanted: map(&mut ebpf, "WANTED")?,
+            transitions: map(&mut ebpf, maps::TRANSITIONS)?,
+            wanted: map(&mut ebpf, maps::WALK_FILTER)?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
                 .map_err(|error| AttachError::Setup(format!("cannot read the BPF programs' log: {error}")))?,
             sources,
@@ -241,13 +245,18 @@ impl Kernel {
         let by_files = uses(&self.sources, Feature::TaskFile);
         // /proc/PID/fd tells sockets by their inodes.
         let walked = namespaces::own().unwrap_or(0);
-        let wanted = Wanted { sockets: states, held, walked, inodes: (!by_files).into() };
+        let wanted = WalkFilter {
+            socket_states: states,
+            holder_states: held,
+            walked_netns: walked,
+            needs_inode: (!by_files).into(),
+        };
         self.wanted.set(0, bytemuck::must_cast::<_, [u32; 4]>(wanted), 0)?;
         let (mut sockets, mut holders) = (None, None);
         for (name, program) in self.ebpf.programs_mut() {
             match name {
-                load::TCP_SOCKETS => sockets = Some(<&mut Iter>::try_from(program)?),
-                load::SOCKET_HOLDERS if by_files => {
+                programs::TCP_SOCKETS => sockets = Some(<&mut Iter>::try_from(program)?),
+                programs::SOCKET_HOLDERS if by_files => {
                     let iterator = <&mut Iter>::try_from(program)?;
                     holders = Some(walk::Holders { iterator, states: held });
                 }

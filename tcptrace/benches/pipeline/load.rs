@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tcptrace_common::{ACTOR_KNOWN, AF_INET, PROCESS_NAMED, Task, Transition, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET, Task, Transition, TransitionFlags, Tuple, state, v4_mapped};
 
 /// A record's bytes.
 pub(crate) type Event = [u8; size_of::<Transition>()];
@@ -111,7 +111,11 @@ impl Load {
             tuple,
             old_state,
             new_state,
-            flags: if acts { ACTOR_KNOWN | PROCESS_NAMED } else { 0 },
+            flags: if acts {
+                TransitionFlags::ACTOR_KNOWN | TransitionFlags::PROCESS_NAMED
+            } else {
+                TransitionFlags::empty()
+            },
             pad: 0,
             task: Task {
                 pid: 4242,

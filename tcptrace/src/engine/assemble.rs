@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use rustc_hash::FxHashSet;
-use tcptrace_common::REPLACED;
+use tcptrace_common::TransitionFlags;
 
 /// Makes the records of a run, and counts them.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Reporter {
                             socket: SocketId::new(transition.cookie, transition.netns, &transition.tuple),
                             old_state: State(transition.old_state),
                             new_state: State(transition.new_state),
-                            stand_in: transition.flags & REPLACED != 0,
+                            stand_in: transition.flags.contains(TransitionFlags::TIMEWAIT),
                             in_old_state_ms: in_old_state_ns.map(milliseconds),
                             owner,
                             owner_how,
@@ -251,7 +251,7 @@ fn origin_of(
             pid: kept.task.pid,
             tid: kept.task.tid,
             comm: Name(kept.task.thread_comm),
-            how: OriginHow::of(kept.how)?,
+            how: OriginHow::of(kept.call)?,
             time: at(kept.ktime_ns),
         });
     }

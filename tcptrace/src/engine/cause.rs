@@ -1,7 +1,7 @@
 //! Why a socket stays in its state, from what its queues hold, and what those are for people.
 
 use serde::{Deserialize, Serialize};
-use tcptrace_common::{IN_ACCEPT_QUEUE, SocketRow, state};
+use tcptrace_common::{RowFlags, SocketRow, state};
 
 /// Why a socket stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Cause {
     /// The cause that a socket's own state proves.
     pub fn of(row: &SocketRow) -> Self {
         match row.state {
-            state::CLOSE_WAIT if row.flags & IN_ACCEPT_QUEUE != 0 => Self::NotAccepted,
+            state::CLOSE_WAIT if row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) => Self::NotAccepted,
             state::CLOSE_WAIT if row.unread > 1 => Self::DataUnread,
             state::CLOSE_WAIT if row.unread == 1 => Self::EofUnread,
             state::CLOSE_WAIT if row.unsent > 0 => Self::Sending,
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(of(1, 0), Cause::EofUnread);
         assert_eq!(of(1, 10), Cause::EofUnread);
         assert_eq!(of(2, 10), Cause::DataUnread);
-        let queued = SocketRow { flags: IN_ACCEPT_QUEUE, ..row(state::CLOSE_WAIT, 500, 0) };
+        let queued = SocketRow { flags: RowFlags::IN_ACCEPT_QUEUE, ..row(state::CLOSE_WAIT, 500, 0) };
         assert_eq!(Cause::of(&queued), Cause::NotAccepted);
     }
 

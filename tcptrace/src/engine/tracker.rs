@@ -23,7 +23,7 @@ pub mod places;
 pub mod sockets;
 
 use rustc_hash::FxHashSet;
-use tcptrace_common::{Closing, REPLACED, SocketRow, TAKEN_OVER, Transition, Tuple, state};
+use tcptrace_common::{Closing, SocketRow, Transition, TransitionFlags, Tuple, state};
 
 use self::lives::Lives;
 use self::sockets::Sockets;
@@ -359,14 +359,14 @@ impl Tracker {
 
 /// Whether a socket is gone after it: closed, or replaced by a stand-in.
 const fn is_last(transition: &Transition) -> bool {
-    transition.new_state == state::CLOSE || transition.flags & REPLACED != 0
+    transition.new_state == state::CLOSE || transition.flags.contains(TransitionFlags::TIMEWAIT)
 }
 
 /// Whether the program that stands in for the first one wrote a transition that the first had written already: the
 /// socket is known to have made it. One cannot make it twice without leaving that state in between; and one that is
 /// known has not made its last.
 fn is_told_twice(transition: &Transition, known: Option<Socket>) -> bool {
-    transition.flags & TAKEN_OVER != 0
+    transition.flags.contains(TransitionFlags::FALLBACK_RECORDED)
         && match known {
             Some(_) if is_last(transition) => false,
             Some(socket) => socket.state == transition.new_state && socket.since.exact_ns().is_some(),

@@ -1,7 +1,7 @@
 //! What one look at all the kernel's sockets found: plain data, filled in by [`crate::kernel`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{COMM_LEN, HAS_FILE, Origin, STAND_IN, SocketRow, UNKNOWN_ORIGIN, state};
+use tcptrace_common::{COMM_LEN, OpenCall, Opener, RowFlags, SocketRow, state};
 
 /// What one walk found.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub struct Walk {
     /// other end of somebody's.
     pub stand_ins: Vec<SocketRow>,
     /// Where each socket came from, by identity, as far as the kernel remembers.
-    pub origins: FxHashMap<u64, Origin>,
+    pub origins: FxHashMap<u64, Opener>,
     /// Every descriptor that holds one of them, by socket, pid and number.
     pub holders: Vec<Holder>,
 }
@@ -40,12 +40,12 @@ impl Walk {
     }
 
     /// Adds a socket, or the stand-in for one.
-    pub fn add(&mut self, row: SocketRow, origin: Option<Origin>) {
-        if row.flags & STAND_IN != 0 {
+    pub fn add(&mut self, row: SocketRow, origin: Option<Opener>) {
+        if row.flags.contains(RowFlags::TIMEWAIT) {
             self.stand_ins.push(row);
             return;
         }
-        if let Some(origin) = origin.filter(|origin| origin.how != UNKNOWN_ORIGIN) {
+        if let Some(origin) = origin.filter(|origin| origin.call != OpenCall::UNKNOWN) {
             self.origins.insert(row.cookie, origin);
         }
         self.sockets.push(row);
@@ -89,7 +89,9 @@ impl Walk {
     /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of it.
     pub fn misses_a_holder(&self, states: u32) -> bool {
         let has_file = |row: &&SocketRow| {
-            row.flags & HAS_FILE != 0 && row.state != state::LISTEN && states & state::bit(row.state) != 0
+            row.flags.contains(RowFlags::HAS_FILE)
+                && row.state != state::LISTEN
+                && states & state::bit(row.state) != 0
         };
         let is_held =
             |row: &SocketRow| self.holders.binary_search_by_key(&row.cookie, |holder| holder.cookie).is_ok();
@@ -201,7 +203,7 @@ mod tests {
 
     const CLOSE_WAIT: u32 = state::bit(state::CLOSE_WAIT);
 
-    fn row(cookie: u64, state: u8, flags: u8) -> SocketRow {
+    fn row(cookie: u64, state: u8, flags: RowFlags) -> SocketRow {
         SocketRow { cookie, state, flags, ..SocketRow::zeroed() }
     }
 
@@ -224,12 +226,14 @@ mod tests {
 
     #[test]
     fn a_connection_with_a_file_has_a_holder() {
-        let (ours, queued) = (row(1, state::CLOSE_WAIT, HAS_FILE), row(2, state::CLOSE_WAIT, 0));
+        let (ours, queued) =
+            (row(1, state::CLOSE_WAIT, RowFlags::HAS_FILE), row(2, state::CLOSE_WAIT, RowFlags::empty()));
         assert!(misses(&[ours, queued], &[]));
         assert!(misses(&[ours], &[2]));
         assert!(!misses(&[ours, queued], &[1]));
         // Nobody asked for these: another state, and the kernel's own listener.
-        let unasked = [row(1, state::ESTABLISHED, HAS_FILE), row(2, state::LISTEN, HAS_FILE)];
+        let unasked =
+            [row(1, state::ESTABLISHED, RowFlags::HAS_FILE), row(2, state::LISTEN, RowFlags::HAS_FILE)];
         assert!(!misses(&unasked, &[]));
     }
 
@@ -254,7 +258,7 @@ mod tests {
 
     #[test]
     fn namespaces_are_counted_that_only_a_socket_is_seen_of() {
-        let in_namespace = |netns| SocketRow { netns, ..row(1, state::CLOSE_WAIT, 0) };
+        let in_namespace = |netns| SocketRow { netns, ..row(1, state::CLOSE_WAIT, RowFlags::empty()) };
         let sockets = [1, 1, 7, 8, 0].map(in_namespace).to_vec();
         let walk = Walk { namespaces: [1, 2].into_iter().collect(), sockets, ..Walk::default() };
         assert_eq!(walk.count_namespaces(), 4);

@@ -101,8 +101,8 @@ fn bytes_sent(counters: &Counters) -> Option<u64> {
 
 /// The kernel counts the peer's FIN for a byte (`tcp_rcv_nxt_update`, `net/ipv4/tcp_input.c`).
 fn bytes_received(counters: &Counters) -> Option<u64> {
-    let Counters { bytes_received, has_fin, .. } = *counters;
-    (bytes_received != UNCOUNTED).then(|| bytes_received.saturating_sub(has_fin.into()))
+    let Counters { bytes_received, fin_bytes, .. } = *counters;
+    (bytes_received != UNCOUNTED).then(|| bytes_received.saturating_sub(fin_bytes.into()))
 }
 
 /// The kernel keeps it in eighths (`tcp_rtt_estimator`, `net/ipv4/tcp_input.c`).

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
-use tcptrace_common::{ACCEPTED, AF_INET, AF_INET6, COMM_LEN, CONNECTED, LISTENED, Tuple, v4_mapped};
+use tcptrace_common::{AF_INET, AF_INET6, COMM_LEN, OpenCall, Tuple, v4_mapped};
 
 use crate::events::{bounds, life::LifeRecord, process::ProcessRecord};
 use crate::{
@@ -345,11 +345,11 @@ pub enum OriginHow {
 
 impl OriginHow {
     /// From the kernel's record.
-    pub const fn of(how: u8) -> Option<Self> {
-        match how {
-            CONNECTED => Some(Self::Connect),
-            ACCEPTED => Some(Self::Accept),
-            LISTENED => Some(Self::Listen),
+    pub const fn of(call: OpenCall) -> Option<Self> {
+        match call {
+            OpenCall::CONNECT => Some(Self::Connect),
+            OpenCall::ACCEPT => Some(Self::Accept),
+            OpenCall::LISTEN => Some(Self::Listen),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, io};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use tcptrace_common::names::maps;
 
 use crate::host::{bpf::offsets::NoSuchField, shortage::Shortage};
 
@@ -200,7 +201,7 @@ impl AttachError {
                 match io_error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
                     Some(rustix::io::Errno::NOSYS) => Self::NoBpf,
                     Some(rustix::io::Errno::PERM) => Self::Forbidden,
-                    Some(rustix::io::Errno::INVAL) if map == "TRANSITIONS" || map == "AYA_LOGS" => {
+                    Some(rustix::io::Errno::INVAL) if map == maps::TRANSITIONS || map == "AYA_LOGS" => {
                         Self::NoRingBuffer(io_error)
                     }
                     _ => Self::Setup(format!("cannot create the BPF map `{map}`: {io_error}")),
@@ -269,12 +270,12 @@ mod tests {
 
     #[test]
     fn what_a_refused_map_says_of_the_kernel() {
-        assert!(matches!(of_map("TRANSITIONS", Errno::INVAL), AttachError::NoRingBuffer(_)));
+        assert!(matches!(of_map(maps::TRANSITIONS, Errno::INVAL), AttachError::NoRingBuffer(_)));
         assert!(matches!(of_map("AYA_LOGS", Errno::INVAL), AttachError::NoRingBuffer(_)));
-        assert!(matches!(of_map("LOST", Errno::INVAL), AttachError::Setup(_)));
-        assert!(matches!(of_map("TRANSITIONS", Errno::NOSYS), AttachError::NoBpf));
-        assert!(matches!(of_map("TRANSITIONS", Errno::PERM), AttachError::Forbidden));
-        assert!(matches!(of_map("TRANSITIONS", Errno::BUSY), AttachError::Setup(_)));
+        assert!(matches!(of_map(maps::RING_FULL, Errno::INVAL), AttachError::Setup(_)));
+        assert!(matches!(of_map(maps::TRANSITIONS, Errno::NOSYS), AttachError::NoBpf));
+        assert!(matches!(of_map(maps::TRANSITIONS, Errno::PERM), AttachError::Forbidden));
+        assert!(matches!(of_map(maps::TRANSITIONS, Errno::BUSY), AttachError::Setup(_)));
     }
 
     #[test]
@@ -285,7 +286,7 @@ mod tests {
             let io_error = || io::Error::from_raw_os_error(errno.raw_os_error());
             let call = aya::sys::SyscallError { call: "bpf_raw_tracepoint_open", io_error: io_error() };
             let program = AttachError::from_program("transition", &ProgramError::SyscallError(call));
-            for refusal in [of_map("LOST", errno), program] {
+            for refusal in [of_map(maps::RING_FULL, errno), program] {
                 let text = refusal.to_string();
                 assert!(text.contains(named) && text.contains(remedy), "{text}");
                 assert!(!text.contains("report this") && !refusal.leaves_the_event(), "{text}");
@@ -298,11 +299,11 @@ mod tests {
 
     #[test]
     fn a_kernel_that_is_too_old_is_told_which_is_not() {
-        let text = of_map("TRANSITIONS", Errno::INVAL).to_string();
+        let text = of_map(maps::TRANSITIONS, Errno::INVAL).to_string();
         for words in ["no BPF ring buffer", "why:", "do:", "Linux 5.8"] {
             assert!(text.contains(words), "nothing of {words}: {text}");
         }
-        assert!(!of_map("TRANSITIONS", Errno::INVAL).leaves_the_event(), "the event needs the ring too");
+        assert!(!of_map(maps::TRANSITIONS, Errno::INVAL).leaves_the_event(), "the event needs the ring too");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 pub mod recorded;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::{ACTOR_KNOWN, COMM_LEN, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, SocketRow, Task, state};
+use tcptrace_common::{COMM_LEN, SocketRow, Task, TransitionFlags, state};
 
 use self::recorded::Recorded;
 use crate::{
@@ -134,8 +134,8 @@ impl Replay {
             }
             Said::Cleared(cleared) => {
                 let actor = cleared.by.as_ref().map(|owner| {
-                    let (task, named) = task(owner);
-                    Actor::new(&task, named)
+                    let (task, is_named) = task(owner);
+                    Actor::new(&task, is_named)
                 });
                 let left = Left { new_state: cleared.new_state.0, at_ns: mono_ns, actor, how: cleared.how };
                 let mut found = Vec::new();
@@ -337,29 +337,31 @@ fn wire(transition: &Transition, ktime_ns: u64) -> tcptrace_common::Transition {
         tuple: socket.tuple(),
         old_state: old_state.0,
         new_state: new_state.0,
-        flags: signs & !ACTOR_KNOWN,
+        flags: signs & !TransitionFlags::ACTOR_KNOWN,
         ..bytemuck::Zeroable::zeroed()
     };
     if *stand_in {
-        wire.flags |= REPLACED;
+        wire.flags |= TransitionFlags::TIMEWAIT;
     }
     // Who acts is known where the recording names it.
     if let Some(owner) = owner {
         let acts = *owner_how == OwnerHow::Close || is_opening(&wire);
-        let (task, named) = task(owner);
-        wire.flags |= named | if acts { ACTOR_KNOWN } else { ORIGIN_KNOWN };
+        let (task, is_named) = task(owner);
+        wire.flags |= if acts { TransitionFlags::ACTOR_KNOWN } else { TransitionFlags::OPENER_KNOWN };
+        wire.flags.set(TransitionFlags::PROCESS_NAMED, is_named);
         wire.task = task;
     }
     wire
 }
 
-/// A recorded owner as a task, and [`PROCESS_NAMED`] where it is. Which of its threads it was is not recorded.
-fn task(owner: &Owner) -> (Task, u8) {
-    let (comm, tid, named) = match owner.comm {
-        Some(comm) => (comm.0, owner.pid, PROCESS_NAMED),
-        None => ([0; COMM_LEN], 0, 0),
+/// Returns a recorded owner as a task, and whether its process is named. A recording does not say
+/// which of its threads it was.
+fn task(owner: &Owner) -> (Task, bool) {
+    let (comm, tid, is_named) = match owner.comm {
+        Some(comm) => (comm.0, owner.pid, true),
+        None => ([0; COMM_LEN], 0, false),
     };
-    (Task { pid: owner.pid, tid, uid: owner.uid.unwrap_or(0), comm, thread_comm: comm }, named)
+    (Task { pid: owner.pid, tid, uid: owner.uid.unwrap_or(0), comm, thread_comm: comm }, is_named)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! grow, so its `write_seq` and `rcv_nxt` may be behind the later row. How far they may be is limited by the time, by what
 //! that end can still send or receive in its state, and by when the later one last received something.
 
-use tcptrace_common::{HAS_SEQUENCES, STAND_IN, SocketRow, state};
+use tcptrace_common::{RowFlags, SocketRow, state};
 
 use crate::engine::walk::can_be_ends;
 
@@ -33,7 +33,11 @@ pub(crate) fn compare(one: &SocketRow, other: &SocketRow) -> Compared {
     let (earlier, later) = if one.ktime_ns <= other.ktime_ns { (one, other) } else { (other, one) };
     let elapsed_ns = later.ktime_ns - earlier.ktime_ns;
     let moved = |since_jiffies, is_final: bool| {
-        if is_final || later.flags & STAND_IN != 0 { 0 } else { moved(since_jiffies, elapsed_ns) }
+        if is_final || later.flags.contains(RowFlags::TIMEWAIT) {
+            0
+        } else {
+            moved(since_jiffies, elapsed_ns)
+        }
     };
     let sent = moved(later.since_data_jiffies, has_sent_all(earlier.state));
     let received = moved(later.since_ack_jiffies, has_received_all(earlier.state));
@@ -44,7 +48,7 @@ pub(crate) fn compare(one: &SocketRow, other: &SocketRow) -> Compared {
 
 /// Until the handshake is over one end does not know the other's numbers.
 fn has_sequences(row: &SocketRow) -> bool {
-    row.flags & HAS_SEQUENCES != 0 && !matches!(row.state, state::SYN_SENT | state::SYN_RECV)
+    row.flags.contains(RowFlags::HAS_SEQUENCES) && !matches!(row.state, state::SYN_SENT | state::SYN_RECV)
 }
 
 /// Whether its FIN is sent.

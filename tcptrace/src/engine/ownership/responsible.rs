@@ -84,17 +84,17 @@ pub fn complete(owner: &mut Owner, process: &ProcessDetails) {
 mod tests {
     use bytemuck::Zeroable as _;
     use rustc_hash::FxHashSet;
-    use tcptrace_common::{IN_ACCEPT_QUEUE, SocketRow, state};
+    use tcptrace_common::{RowFlags, SocketRow, state};
 
     use super::*;
     use crate::engine::walk::{Walk, in_order};
 
     /// A socket in CLOSE_WAIT, and its listener.
-    fn walk(flags: u8, holders: Vec<(u64, u32, u32)>) -> Walk {
+    fn walk(flags: RowFlags, holders: Vec<(u64, u32, u32)>) -> Walk {
         let row = |cookie, state, flags| SocketRow { cookie, state, flags, netns: 1, ..SocketRow::zeroed() };
         let holder = |(cookie, pid, fd)| Holder { cookie, pid, fd, process: None };
         Walk {
-            sockets: vec![row(1, state::CLOSE_WAIT, flags), row(2, state::LISTEN, 0)],
+            sockets: vec![row(1, state::CLOSE_WAIT, flags), row(2, state::LISTEN, RowFlags::empty())],
             holders: in_order(holders.into_iter().map(holder).collect()),
             ..Walk::default()
         }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn thousands_of_descriptors_are_counted_and_sixteen_named() {
         let many = (3..19_003).map(|fd| (1, 40, fd));
-        let charged = charged(&walk(0, many.chain([(1, 50, 9)]).collect()));
+        let charged = charged(&walk(RowFlags::empty(), many.chain([(1, 50, 9)]).collect()));
         assert_eq!((charged.total, charged.how), (19_001, OwnerHow::Fd));
         let listed: Vec<_> = (3..18).map(|fd| (40, Some(fd))).chain([(50, Some(9))]).collect();
         assert_eq!(pids(&charged.owners), listed);
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn every_process_is_known_to_filters() {
         let many = (0..100).flat_map(|pid| [(1, pid, 5), (1, pid, 6)]);
-        let charged = charged(&walk(0, many.collect()));
+        let charged = charged(&walk(RowFlags::empty(), many.collect()));
         assert_eq!((charged.total, charged.owners.len(), charged.unlisted.len()), (200, 16, 84));
         let all: Vec<_> = (0..100).map(|pid| (pid, Some(5))).collect();
         assert_eq!(pids(charged.processes()), all);
@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn a_listener_with_many_holders_is_charged_likewise() {
         let many = (0..100).flat_map(|pid| [(2, pid, 5), (2, pid, 6)]);
-        let charged = charged(&walk(IN_ACCEPT_QUEUE, many.collect()));
+        let charged = charged(&walk(RowFlags::IN_ACCEPT_QUEUE, many.collect()));
         assert_eq!((charged.total, charged.how), (200, OwnerHow::Listener));
         assert_eq!((charged.owners.len(), charged.unlisted.len()), (16, 84));
     }
 
     #[test]
     fn nobody_is_charged_with_a_socket_that_nobody_holds() {
-        let charged = charged(&walk(0, Vec::new()));
+        let charged = charged(&walk(RowFlags::empty(), Vec::new()));
         assert_eq!(charged.how, OwnerHow::None);
         assert_eq!((charged.total, charged.processes().count()), (0, 0));
     }

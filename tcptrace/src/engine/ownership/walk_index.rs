@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, Hash};
 
 use hashbrown::{HashTable, hash_table::Entry};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use tcptrace_common::{IN_ACCEPT_QUEUE, Origin, STAND_IN, SocketRow, Tuple, state, v4_mapped};
+use tcptrace_common::{Opener, RowFlags, SocketRow, Tuple, state, v4_mapped};
 
 use crate::engine::ownership::ends::Compared;
 use crate::{
@@ -22,7 +22,7 @@ pub struct Evidence<'w> {
     /// The place of each among them, by identity: thousands in a table of their own size would not stay in the CPU's cache.
     places: HashTable<u32>,
     listeners: FxHashMap<u64, Vec<&'w SocketRow>>,
-    origins: Option<&'w FxHashMap<u64, Origin>>,
+    origins: Option<&'w FxHashMap<u64, Opener>>,
     processes: FxHashMap<u32, ProcessDetails>,
 }
 
@@ -43,7 +43,7 @@ impl<'w> Seen<'w> {
 
     /// Accepted since the walk came by: a descriptor holds it.
     const fn was_accepted(&self) -> bool {
-        self.row.flags & IN_ACCEPT_QUEUE != 0 && !self.holders.is_empty()
+        self.row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) && !self.holders.is_empty()
     }
 }
 
@@ -81,12 +81,12 @@ impl<'w> Evidence<'w> {
     /// The socket as the walk saw it.
     pub fn row(&self, cookie: u64) -> Option<SocketRow> {
         let seen = self.get(cookie)?;
-        let no_longer = if seen.was_accepted() { IN_ACCEPT_QUEUE } else { 0 };
+        let no_longer = if seen.was_accepted() { RowFlags::IN_ACCEPT_QUEUE } else { RowFlags::empty() };
         Some(SocketRow { flags: seen.row.flags & !no_longer, ..*seen.row })
     }
 
     /// Where it came from, if the kernel remembers.
-    pub fn origin(&self, cookie: u64) -> Option<&Origin> {
+    pub fn origin(&self, cookie: u64) -> Option<&Opener> {
         self.origins?.get(&cookie)
     }
 
@@ -291,12 +291,14 @@ fn is_loopback(addr: [u8; 16]) -> bool {
 
 /// Whether no process has it any more: its process has closed it, and the kernel ends the connection alone.
 fn is_gone(row: &SocketRow) -> bool {
-    row.flags & STAND_IN != 0 || (row.flags & IN_ACCEPT_QUEUE != 0 && !is_waiting(row))
+    row.flags.contains(RowFlags::TIMEWAIT)
+        || (row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) && !is_waiting(row))
 }
 
 /// Whether no process has accepted it: a socket without a file that is not closing.
 fn is_waiting(row: &SocketRow) -> bool {
-    row.flags & IN_ACCEPT_QUEUE != 0 && matches!(row.state, state::ESTABLISHED | state::CLOSE_WAIT)
+    row.flags.contains(RowFlags::IN_ACCEPT_QUEUE)
+        && matches!(row.state, state::ESTABLISHED | state::CLOSE_WAIT)
 }
 
 /// Those among the listeners of a port that took a connection in: of its family, which a listener's child has from it;

@@ -1,10 +1,7 @@
 //! What the tracker has to say: findings, and the actors and endings in them.
 
 use rustix::io::Errno;
-use tcptrace_common::{
-    ACTOR_KNOWN, COMM_LEN, COMPLETED, EXITING, ORIGIN_KNOWN, PROCESS_NAMED, REPLACED, Task, Transition,
-    Tuple, opening, state,
-};
+use tcptrace_common::{COMM_LEN, OpenCall, OpenerFlags, Task, Transition, TransitionFlags, Tuple, state};
 
 use crate::engine::tracker::{Socket, found::Found, lives::Life};
 
@@ -26,24 +23,27 @@ pub struct Actor {
 impl Actor {
     /// Who caused it.
     pub(crate) fn of(transition: &Transition) -> Option<Self> {
-        Self::told(transition, ACTOR_KNOWN)
+        Self::told(transition, TransitionFlags::ACTOR_KNOWN)
     }
 
     /// Who had accepted or connected the socket before, where the kernel tells that instead.
     pub(crate) fn before(transition: &Transition) -> Option<Self> {
-        Self::told(transition, ORIGIN_KNOWN)
+        Self::told(transition, TransitionFlags::OPENER_KNOWN)
     }
 
-    fn told(transition: &Transition, known: u8) -> Option<Self> {
-        (transition.flags & known != 0).then(|| Self::new(&transition.task, transition.flags))
+    fn told(transition: &Transition, known: TransitionFlags) -> Option<Self> {
+        transition
+            .flags
+            .contains(known)
+            .then(|| Self::new(&transition.task, transition.flags.contains(TransitionFlags::PROCESS_NAMED)))
     }
 
-    /// The task that a record tells of; [`PROCESS_NAMED`] among its flags says that it has the process's name.
-    pub fn new(task: &Task, flags: u8) -> Self {
+    /// Takes the task from a record; `is_named` says whether the record has the process's name.
+    pub fn new(task: &Task, is_named: bool) -> Self {
         let Task { pid, tid, uid, comm, thread_comm } = *task;
         // The first thread has the process's name.
         let leader = Some(thread_comm).filter(|_| pid == tid);
-        let comm = Some(comm).filter(|_| flags & PROCESS_NAMED != 0).or(leader);
+        let comm = Some(comm).filter(|_| is_named).or(leader);
         Self { pid, tid, uid, comm, thread_comm }
     }
 }
@@ -58,15 +58,18 @@ pub struct Origin {
 }
 
 /// What the kernel has noted with a socket.
-impl From<&tcptrace_common::Origin> for Origin {
-    fn from(noted: &tcptrace_common::Origin) -> Self {
-        Self { actor: Actor::new(&noted.task, noted.flags), at_ns: noted.ktime_ns }
+impl From<&tcptrace_common::Opener> for Origin {
+    fn from(noted: &tcptrace_common::Opener) -> Self {
+        Self {
+            actor: Actor::new(&noted.task, noted.flags.contains(OpenerFlags::PROCESS_NAMED)),
+            at_ns: noted.ktime_ns,
+        }
     }
 }
 
 /// Whether a transition is the beginning of a socket that its process opens: who acts is where it comes from.
 pub const fn is_opening(transition: &Transition) -> bool {
-    opening(transition.old_state, transition.new_state).is_some()
+    OpenCall::of_transition(transition.old_state, transition.new_state).is_some()
 }
 
 /// What the tracker has to say.
@@ -136,15 +139,15 @@ pub enum Ending {
 }
 
 /// What makes a transition one that came about in this way: (flags, `sk_err`), the inverse of [`Ending::of`].
-pub const fn signs(how: Option<Ending>) -> (u8, i32) {
+pub const fn signs(how: Option<Ending>) -> (TransitionFlags, i32) {
     match how {
-        Some(Ending::Closed) => (ACTOR_KNOWN, 0),
-        Some(Ending::Exited) => (ACTOR_KNOWN | EXITING, 0),
-        Some(Ending::Reset) => (0, Errno::CONNRESET.raw_os_error()),
-        Some(Ending::TimedOut) => (0, Errno::TIMEDOUT.raw_os_error()),
-        Some(Ending::Destroyed) => (0, Errno::CONNABORTED.raw_os_error()),
-        Some(Ending::Peer) => (COMPLETED, 0),
-        Some(Ending::Unknown) | None => (0, 0),
+        Some(Ending::Closed) => (TransitionFlags::ACTOR_KNOWN, 0),
+        Some(Ending::Exited) => (TransitionFlags::ACTOR_KNOWN.union(TransitionFlags::EXITING), 0),
+        Some(Ending::Reset) => (TransitionFlags::empty(), Errno::CONNRESET.raw_os_error()),
+        Some(Ending::TimedOut) => (TransitionFlags::empty(), Errno::TIMEDOUT.raw_os_error()),
+        Some(Ending::Destroyed) => (TransitionFlags::empty(), Errno::CONNABORTED.raw_os_error()),
+        Some(Ending::Peer) => (TransitionFlags::COMPLETED, 0),
+        Some(Ending::Unknown) | None => (TransitionFlags::empty(), 0),
     }
 }
 
@@ -162,7 +165,7 @@ impl Ending {
         }
     }
 
-    /// How a transition came about; `None` of a connection, or a listener, that is opening.
+    /// How a transition came about; `None` of a connection, or a listener, that is OpenCall::of_transition.
     pub fn of(transition: &Transition) -> Option<Self> {
         let Transition { old_state, new_state, .. } = *transition;
         let opens =
@@ -172,16 +175,16 @@ impl Ending {
 
     pub(crate) fn of_leaving(transition: &Transition) -> Self {
         let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
-        if flags & EXITING != 0 {
+        if flags.contains(TransitionFlags::EXITING) {
             return Self::Exited;
         }
-        if flags & ACTOR_KNOWN != 0 {
+        if flags.contains(TransitionFlags::ACTOR_KNOWN) {
             return Self::Closed;
         }
         let is = |errno: Errno| sk_err == errno.raw_os_error();
         match new_state {
             // Its process had closed it before.
-            state::FIN_WAIT2 if flags & REPLACED != 0 => Self::Unknown,
+            state::FIN_WAIT2 if flags.contains(TransitionFlags::TIMEWAIT) => Self::Unknown,
             // A walk of descriptors dropped the last reference: its actor is not named (`kernel/walker.rs`).
             state::FIN_WAIT1 if old_state == state::ESTABLISHED => Self::Unknown,
             state::LAST_ACK if old_state == state::CLOSE_WAIT => Self::Unknown,
@@ -193,7 +196,7 @@ impl Ending {
             }
             // A peer that is unreachable is told when the time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
             state::CLOSE if sk_err != 0 => Self::TimedOut,
-            state::CLOSE if flags & COMPLETED != 0 => Self::Peer,
+            state::CLOSE if flags.contains(TransitionFlags::COMPLETED) => Self::Peer,
             // It is the process's doing, which here was not seen, or a timer's; or the error is not known.
             state::CLOSE => Self::Unknown,
             _ => Self::Peer,
@@ -217,7 +220,7 @@ mod tests {
         Ending::Unknown,
     ];
 
-    fn ended(old_state: u8, flags: u8, sk_err: i32) -> Ending {
+    fn ended(old_state: u8, flags: TransitionFlags, sk_err: i32) -> Ending {
         let transition =
             Transition { old_state, new_state: state::CLOSE, flags, sk_err, ..Transition::zeroed() };
         Ending::of_leaving(&transition)
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn an_error_says_who_ended_it() {
-        let of = |old_state, errno: Errno| ended(old_state, 0, errno.raw_os_error());
+        let of = |old_state, errno: Errno| ended(old_state, TransitionFlags::empty(), errno.raw_os_error());
         for old_state in [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT1, state::LAST_ACK] {
             assert_eq!(of(old_state, Errno::CONNRESET), Ending::Reset);
             assert_eq!(of(old_state, Errno::PIPE), Ending::Reset);
@@ -251,15 +254,22 @@ mod tests {
     #[test]
     fn a_stand_in_takes_the_place_of_what_its_process_or_the_peer_has_ended() {
         let replaced = |new_state, flags| {
-            let flags = flags | REPLACED;
+            let flags = flags | TransitionFlags::TIMEWAIT;
             let transition =
                 Transition { old_state: state::FIN_WAIT2, new_state, flags, ..Transition::zeroed() };
             Ending::of_leaving(&transition)
         };
-        assert_eq!(replaced(state::FIN_WAIT2, ACTOR_KNOWN), Ending::Closed);
-        assert_eq!(replaced(state::FIN_WAIT2, ACTOR_KNOWN | EXITING), Ending::Exited);
-        assert_eq!(replaced(state::FIN_WAIT2, 0), Ending::Unknown, "it had been closed before");
-        assert_eq!(replaced(state::TIME_WAIT, COMPLETED), Ending::Peer);
-        assert_eq!(replaced(state::TIME_WAIT, 0), Ending::Peer);
+        assert_eq!(replaced(state::FIN_WAIT2, TransitionFlags::ACTOR_KNOWN), Ending::Closed);
+        assert_eq!(
+            replaced(state::FIN_WAIT2, TransitionFlags::ACTOR_KNOWN | TransitionFlags::EXITING),
+            Ending::Exited
+        );
+        assert_eq!(
+            replaced(state::FIN_WAIT2, TransitionFlags::empty()),
+            Ending::Unknown,
+            "it had been closed before"
+        );
+        assert_eq!(replaced(state::TIME_WAIT, TransitionFlags::COMPLETED), Ending::Peer);
+        assert_eq!(replaced(state::TIME_WAIT, TransitionFlags::empty()), Ending::Peer);
     }
 }

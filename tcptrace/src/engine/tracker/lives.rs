@@ -6,10 +6,7 @@
 use std::num::NonZeroU64;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{
-    ACCEPTED, ACTOR_KNOWN, CONNECTED, Closing, Counters, EXITING, SocketRow, Transition, UNKNOWN_ORIGIN,
-    state,
-};
+use tcptrace_common::{Closing, Counters, OpenCall, SocketRow, Transition, TransitionFlags, state};
 
 use crate::engine::tracker::{
     Socket,
@@ -143,7 +140,7 @@ impl Lives {
             _ => {}
         }
         if let (Some(actor), state::FIN_WAIT1 | state::LAST_ACK) = (actor, new_state) {
-            self.closers.insert(cookie, (actor, flags & EXITING != 0));
+            self.closers.insert(cookie, (actor, flags.contains(TransitionFlags::EXITING)));
         }
     }
 
@@ -197,16 +194,16 @@ impl Lives {
         if self.vanished.remove(&cookie) || matches!(old_state, state::LISTEN | state::CLOSE) {
             return None;
         }
-        let exits = flags & ACTOR_KNOWN != 0 && flags & EXITING != 0;
+        let exits = flags.contains(TransitionFlags::ACTOR_KNOWN) && flags.contains(TransitionFlags::EXITING);
         let has_exited = exits || closed.is_some_and(|(_, by_ending)| by_ending);
         let in_last = known.map(|known| {
             let until_ns = if known.state == old_state { ktime_ns } else { known.heard_ns };
             (known.state, until_ns.saturating_sub(known.since.latest_ns()))
         });
-        let noted = closing.map(|closing| &closing.origin).filter(|origin| origin.how != UNKNOWN_ORIGIN);
-        let role = match (course.role, noted.map(|origin| origin.how)) {
-            (Role::Unknown, Some(CONNECTED)) => Role::Client,
-            (Role::Unknown, Some(ACCEPTED)) => Role::Server,
+        let noted = closing.map(|closing| &closing.opener).filter(|origin| origin.call != OpenCall::UNKNOWN);
+        let role = match (course.role, noted.map(|origin| origin.call)) {
+            (Role::Unknown, Some(OpenCall::CONNECT)) => Role::Client,
+            (Role::Unknown, Some(OpenCall::ACCEPT)) => Role::Server,
             (Role::Unknown, _) if old_state == state::SYN_SENT => Role::Client,
             (role, _) => role,
         };

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    ACTOR_KNOWN, AF_INET, ORIGIN_KNOWN, PROCESS_NAMED, Task,
+    AF_INET, Task, TransitionFlags,
     state::{
         CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, TIME_WAIT,
     },
@@ -157,7 +157,7 @@ fn a_socket_that_the_walk_does_not_see_is_not_found_and_forgotten() {
 #[test]
 fn where_nobody_acts_the_kernel_tells_who_accepted_it() {
     let task = Task { pid: 4242, tid: 4310, comm: *b"java\0\0\0\0\0\0\0\0\0\0\0\0", ..Task::zeroed() };
-    let flags = ORIGIN_KNOWN | PROCESS_NAMED;
+    let flags = TransitionFlags::OPENER_KNOWN | TransitionFlags::PROCESS_NAMED;
     let mut tracker = Driven::new(None).tracker;
     let record = Transition { flags, task, ..transition(1, 1_000, ESTABLISHED, CLOSE_WAIT) };
     let mut told = Vec::new();
@@ -174,7 +174,7 @@ fn clearing_tells_where_to_how_long_it_took_and_who() {
     driven.transition(transition(1, 1_000, ESTABLISHED, CLOSE_WAIT));
     driven.walk(&walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]));
     driven.transition(Transition {
-        flags: ACTOR_KNOWN,
+        flags: TransitionFlags::ACTOR_KNOWN,
         task: Task { pid: 4242, tid: 4310, ..Task::zeroed() },
         ..transition(1, 61_000, CLOSE_WAIT, LAST_ACK)
     });
@@ -260,7 +260,7 @@ fn the_tuple_is_completed_from_what_was_seen_before() {
 fn the_origin_stays_with_the_socket() {
     let mut driven = Driven::new(None);
     driven.transition(Transition {
-        flags: ACTOR_KNOWN,
+        flags: TransitionFlags::ACTOR_KNOWN,
         task: Task { pid: 7, ..Task::zeroed() },
         ..transition(1, 1_000, CLOSE, SYN_SENT)
     });
@@ -527,7 +527,7 @@ fn replaced_by(stand_in: u8) -> Vec<Transition> {
     ];
     let mut all: Vec<_> =
         (1_000..).step_by(10).zip(life).map(|(at, (old, new))| transition(1, at, old, new)).collect();
-    all[4].flags = REPLACED;
+    all[4].flags = TransitionFlags::TIMEWAIT;
     all
 }
 
@@ -537,7 +537,7 @@ fn what_both_programs_wrote_is_told_once() {
         let mut tracker = tracker(None);
         let mut told = Vec::new();
         for first in replaced_by(stand_in) {
-            let flags = first.flags | TAKEN_OVER;
+            let flags = first.flags | TransitionFlags::FALLBACK_RECORDED;
             let again = Transition { flags, ktime_ns: first.ktime_ns + 1, ..first };
             for record in [first, again] {
                 tracker.hear(&RingEvent::Transition(record), &mut |_| told.push(record.ktime_ns));
@@ -553,7 +553,7 @@ fn what_only_the_second_program_wrote_is_told() {
         let mut tracker = tracker(None);
         let mut told = 0;
         for record in replaced_by(stand_in) {
-            let record = Transition { flags: record.flags | TAKEN_OVER, ..record };
+            let record = Transition { flags: record.flags | TransitionFlags::FALLBACK_RECORDED, ..record };
             tracker.hear(&RingEvent::Transition(record), &mut |_| told += 1);
         }
         assert_eq!((told, tracker.told_twice()), (5, 0));

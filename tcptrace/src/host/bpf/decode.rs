@@ -2,7 +2,7 @@
 
 use crate::engine::ring_event::RingEvent;
 use bytemuck::AnyBitPattern;
-use tcptrace_common::{AF_INET, AF_INET6, Closing, Descriptor, HAS_ORIGIN, Origin, SocketRow, Tuple, state};
+use tcptrace_common::{AF_INET, AF_INET6, Closing, Descriptor, Opener, RowFlags, SocketRow, Tuple, state};
 
 /// Bytes that are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub fn ring_event(bytes: &[u8]) -> Result<RingEvent, DecodeError> {
 }
 
 /// A socket, and where it came from, as far as the kernel remembers.
-pub type Found = (SocketRow, Option<Origin>);
+pub type Found = (SocketRow, Option<Opener>);
 
 /// Takes the first row off those of the walk of the sockets.
 ///
@@ -52,7 +52,7 @@ pub type Found = (SocketRow, Option<Origin>);
 pub fn found_socket(rows: &mut &[u8]) -> Result<Found, DecodeError> {
     let row: SocketRow = first(rows, "socket row")?;
     check_row(&row)?;
-    let origin = (row.flags & HAS_ORIGIN != 0).then(|| first(rows, "origin")).transpose()?;
+    let origin = row.flags.contains(RowFlags::HAS_OPENER).then(|| first(rows, "origin")).transpose()?;
     Ok((row, origin))
 }
 
@@ -63,7 +63,7 @@ pub fn found_socket(rows: &mut &[u8]) -> Result<Found, DecodeError> {
 /// See [`DecodeError`].
 pub fn holder(rows: &mut &[u8]) -> Result<(Descriptor, Option<Found>), DecodeError> {
     let descriptor: Descriptor = first(rows, "descriptor")?;
-    let socket = (descriptor.has_row != 0).then(|| found_socket(rows)).transpose()?;
+    let socket = descriptor.has_row.get().then(|| found_socket(rows)).transpose()?;
     Ok((descriptor, socket))
 }
 
@@ -101,6 +101,7 @@ fn check_family(tuple: &Tuple) -> Result<(), DecodeError> {
 #[cfg(test)]
 mod tests {
     use bytemuck::{Zeroable as _, bytes_of};
+    use tcptrace_common::Bool32;
 
     use proptest::prelude::*;
 
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn a_last_transition_comes_with_its_counters() {
         let mut last = Closing { transition: sample(), ..Closing::zeroed() };
-        (last.counters.bytes_sent, last.origin.task.pid) = (0x0102_0304_0506, 4242);
+        (last.counters.bytes_sent, last.opener.task.pid) = (0x0102_0304_0506, 4242);
         assert_eq!(ring_event(bytes_of(&last)), Ok(RingEvent::Closing(last)));
     }
 
@@ -176,7 +177,7 @@ mod tests {
         );
         let bad = SocketRow { state: 99, ..row };
         assert_eq!(found_socket(&mut bytes_of(&bad)), Err(DecodeError::State(99)));
-        let holds = Descriptor { has_row: 1, ..Descriptor::zeroed() };
+        let holds = Descriptor { has_row: Bool32::TRUE, ..Descriptor::zeroed() };
         let rows = [bytes_of(&holds), bytes_of(&bad)].concat();
         assert_eq!(holder(&mut &rows[..]), Err(DecodeError::State(99)));
     }
@@ -188,15 +189,17 @@ mod tests {
             tuple: Tuple { family: AF_INET, ..Tuple::zeroed() },
             ..SocketRow::zeroed()
         };
-        let known = SocketRow { flags: HAS_ORIGIN, ..row };
-        let mut origin = Origin::zeroed();
+        let known = SocketRow { flags: RowFlags::HAS_OPENER, ..row };
+        let mut origin = Opener::zeroed();
         origin.task.pid = 4242;
         let rows = [bytes_of(&known), bytes_of(&origin), bytes_of(&row)].concat();
         let mut left = &rows[..];
         assert_eq!(found_socket(&mut left), Ok((known, Some(origin))));
         assert_eq!((found_socket(&mut left), left.len()), (Ok((row, None)), 0));
-        let (alone, followed) =
-            (Descriptor { fd: 7, ..Descriptor::zeroed() }, Descriptor { has_row: 1, ..Descriptor::zeroed() });
+        let (alone, followed) = (
+            Descriptor { fd: 7, ..Descriptor::zeroed() },
+            Descriptor { has_row: Bool32::TRUE, ..Descriptor::zeroed() },
+        );
         let rows = [bytes_of(&alone), bytes_of(&followed), &rows, bytes_of(&alone)].concat();
         let mut left = &rows[..];
         assert_eq!(holder(&mut left), Ok((alone, None)));

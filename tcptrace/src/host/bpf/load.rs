@@ -14,7 +14,14 @@ use aya::{
         tp_btf::BtfTracePointLink, trace_point::TracePointLink,
     },
 };
-use tcptrace_common::{Config, EventLayout, KernelLayout, state};
+use tcptrace_common::{
+    Config, EventLayout, KernelLayout,
+    names::{
+        self, maps,
+        programs::{ACCEPTED, FALLBACK, SECOND_FALLBACK, SOCKET_HOLDERS, TCP_SOCKETS, TIMEWAIT, TRANSITION},
+    },
+    state,
+};
 
 use crate::host::{
     Options,
@@ -26,18 +33,10 @@ use crate::host::{
 /// The BPF object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcptrace-ebpf"));
 
-/// The names of its programs (`tcptrace-ebpf/src/main.rs`).
-const TRANSITION: &str = "transition";
-const SKIPPED_TRANSITION: &str = "skipped_transition";
-const TWICE_SKIPPED: &str = "twice_skipped";
-const ACCEPTED: &str = "accepted";
-const REPLACED: &str = "replaced";
-/// The states that a socket leaves when a stand-in takes its place, as a mask.
-const REPLACED_IN: u32 = state::bit(state::FIN_WAIT2) | state::bit(state::CLOSING);
+/// The states that a socket leaves when a timewait socket replaces it, as a mask.
+const TIMEWAIT_FROM: u32 = state::bit(state::FIN_WAIT2) | state::bit(state::CLOSING);
 /// The tracepoint.
 pub(crate) const TRACEPOINT: &str = "inet_sock_set_state";
-pub(crate) const TCP_SOCKETS: &str = "tcp_sockets";
-pub(crate) const SOCKET_HOLDERS: &str = "socket_holders";
 
 /// The BPF object, loaded and attached.
 pub(crate) struct Loaded {
@@ -120,10 +119,10 @@ fn with_btf(options: &Options) -> Result<Loaded, AttachError> {
             has_storage: helpers.storage.into(),
             // It came with the second of the two, and before the first.
             has_task: (helpers.cookie || helpers.storage).into(),
-            has_lives: options.lives.into(),
+            records_lives: options.lives.into(),
             ..config(options, layout, event)
         }
-        .concerned()
+        .with_interest()
     };
     // It takes as long as making the object and its maps.
     let (mut ebpf, helpers, btf) = thread::scope(|scope| {
@@ -158,9 +157,9 @@ fn with_btf(options: &Options) -> Result<Loaded, AttachError> {
     let may_skip = options.transitions && ebpf.program(TRANSITION).is_some_and(loss::is_skipped);
     let has_second = may_skip && options.watched_states == state::ALL;
     if has_second {
-        tp_btf(&mut ebpf, SKIPPED_TRANSITION, &btf)?;
-        attached.push(Attached::Transition(attach(&mut ebpf, SKIPPED_TRANSITION)?));
-        tracing.push(SKIPPED_TRANSITION);
+        tp_btf(&mut ebpf, FALLBACK, &btf)?;
+        attached.push(Attached::Transition(attach(&mut ebpf, FALLBACK)?));
+        tracing.push(FALLBACK);
     }
     let mut function = |feature: Feature, name, is_needed: bool| {
         Ok(if !options.transitions {
@@ -184,8 +183,8 @@ fn with_btf(options: &Options) -> Result<Loaded, AttachError> {
         })
     };
     let accept = function(Feature::Accept, (ACCEPTED, "security_sock_graft"), true)?;
-    let time_wait = function(Feature::TimeWait, (REPLACED, "tcp_time_wait"), shows_replaced(options))?;
-    let next = if has_second { &[TWICE_SKIPPED][..] } else { &[SKIPPED_TRANSITION, TWICE_SKIPPED] };
+    let time_wait = function(Feature::TimeWait, (TIMEWAIT, "tcp_time_wait"), shows_replaced(options))?;
+    let next = if has_second { &[SECOND_FALLBACK][..] } else { &[FALLBACK, SECOND_FALLBACK] };
     let guards = may_skip.then(|| FallbackPrograms { targets, ready: has_second.then_some(btf), next });
     let sources = vec![
         traced,
@@ -201,7 +200,7 @@ fn with_btf(options: &Options) -> Result<Loaded, AttachError> {
 
 /// Whether these views show what becomes of a socket that a stand-in replaces.
 pub(crate) const fn shows_replaced(options: &Options) -> bool {
-    options.watched_states & REPLACED_IN != 0
+    options.watched_states & TIMEWAIT_FROM != 0
 }
 
 pub(crate) const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
@@ -310,9 +309,9 @@ pub(crate) fn object(
     loader
         // Relocations of C programs: we have none.
         .btf(None)
-        .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .map_max_entries("TRANSITIONS", options.ring_bytes)
-        .map_max_entries("IDENTITIES", if config.has_cookie == 1 { 1 } else { options.identities })
+        .override_global(names::CONFIG, bytemuck::bytes_of(config), true)
+        .map_max_entries(maps::TRANSITIONS, options.ring_bytes)
+        .map_max_entries(maps::COOKIES, if config.has_cookie.get() { 1 } else { options.identities })
         .load(OBJECT)
         .map_err(AttachError::from_aya)
 }

@@ -36,6 +36,7 @@ use aya::{
     maps::{MapData, MapError, PerCpuArray},
     programs::{Program, ProgramFd},
 };
+use tcptrace_common::names::maps;
 
 use crate::host::{attach_error::AttachError, bpf::no_btf::miss_count::MissCount, map};
 
@@ -172,8 +173,8 @@ impl LossCounter {
         watches_all: bool,
     ) -> Result<Self, AttachError> {
         Ok(Self {
-            lost: map(ebpf, "LOST")?,
-            taken_over: map(ebpf, "TAKEN_OVER")?,
+            lost: map(ebpf, maps::RING_FULL)?,
+            taken_over: map(ebpf, maps::FALLBACK_COUNTS)?,
             skips: programs.iter().filter_map(|program| fdinfo(ebpf.program(program)?)).collect(),
             skipped: Skipped::default(),
             reader: Reader { suspects: tally.is_none() && !watches_all, ..Reader::default() },

@@ -9,7 +9,10 @@ use aya::{
     Ebpf,
     programs::{RawTracePoint, TracePoint, raw_trace_point::RawTracePointLink},
 };
-use tcptrace_common::{EventLayout, KernelLayout};
+use tcptrace_common::{
+    EventLayout, KernelLayout,
+    names::programs::{EVENT, EVENT_COUNTER},
+};
 
 use crate::diagnostics::say;
 use crate::host::{
@@ -21,10 +24,6 @@ use crate::host::{
     },
     features::{Feature, FeatureStatus, NOT_NEEDED, NOT_SHOWN},
 };
-
-/// The names of the programs (`tcptrace-ebpf/src/main.rs`).
-const TRANSITION_EVENT: &str = "transition_event";
-const TRANSITION_TALLY: &str = "transition_tally";
 
 /// Loads and attaches what is needed there; `why` this way is taken.
 pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, AttachError> {
@@ -50,7 +49,7 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, AttachError
             ebpf,
             attached,
             sources,
-            tracing: vec![TRANSITION_EVENT],
+            tracing: vec![EVENT],
             tally: None,
             guards: None,
             has_btf: false,
@@ -63,12 +62,12 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, AttachError
         let event = event_format::read().map_err(|error| no_event(&error))?;
         let mut ebpf =
             load::object(&mut loader, options, load::config(options, KernelLayout::UNKNOWN, event))?;
-        let program = load::program::<&mut TracePoint>(&mut ebpf, TRANSITION_EVENT)?;
+        let program = load::program::<&mut TracePoint>(&mut ebpf, EVENT)?;
         let attached = program
             .load()
             .and_then(|()| program.attach("sock", TRACEPOINT))
             .and_then(|link| program.take_link(link))
-            .map_err(|error| AttachError::from_program(TRANSITION_EVENT, &error))?;
+            .map_err(|error| AttachError::from_program(EVENT, &error))?;
         Ok((ebpf, attached))
     };
     let (mut ebpf, event) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
@@ -76,26 +75,18 @@ pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, AttachError
     let counting = tally(&mut ebpf)
         .inspect_err(|refusal| say(format_args!("cannot count skipped transitions: {}", refusal.what())))
         .ok();
-    let tally = counting.is_some().then_some(TRANSITION_TALLY);
+    let tally = counting.is_some().then_some(EVENT_COUNTER);
     // They go in this order: the one that counts must not be left alone.
     let attached = counting.map(Attached::MissCount).into_iter().chain([Attached::Event(event)]).collect();
     let sources =
         sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
-    Ok(Loaded {
-        ebpf,
-        attached,
-        sources,
-        tracing: vec![TRANSITION_EVENT],
-        tally,
-        guards: None,
-        has_btf: false,
-    })
+    Ok(Loaded { ebpf, attached, sources, tracing: vec![EVENT], tally, guards: None, has_btf: false })
 }
 
 /// Has the program run that counts what the one at the event is kept from.
 fn tally(ebpf: &mut Ebpf) -> Result<RawTracePointLink, AttachError> {
-    let program = load::program::<&mut RawTracePoint>(ebpf, TRANSITION_TALLY)?;
+    let program = load::program::<&mut RawTracePoint>(ebpf, EVENT_COUNTER)?;
     let link =
         program.load().and_then(|()| program.attach(TRACEPOINT)).and_then(|link| program.take_link(link));
-    link.map_err(|error| AttachError::from_program(TRANSITION_TALLY, &error))
+    link.map_err(|error| AttachError::from_program(EVENT_COUNTER, &error))
 }

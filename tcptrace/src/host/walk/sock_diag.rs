@@ -8,7 +8,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
     netlink::{self, SocketAddrNetlink},
 };
-use tcptrace_common::{AF_INET, AF_INET6, IN_ACCEPT_QUEUE, STAND_IN, SocketRow, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET, AF_INET6, RowFlags, SocketRow, Tuple, state, v4_mapped};
 
 use crate::clock;
 
@@ -181,9 +181,9 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
         netns,
         state: answer.state,
         flags: match (answer.timer, answer.inode) {
-            (TIME_WAIT_TIMER, _) => STAND_IN,
-            (_, 0) => IN_ACCEPT_QUEUE,
-            _ => 0,
+            (TIME_WAIT_TIMER, _) => RowFlags::TIMEWAIT,
+            (_, 0) => RowFlags::IN_ACCEPT_QUEUE,
+            _ => RowFlags::empty(),
         },
         tuple: Tuple {
             local_addr: address(local_addr),
@@ -275,7 +275,7 @@ mod tests {
         let mut rows = Vec::new();
         let one = message(SOCK_DIAG_BY_FAMILY, &answer(state::FIN_WAIT2, TIME_WAIT_TIMER));
         assert!(answers(&one, 1, 1, &mut rows).expect("well-formed"));
-        assert_eq!(rows.iter().map(|row| row.flags).collect::<Vec<_>>(), [STAND_IN]);
+        assert_eq!(rows.iter().map(|row| row.flags).collect::<Vec<_>>(), [RowFlags::TIMEWAIT]);
     }
 
     #[test]

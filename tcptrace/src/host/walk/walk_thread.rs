@@ -11,7 +11,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use bytemuck::Zeroable as _;
-use tcptrace_common::{ABORTED, ACTOR_KNOWN, EXITING, PROCESS_NAMED, Task, Transition};
+use tcptrace_common::{Task, Transition, TransitionFlags};
 
 /// The name of the threads that walk, here and in every other tcptrace.
 pub(crate) const NAME: &str = "tcptrace-walk";
@@ -20,10 +20,15 @@ pub(crate) const NAME: &str = "tcptrace-walk";
 /// connection each time; it takes a few microseconds.
 pub(crate) fn drop_actor(transition: &mut Transition) {
     let Task { pid, thread_comm, .. } = transition.task;
-    let is_known = transition.flags & ACTOR_KNOWN != 0;
+    let is_known = transition.flags.contains(TransitionFlags::ACTOR_KNOWN);
     if is_known && thread_comm.starts_with(NAME.as_bytes()) && (pid == std::process::id() || is_tcptrace(pid))
     {
-        transition.flags &= !(ACTOR_KNOWN | PROCESS_NAMED | EXITING | ABORTED);
+        transition.flags.remove(
+            TransitionFlags::ACTOR_KNOWN
+                | TransitionFlags::PROCESS_NAMED
+                | TransitionFlags::EXITING
+                | TransitionFlags::ABORTED,
+        );
         transition.task = Task::zeroed();
     }
 }
@@ -61,7 +66,7 @@ mod tests {
         let mut transition = Transition {
             old_state: state::CLOSE_WAIT,
             new_state: state::LAST_ACK,
-            flags: ACTOR_KNOWN | PROCESS_NAMED,
+            flags: TransitionFlags::ACTOR_KNOWN | TransitionFlags::PROCESS_NAMED,
             ..Transition::zeroed()
         };
         transition.task.pid = pid;
@@ -73,7 +78,7 @@ mod tests {
     fn a_close_by_our_own_walk_has_no_actor() {
         let mut by_us = closed_by(std::process::id(), NAME);
         drop_actor(&mut by_us);
-        assert_eq!((by_us.flags, by_us.task), (0, Task::zeroed()));
+        assert_eq!((by_us.flags, by_us.task), (TransitionFlags::empty(), Task::zeroed()));
         assert_eq!(Ending::of(&by_us), Some(Ending::Unknown));
     }
 

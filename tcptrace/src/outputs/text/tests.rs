@@ -101,7 +101,8 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
     tracker.row(&seen, Since::between(None, seen.ktime_ns), &mut take);
     tracker.judge(&walk, &mut take);
     let leave = tcptrace_common::Transition {
-        flags: tcptrace_common::ACTOR_KNOWN | tcptrace_common::PROCESS_NAMED,
+        flags: tcptrace_common::TransitionFlags::ACTOR_KNOWN
+            | tcptrace_common::TransitionFlags::PROCESS_NAMED,
         task: Task { pid: 4242, tid: 4310, uid: 1000, comm: comm(name), thread_comm: comm(b"worker") },
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };

@@ -12,7 +12,7 @@ const AT_REST: u32 = 1_000_000;
 fn end(in_state: u8, sent: u32, received: u32) -> SocketRow {
     SocketRow {
         state: in_state,
-        flags: HAS_SEQUENCES,
+        flags: RowFlags::HAS_SEQUENCES,
         snd_una: sent,
         rcv_nxt: received,
         since_ack_jiffies: AT_REST,
@@ -89,7 +89,7 @@ fn an_end_may_have_moved_between_the_rows_if_it_received_something_just_now() {
 #[test]
 fn without_numbers_only_the_states_are_known() {
     let (ours, theirs) = closed_by_the_client();
-    let plain = SocketRow { flags: 0, rcv_nxt: 0, snd_una: 0, ..theirs };
+    let plain = SocketRow { flags: RowFlags::empty(), rcv_nxt: 0, snd_una: 0, ..theirs };
     assert_eq!(compare(&ours, &plain), Compared::Unknown);
     let open = SocketRow { state: state::ESTABLISHED, ..plain };
     assert_eq!(compare(&ours, &open), Compared::Differ);

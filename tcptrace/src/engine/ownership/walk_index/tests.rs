@@ -1,7 +1,7 @@
 //! Who holds a socket, whose queue it waits in, and what is at its other end, from the rows of a made-up walk.
 
 use bytemuck::Zeroable as _;
-use tcptrace_common::{AF_INET, AF_INET6, HAS_FILE, HAS_SEQUENCES};
+use tcptrace_common::{AF_INET, AF_INET6, RowFlags};
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn listener(cookie: u64, addr: [u8; 16], queued: u32) -> SocketRow {
 }
 
 fn waiting() -> SocketRow {
-    SocketRow { flags: IN_ACCEPT_QUEUE, ..row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000)) }
+    SocketRow { flags: RowFlags::IN_ACCEPT_QUEUE, ..row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000)) }
 }
 
 fn walk(rows: &[SocketRow]) -> Walk {
@@ -67,7 +67,7 @@ fn a_listener_elsewhere_or_of_another_family_is_not_meant() {
 
 #[test]
 fn an_accepted_socket_has_no_listener() {
-    let accepted = SocketRow { flags: 0, ..waiting() };
+    let accepted = SocketRow { flags: RowFlags::empty(), ..waiting() };
     assert_eq!(listeners(&[accepted, listener(2, US, 1)]), [0_u64; 0]);
 }
 
@@ -77,7 +77,7 @@ fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
     let sockets = vec![waiting(), listener(2, US, 1)];
     let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
     let evidence = gather(&walk);
-    assert_eq!(evidence.row(1).map(|row| row.flags), Some(0));
+    assert_eq!(evidence.row(1).map(|row| row.flags), Some(RowFlags::empty()));
     assert!(evidence.listeners(1).is_empty());
 }
 
@@ -87,8 +87,8 @@ fn ends() -> (SocketRow, SocketRow) {
     let theirs = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
     let (sent, received) = (1_000, 2_000);
     (
-        SocketRow { flags: HAS_SEQUENCES, snd_una: sent, rcv_nxt: received, ..ours },
-        SocketRow { flags: HAS_SEQUENCES, snd_una: received, rcv_nxt: sent, ..theirs },
+        SocketRow { flags: RowFlags::HAS_SEQUENCES, snd_una: sent, rcv_nxt: received, ..ours },
+        SocketRow { flags: RowFlags::HAS_SEQUENCES, snd_una: received, rcv_nxt: sent, ..theirs },
     )
 }
 
@@ -122,7 +122,7 @@ fn a_strangers_socket_with_the_same_two_ends_is_not_the_other_end() {
 #[test]
 fn without_sequence_numbers_the_other_end_is_found_in_the_same_namespace_only() {
     let (ours, theirs) = ends();
-    let plain = |row| SocketRow { flags: 0, snd_una: 0, rcv_nxt: 0, ..row };
+    let plain = |row| SocketRow { flags: RowFlags::empty(), snd_una: 0, rcv_nxt: 0, ..row };
     let elsewhere = SocketRow { netns: HERE + 1, ..theirs };
     assert_eq!(peer(&[plain(ours), plain(theirs)]), Some(2));
     assert_eq!(peer(&[plain(ours), plain(elsewhere)]), None);
@@ -150,13 +150,16 @@ fn another_end_is_gone_where_no_process_can_have_it() {
     let (ours, theirs) = ends();
     let is_gone = |flags| {
         let theirs = SocketRow { flags, ..theirs };
-        let walk = walk(&[SocketRow { flags: 0, ..ours }, theirs]);
+        let walk = walk(&[SocketRow { flags: RowFlags::empty(), ..ours }, theirs]);
         gather(&walk).is_gone(2)
     };
-    assert!(is_gone(IN_ACCEPT_QUEUE), "closed: it has no file, and is in a state that no queue knows");
-    assert!(!is_gone(HAS_FILE), "on its way to another process: it has a file, and no descriptor");
-    let stand_in = SocketRow { flags: STAND_IN, ..theirs };
-    let walk = Walk { stand_ins: vec![stand_in], ..walk(&[SocketRow { flags: 0, ..ours }]) };
+    assert!(
+        is_gone(RowFlags::IN_ACCEPT_QUEUE),
+        "closed: it has no file, and is in a state that no queue knows"
+    );
+    assert!(!is_gone(RowFlags::HAS_FILE), "on its way to another process: it has a file, and no descriptor");
+    let stand_in = SocketRow { flags: RowFlags::TIMEWAIT, ..theirs };
+    let walk = Walk { stand_ins: vec![stand_in], ..walk(&[SocketRow { flags: RowFlags::empty(), ..ours }]) };
     assert!(gather(&walk).is_gone(2));
 }
 

@@ -1,7 +1,7 @@
 //! What ended a connection's life: a function of its last transition, and of whether its process ended.
 
 use rustix::io::Errno;
-use tcptrace_common::{ABORTED, ACTOR_KNOWN, Transition, state};
+use tcptrace_common::{Transition, TransitionFlags, state};
 
 /// What ended a connection's life. Where several had a part in it, the first in this list:
 /// `destroyed`, `timeout`, `refused`, `reset_received` before this end had closed, `exit`, `reset_sent`, and then who
@@ -55,11 +55,11 @@ impl CloseReason {
             // A FIN that nobody has acknowledged is not what ended it; what did, the kernel does not tell.
             Some(_) if !knows_error && old_state == state::FIN_WAIT1 => Self::Unknown,
             Some(_) if has_exited => Self::Exit,
-            Some(_) if flags & ABORTED != 0 => Self::ResetSent,
+            Some(_) if flags.contains(TransitionFlags::ABORTED) => Self::ResetSent,
             Some(who) => who,
             None if is_reset => Self::ResetReceived,
             // With no error it is the process's doing, where that can be seen.
-            None if flags & ACTOR_KNOWN == 0 => Self::Unknown,
+            None if !flags.contains(TransitionFlags::ACTOR_KNOWN) => Self::Unknown,
             None if has_exited => Self::Exit,
             None if old_state == state::SYN_SENT => Self::LocalClose,
             None => Self::ResetSent,

@@ -3,7 +3,7 @@
 use bytemuck::Zeroable as _;
 use rustix::io::Errno;
 use tcptrace_common::{
-    ABORTED, AF_INET, REPLACED, TAKEN_OVER, Task, Tuple,
+    AF_INET, Task, TransitionFlags, Tuple,
     state::{
         CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
         TIME_WAIT,
@@ -47,11 +47,11 @@ fn row(cookie: u64, ktime_ns: u64, state: u8) -> SocketRow {
 /// The same, by the task that is on the CPU, which has that pid.
 fn by(pid: u32, transition: Transition) -> Transition {
     let task = Task { pid, tid: pid, ..Task::zeroed() };
-    Transition { flags: transition.flags | ACTOR_KNOWN, task, ..transition }
+    Transition { flags: transition.flags | TransitionFlags::ACTOR_KNOWN, task, ..transition }
 }
 
 fn exiting(transition: Transition) -> Transition {
-    Transition { flags: transition.flags | EXITING, ..transition }
+    Transition { flags: transition.flags | TransitionFlags::EXITING, ..transition }
 }
 
 fn with_error(errno: Errno, transition: Transition) -> Transition {
@@ -88,7 +88,8 @@ impl Driven {
     /// Transitions, of which one to CLOSE, or one that a stand-in follows, is the last.
     fn lives(&mut self, transitions: &[Transition]) {
         for transition in transitions {
-            let is_last = transition.new_state == CLOSE || transition.flags & REPLACED != 0;
+            let is_last =
+                transition.new_state == CLOSE || transition.flags.contains(TransitionFlags::TIMEWAIT);
             self.hear(if is_last { last(*transition) } else { RingEvent::Transition(*transition) });
         }
     }
@@ -168,7 +169,7 @@ fn who_closed_first() {
         &[
             by(43, transition(5_000, ESTABLISHED, FIN_WAIT1)),
             transition(6_000, FIN_WAIT1, CLOSING),
-            Transition { flags: REPLACED, ..transition(7_000, CLOSING, TIME_WAIT) },
+            Transition { flags: TransitionFlags::TIMEWAIT, ..transition(7_000, CLOSING, TIME_WAIT) },
         ],
     );
     assert_eq!(both.reason, CloseReason::LocalClose, "we did not know of theirs");
@@ -194,7 +195,7 @@ fn a_reset_of_either_end() {
 
 #[test]
 fn a_reset_that_we_send_after_a_shutdown_is_what_ended_it() {
-    let aborted = |last: Transition| Transition { flags: last.flags | ABORTED, ..last };
+    let aborted = |last: Transition| Transition { flags: last.flags | TransitionFlags::ABORTED, ..last };
     for state in [FIN_WAIT1, FIN_WAIT2] {
         let ours = [by(43, transition(5_000, ESTABLISHED, FIN_WAIT1))];
         let ended = |last| after(opened(), &[&ours[..], &[last]].concat());
@@ -202,7 +203,7 @@ fn a_reset_that_we_send_after_a_shutdown_is_what_ended_it() {
         let told = ended(aborted(closed));
         assert_eq!((told.reason, told.closer.map(|closer| closer.pid)), (CloseReason::ResetSent, Some(44)));
         assert_eq!(ended(closed).reason, CloseReason::LocalClose, "an orderly one");
-        let exiting = Transition { flags: closed.flags | EXITING, ..closed };
+        let exiting = Transition { flags: closed.flags | TransitionFlags::EXITING, ..closed };
         assert_eq!(ended(aborted(exiting)).reason, CloseReason::Exit);
     }
     let theirs = [
@@ -322,10 +323,10 @@ fn a_connection_from_before_the_start_is_a_listeners_if_one_is_at_its_port() {
 
 #[test]
 fn the_kernel_knows_where_it_came_from() {
-    for (how, role) in [(CONNECTED, Role::Client), (ACCEPTED, Role::Server)] {
+    for (how, role) in [(OpenCall::CONNECT, Role::Client), (OpenCall::ACCEPT, Role::Server)] {
         let mut driven = Driven::new();
         let mut closing = Closing { transition: transition(5_000, ESTABLISHED, CLOSE), ..Closing::zeroed() };
-        (closing.origin.how, closing.origin.task.pid) = (how, 44);
+        (closing.opener.call, closing.opener.task.pid) = (how, 44);
         driven.hear(RingEvent::Closing(closing));
         let told = driven.only();
         assert_eq!((told.role, told.origin.map(|origin| origin.actor.pid)), (role, Some(44)));
@@ -366,7 +367,10 @@ fn what_two_programs_wrote_is_one_life() {
     let mut driven = Driven::new();
     driven.lives(&opened());
     let closed = with_error(Errno::CONNRESET, transition(5_000, ESTABLISHED, CLOSE));
-    driven.lives(&[closed, Transition { flags: TAKEN_OVER, ktime_ns: 5_001, ..closed }]);
+    driven.lives(&[
+        closed,
+        Transition { flags: TransitionFlags::FALLBACK_RECORDED, ktime_ns: 5_001, ..closed },
+    ]);
     assert_eq!(driven.only().reason, CloseReason::ResetReceived);
 }
 

@@ -11,7 +11,10 @@ use aya::{
     Ebpf,
     maps::{MapData, MapError, PerCpuArray},
 };
-use tcptrace_common::{HAPPENED, SEEN};
+use tcptrace_common::{
+    event_count::{HAPPENED, SEEN},
+    names::maps,
+};
 
 use crate::host::{
     attach_error::AttachError,
@@ -36,7 +39,7 @@ impl MissCount {
     /// The BPF object has no such counters, or they could not be read.
     pub(crate) fn new(ebpf: &mut Ebpf, program: &str) -> Result<Self, AttachError> {
         let uncounted = ebpf.program(program).and_then(fdinfo);
-        let mut tally = Self { counters: map(ebpf, "TALLY")?, uncounted, base: i64::MIN };
+        let mut tally = Self { counters: map(ebpf, maps::EVENT_COUNTS)?, uncounted, base: i64::MIN };
         // Until it grows no more: what is under way would look as if it had been skipped later. What has been skipped
         // by now is seen by the first walk.
         loop {

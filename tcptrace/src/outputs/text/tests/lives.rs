@@ -16,7 +16,7 @@ fn counters() -> Counters {
         bytes_received: 501,
         retransmits: 3,
         round_trip: 8 * 1_234,
-        has_fin: 1,
+        fin_bytes: 1,
         pad: 0,
     }
 }
@@ -111,7 +111,7 @@ fn what_the_kernel_does_not_count_is_null() {
         let told = parsed(&record(Life { counters, ..life() }));
         assert!(fields.iter().all(|field| told[field].is_null()), "{told}");
     }
-    let no_sample = Counters { round_trip: 0, has_fin: 0, ..counters() };
+    let no_sample = Counters { round_trip: 0, fin_bytes: 0, ..counters() };
     let told = parsed(&record(Life { counters: Some(no_sample), ..life() }));
     assert_eq!((&told["rtt_us"], &told["bytes_received"]), (&json!(null), &json!(501)));
 }
