@@ -1,4 +1,4 @@
-//! What one look at all the kernel's sockets found: plain data, filled in by [`crate::kernel`].
+//! What one look at all the kernel's sockets found: plain data, filled in by [`crate::host`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{COMM_LEN, OpenCall, Opener, RowFlags, SocketRow, state};

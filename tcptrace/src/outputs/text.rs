@@ -142,8 +142,8 @@ impl Text {
     }
 
     /// Takes a record: appends its line, with a heading before the first one of its columns, or lets it wait until
-    /// [`Self::settle`]. `start` and `summary` have none: see [`welcome`](super::welcome) and
-    /// [`farewell`](super::farewell).
+    /// [`Self::settle`]. `start` and `summary` have none: see [`welcome`](words::welcome) and
+    /// [`farewell`](words::farewell).
     pub fn take(&mut self, record: Record, out: &mut Vec<u8>) {
         let at = record.at;
         match &record.event {

@@ -1,4 +1,4 @@
-//! A recorded JSON stream, read line by line: what [`crate::report`] wrote, as data again.
+//! A recorded JSON stream, read line by line: what [`crate::outputs`] wrote, as data again.
 //!
 //! Any bytes may come. What is no record of this form is an error with the number of its line; fields and events that are
 //! not known are passed over, since adding them keeps the form's version.

@@ -1,6 +1,6 @@
 //! The sockets that are followed, by cookie and by when they are due.
 //!
-//! They lie side by side in a [`Dense`] list; a small hash table says where each is, and a heap which is due first. What
+//! They lie side by side in a `Dense` list; a small hash table says where each is, and a heap which is due first. What
 //! one of them takes in memory is the same however many there are, and is given back when it leaves; the task that opened
 //! it is kept elsewhere, once for all that it opened.
 
