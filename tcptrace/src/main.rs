@@ -14,7 +14,7 @@ use tcptrace::{
     diagnostics::{harmless, inform, say, say_lines, set_verbosity},
     host::{
         self, Kernel, Options,
-        privilege::{give_up_all, keep_only_user_rights},
+        privilege::{as_the_user, give_up_all, keep_only_user_rights, keep_only_writing},
         scheduling,
         walk::namespaces::own_zones,
     },
@@ -23,7 +23,7 @@ use tcptrace::{
         prometheus::serve::Listener,
         publisher::Format,
         text::Text,
-        writer::{Output, target::Target},
+        writer::{LineWriter, WriterOptions, target::Target},
     },
     sources::{
         live::{self, Failure},
@@ -120,7 +120,7 @@ fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
 fn run(
     plan: &Plan,
     kernel: Kernel,
-    output: Output,
+    output: LineWriter,
     format: Format,
     metrics: Option<Listener>,
 ) -> Result<ExitCode, Failure> {
@@ -161,12 +161,12 @@ fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
         Ok(target) => target,
         Err(status) => return Ok(status),
     };
-    if target.is_also(&recording)? {
+    if target.is_same_file(&recording)? {
         say(format_args!("{} is read and written at once: choose another file to write to", file.display()));
         return Ok(WRONG_USAGE.into());
     }
     let (format, output) = output(plan, target)?;
-    let read_by = output.read_by().map(OwnedFd::try_clone).transpose()?;
+    let read_by = output.reader().map(OwnedFd::try_clone).transpose()?;
     // From here on nothing is opened.
     let _as_it_was = give_up_all();
     match Input::new(recording, read_by) {
@@ -185,7 +185,12 @@ fn cannot(what: &str, file: &Path, error: &io::Error) -> ExitCode {
 /// Where the records are to go.
 fn target(plan: &Plan) -> Result<Target, ExitCode> {
     match &plan.output {
-        Some(path) => Target::open(path.clone()).map_err(|error| cannot("open", path, &error)),
+        Some(path) => {
+            // File capabilities are for tracing: the user's own rights open the file. Root's rights are its own.
+            let open = || Target::open(path.clone());
+            let opened = if getuid().is_root() { open() } else { as_the_user(open) };
+            opened.map_err(|error| cannot("open", path, &error))
+        }
         // Not through std's stdout, which cuts lines where its buffer ends.
         None => match io::stdout().as_fd().try_clone_to_owned() {
             Ok(stdout) => Ok(File::from(stdout).into()),
@@ -195,7 +200,7 @@ fn target(plan: &Plan) -> Result<Target, ExitCode> {
 }
 
 /// How to write the records, and what writes them.
-fn output(plan: &Plan, target: Target) -> Result<(Format, Output), Failure> {
+fn output(plan: &Plan, target: Target) -> Result<(Format, LineWriter), Failure> {
     let format = if plan.json {
         Format::Json(Json::default())
     } else {
@@ -212,7 +217,8 @@ fn output(plan: &Plan, target: Target) -> Result<(Format, Output), Failure> {
         let text = text.with_zones(zones);
         Format::Text { text: Box::new(text), terminal }
     };
-    let output = Output::start(target, plan.queue_bytes).map_err(Failure::Writer)?;
+    let options = WriterOptions { queue_bytes: plan.queue_bytes, drop_privileges: keep_only_writing };
+    let output = LineWriter::start(target, options).map_err(Failure::Writer)?;
     Ok((format, output))
 }
 

@@ -7,6 +7,7 @@ use std::{fs, io, thread};
 
 use rustix::{
     io::Errno,
+    process::getuid,
     thread::{
         CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
         remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -70,6 +71,16 @@ pub fn give_up_all() -> io::Result<()> {
     give_up_all_but(CapabilitySet::empty())
 }
 
+/// Drops the privileges of the calling thread, which only writes from now on. Root's keeps what it takes to
+/// reopen a file in another user's directory, if it `may_reopen` one.
+///
+/// # Errors
+/// A seccomp filter forbids it.
+pub fn keep_only_writing(may_reopen: bool) -> io::Result<()> {
+    let reopens_as_root = may_reopen && getuid().is_root();
+    give_up_all_but(if reopens_as_root { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() })
+}
+
 /// Gives up every privilege, if there is one, so that files are opened with the user's own rights only.
 ///
 /// # Errors
@@ -85,7 +96,7 @@ pub fn keep_only_user_rights() -> io::Result<()> {
 ///
 /// # Errors
 /// They cannot be given up, or it has failed.
-pub(crate) fn as_the_user<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub fn as_the_user<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let act = || keep_only_user_rights().and_then(|()| act());
     thread::scope(|scope| scope.spawn(act).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }

@@ -36,7 +36,7 @@ use crate::{
         process,
         process_cache::ProcessCache,
     },
-    outputs::{json::Json, text::Text, writer::Output},
+    outputs::{json::Json, text::Text, writer::LineWriter},
     terminal::{Size, Terminal},
 };
 
@@ -81,7 +81,7 @@ pub(crate) struct Sink {
     /// What is known of this host's processes; of another one's, from which records come, nothing is.
     processes: Option<ProcessCache>,
     format: Format,
-    pub(crate) output: Output,
+    pub(crate) output: LineWriter,
     lines: Vec<u8>,
     /// The wall clock, as it was when the batch under way began.
     pub(crate) wall: WallClock,
@@ -95,7 +95,7 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// For a run that began at `began_ns`; nothing handed over yet.
-    pub(crate) fn new(plan: &Plan, began_ns: u64, format: Format, output: Output) -> Self {
+    pub(crate) fn new(plan: &Plan, began_ns: u64, format: Format, output: LineWriter) -> Self {
         let Plan { views, policy, filter, count, .. } = plan;
         Self {
             reporter: Reporter::new(*views, policy.threshold_ns),

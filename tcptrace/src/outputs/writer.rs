@@ -1,18 +1,20 @@
-//! Whole lines to stdout or a file, by a thread of their own: a reader that stops never stops the tracing.
+//! Writes whole lines to stdout or a file, in a thread of its own: a reader that stops never stops the
+//! tracing.
 //!
-//! They are written as many at a time as fit `PIPE_BUF`, which a pipe takes all or not at all: however it ends,
-//! its reader gets no half line (but for a line that alone is longer).
+//! The thread writes as many lines at a time as fit `PIPE_BUF`, which a pipe takes completely or not at
+//! all. However the run ends, the reader of a pipe gets no partial line, unless that line alone is longer.
 //!
-//! What waits to be written is bounded: what can come again and again is dropped, and counted, once so many bytes wait;
-//! records that say what is stuck are kept, they are bounded by the sockets there are.
+//! The queue is bounded. Once it is full, records that repeat are dropped and counted. Records that say
+//! what is stuck are kept: they are bounded by the sockets there are.
 
 pub mod target;
 
 use std::{
     collections::VecDeque,
     fs::File,
+    future::Future,
     io::{self, ErrorKind, Write as _},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -21,281 +23,296 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::getuid,
-    thread::CapabilitySet,
 };
 use tokio::sync::Notify;
 
 use crate::{
     diagnostics::{detail, say},
-    host::privilege::give_up_all_but,
+    outputs::writer::target::Target,
 };
-pub use target::Target;
 
-/// What a pipe takes in one piece, bytes (pipe(7)).
+/// The most bytes that a pipe takes in one piece (pipe(7)).
 const PIPE_BUF: usize = 4096;
 
-/// So many buffers are kept for what comes next, each of so many bytes at the most. One that has been written is still in
-/// the processor's cache, and takes no memory from the system a second time.
-const SPARES: (usize, usize) = (4, 256 << 10);
+/// The most empty buffers that are kept to be filled again. A buffer that was just written is still in the
+/// processor's cache, and needs no new memory from the system.
+const MAX_SPARES: usize = 4;
+
+/// The most bytes that such a buffer has.
+const MAX_SPARE_BYTES: usize = 256 << 10;
 
 /// How long a reader that takes nothing is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How writing ended before its time.
+/// How a writer works.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterOptions {
+    /// How many bytes may wait before records are dropped.
+    pub queue_bytes: usize,
+    /// Drops the privileges of the writer's thread, which calls this first. The argument is whether the
+    /// thread may have to reopen its file.
+    pub drop_privileges: fn(bool) -> io::Result<()>,
+}
+
+/// Why writing ended early.
 #[derive(Debug)]
-pub enum Ended {
+pub enum EarlyEnd {
     /// The reader has gone.
-    Closed,
+    ReaderGone,
     /// Writing failed.
     Failed {
-        /// Why.
+        /// The reason.
         error: io::Error,
         /// Whether only the beginning of the last line was written.
         is_cut: bool,
     },
 }
 
-/// Where the records go.
-pub struct Output {
+/// How writing ended.
+#[derive(Debug)]
+pub struct WriteEnd {
+    /// Where the records went: `stdout`, or the file's path.
+    pub to: String,
+    /// Why writing ended early; `None` if it did not.
+    pub ended: Option<EarlyEnd>,
+    /// How many bytes were not written.
+    pub left: usize,
+}
+
+/// A queue of lines, and the thread that writes them.
+pub struct LineWriter {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
     /// Where the records go, in words.
-    name: String,
-    /// The same file, to see whether anybody reads it. `None` where it is one that nobody has to read.
-    read_by: Option<OwnedFd>,
-    /// Bytes that may wait before records are dropped.
-    limit: usize,
+    target_name: String,
+    /// A duplicate of the target, to see whether its reader has gone; `None` for a regular file.
+    reader: Option<OwnedFd>,
+    /// How many bytes may wait before records are dropped.
+    queue_bytes: usize,
 }
 
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// There is something to write, or nothing will come any more.
-    came: Condvar,
+    /// There is something to write or to do, or no more will come.
+    work_added: Condvar,
     /// Something was written, or writing has ended.
-    went: Condvar,
-    ended: Notify,
+    work_done: Condvar,
+    ended_early: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
     chunks: VecDeque<Vec<u8>>,
-    /// Empty ones, to be filled again.
+    /// Empty buffers, to be filled again.
     spares: Vec<Vec<u8>>,
-    /// The writer waits for something to write. To wake somebody who does not sleep costs a system call too.
-    is_idle: bool,
-    /// Somebody waits for the writer.
-    is_awaited: bool,
-    /// Bytes in `chunks` and in the writer's hands.
-    waiting: usize,
+    /// Whether the thread waits for work. A needless wake-up costs a system call.
+    is_thread_idle: bool,
+    /// Whether a caller waits for the thread.
+    is_caller_waiting: bool,
+    /// Bytes in `chunks` and in the chunk that is being written.
+    bytes_queued: usize,
     /// Bytes written so far.
-    written: u64,
-    /// Bytes that were not, since writing has ended.
-    unwritten: usize,
-    /// The file is to be opened again.
-    is_to_be_opened: bool,
+    bytes_written: u64,
+    /// Bytes that were not written because writing ended early.
+    bytes_unwritten: usize,
+    /// The file has to be reopened.
+    is_reopen_requested: bool,
     /// No more will come.
-    finished: bool,
-    ended: Option<Ended>,
+    is_finished: bool,
+    ended: Option<EarlyEnd>,
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        // The queue is whole at every unlock: a panic elsewhere does not spoil it.
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
+        // The queue is consistent at every unlock: a panic elsewhere does not corrupt it.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the writer, if it sleeps.
-    fn wake_writer(&self, queue: &mut Queue) {
-        if std::mem::take(&mut queue.is_idle) {
-            self.came.notify_one();
+    /// Wakes the thread if it sleeps.
+    fn wake_thread(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.is_thread_idle) {
+            self.work_added.notify_one();
         }
     }
 
-    /// Wakes who waits for the writer, if anybody does.
-    fn wake_waiting(&self, queue: &mut Queue) {
-        if std::mem::take(&mut queue.is_awaited) {
-            self.went.notify_all();
+    /// Wakes the callers that wait for the thread.
+    fn wake_callers(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.is_caller_waiting) {
+            self.work_done.notify_all();
         }
     }
 }
 
-impl Output {
-    /// Starts the writer; `limit` is how many bytes may wait before records are dropped.
+impl LineWriter {
+    /// Starts the thread.
     ///
     /// # Errors
-    /// No thread could be made.
-    pub fn start(target: impl Into<Target>, limit: usize) -> io::Result<Self> {
-        // A file that has grown to its limit (`ulimit -f`): write(2) fails, and the end is not a sudden one.
+    /// The thread could not be created, or no descriptor is left.
+    pub fn start(target: impl Into<Target>, options: WriterOptions) -> io::Result<Self> {
+        // A file that has reached its limit (`ulimit -f`) makes write(2) fail instead of killing this process.
         // SAFETY: no handler is installed.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         let target = target.into();
-        let name =
-            target.path.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
-        let is_file = target.file.metadata()?.is_file();
-        let read_by = if is_file { None } else { Some(target.file.try_clone()?.into()) };
-        // To open the file again as root could at the start, also in somebody else's folder.
-        let opens_again = target.path.is_some() && getuid().is_root();
-        let kept = if opens_again { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
+        let target_name = target.name();
+        let is_regular_file = target.file.metadata()?.is_file();
+        let reader = if is_regular_file { None } else { Some(target.file.try_clone()?.into()) };
+        let may_reopen = target.path.is_some();
         let shared = Arc::<Shared>::default();
-        let writer = std::thread::Builder::new().name("tcptrace-out".to_owned()).spawn({
+        let thread = std::thread::Builder::new().name("tcptrace-out".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                // It only writes to what is open. If a filter of system calls forbids this, it said so at the start.
-                let _as_it_was = give_up_all_but(kept);
-                write_all(&shared, target);
+                // The thread only writes to what is open. If a seccomp filter forbids this call, the start has
+                // reported that.
+                let _privileges_stay = (options.drop_privileges)(may_reopen);
+                run_thread(&shared, target);
             }
         })?;
-        Ok(Self { shared, writer: Some(writer), name, read_by, limit })
+        let WriterOptions { queue_bytes, .. } = options;
+        Ok(Self { shared, thread: Some(thread), target_name, reader, queue_bytes })
     }
 
-    /// Where the records go, in words: `stdout`, or the file's path.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Returns the file that the records go to, if a reader has to take them from it.
+    pub fn reader(&self) -> Option<&OwnedFd> {
+        self.reader.as_ref()
     }
 
-    /// The file that the records go to, where somebody has to read it.
-    pub fn read_by(&self) -> Option<&OwnedFd> {
-        self.read_by.as_ref()
+    /// Reopens the file, between two records. stdout stays as it is.
+    pub fn reopen(&self) {
+        let mut queue = self.shared.lock_queue();
+        queue.is_reopen_requested = true;
+        self.shared.wake_thread(&mut queue);
     }
 
-    /// Opens the file again, between two records. stdout stays as it is.
-    pub fn open_again(&self) {
-        let mut queue = self.shared.queue();
-        queue.is_to_be_opened = true;
-        self.shared.wake_writer(&mut queue);
-    }
-
-    /// Whether so much waits that what may be dropped has to be.
+    /// Whether the queue is full: records that may be dropped have to be.
     pub fn is_full(&self) -> bool {
-        self.shared.queue().waiting >= self.limit
+        self.shared.lock_queue().bytes_queued >= self.queue_bytes
     }
 
-    /// Whether writing has ended before its time.
+    /// Whether writing has ended early.
     pub fn has_ended(&self) -> bool {
-        self.shared.queue().ended.is_some()
+        self.shared.lock_queue().ended.is_some()
     }
 
-    /// Waits until there is room for more, or writing has ended.
+    /// Waits until the queue has room, or writing has ended early.
     pub fn wait_for_room(&self) {
-        let mut queue = self.shared.queue();
-        while queue.waiting >= self.limit && queue.ended.is_none() {
-            queue.is_awaited = true;
-            queue = self.shared.went.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.shared.lock_queue();
+        while queue.bytes_queued >= self.queue_bytes && queue.ended.is_none() {
+            queue.is_caller_waiting = true;
+            queue = self.shared.work_done.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Hands over whole lines, and leaves an empty buffer in their place.
+    /// Queues whole lines, and leaves an empty buffer in their place.
     pub fn write(&self, lines: &mut Vec<u8>) {
         if lines.is_empty() {
             return;
         }
-        let mut queue = self.shared.queue();
+        let mut queue = self.shared.lock_queue();
         if queue.ended.is_some() {
-            queue.unwritten += lines.len();
+            queue.bytes_unwritten += lines.len();
             lines.clear();
             return;
         }
         let empty = queue.spares.pop().unwrap_or_default();
-        queue.waiting += lines.len();
+        queue.bytes_queued += lines.len();
         queue.chunks.push_back(std::mem::replace(lines, empty));
-        self.shared.wake_writer(&mut queue);
+        self.shared.wake_thread(&mut queue);
     }
 
-    /// Waits until writing has ended before its time.
-    pub async fn ended(&self) {
-        self.shared.ended.notified().await;
+    /// Waits until writing has ended early.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.ended_early.notified().await }
     }
 
-    /// Writes what waits, as long as the reader takes some of it, and says how writing ended, and how many
-    /// bytes were left.
-    pub fn finish(mut self) -> (Option<Ended>, usize) {
-        let mut queue = self.shared.queue();
-        queue.finished = true;
-        self.shared.wake_writer(&mut queue);
-        let mut written = queue.written;
-        while queue.waiting > 0 && queue.ended.is_none() {
-            queue.is_awaited = true;
+    /// Writes what is queued, as long as the reader takes some of it, and returns how writing ended.
+    pub fn finish(mut self) -> WriteEnd {
+        let mut queue = self.shared.lock_queue();
+        queue.is_finished = true;
+        self.shared.wake_thread(&mut queue);
+        let mut written = queue.bytes_written;
+        while queue.bytes_queued > 0 && queue.ended.is_none() {
+            queue.is_caller_waiting = true;
             let (guard, timeout) =
-                self.shared.went.wait_timeout(queue, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+                self.shared.work_done.wait_timeout(queue, PATIENCE).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
-            if timeout.timed_out() && std::mem::replace(&mut written, queue.written) == queue.written {
+            let written_before = std::mem::replace(&mut written, queue.bytes_written);
+            if timeout.timed_out() && written_before == queue.bytes_written {
                 break;
             }
         }
-        let (ended, left) = (queue.ended.take(), queue.waiting + queue.unwritten);
+        let (ended, left) = (queue.ended.take(), queue.bytes_queued + queue.bytes_unwritten);
         drop(queue);
         if (left == 0 || ended.is_some())
-            && let Some(writer) = self.writer.take()
+            && let Some(thread) = self.thread.take()
         {
-            let _it_never_panics = writer.join();
+            let _it_never_panics = thread.join();
         }
-        (ended, left)
+        WriteEnd { to: std::mem::take(&mut self.target_name), ended, left }
     }
 }
 
-/// The writer: takes chunks and writes each to the end.
-fn write_all(shared: &Shared, mut target: Target) {
-    let mut queue = shared.queue();
+/// Writes chunks, each to its end, until no more come.
+fn run_thread(shared: &Shared, mut target: Target) {
+    let mut queue = shared.lock_queue();
     loop {
-        while queue.chunks.is_empty() && !queue.finished && !queue.is_to_be_opened {
-            queue.is_idle = true;
-            queue = shared.came.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        while queue.chunks.is_empty() && !queue.is_finished && !queue.is_reopen_requested {
+            queue.is_thread_idle = true;
+            queue = shared.work_added.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        if std::mem::take(&mut queue.is_to_be_opened) {
+        if std::mem::take(&mut queue.is_reopen_requested) {
             drop(queue);
-            open_again(&mut target);
-            queue = shared.queue();
+            reopen_target(&mut target);
+            queue = shared.lock_queue();
             continue;
         }
         let Some(mut chunk) = queue.chunks.pop_front() else { return };
         drop(queue);
         let result = write_chunk(shared, &mut target.file, &chunk);
-        queue = shared.queue();
+        queue = shared.lock_queue();
         if let Err(ended) = result {
             queue.ended = Some(ended);
             queue.chunks.clear();
-            queue.unwritten = std::mem::take(&mut queue.waiting);
-            shared.wake_waiting(&mut queue);
-            shared.ended.notify_one();
+            queue.bytes_unwritten = std::mem::take(&mut queue.bytes_queued);
+            shared.wake_callers(&mut queue);
+            shared.ended_early.notify_one();
             return;
         }
-        let (spares, bytes) = SPARES;
-        if queue.spares.len() < spares && chunk.capacity() <= bytes {
+        if queue.spares.len() < MAX_SPARES && chunk.capacity() <= MAX_SPARE_BYTES {
             chunk.clear();
             queue.spares.push(chunk);
         }
     }
 }
 
-fn open_again(target: &mut Target) {
-    match target.open_again() {
+fn reopen_target(target: &mut Target) {
+    match target.reopen() {
         Ok(true) => detail("the output file was opened again"),
         Ok(false) => {}
         Err(error) => {
-            let path = target.path.as_deref().unwrap_or_else(|| "".as_ref()).display();
+            let name = target.name();
             say(format_args!(
-                "cannot open {path} again: {error}; records go on into the file that was open before"
+                "cannot open {name} again: {error}; records go on into the file that was open before"
             ));
         }
     }
 }
 
-fn write_chunk(shared: &Shared, file: &mut File, mut chunk: &[u8]) -> Result<(), Ended> {
+fn write_chunk(shared: &Shared, file: &mut File, mut chunk: &[u8]) -> Result<(), EarlyEnd> {
     while !chunk.is_empty() {
         let (lines, rest) = chunk.split_at(whole_lines(chunk));
         write_lines(file, lines)?;
         chunk = rest;
-        let mut queue = shared.queue();
-        queue.waiting -= lines.len();
-        queue.written += lines.len() as u64;
-        shared.wake_waiting(&mut queue);
+        let mut queue = shared.lock_queue();
+        queue.bytes_queued -= lines.len();
+        queue.bytes_written += lines.len() as u64;
+        shared.wake_callers(&mut queue);
     }
     Ok(())
 }
 
-/// How many bytes the whole lines at the beginning have that fit a pipe; at least one line.
+/// Returns how many bytes the whole lines have that fit a pipe: at least one line.
 fn whole_lines(chunk: &[u8]) -> usize {
     let is_end = |byte: &u8| *byte == b'\n';
     let head = &chunk[..chunk.len().min(PIPE_BUF)];
@@ -303,17 +320,17 @@ fn whole_lines(chunk: &[u8]) -> usize {
     end.map_or(chunk.len(), |end| end + 1)
 }
 
-fn write_lines(file: &mut File, lines: &[u8]) -> Result<(), Ended> {
+fn write_lines(file: &mut File, lines: &[u8]) -> Result<(), EarlyEnd> {
     let mut left = lines;
     while !left.is_empty() {
-        let failed = match file.write(left) {
+        let error = match file.write(left) {
             Ok(0) => ErrorKind::WriteZero.into(),
             Ok(written) => {
                 left = &left[written..];
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            // Somebody has made this file non-blocking: wait for room.
+            // Another process has made this file non-blocking: wait for room.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 match poll(&mut [PollFd::new(file, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => continue,
@@ -323,17 +340,17 @@ fn write_lines(file: &mut File, lines: &[u8]) -> Result<(), Ended> {
             Err(error) => error,
         };
         let written = &lines[..lines.len() - left.len()];
-        return Err(match failed.kind() {
-            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Ended::Closed,
-            _ if has_gone(file) => Ended::Closed,
-            _ => Ended::Failed { error: failed, is_cut: written.last().is_some_and(|last| *last != b'\n') },
+        return Err(match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => EarlyEnd::ReaderGone,
+            _ if is_reader_gone(file) => EarlyEnd::ReaderGone,
+            _ => EarlyEnd::Failed { error, is_cut: written.last().is_some_and(|last| *last != b'\n') },
         });
     }
     Ok(())
 }
 
-/// Whether nobody will ever read it: the reader of a pipe or a socket, or the terminal, has gone.
-pub fn has_gone(file: &impl std::os::fd::AsFd) -> bool {
+/// Whether nobody will ever read the file: the reader of a pipe or a socket, or the terminal, has gone.
+pub fn is_reader_gone(file: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(file, PollFlags::empty())];
     let is_known = poll(&mut polled, Some(&Timespec::default())).is_ok();
     is_known && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
@@ -345,7 +362,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: usize = 4 << 20;
+    const OPTIONS: WriterOptions = WriterOptions { queue_bytes: 4 << 20, drop_privileges: |_| Ok(()) };
 
     fn pipe() -> (File, File) {
         let (read, write): (OwnedFd, OwnedFd) = {
@@ -358,45 +375,48 @@ mod tests {
     #[test]
     fn lines_come_out_whole_in_order_and_at_once() {
         let (mut read, write) = pipe();
-        let output = Output::start(write, LIMIT).expect("a thread");
+        let writer = LineWriter::start(write, OPTIONS).expect("a thread");
         for line in ["one\n", "two\n"] {
-            output.write(&mut line.as_bytes().to_vec());
+            writer.write(&mut line.as_bytes().to_vec());
             let mut buffer = [0; 4];
             read.read_exact(&mut buffer).expect("it comes before the next is written");
             assert_eq!(&buffer, line.as_bytes());
         }
-        assert!(matches!(output.finish(), (None, 0)));
+        assert!(matches!(writer.finish(), WriteEnd { ended: None, left: 0, .. }));
     }
 
     #[test]
     fn a_reader_that_has_gone_is_told_apart_from_a_failure() {
         let (read, write) = pipe();
         drop(read);
-        let output = Output::start(write, LIMIT).expect("a thread");
-        output.write(&mut b"x\n".to_vec());
-        assert!(matches!(output.finish(), (Some(Ended::Closed), 2)));
+        let writer = LineWriter::start(write, OPTIONS).expect("a thread");
+        writer.write(&mut b"x\n".to_vec());
+        assert!(matches!(writer.finish(), WriteEnd { ended: Some(EarlyEnd::ReaderGone), left: 2, .. }));
 
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-        let output = Output::start(full, LIMIT).expect("a thread");
-        output.write(&mut b"x\n".to_vec());
-        assert!(matches!(output.finish(), (Some(Ended::Failed { is_cut: false, .. }), 2)));
+        let writer = LineWriter::start(full, OPTIONS).expect("a thread");
+        writer.write(&mut b"x\n".to_vec());
+        assert!(matches!(
+            writer.finish(),
+            WriteEnd { ended: Some(EarlyEnd::Failed { is_cut: false, .. }), left: 2, .. }
+        ));
     }
 
     #[test]
     fn a_reader_that_stops_fills_the_queue_and_one_that_goes_on_gets_everything() {
         let (mut read, write) = pipe();
-        let output = Output::start(write, LIMIT).expect("a thread");
+        let writer = LineWriter::start(write, OPTIONS).expect("a thread");
         let chunk = vec![b'x'; 1 << 20];
         let mut handed_over = 0;
-        while !output.is_full() {
-            output.write(&mut chunk.clone());
+        while !writer.is_full() {
+            writer.write(&mut chunk.clone());
             handed_over += chunk.len();
         }
         let reader = std::thread::spawn(move || {
             let mut everything = Vec::new();
             read.read_to_end(&mut everything).map(|_| everything.len())
         });
-        assert!(matches!(output.finish(), (None, 0)));
+        assert!(matches!(writer.finish(), WriteEnd { ended: None, left: 0, .. }));
         assert_eq!(reader.join().expect("it does not panic").expect("it reads"), handed_over);
     }
 
@@ -414,14 +434,14 @@ mod tests {
     fn a_non_blocking_stdout_loses_nothing() {
         let (mut read, write) = pipe();
         rustix::io::ioctl_fionbio(&write, true).expect("a pipe can be non-blocking");
-        let output = Output::start(write, LIMIT).expect("a thread");
+        let writer = LineWriter::start(write, OPTIONS).expect("a thread");
         let bytes = vec![b'y'; 1 << 20];
-        output.write(&mut bytes.clone());
+        writer.write(&mut bytes.clone());
         let reader = std::thread::spawn(move || {
             let mut everything = Vec::new();
             read.read_to_end(&mut everything).map(|_| everything)
         });
-        assert!(matches!(output.finish(), (None, 0)));
+        assert!(matches!(writer.finish(), WriteEnd { ended: None, left: 0, .. }));
         assert_eq!(reader.join().expect("it does not panic").expect("it reads"), bytes);
     }
 }

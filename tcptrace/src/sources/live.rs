@@ -45,7 +45,7 @@ use crate::{
     outputs::{
         prometheus::serve::{CannotServe, Listener, Scrape, Scrapes},
         publisher::{Format, Sink},
-        writer::{Ended, Output},
+        writer::{EarlyEnd, LineWriter, WriteEnd},
     },
 };
 
@@ -113,7 +113,7 @@ impl Failure {
 pub async fn run(
     plan: &Plan,
     kernel: Kernel,
-    output: Output,
+    output: LineWriter,
     format: Format,
     metrics: Option<Listener>,
 ) -> Result<(), Failure> {
@@ -484,17 +484,14 @@ async fn next(scrapes: &mut Option<Scrapes>) -> Scrape {
 /// Delivers what was made, and then says the last words, if any: on a terminal both are in one place.
 pub(crate) fn finish(mut sink: Sink, last_words: Option<String>) -> Result<(), Failure> {
     sink.flush_all();
-    let to = sink.output.name().to_owned();
-    let delivered = sink.output.finish();
+    let WriteEnd { to, ended, left } = sink.output.finish();
     // The process ends: thousands of pieces need not be given back one by one.
     std::mem::forget(sink.rollup);
     last_words.into_iter().for_each(inform);
-    match delivered {
-        (Some(Ended::Failed { error, is_cut }), _) => Err(Failure::Output { to, error, is_cut }),
-        (Some(Ended::Closed), _) | (None, 0) => Ok(()),
-        (None, left) => {
-            say(format_args!("nobody reads {to}: the last {left} bytes were not written"));
-            Ok(())
-        }
+    match ended {
+        Some(EarlyEnd::Failed { error, is_cut }) => return Err(Failure::Output { to, error, is_cut }),
+        None if left > 0 => say(format_args!("nobody reads {to}: the last {left} bytes were not written")),
+        Some(EarlyEnd::ReaderGone) | None => {}
     }
+    Ok(())
 }

@@ -28,7 +28,7 @@ use crate::{
     events::{Event, LostReason, Owner, OwnerHow, Record, Stuck, Transition},
     outputs::{
         publisher::{Format, Sink},
-        writer::Output,
+        writer::LineWriter,
     },
     sources::{
         live::{Failure, finish},
@@ -43,7 +43,7 @@ const DISORDER_NS: u64 = 100_000_000;
 ///
 /// # Errors
 /// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
-pub fn run(plan: &Plan, input: impl Lines, output: Output, format: Format) -> Result<(), Failure> {
+pub fn run(plan: &Plan, input: impl Lines, output: LineWriter, format: Format) -> Result<(), Failure> {
     let mut replay = Replay {
         policy: plan.policy,
         tracker: Tracker::new(plan.policy),

@@ -18,7 +18,7 @@ use crate::{
     host::Kernel,
     outputs::{
         publisher::{Format, Sink},
-        writer::Output,
+        writer::LineWriter,
     },
     sources::live::{
         Failure, finish,
@@ -41,7 +41,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// See [`Failure`]. A reader that has gone is none.
-pub fn run(plan: &Plan, mut kernel: Kernel, output: Output, format: Format) -> Result<Verdict, Failure> {
+pub fn run(plan: &Plan, mut kernel: Kernel, output: LineWriter, format: Format) -> Result<Verdict, Failure> {
     let started_ns = clock::monotonic_ns();
     let mut sink = Sink::new(plan, started_ns, format, output).patient();
 

@@ -10,7 +10,11 @@ use clap::Parser as _;
 use serde_json::Value;
 
 use super::*;
-use crate::{cli::Cli, events::Resync};
+use crate::{
+    cli::Cli,
+    events::Resync,
+    outputs::writer::{WriteEnd, WriterOptions},
+};
 
 const STUCK: &str = r#"{"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","threshold_ms":1000.0,"age_ms":1000.5,"age_max_ms":5000.0,"exact":false,"since":"2026-11-22T15:45:32.103733918Z","recv_queue":3,"send_queue":0,"cause":"data_unread","owners":[{"pid":42,"fd":5,"comm":"java","exe":null,"uid":0,"cgroup":"/","container":null}],"owner_how":"fd","origin":null,"listener":null,"peer":null}"#;
 
@@ -26,7 +30,8 @@ fn stalled(arguments: &str) -> (Sink, PipeReader) {
     let plan = Cli::try_parse_from(arguments.split_whitespace()).expect("good arguments").plan();
     let (read, write) = std::io::pipe().expect("a pipe");
     rustix::pipe::fcntl_setpipe_size(&write, PIPE as usize).expect("the smallest pipe");
-    let output = Output::start(File::from(OwnedFd::from(write)), plan.queue_bytes).expect("a thread");
+    let options = WriterOptions { queue_bytes: plan.queue_bytes, drop_privileges: |_| Ok(()) };
+    let output = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
     let mut sink = Sink::new(&plan, 0, Format::Json(Json::default()), output);
     sink.record(cleared(1));
     let line = sink.lines.len() as u64;
@@ -66,7 +71,7 @@ fn read_on(mut sink: Sink, mut reader: PipeReader) -> Vec<Value> {
     });
     sink.tell_dropped();
     sink.flush_all();
-    assert!(matches!(sink.output.finish(), (None, 0)));
+    assert!(matches!(sink.output.finish(), WriteEnd { ended: None, left: 0, .. }));
     let text = read.join().expect("it does not panic").expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }

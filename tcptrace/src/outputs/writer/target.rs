@@ -1,4 +1,4 @@
-//! Where the records go: stdout, or a file that is appended to and can be opened again.
+//! Where records go: stdout, or a file that records are appended to and that can be reopened.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,19 +10,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{io::Errno, process::getuid};
+use rustix::io::Errno;
 
-use crate::host::privilege::as_the_user;
-
-/// Where the records go.
+/// An open file that records go to.
 #[derive(Debug)]
 pub struct Target {
     pub(crate) file: File,
-    /// Of a file that was named: to open it again.
+    /// The path of a file that was named, to reopen it.
     pub(crate) path: Option<PathBuf>,
 }
 
-/// stdout, or what else is open already.
+/// stdout, or whatever else is open already.
 impl From<File> for Target {
     fn from(file: File) -> Self {
         Self { file, path: None }
@@ -36,40 +34,43 @@ impl AsFd for Target {
 }
 
 impl Target {
-    /// Opens a file to append to, with the rights of the user who runs this: file capabilities add nothing to them.
+    /// Opens a file to append to.
     ///
     /// # Errors
-    /// He may not, it is no file, or nobody reads it (a FIFO).
+    /// The user may not open it, it is not a file, or it is a FIFO that nobody reads.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        // Root's rights are root's own.
-        let file = if getuid().is_root() { open(&path) } else { as_the_user(|| open(&path)) }?;
-        Ok(Self { file, path: Some(path) })
+        Ok(Self { file: open_to_append(&path)?, path: Some(path) })
     }
 
-    /// Whether a file is this one, and what is written to it would be read from it again.
+    /// Names the target for a message: `stdout`, or the file's path.
+    pub(crate) fn name(&self) -> String {
+        self.path.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string())
+    }
+
+    /// Whether a file that is read is this one, so that what is written would be read again.
     ///
     /// # Errors
-    /// It cannot be asked for.
-    pub fn is_also(&self, read: &File) -> io::Result<bool> {
+    /// The file's metadata cannot be read.
+    pub fn is_same_file(&self, read: &File) -> io::Result<bool> {
         let [written, read] = [self.file.metadata()?, read.metadata()?];
         Ok(written.is_file() && (written.dev(), written.ino()) == (read.dev(), read.ino()))
     }
 
-    /// Opens the file again: what was open may have another name by now. Says whether there is one to open.
+    /// Reopens the file at its path: the one that is open may have been renamed. Returns whether there is
+    /// a path.
     ///
     /// # Errors
-    /// As with [`Self::open`]; then the file that was open stays open.
-    pub(crate) fn open_again(&mut self) -> io::Result<bool> {
-        // The thread that comes here has given up what is not the user's.
+    /// As for [`Self::open`]. The file that was open stays open then.
+    pub(crate) fn reopen(&mut self) -> io::Result<bool> {
         let Some(path) = &self.path else { return Ok(false) };
-        self.file = open(path)?;
+        self.file = open_to_append(path)?;
         Ok(true)
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open_to_append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Not to wait for the reader of a FIFO.
+    // Non-blocking, so that the open does not wait for the reader of a FIFO.
     options.append(true).create(true).mode(0o644).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let mut file = options.open(path).map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NXIO) => io::Error::new(
@@ -79,15 +80,16 @@ fn open(path: &Path) -> io::Result<File> {
         _ => error,
     })?;
     rustix::io::ioctl_fionbio(&file, false)?;
-    if file.metadata()?.is_file() && is_cut(&file) {
-        // Else the first record would be a part of the line before it.
+    if file.metadata()?.is_file() && ends_within_line(&file) {
+        // Otherwise the first record would continue the line before it.
         file.write_all(b"\n")?;
     }
     Ok(file)
 }
 
-/// Whether the file, as far as it can be read, ends within a line: a run before this one was killed, or its disk full.
-fn is_cut(file: &File) -> bool {
+/// Whether a file ends within a line: an earlier run was killed, or its disk was full. False if the file
+/// cannot be read.
+fn ends_within_line(file: &File) -> bool {
     let read = || {
         let mut file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         file.seek(SeekFrom::End(-1))?;
@@ -95,6 +97,6 @@ fn is_cut(file: &File) -> bool {
         file.read_exact(&mut last)?;
         Ok::<_, io::Error>(last != *b"\n")
     };
-    // One that is empty has no last byte.
+    // An empty file has no last byte.
     read().unwrap_or(false)
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::outputs::writer::{Output, has_gone};
+use crate::outputs::writer::{LineWriter, is_reader_gone};
 
 /// What ends a run from outside.
 pub(crate) struct Ends {
@@ -31,7 +31,11 @@ impl Ends {
     ///
     /// # Errors
     /// Signals cannot be waited for.
-    pub(crate) fn new(duration: Option<Duration>, output: &Output, opens_again: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        duration: Option<Duration>,
+        output: &LineWriter,
+        opens_again: bool,
+    ) -> io::Result<Self> {
         let hangup =
             if opens_again || !is_ignored(libc::SIGHUP) { Some(signal(SignalKind::hangup())?) } else { None };
         Ok(Self {
@@ -40,12 +44,12 @@ impl Ends {
             hangup,
             opens_again,
             at: duration.and_then(|duration| Instant::now().checked_add(duration)),
-            reader: output.read_by().map(watch).transpose()?.flatten(),
+            reader: output.reader().map(watch).transpose()?.flatten(),
         })
     }
 
     /// Waits for one of them. What asks for the output file to be opened again is passed on meanwhile.
-    pub(crate) async fn come(&mut self, output: &Output) {
+    pub(crate) async fn come(&mut self, output: &LineWriter) {
         let Self { interrupt, terminate, hangup, opens_again, at, reader } = self;
         loop {
             tokio::select! {
@@ -55,7 +59,7 @@ impl Ends {
                     if !*opens_again {
                         return;
                     }
-                    output.open_again();
+                    output.reopen();
                 }
                 () = gone(reader.as_ref()) => return,
                 () = until(*at) => return,
@@ -95,7 +99,7 @@ fn watch(file: &OwnedFd) -> io::Result<Option<AsyncFd<OwnedFd>>> {
 async fn gone(reader: Option<&AsyncFd<OwnedFd>>) {
     let Some(reader) = reader else { return std::future::pending().await };
     while let Ok(mut ready) = reader.ready(Interest::READABLE.add(Interest::ERROR)).await {
-        if has_gone(reader.get_ref()) {
+        if is_reader_gone(reader.get_ref()) {
             return;
         }
         // A key was pressed at the terminal, or a socket's peer has sent something.

@@ -6,14 +6,18 @@ use clap::Parser as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{cli::Cli, outputs::json::Json};
+use crate::{
+    cli::Cli,
+    outputs::{json::Json, writer::WriterOptions},
+};
 
 /// What a replay of this with these arguments writes, and how it ends.
 fn replay(recording: &[u8], arguments: &str) -> (String, Result<(), String>) {
     let arguments = ["tcptrace", "--replay", "-"].into_iter().chain(arguments.split_whitespace());
     let plan = Cli::try_parse_from(arguments).expect("good arguments").plan();
     let (mut read, write) = std::io::pipe().expect("a pipe");
-    let output = Output::start(File::from(OwnedFd::from(write)), 1 << 20).expect("a thread");
+    let options = WriterOptions { queue_bytes: 1 << 20, drop_privileges: |_| Ok(()) };
+    let output = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         read.read_to_string(&mut text).map(|_| text)
