@@ -1,27 +1,29 @@
 //! Findings → records: names, clocks and counts are added, nothing is judged.
 
-use crate::engine::cause;
+pub mod life;
+pub mod process;
+
+use rustc_hash::FxHashSet;
+use tcptrace_common::TransitionFlags;
+
+use self::life::life_record;
 use crate::{
     clock::WallClock,
     engine::{
-        cause::Cause,
+        cause::{cause, recv_queue, send_queue},
+        ownership::{responsible::Charged, walk_index::Evidence},
         tracker::{
             Socket,
-            finding::{Actor, Ending, Finding, Origin, is_opening},
+            finding::{Actor, Finding, Origin, ending, is_opening},
             found::Found,
         },
     },
-    events::State,
-};
-use crate::{
-    engine::ownership::{responsible::Charged, walk_index::Evidence},
     events::{
-        Cleared, Event, Instant, LifeRecord, Listener, Lost, LostReason, Name, OriginHow, OriginRecord,
-        Owner, OwnerHow, Peer, Record, Resync, SocketId, Stuck, Summary, Transition, Views, milliseconds,
+        Cause, Cleared, Event, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
+        OwnerHow, Peer, Record, Resync, SocketDetails, SocketId, State, Stuck, Summary, Transition, Views,
+        milliseconds,
     },
 };
-use rustc_hash::FxHashSet;
-use tcptrace_common::TransitionFlags;
 
 /// Makes the records of a run, and counts them.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Reporter {
                             in_old_state_ms: in_old_state_ns.map(milliseconds),
                             owner,
                             owner_how,
-                            how: Ending::of(transition),
+                            how: ending(transition),
                         }),
                     }
                 })
@@ -81,7 +83,7 @@ impl Reporter {
                 })
             }
             Finding::Life { cookie, tuple, netns, at_ns, life } => self.views.lives.then(|| {
-                let record = LifeRecord::new(SocketId::new(*cookie, *netns, tuple), *at_ns, life, at);
+                let record = life_record(SocketId::new(*cookie, *netns, tuple), *at_ns, life, at);
                 Record { at: at(*at_ns), event: Event::Life(record) }
             }),
         }
@@ -187,34 +189,36 @@ fn state_of(
         age_max_ms: socket.since.earliest_ns().map(age_ms),
         exact: socket.since.exact_ns().is_some(),
         since: at(socket.since.latest_ns()),
-        recv_queue: row.as_ref().map_or(0, cause::recv_queue),
-        send_queue: row.as_ref().map_or(0, cause::send_queue),
-        cause: row.as_ref().map_or(Cause::Unknown, Cause::of),
-        owner_how,
-        owners,
-        owners_total,
-        unlisted,
-        origin,
-        listener: listeners.first().map(|row| Listener {
-            cookie: row.cookie,
-            local_addr: SocketId::new(row.cookie, row.netns, &row.tuple).local_addr,
-            local_port: row.tuple.local_port,
-            backlog: row.unread,
-            backlog_limit: row.unsent,
-        }),
-        peer: evidence.peer(cookie).map(|row| {
-            let Charged { owners, total: owners_total, how: owner_how, .. } =
-                Charged::of(row.cookie, evidence);
-            Peer {
+        details: SocketDetails {
+            recv_queue: row.as_ref().map_or(0, recv_queue),
+            send_queue: row.as_ref().map_or(0, send_queue),
+            cause: row.as_ref().map_or(Cause::Unknown, cause),
+            owner_how,
+            owners,
+            owners_total,
+            unlisted,
+            origin,
+            listener: listeners.first().map(|row| Listener {
                 cookie: row.cookie,
-                netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
-                state: State(row.state),
-                owners,
-                owners_total,
-                owner_how,
-                gone: evidence.is_gone(row.cookie),
-            }
-        }),
+                local_addr: SocketId::new(row.cookie, row.netns, &row.tuple).local_addr,
+                local_port: row.tuple.local_port,
+                backlog: row.unread,
+                backlog_limit: row.unsent,
+            }),
+            peer: evidence.peer(cookie).map(|row| {
+                let Charged { owners, total: owners_total, how: owner_how, .. } =
+                    Charged::of(row.cookie, evidence);
+                Peer {
+                    cookie: row.cookie,
+                    netns: SocketId::new(row.cookie, row.netns, &row.tuple).netns,
+                    state: State(row.state),
+                    owners,
+                    owners_total,
+                    owner_how,
+                    gone: evidence.is_gone(row.cookie),
+                }
+            }),
+        },
         is_reminder,
     }
 }

@@ -1,58 +1,24 @@
-//! Why a socket stays in its state, from what its queues hold, and what those are for people.
+//! Why a socket stays in its state, and how many bytes wait in its queues.
 
-use serde::{Deserialize, Serialize};
 use tcptrace_common::{RowFlags, SocketRow, state};
 
-/// Why a socket stays where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// Still in the accept queue: no process has called accept(2).
-    NotAccepted,
-    /// Bytes wait that the process has not read.
-    DataUnread,
-    /// Only the end of the stream waits to be read.
-    EofUnread,
-    /// All is read; what the process wrote is unsent or not acknowledged.
-    Sending,
-    /// Nothing is left to read or to send: the process just keeps it open.
-    NotClosed,
-    /// It waits for the other end.
-    Peer,
-    /// Cannot be told.
-    Unknown,
-}
+use crate::events::Cause;
 
-impl Cause {
-    /// The cause that a socket's own state proves.
-    pub fn of(row: &SocketRow) -> Self {
-        match row.state {
-            state::CLOSE_WAIT if row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) => Self::NotAccepted,
-            state::CLOSE_WAIT if row.unread > 1 => Self::DataUnread,
-            state::CLOSE_WAIT if row.unread == 1 => Self::EofUnread,
-            state::CLOSE_WAIT if row.unsent > 0 => Self::Sending,
-            state::CLOSE_WAIT => Self::NotClosed,
-            state::SYN_SENT
-            | state::SYN_RECV
-            | state::FIN_WAIT1
-            | state::FIN_WAIT2
-            | state::CLOSING
-            | state::LAST_ACK => Self::Peer,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// In a few words, for people.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::NotAccepted => "not accepted",
-            Self::DataUnread => "data unread",
-            Self::EofUnread => "EOF unread",
-            Self::Sending => "sending",
-            Self::NotClosed => "not closed",
-            Self::Peer => "peer",
-            Self::Unknown => "unknown",
-        }
+/// Returns the cause that a socket's own state proves.
+pub fn cause(row: &SocketRow) -> Cause {
+    match row.state {
+        state::CLOSE_WAIT if row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) => Cause::NotAccepted,
+        state::CLOSE_WAIT if row.unread > 1 => Cause::DataUnread,
+        state::CLOSE_WAIT if row.unread == 1 => Cause::EofUnread,
+        state::CLOSE_WAIT if row.unsent > 0 => Cause::Sending,
+        state::CLOSE_WAIT => Cause::NotClosed,
+        state::SYN_SENT
+        | state::SYN_RECV
+        | state::FIN_WAIT1
+        | state::FIN_WAIT2
+        | state::CLOSING
+        | state::LAST_ACK => Cause::Peer,
+        _ => Cause::Unknown,
     }
 }
 
@@ -84,14 +50,14 @@ mod tests {
 
     #[test]
     fn each_cause_of_close_wait_is_told_from_its_queues() {
-        let of = |unread, unsent| Cause::of(&row(state::CLOSE_WAIT, unread, unsent));
+        let of = |unread, unsent| cause(&row(state::CLOSE_WAIT, unread, unsent));
         assert_eq!(of(0, 0), Cause::NotClosed);
         assert_eq!(of(0, 10), Cause::Sending);
         assert_eq!(of(1, 0), Cause::EofUnread);
         assert_eq!(of(1, 10), Cause::EofUnread);
         assert_eq!(of(2, 10), Cause::DataUnread);
         let queued = SocketRow { flags: RowFlags::IN_ACCEPT_QUEUE, ..row(state::CLOSE_WAIT, 500, 0) };
-        assert_eq!(Cause::of(&queued), Cause::NotAccepted);
+        assert_eq!(cause(&queued), Cause::NotAccepted);
     }
 
     #[test]
@@ -106,8 +72,8 @@ mod tests {
 
     #[test]
     fn other_states_wait_for_the_peer_or_for_nobody() {
-        assert_eq!(Cause::of(&row(state::FIN_WAIT2, 0, 0)), Cause::Peer);
-        assert_eq!(Cause::of(&row(state::ESTABLISHED, 9, 9)), Cause::Unknown);
-        assert_eq!(Cause::of(&row(state::LISTEN, 0, 128)), Cause::Unknown);
+        assert_eq!(cause(&row(state::FIN_WAIT2, 0, 0)), Cause::Peer);
+        assert_eq!(cause(&row(state::ESTABLISHED, 9, 9)), Cause::Unknown);
+        assert_eq!(cause(&row(state::LISTEN, 0, 128)), Cause::Unknown);
     }
 }

@@ -4,10 +4,11 @@ use tcptrace_common::state;
 
 use crate::{
     engine::{
+        assemble::process::process_record,
         processes::{Condition, ProcessId, Rollup},
         tracker::{Policy, Tracker},
     },
-    events::{ProcessFigures, ProcessRecord, SocketFigures, State, StuckFigures},
+    events::{ProcessFigures, SocketFigures, State, StuckFigures},
 };
 
 /// The most processes that have figures of their own: those with the most stuck sockets. Each label
@@ -66,7 +67,7 @@ pub fn look_at_processes(
     let not_shown = ids.len().saturating_sub(MAX_PROCESSES);
     let look = |id: ProcessId| {
         let rolled = rollup.look(id, &condition(id)?, now_ns)?;
-        Some(ProcessRecord::new(id.pid, &rolled))
+        Some(process_record(id.pid, &rolled))
     };
     ProcessFigures { shown: ids.into_iter().take(MAX_PROCESSES).filter_map(look).collect(), not_shown }
 }

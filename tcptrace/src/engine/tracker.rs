@@ -27,13 +27,15 @@ use tcptrace_common::{Closing, SocketRow, Transition, TransitionFlags, Tuple, st
 
 use self::lives::Lives;
 use self::sockets::Sockets;
+use crate::events::Ending;
 use crate::{
     engine::ring_event::RingEvent,
     engine::{age::Since, walk::Walk},
 };
-pub use finding::{Actor, Ending, Finding, Origin, is_opening, signs};
+use finding::ending_of_leaving;
+pub use finding::{Actor, Finding, Origin, is_opening, signs};
 pub use found::Found;
-pub use lives::{CloseReason, Life, Role, Spent};
+pub use lives::Life;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +183,7 @@ impl Tracker {
                 new_state: if ends && new_state == old_state { state::CLOSE } else { new_state },
                 at_ns: ktime_ns,
                 actor,
-                how: Ending::of_leaving(transition),
+                how: ending_of_leaving(transition),
             });
         }
         if let Some(lives) = self.lives.as_mut().filter(|_| ends)

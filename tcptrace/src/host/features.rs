@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use crate::events::KernelFeature;
+
 /// Why a feature is not in use that the user turned off.
 pub(crate) const TURNED_OFF: &str = "turned off by --without";
 
@@ -83,5 +85,13 @@ impl FeatureStatus {
     /// Whether it is.
     pub const fn in_use(&self) -> bool {
         self.unavailable_reason.is_none()
+    }
+}
+
+/// As the `start` record has it.
+impl From<&FeatureStatus> for KernelFeature {
+    fn from(source: &FeatureStatus) -> Self {
+        let why_not = source.unavailable_reason.clone();
+        Self { name: source.feature.name().into(), in_use: source.in_use(), why_not }
     }
 }

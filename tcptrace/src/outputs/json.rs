@@ -17,10 +17,10 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::outputs::dotted::Dotted;
-use crate::{engine::tracker::finding::Ending, events::State};
 use crate::{
     events::{
-        Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketId, Stuck, Transition, bounds,
+        Ending, Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketDetails, SocketId, State,
+        Stuck, Transition, bounds,
     },
     outputs::timestamp_cache::{Second, padded},
 };
@@ -82,8 +82,9 @@ impl Json {
 
     fn stuck(&mut self, record: &Record, stuck: &Stuck, out: &mut Vec<u8>) {
         let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = stuck;
-        let Stuck { recv_queue, send_queue, cause, owners, owners_total, owner_how, .. } = stuck;
-        let Stuck { origin, listener, peer, .. } = stuck;
+        let SocketDetails { recv_queue, send_queue, cause, owners, owners_total, owner_how, .. } =
+            &stuck.details;
+        let SocketDetails { origin, listener, peer, .. } = &stuck.details;
         self.begin(record.event.name(), record.at, socket, out);
         state(b",\"state\":\"", *in_state, out);
         out.push(b'"');

@@ -17,7 +17,7 @@ use crate::{
     clock::WallClock,
     engine::{
         age::Since,
-        assemble::Reporter,
+        assemble::{Reporter, process::process_record},
         filter::admission::Admission,
         ownership::{responsible::Charged, walk_index::Evidence},
         processes::{Condition, ProcessId, Rollup},
@@ -300,13 +300,15 @@ impl Sink {
         }
         let is_admitted = self.is_admitted(&mut record);
         if let Event::Stuck(stuck) = &record.event {
-            let Stuck { socket, owner_how, .. } = &**stuck;
-            let answerable: Vec<_> = match owner_how {
-                OwnerHow::Fd | OwnerHow::Listener => stuck.processes().map(|owner| id(owner.pid)).collect(),
+            let Stuck { socket, details, .. } = &**stuck;
+            let answerable: Vec<_> = match details.owner_how {
+                OwnerHow::Fd | OwnerHow::Listener => {
+                    stuck.details.processes().map(|owner| id(owner.pid)).collect()
+                }
                 _ => Vec::new(),
             };
             self.rollup.stuck(socket.cookie, since, seen_ns, &answerable);
-            for (owner, id) in stuck.processes().zip(answerable).filter(|_| is_admitted) {
+            for (owner, id) in stuck.details.processes().zip(answerable).filter(|_| is_admitted) {
                 if self.admission.filter.admits_owner(owner) {
                     self.rollup.show(id);
                 }
@@ -356,7 +358,7 @@ impl Sink {
                 if let Event::Stuck(stuck) = &mut record.event
                     && filter.asks_for_processes()
                 {
-                    for owner in stuck.owners.iter_mut().chain(&mut stuck.unlisted) {
+                    for owner in stuck.details.processes_mut() {
                         owner.is_requested = filter.admits_owner(owner);
                     }
                 }
@@ -484,7 +486,7 @@ impl Sink {
         for id in which {
             let shared_with = self.rollup.first_sharer(id).map(|id| id.pid);
             if let Some(rolled) = self.rollup.roll(id, condition(id).as_ref(), now_ns) {
-                let record = ProcessRecord { shared_with, ..ProcessRecord::new(id.pid, &rolled) };
+                let record = ProcessRecord { shared_with, ..process_record(id.pid, &rolled) };
                 self.record(Record { at, event: Event::Process(record) });
             }
         }

@@ -10,6 +10,7 @@ pub mod fold;
 pub mod group;
 pub mod layout;
 pub mod life;
+pub mod process;
 pub mod stuck;
 pub mod transition;
 pub mod words;
@@ -244,7 +245,7 @@ impl Text {
         let Waiting { mut stuck, cleared, processes, .. } = std::mem::take(&mut self.waiting);
         stuck.sort_by_cached_key(|(at, one)| {
             // In the order of the times that are shown, by process, the oldest first.
-            let first = one.owners.first();
+            let first = one.details.owners.first();
             let tenths = (one.age_ms / 100.0) as u64;
             let pid = first.map_or(u32::MAX, |owner| owner.pid);
             (at.wall_ns.div_euclid(1_000_000_000), pid, Reverse(tenths), first.and_then(|owner| owner.fd))
@@ -398,11 +399,11 @@ impl Text {
 
 /// Moves the owners that a filter asked for to the front: a line names the first owner.
 fn put_requested_first(stuck: &mut Stuck) {
-    stuck.owners.sort_by_key(|owner| !owner.is_requested);
-    if stuck.owners.first().is_some_and(|first| !first.is_requested)
-        && let Some(at) = stuck.unlisted.iter().position(|owner| owner.is_requested)
+    stuck.details.owners.sort_by_key(|owner| !owner.is_requested);
+    if stuck.details.owners.first().is_some_and(|first| !first.is_requested)
+        && let Some(at) = stuck.details.unlisted.iter().position(|owner| owner.is_requested)
     {
-        stuck.owners.insert(0, stuck.unlisted.remove(at));
+        stuck.details.owners.insert(0, stuck.details.unlisted.remove(at));
     }
 }
 

@@ -244,7 +244,7 @@ impl Session {
         if !plan.json || is_verbose() {
             let watched = plan.views.stuck.then(|| plan.watched());
             greet(
-                &start,
+                self.kernel.sources(),
                 &crate::outputs::text::words::welcome(&start, walk.count_namespaces(), watched.as_deref()),
             );
             await_missing(plan, &self.kernel, &walk);

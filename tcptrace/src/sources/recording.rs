@@ -212,7 +212,7 @@ fn parse(bytes: Vec<u8>) -> Result<Line, What> {
 
 fn stuck(bytes: &[u8]) -> serde_json::Result<Box<Stuck>> {
     let mut stuck: Box<Stuck> = serde_json::from_slice(bytes)?;
-    stuck.limit();
+    stuck.details.limit();
     Ok(stuck)
 }
 

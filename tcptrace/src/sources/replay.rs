@@ -285,7 +285,7 @@ impl Replay {
                 let seen = (**seen).clone();
                 **stuck = Stuck { threshold_ms, age_ms, age_max_ms, exact, since, is_reminder, ..seen };
             }
-            for owner in &stuck.owners {
+            for owner in &stuck.details.owners {
                 self.names.extend(owner.comm.map(|comm| (owner.pid, comm)));
             }
             self.sink.stuck(record, socket.since, *seen_ns, |pid| ProcessId { pid, start_ticks: 0 });

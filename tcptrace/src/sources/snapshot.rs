@@ -49,7 +49,10 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: LineWriter, format: Format) 
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
     let start = start_record(&kernel, &walk);
     if sink.is_text() || is_verbose() {
-        greet(&start, &crate::outputs::text::words::looked(&start, walk.count_namespaces(), &plan.watched()));
+        greet(
+            kernel.sources(),
+            &crate::outputs::text::words::looked(&start, walk.count_namespaces(), &plan.watched()),
+        );
     }
     let at = sink.at(walk.started_ns);
     sink.record(Record { at, event: Event::Start(start) });

@@ -59,7 +59,7 @@ impl Admission {
         }
         match event {
             Event::Stuck(stuck) => {
-                let is_admitted = self.filter.admits(&stuck.socket, stuck.processes());
+                let is_admitted = self.filter.admits(&stuck.socket, stuck.details.processes());
                 if is_admitted {
                     self.stuck.insert(stuck.socket.cookie);
                 }
@@ -70,9 +70,9 @@ impl Admission {
                 let cookie = found.socket.cookie;
                 let mut is_admitted = self.filter.admits_socket(&found.socket);
                 if self.filter.asks_for_processes() {
-                    let is_held = matches!(found.owner_how, OwnerHow::Fd | OwnerHow::Listener);
+                    let is_held = matches!(found.details.owner_how, OwnerHow::Fd | OwnerHow::Listener);
                     if is_held || !self.by_process.contains_key(&cookie) {
-                        self.learn(cookie, found.processes());
+                        self.learn(cookie, found.details.processes());
                     }
                     is_admitted &= self.by_process.get(&cookie) == Some(&true);
                     if found.state.0 == state::CLOSE {

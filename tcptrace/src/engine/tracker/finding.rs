@@ -1,9 +1,12 @@
-//! What the tracker has to say: findings, and the actors and endings in them.
+//! What the tracker has to say: findings, the actors in them, and how a socket left its state.
 
 use rustix::io::Errno;
 use tcptrace_common::{COMM_LEN, OpenCall, OpenerFlags, Task, Transition, TransitionFlags, Tuple, state};
 
-use crate::engine::tracker::{Socket, found::Found, lives::Life};
+use crate::{
+    engine::tracker::{Socket, found::Found, lives::Life},
+    events::Ending,
+};
 
 /// The task that caused a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,27 +121,7 @@ pub enum Finding {
     },
 }
 
-/// How a socket left a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// Its process closed it, or shut down its side.
-    Closed,
-    /// Its process exited, and the kernel closed it.
-    Exited,
-    /// The peer reset the connection.
-    Reset,
-    /// The kernel gave up waiting for the peer.
-    TimedOut,
-    /// An administrator destroyed it (`ss --kill`).
-    Destroyed,
-    /// The peer acted: the connection went its way, and no process here had a part in that.
-    Peer,
-    /// Nobody saw it.
-    Unknown,
-}
-
-/// What makes a transition one that came about in this way: (flags, `sk_err`), the inverse of [`Ending::of`].
+/// What makes a transition one that came about in this way: (flags, `sk_err`), the inverse of [`ending`].
 pub const fn signs(how: Option<Ending>) -> (TransitionFlags, i32) {
     match how {
         Some(Ending::Closed) => (TransitionFlags::ACTOR_KNOWN, 0),
@@ -151,56 +134,40 @@ pub const fn signs(how: Option<Ending>) -> (TransitionFlags, i32) {
     }
 }
 
-impl Ending {
-    /// As records have it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Exited => "exited",
-            Self::Reset => "reset",
-            Self::TimedOut => "timed_out",
-            Self::Destroyed => "destroyed",
-            Self::Peer => "peer",
-            Self::Unknown => "unknown",
-        }
-    }
+/// Returns how a transition came about; `None` for a connection or a listener that is opening.
+pub fn ending(transition: &Transition) -> Option<Ending> {
+    let Transition { old_state, new_state, .. } = *transition;
+    let opens =
+        matches!(old_state, state::CLOSE) || matches!(new_state, state::SYN_RECV | state::ESTABLISHED);
+    (!opens).then(|| ending_of_leaving(transition))
+}
 
-    /// How a transition came about; `None` of a connection, or a listener, that is OpenCall::of_transition.
-    pub fn of(transition: &Transition) -> Option<Self> {
-        let Transition { old_state, new_state, .. } = *transition;
-        let opens =
-            matches!(old_state, state::CLOSE) || matches!(new_state, state::SYN_RECV | state::ESTABLISHED);
-        (!opens).then(|| Self::of_leaving(transition))
+/// Returns how a transition came about that leaves a state for good.
+pub(crate) fn ending_of_leaving(transition: &Transition) -> Ending {
+    let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
+    if flags.contains(TransitionFlags::EXITING) {
+        return Ending::Exited;
     }
-
-    pub(crate) fn of_leaving(transition: &Transition) -> Self {
-        let Transition { flags, old_state, new_state, sk_err, .. } = *transition;
-        if flags.contains(TransitionFlags::EXITING) {
-            return Self::Exited;
-        }
-        if flags.contains(TransitionFlags::ACTOR_KNOWN) {
-            return Self::Closed;
-        }
-        let is = |errno: Errno| sk_err == errno.raw_os_error();
-        match new_state {
-            // Its process had closed it before.
-            state::FIN_WAIT2 if flags.contains(TransitionFlags::TIMEWAIT) => Self::Unknown,
-            // A walk of descriptors dropped the last reference: its actor is not named (`kernel/walker.rs`).
-            state::FIN_WAIT1 if old_state == state::ESTABLISHED => Self::Unknown,
-            state::LAST_ACK if old_state == state::CLOSE_WAIT => Self::Unknown,
-            state::CLOSE if is(Errno::CONNABORTED) => Self::Destroyed,
-            state::CLOSE if is(Errno::CONNRESET) || is(Errno::PIPE) || is(Errno::CONNREFUSED) => Self::Reset,
-            // While it connects a router turns it down as well: unreachable.
-            state::CLOSE if sk_err != 0 && !is(Errno::TIMEDOUT) && old_state == state::SYN_SENT => {
-                Self::Reset
-            }
-            // A peer that is unreachable is told when the time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
-            state::CLOSE if sk_err != 0 => Self::TimedOut,
-            state::CLOSE if flags.contains(TransitionFlags::COMPLETED) => Self::Peer,
-            // It is the process's doing, which here was not seen, or a timer's; or the error is not known.
-            state::CLOSE => Self::Unknown,
-            _ => Self::Peer,
-        }
+    if flags.contains(TransitionFlags::ACTOR_KNOWN) {
+        return Ending::Closed;
+    }
+    let is = |errno: Errno| sk_err == errno.raw_os_error();
+    match new_state {
+        // Its process had closed it before.
+        state::FIN_WAIT2 if flags.contains(TransitionFlags::TIMEWAIT) => Ending::Unknown,
+        // A walk of descriptors dropped the last reference: its actor is not named (`kernel/walker.rs`).
+        state::FIN_WAIT1 if old_state == state::ESTABLISHED => Ending::Unknown,
+        state::LAST_ACK if old_state == state::CLOSE_WAIT => Ending::Unknown,
+        state::CLOSE if is(Errno::CONNABORTED) => Ending::Destroyed,
+        state::CLOSE if is(Errno::CONNRESET) || is(Errno::PIPE) || is(Errno::CONNREFUSED) => Ending::Reset,
+        // While it connects a router turns it down as well: unreachable.
+        state::CLOSE if sk_err != 0 && !is(Errno::TIMEDOUT) && old_state == state::SYN_SENT => Ending::Reset,
+        // A peer that is unreachable is told when the time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
+        state::CLOSE if sk_err != 0 => Ending::TimedOut,
+        state::CLOSE if flags.contains(TransitionFlags::COMPLETED) => Ending::Peer,
+        // It is the process's doing, which here was not seen, or a timer's; or the error is not known.
+        state::CLOSE => Ending::Unknown,
+        _ => Ending::Peer,
     }
 }
 
@@ -223,7 +190,7 @@ mod tests {
     fn ended(old_state: u8, flags: TransitionFlags, sk_err: i32) -> Ending {
         let transition =
             Transition { old_state, new_state: state::CLOSE, flags, sk_err, ..Transition::zeroed() };
-        Ending::of_leaving(&transition)
+        ending_of_leaving(&transition)
     }
 
     #[test]
@@ -257,7 +224,7 @@ mod tests {
             let flags = flags | TransitionFlags::TIMEWAIT;
             let transition =
                 Transition { old_state: state::FIN_WAIT2, new_state, flags, ..Transition::zeroed() };
-            Ending::of_leaving(&transition)
+            ending_of_leaving(&transition)
         };
         assert_eq!(replaced(state::FIN_WAIT2, TransitionFlags::ACTOR_KNOWN), Ending::Closed);
         assert_eq!(

@@ -8,29 +8,16 @@ use std::num::NonZeroU64;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{Closing, Counters, OpenCall, SocketRow, Transition, TransitionFlags, state};
 
-use crate::engine::tracker::{
-    Socket,
-    finding::{Actor, Origin},
+use self::reason::close_reason;
+use crate::{
+    engine::tracker::{
+        Socket,
+        finding::{Actor, Origin},
+    },
+    events::{CloseReason, Role, TimeInState},
 };
 
 pub mod reason;
-pub mod spent;
-
-pub use reason::CloseReason;
-pub use spent::Spent;
-
-/// Which end of a connection a socket is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// It connected.
-    Client,
-    /// A listener's child.
-    Server,
-    /// Not known.
-    #[default]
-    Unknown,
-}
 
 /// A life that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +29,7 @@ pub struct Life {
     /// Which end of the connection it was.
     pub role: Role,
     /// How long it was in each state. Of a state that was not seen being entered and left: the time that is proven.
-    pub states: Spent,
+    pub states: TimeInState,
     /// What ended it.
     pub reason: CloseReason,
     /// The socket's error, an errno; 0 where there is none, or it is not known.
@@ -92,7 +79,7 @@ impl Course {
     }
 
     /// With the state that it was in at its end, if that is known, as the last.
-    fn states(&self, last: Option<(u8, u64)>) -> Spent {
+    fn states(&self, last: Option<(u8, u64)>) -> TimeInState {
         const ORDER: [u8; 5] =
             [state::SYN_SENT, state::SYN_RECV, state::ESTABLISHED, state::FIN_WAIT1, state::CLOSE_WAIT];
         let left = ORDER.into_iter().filter(|state| self.left & (1 << state) != 0);
@@ -212,7 +199,7 @@ impl Lives {
             is_end_seen: true,
             role,
             states: course.states(in_last),
-            reason: CloseReason::of(last, closing.is_some(), has_exited),
+            reason: close_reason(last, closing.is_some(), has_exited),
             sk_err,
             counters: closing.map(|closing| closing.counters),
             closer: actor.or(closed.map(|(actor, _)| actor)),

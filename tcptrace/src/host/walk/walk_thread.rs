@@ -60,7 +60,7 @@ mod tests {
     use tcptrace_common::state;
 
     use super::*;
-    use crate::engine::tracker::finding::Ending;
+    use crate::{engine::tracker::finding::ending, events::Ending};
 
     fn closed_by(pid: u32, thread: &str) -> Transition {
         let mut transition = Transition {
@@ -79,7 +79,7 @@ mod tests {
         let mut by_us = closed_by(std::process::id(), NAME);
         drop_actor(&mut by_us);
         assert_eq!((by_us.flags, by_us.task), (TransitionFlags::empty(), Task::zeroed()));
-        assert_eq!(Ending::of(&by_us), Some(Ending::Unknown));
+        assert_eq!(ending(&by_us), Some(Ending::Unknown));
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             let mut heard = closed;
             drop_actor(&mut heard);
             assert_eq!(heard, closed, "{pid} {thread}");
-            assert_eq!(Ending::of(&heard), Some(Ending::Closed));
+            assert_eq!(ending(&heard), Some(Ending::Closed));
         }
     }
 

@@ -5,10 +5,7 @@ use std::{net::Ipv6Addr, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    engine::{cause::Cause, tracker::finding::Ending},
-    events::{Family, Listener, OriginHow, OriginRecord, OwnerHow, Start},
-};
+use crate::events::{Cause, Family, Listener, OriginHow, OriginRecord, OwnerHow, Start};
 
 fn transition(socket: SocketId, owner: Option<Owner>, in_old_state_ms: Option<f64>) -> Event {
     let (old_state, new_state) = (State(1), State(8));
@@ -108,16 +105,18 @@ fn stuck(socket: SocketId, owners: Vec<Owner>, since_ns: i128) -> Event {
         age_max_ms: (!is_waiting).then_some(1e9),
         exact: is_waiting,
         since,
-        recv_queue: 17,
-        send_queue: 0,
-        cause: if is_waiting { Cause::NotAccepted } else { Cause::DataUnread },
-        owner_how: if is_waiting { OwnerHow::None } else { OwnerHow::Fd },
-        origin: (!is_waiting).then_some(origin),
-        listener: is_waiting.then_some(listener),
-        peer: (!is_waiting).then_some(peer),
-        owners_total: owners.len() + 7,
-        unlisted: Vec::new(),
-        owners,
+        details: SocketDetails {
+            recv_queue: 17,
+            send_queue: 0,
+            cause: if is_waiting { Cause::NotAccepted } else { Cause::DataUnread },
+            owner_how: if is_waiting { OwnerHow::None } else { OwnerHow::Fd },
+            origin: (!is_waiting).then_some(origin),
+            listener: is_waiting.then_some(listener),
+            peer: (!is_waiting).then_some(peer),
+            owners_total: owners.len() + 7,
+            unlisted: Vec::new(),
+            owners,
+        },
         is_reminder: false,
     }))
 }
@@ -241,7 +240,7 @@ proptest! {
 fn line(text: &str) -> Vec<u8> {
     let at = Instant { wall_ns: 0, mono_ns: Duration::from_secs(1).as_nanos() as u64 };
     let start = Start {
-        version: "1",
+        version: "1".into(),
         kernel: text.to_owned(),
         host: String::new(),
         boot_id: None,

@@ -4,9 +4,12 @@ use proptest::prelude::*;
 use tcptrace_common::{COMM_LEN, state::CLOSE_WAIT};
 
 use super::page::render_page;
-use crate::events::{
-    Figures, Name, ProcessFigures, ProcessRecord, SocketFigures, State, StuckFigures, Summary, TracerInfo,
-    Views,
+use crate::{
+    engine::assemble::process::process_record,
+    events::{
+        Figures, Name, ProcessFigures, ProcessRecord, SocketFigures, State, StuckFigures, Summary,
+        TracerInfo, Views,
+    },
 };
 
 fn figures(comm: Option<Name>, views: Views) -> Figures {
@@ -18,7 +21,7 @@ fn figures(comm: Option<Name>, views: Views) -> Figures {
         growth_is_known: true,
         fds_growth_is_known: true,
         fds_limit: None,
-        ..ProcessRecord::new(
+        ..process_record(
             4242,
             &crate::engine::processes::Rolled {
                 stuck: 3,

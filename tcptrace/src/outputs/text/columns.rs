@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use crate::{
-    events::{Name, SocketId, record::is_link_local},
+    events::{Name, SocketId, is_link_local},
     outputs::{
         dotted::Dotted,
         text::words::{printable, visible},

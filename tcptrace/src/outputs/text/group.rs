@@ -11,10 +11,12 @@ use std::{
 
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
-use crate::engine::cause::Cause;
 use crate::{
-    events::{Cleared, Instant, OriginHow, SocketId, Stuck, record::is_link_local},
-    outputs::text::columns::{end, port},
+    events::{Cause, Cleared, Instant, OriginHow, SocketId, Stuck, is_link_local},
+    outputs::text::{
+        columns::{end, port},
+        words::cause_words,
+    },
 };
 
 /// A group of so many is still shown socket by socket.
@@ -69,10 +71,10 @@ impl Groupable for Box<Stuck> {
     fn key(&self) -> Self::Key {
         let mut pids = FxHasher::default();
         let mut last = None;
-        for owner in self.processes().filter(|owner| last.replace(owner.pid) != Some(owner.pid)) {
+        for owner in self.details.processes().filter(|owner| last.replace(owner.pid) != Some(owner.pid)) {
             pids.write_u32(owner.pid);
         }
-        (pids.finish(), self.cause.words(), self.state.0, self.socket.netns)
+        (pids.finish(), cause_words(self.details.cause), self.state.0, self.socket.netns)
     }
 
     fn socket(&self) -> &SocketId {
@@ -80,7 +82,7 @@ impl Groupable for Box<Stuck> {
     }
 
     fn side(&self) -> Side {
-        match (&self.origin, self.cause) {
+        match (&self.details.origin, self.details.cause) {
             (_, Cause::NotAccepted) => Side::Server,
             (Some(origin), _) if matches!(origin.how, OriginHow::Accept | OriginHow::Listen) => Side::Server,
             (Some(origin), _) if origin.how == OriginHow::Connect => Side::Client,

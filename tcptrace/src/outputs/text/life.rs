@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use crate::outputs::text::{Instant, RED, Text, YELLOW, left, named, right};
 use crate::{
     diagnostics::harmless,
-    engine::tracker::lives::reason::CloseReason,
-    events::LifeRecord,
+    events::{CloseReason, LifeRecord},
     outputs::text::{
         columns::{number, or_dash, span, tenths},
         words::add_process,

@@ -1,38 +1,30 @@
-//! The stuck view's lines: sockets one by one or many together, how they cleared, and what they come to in a process.
+//! The stuck view's lines of sockets: one by one or many together, and how they cleared.
 
-use crate::outputs::text::group;
 use std::fmt::Write as _;
 
-use rustc_hash::FxHashMap;
 use tcptrace_common::state;
 
-use crate::outputs::text::{BOLD, GREEN, Instant, Layout, RED, Text, YELLOW, left};
 use crate::{
-    events::{Cleared, ProcessRecord, State, Stuck},
+    events::{Cleared, State, Stuck},
     outputs::text::{
+        GREEN, Instant, Layout, RED, Text,
         columns::{span, zone},
-        group::{Group, Groupable},
-        words::{Holders, age, detail, ending, origin, padded, peer, visible},
+        group::{self, Group, Groupable},
+        left,
+        words::{Holders, age, cause_words, detail, ending, origin, padded, peer, visible},
     },
 };
 
-/// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
-const ALARMING_S: f64 = 600.0;
-const WORRYING_S: f64 = 7_200.0;
-
-/// So many lines of processes are written at a time at the most.
-const PROCESSES: usize = 10;
-
 impl Text {
     pub(crate) fn stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
-        let Stuck { socket, state, age_ms, age_max_ms, exact, cause, .. } = record;
+        let Stuck { socket, state, age_ms, age_max_ms, exact, details, .. } = record;
         let holders = Holders::of(record);
         let age = age((*age_ms, *age_max_ms, *exact), self.layout.age);
         self.columns(line, at, (RED, &age), &holders, &holders.descriptors());
         self.ends(line, socket);
-        self.add_why(line, *state, cause.words());
-        self.add_if_it_fits(line, &detail(record));
-        for more in [holders.detail(), origin(record), peer(record)].into_iter().flatten() {
+        self.add_why(line, *state, cause_words(details.cause));
+        self.add_if_it_fits(line, &detail(details));
+        for more in [holders.detail(), origin(details), peer(details)].into_iter().flatten() {
             self.add_if_it_fits(line, &format!("; {more}"));
         }
     }
@@ -49,7 +41,7 @@ impl Text {
         let holders = Holders::of(first);
         self.columns(line, *at, (RED, &oldest), &holders, &group::times(group.1.len()));
         self.ends_of(line, group);
-        self.add_why(line, first.state, first.cause.words());
+        self.add_why(line, first.state, cause_words(first.details.cause));
         self.add_if_it_fits(line, &format!(", youngest {youngest}"));
         if let Some(held) = holders.detail() {
             self.add_if_it_fits(line, &format!("; {held}"));
@@ -98,56 +90,6 @@ impl Text {
         line.push(' ');
         self.paint(line, colour, |line| left(line, age_width, |line| line.push_str(age)));
         let _infallible = write!(line, " {} {fd:>descriptor$} ", padded(&holders.named(width), width));
-    }
-
-    /// Writes the lines of processes, one for those that hold the same stuck sockets, and for those of a name that have
-    /// ended. Of many lines those are left out that matter least.
-    pub(crate) fn processes(&mut self, processes: Vec<(Instant, ProcessRecord)>, out: &mut Vec<u8>) {
-        let mut lines: Vec<(Instant, ProcessRecord)> = Vec::new();
-        let mut places = FxHashMap::default();
-        for (at, record) in processes {
-            match *places.entry(record.alike()).or_insert(lines.len()) {
-                place if place < lines.len() => lines[place].1.add(&record),
-                _ => lines.push((at, record)),
-            }
-        }
-        let mut left_out = 0;
-        if lines.len() > PROCESSES {
-            let by_urgency = |(_, a): &(Instant, ProcessRecord), (_, b): &(Instant, ProcessRecord)| {
-                let full = |record: &ProcessRecord| record.fds_full_in_s.unwrap_or(f64::INFINITY);
-                full(a).total_cmp(&full(b)).then(b.stuck.cmp(&a.stuck))
-            };
-            lines.sort_by(by_urgency);
-            left_out = lines.drain(PROCESSES - 1..).map(|(_, record)| 1 + record.others).sum();
-        }
-        let last = lines.last().map(|(at, _)| *at);
-        for (at, record) in lines {
-            self.put(out, |text, line| text.process(line, at, &record));
-        }
-        if let Some(at) = last.filter(|_| left_out > 0) {
-            self.put(out, |text, line| {
-                text.time(line, at);
-                let _infallible = write!(line, " and {left_out} more processes");
-            });
-        }
-    }
-
-    fn process(&mut self, line: &mut String, at: Instant, record: &ProcessRecord) {
-        self.time(line, at);
-        line.push(' ');
-        let room = self.layout.width.map(|width| width.saturating_sub(line.len()));
-        let (who, words, full) = record.words(room);
-        self.paint(line, BOLD, |line| line.push_str(&who));
-        line.push_str(&words);
-        if let Some(full) = full {
-            let colour = match record.fds_full_in_s {
-                Some(seconds) if seconds < ALARMING_S => RED,
-                Some(seconds) if seconds < WORRYING_S => YELLOW,
-                _ => "",
-            };
-            line.push_str(", ");
-            self.paint(line, colour, |line| line.push_str(&full));
-        }
     }
 
     /// Appends why a socket stays in its state, and which that is where it is not the usual one: the reason goes below if

@@ -375,14 +375,14 @@ fn a_stuck_line_tells_the_thread_and_the_other_end_where_there_is_room() {
         let mut record = record.clone();
         let at = record.at;
         if let Event::Stuck(stuck) = &mut record.event {
-            stuck.origin = origin.map(|(pid, name, how)| OriginRecord {
+            stuck.details.origin = origin.map(|(pid, name, how)| OriginRecord {
                 pid,
                 tid: 4310,
                 comm: Name(comm(name)),
                 how,
                 time: at,
             });
-            stuck.peer = peer;
+            stuck.details.peer = peer;
         }
         record
     };

@@ -7,9 +7,11 @@ use rustc_hash::FxHashMap;
 use tcptrace_common::COMM_LEN;
 use unicode_width::UnicodeWidthChar;
 
-use crate::engine::{cause::Cause, tracker::finding::Ending};
 use crate::{
-    events::{Lost, LostReason, Name, OriginHow, Owner, OwnerHow, Peer, Resync, Start, Stuck, Summary},
+    events::{
+        Cause, Ending, Lost, LostReason, Name, OriginHow, Owner, OwnerHow, Peer, Resync, SocketDetails,
+        Start, Stuck, Summary,
+    },
     outputs::text::columns,
 };
 
@@ -90,8 +92,21 @@ pub(crate) fn age((at_least_ms, at_most_ms, exact): (f64, Option<f64>, bool), wi
     }
 }
 
+/// Names a cause in a few words.
+pub(crate) const fn cause_words(cause: Cause) -> &'static str {
+    match cause {
+        Cause::NotAccepted => "not accepted",
+        Cause::DataUnread => "data unread",
+        Cause::EofUnread => "EOF unread",
+        Cause::Sending => "sending",
+        Cause::NotClosed => "not closed",
+        Cause::Peer => "peer",
+        Cause::Unknown => "unknown",
+    }
+}
+
 /// What else there is to say about a stuck socket, where there is room.
-pub(crate) fn detail(record: &Stuck) -> String {
+pub(crate) fn detail(record: &SocketDetails) -> String {
     match record.cause {
         Cause::DataUnread => format!(": {} wait", plural(record.recv_queue as usize, "byte")),
         Cause::Sending => format!(": {} unacknowledged", plural(record.send_queue as usize, "byte")),
@@ -108,7 +123,7 @@ pub(crate) fn detail(record: &Stuck) -> String {
 }
 
 /// Which thread brought a stuck socket into its process, where that is not plain from who holds it.
-pub(crate) fn origin(record: &Stuck) -> Option<String> {
+pub(crate) fn origin(record: &SocketDetails) -> Option<String> {
     let origin = record.origin.as_ref()?;
     let did = match origin.how {
         OriginHow::Accept => "accepted",
@@ -126,7 +141,7 @@ pub(crate) fn origin(record: &Stuck) -> Option<String> {
 }
 
 /// What is at the other end of a stuck socket, if that is on this host.
-pub(crate) fn peer(record: &Stuck) -> Option<String> {
+pub(crate) fn peer(record: &SocketDetails) -> Option<String> {
     let peer = record.peer.as_ref()?;
     let (holders, state) = (Holders::at(peer), peer.state);
     Some(match peer.owner_how {
@@ -171,7 +186,7 @@ pub(crate) struct Holders<'a> {
 impl<'a> Holders<'a> {
     /// The holders of a stuck socket.
     pub(crate) fn of(record: &'a Stuck) -> Self {
-        let Stuck { owners, unlisted, owners_total, .. } = record;
+        let SocketDetails { owners, unlisted, owners_total, .. } = &record.details;
         Self::new(owners, unlisted, *owners_total)
     }
 

@@ -4,14 +4,14 @@ use crate::{
     cli::Plan,
     diagnostics::{inform, say},
     engine::{coverage::Unseen, walk::Walk},
-    events::{Start, TracerInfo},
-    host::Kernel,
+    events::{KernelFeature, Start, TracerInfo},
+    host::{Kernel, features::FeatureStatus},
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
-pub(crate) fn greet(start: &Start, words: &str) {
+pub(crate) fn greet(sources: &[FeatureStatus], words: &str) {
     inform(words);
-    for source in start.sources.iter().filter(|source| source.is_lacking()) {
+    for source in sources.iter().filter(|source| source.is_lacking()) {
         if let Some(reason) = &source.unavailable_reason {
             inform(format_args!("without {}: {reason}", source.feature.name()));
         }
@@ -34,12 +34,12 @@ pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     Start {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").into(),
         kernel: release(),
         host,
         boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
         sockets: walk.sockets.len(),
-        sources: kernel.sources().to_vec(),
+        sources: kernel.sources().iter().map(KernelFeature::from).collect(),
     }
 }
 

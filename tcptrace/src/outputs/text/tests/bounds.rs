@@ -4,19 +4,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    engine::{
-        cause::Cause,
-        processes::Rolled,
-        tracker::{
-            finding::Ending,
-            lives::{Role, reason::CloseReason, spent::Spent},
-        },
-    },
+    engine::{assemble::process::process_record, processes::Rolled},
     events::{
-        Family, LISTED, LONGEST_RECORD, LifeRecord, Listener, Lost, LostReason, ProcessRecord, Resync, Start,
-        Summary, TEXT_BYTES, Transition,
+        Cause, CloseReason, Ending, Family, KernelFeature, LISTED, LONGEST_RECORD, LifeRecord, Listener,
+        Lost, LostReason, Resync, Role, SocketDetails, Start, Summary, TEXT_BYTES, TimeInState, Transition,
     },
-    host::features::{Feature, FeatureStatus},
     sources::recording::Recording,
 };
 
@@ -75,16 +67,18 @@ fn longest_stuck(socket: SocketId, threshold_ms: Option<f64>) -> Box<Stuck> {
         age_max_ms: Some(f64::MIN_POSITIVE),
         exact: false,
         since: LONGEST_TIME,
-        recv_queue: u32::MAX,
-        send_queue: u32::MAX,
-        cause: Cause::NotAccepted,
-        owners,
-        owners_total: usize::MAX,
-        unlisted: vec![longest_owner(); 1_000],
-        owner_how: OwnerHow::Listener,
-        origin: Some(origin),
-        listener: Some(listener),
-        peer: Some(peer),
+        details: SocketDetails {
+            recv_queue: u32::MAX,
+            send_queue: u32::MAX,
+            cause: Cause::NotAccepted,
+            owners,
+            owners_total: usize::MAX,
+            unlisted: vec![longest_owner(); 1_000],
+            owner_how: OwnerHow::Listener,
+            origin: Some(origin),
+            listener: Some(listener),
+            peer: Some(peer),
+        },
         is_reminder: false,
     })
 }
@@ -103,21 +97,24 @@ fn longest() -> Vec<Event> {
         remote_port: u16::MAX,
     };
     let (state, owner_how) = (State(state::ESTABLISHED), OwnerHow::Origin);
-    let mut states = Spent::default();
+    let mut states = TimeInState::default();
     for number in 1..=11 {
         states.push(number, 1);
     }
-    let source = |feature| FeatureStatus { feature, unavailable_reason: Some(long()) };
-    let features = <Feature as clap::ValueEnum>::value_variants();
+    let source = |nth| KernelFeature {
+        name: format!("fentry/security_sock_graft {nth}").into(),
+        in_use: false,
+        why_not: Some(long()),
+    };
     vec![
         Event::Start(Start {
-            version: "1.2.3",
+            version: "1.2.3".into(),
             kernel: long(),
             host: long(),
             boot_id: Some(long()),
             sockets: usize::MAX,
-            // Some more than there are: not each can be turned off.
-            sources: features.iter().chain(features).map(|feature| source(*feature)).collect(),
+            // Twice as many as there are.
+            sources: (0..18).map(source).collect(),
         }),
         Event::Transition(Transition {
             socket,
@@ -155,7 +152,7 @@ fn longest() -> Vec<Event> {
             owner_how,
             owned_ns: None,
         }),
-        Event::Process(ProcessRecord::new(u32::MAX, &Rolled { comm: Some([1; 16]), ..Rolled::default() })),
+        Event::Process(process_record(u32::MAX, &Rolled { comm: Some([1; 16]), ..Rolled::default() })),
         Event::Lost(Lost { lost: u64::MAX, lost_total: u64::MAX, reason: LostReason::ReaderSlow }),
         Event::Resync(Resync { sockets: usize::MAX, repaired: usize::MAX, found: Some(u64::MAX) }),
         Event::Summary(Summary::default()),
@@ -206,14 +203,14 @@ fn a_recording_without_bounds_is_brought_within_them() {
         assert!(fields.remove("owners_total").is_some());
         format!("{value}\n")
     };
-    stuck.owners = (0..40).flat_map(|pid| [(pid, 3), (pid, 4)]).map(descriptor).collect();
+    stuck.details.owners = (0..40).flat_map(|pid| [(pid, 3), (pid, 4)]).map(descriptor).collect();
     let line = line(&stuck);
     let read = Recording::new(line.as_bytes()).next_line().expect("a record").expect("one");
     let crate::sources::recording::Said::Stuck(read) = read.said else { panic!("{line}") };
-    let peer = read.peer.expect("a peer");
-    assert_eq!((read.owners_total, peer.owners_total, peer.owners.len()), (80, LISTED, LISTED));
+    let peer = read.details.peer.expect("a peer");
+    assert_eq!((read.details.owners_total, peer.owners_total, peer.owners.len()), (80, LISTED, LISTED));
     let firsts: Vec<_> = (0..16).map(|pid| descriptor((pid, 3))).collect();
-    assert_eq!(read.owners, firsts);
+    assert_eq!(read.details.owners, firsts);
 }
 
 fn descriptor((pid, fd): (u32, u32)) -> Owner {
@@ -225,8 +222,16 @@ fn text_counts_the_owners_that_a_record_does_not_list() {
     let Event::Stuck(stuck) = longest().swap_remove(2) else { unreachable!("the third") };
     let line = |owners: Vec<Owner>, unlisted: Vec<Owner>, owners_total| {
         let peer = None;
-        let stuck =
-            Stuck { owners, unlisted, owners_total, peer, origin: None, listener: None, ..*stuck.clone() };
+        let details = SocketDetails {
+            owners,
+            unlisted,
+            owners_total,
+            peer,
+            origin: None,
+            listener: None,
+            ..stuck.details.clone()
+        };
+        let stuck = Stuck { details, ..*stuck.clone() };
         let record = Record { at: LONGEST_TIME, event: Event::Stuck(Box::new(stuck)) };
         lines(None, false, &[record]).pop().expect("a line")
     };

@@ -3,11 +3,10 @@
 use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::*;
-use crate::engine::tracker::{
-    finding::Origin,
-    lives::{Life, Role, reason::CloseReason},
+use crate::{
+    engine::tracker::{finding::Origin, lives::Life},
+    events::{CloseReason, LifeRecord, Role},
 };
-use crate::events::LifeRecord;
 
 fn counters() -> Counters {
     Counters {

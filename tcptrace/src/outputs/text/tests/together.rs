@@ -1,7 +1,7 @@
 //! Many records together, and what they come to in a process.
 
 use super::*;
-use crate::engine::processes::Rolled;
+use crate::engine::{assemble::process::process_record, processes::Rolled};
 
 /// The record of a socket of process 4242 in CLOSE_WAIT, so many seconds old.
 fn leak(seconds: u64, local_port: u16, remote: &str, how: Option<OriginHow>) -> Record {
@@ -12,7 +12,8 @@ fn leak(seconds: u64, local_port: u16, remote: &str, how: Option<OriginHow>) -> 
         (stuck.socket.local_port, stuck.socket.remote_addr) = (local_port, remote.ip());
         stuck.socket.remote_port = remote.port();
         let (pid, tid, time) = (4242, 4310, record.at);
-        stuck.origin = how.map(|how| OriginRecord { pid, tid, comm: Name(comm(b"worker")), how, time });
+        stuck.details.origin =
+            how.map(|how| OriginRecord { pid, tid, comm: Name(comm(b"worker")), how, time });
     }
     record
 }
@@ -53,9 +54,9 @@ fn the_oldest_of_a_process_comes_first() {
     let of = |pid: u32, seconds, fd| {
         let mut record = leak(seconds, 9666, &format!("10.0.0.9:{}", 1000 * pid + fd), None);
         if let Event::Stuck(stuck) = &mut record.event {
-            stuck.owners.truncate(1);
-            stuck.owners_total = 1;
-            (stuck.owners[0].pid, stuck.owners[0].fd) = (pid, Some(fd));
+            stuck.details.owners.truncate(1);
+            stuck.details.owners_total = 1;
+            (stuck.details.owners[0].pid, stuck.details.owners[0].fd) = (pid, Some(fd));
         }
         record
     };
@@ -99,11 +100,11 @@ fn what_differs_in_what_matters_is_never_put_together() {
     let lines = together(
         Some(80),
         four(|_| {})
-            .chain(four(|stuck| stuck.cause = crate::engine::cause::Cause::DataUnread))
+            .chain(four(|stuck| stuck.details.cause = crate::events::Cause::DataUnread))
             .chain(four(|stuck| stuck.state = State(state::FIN_WAIT2)))
-            .chain(four(|stuck| stuck.owners.clear()))
+            .chain(four(|stuck| stuck.details.owners.clear()))
             .chain(four(|stuck| stuck.socket.netns = Some(1)))
-            .chain(four(|stuck| stuck.owners[0].pid = 1)),
+            .chain(four(|stuck| stuck.details.owners[0].pid = 1)),
     );
     let begins = |line: &&String| line.starts_with("15:45:32 ");
     assert_eq!(lines.iter().filter(begins).count(), 6, "{lines:?}");
@@ -149,7 +150,7 @@ fn a_flood_is_written_now_and_then_and_a_single_one_soon() {
 
 fn process_line(width: Option<u16>, colour: bool, name: &[u8], rolled: &Rolled) -> String {
     let rolled = Rolled { comm: Some(comm(name)), ..*rolled };
-    let event = Event::Process(ProcessRecord::new(4242, &rolled));
+    let event = Event::Process(process_record(4242, &rolled));
     let record = Record { at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 }, event };
     lines(width, colour, &[record])[0].clone()
 }
@@ -217,7 +218,7 @@ fn process_lines(width: Option<u16>, shared: usize, all: impl IntoIterator<Item 
     let record = |(nth, rolled): (usize, Rolled)| {
         let rolled = Rolled { comm: Some(comm(b"python3")), ..rolled };
         let shared_with = (nth < shared).then_some(100);
-        let record = ProcessRecord { shared_with, ..ProcessRecord::new(100 + nth as u32, &rolled) };
+        let record = ProcessRecord { shared_with, ..process_record(100 + nth as u32, &rolled) };
         Record { at, event: Event::Process(record) }
     };
     together(width, all.into_iter().enumerate().map(record))
@@ -278,7 +279,7 @@ fn descriptors_that_run_out_soon_are_red() {
 fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
     let record = Record {
         at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 7 },
-        event: Event::Process(ProcessRecord::new(
+        event: Event::Process(process_record(
             4242,
             &Rolled { comm: Some(comm(b"java")), shared: 3, ..ROLLED },
         )),
@@ -290,7 +291,7 @@ fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
             "fds_open": 3012, "fds_limit": 4096, "fds_growth_per_min": 60.0, "fds_full_in_s": 1300.8})
     );
     let ended = Rolled { ended: true, growth_per_min: Some(-0.000_01), ..Rolled::default() };
-    let record = Record { event: Event::Process(ProcessRecord::new(1, &ended)), ..record };
+    let record = Record { event: Event::Process(process_record(1, &ended)), ..record };
     let line = parsed(&record);
     assert_eq!(line["growth_per_min"].to_string(), "0.0");
     for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_growth_per_min", "fds_full_in_s"] {
@@ -308,8 +309,8 @@ fn another_process_is_told_from_another_descriptor_of_the_same() {
                 comm: Some(Name(comm(name))),
                 ..Owner::once(*pid)
             };
-            stuck.owners = owners.iter().map(owner).collect();
-            stuck.owners_total = stuck.owners.len();
+            stuck.details.owners = owners.iter().map(owner).collect();
+            stuck.details.owners_total = stuck.details.owners.len();
         }
         let [narrow, wide] =
             [Some(80), None].map(|width| together(width, [record.clone()]).pop().expect("a line"));
@@ -341,11 +342,15 @@ fn the_holder_that_was_asked_for_is_named() {
     let shown = |listed: std::ops::Range<u32>, unlisted: std::ops::Range<u32>, wanted: u32| {
         let mut record = leak(30, 9666, "10.0.0.9:40000", None);
         if let Event::Stuck(stuck) = &mut record.event {
-            let owner =
-                |pid| Owner { pid, fd: Some(pid), is_requested: pid == wanted, ..stuck.owners[0].clone() };
+            let owner = |pid| Owner {
+                pid,
+                fd: Some(pid),
+                is_requested: pid == wanted,
+                ..stuck.details.owners[0].clone()
+            };
             let [listed, unlisted] = [listed, unlisted].map(|pids| pids.map(owner).collect::<Vec<_>>());
-            stuck.owners_total = listed.len() + unlisted.len();
-            (stuck.owners, stuck.unlisted) = (listed, unlisted);
+            stuck.details.owners_total = listed.len() + unlisted.len();
+            (stuck.details.owners, stuck.details.unlisted) = (listed, unlisted);
         }
         let line = together(Some(80), [record]).pop().expect("a line");
         line.split_ascii_whitespace().skip(2).take(2).map(str::to_owned).collect::<Vec<_>>().join(" ")
@@ -362,9 +367,11 @@ fn sockets_with_other_holders_are_never_put_together() {
         (0..4).map(move |n| {
             let mut record = leak(30, 9666, &format!("10.0.0.9:{}", 40_000 + n), None);
             if let Event::Stuck(stuck) = &mut record.event {
-                stuck.owners =
-                    pids.clone().map(|_| Owner { fd: Some(n as u32), ..stuck.owners[0].clone() }).collect();
-                stuck.owners.iter_mut().zip(pids.clone()).for_each(|(owner, pid)| owner.pid = pid);
+                stuck.details.owners = pids
+                    .clone()
+                    .map(|_| Owner { fd: Some(n as u32), ..stuck.details.owners[0].clone() })
+                    .collect();
+                stuck.details.owners.iter_mut().zip(pids.clone()).for_each(|(owner, pid)| owner.pid = pid);
             }
             record
         })

@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use unicode_width::UnicodeWidthChar as _;
 
 use super::*;
-use crate::engine::{cause::Cause, processes::Rolled, tracker::lives::reason::CloseReason};
-use crate::events::{LifeRecord, Lost};
+use crate::{
+    engine::{assemble::process::process_record, processes::Rolled},
+    events::{Cause, CloseReason, LifeRecord, Lost},
+};
 
 const WIDTHS: [Option<u16>; 12] = [
     Some(40),
@@ -99,10 +101,10 @@ fn stuck_view(many: usize) -> Vec<Record> {
                     ][at];
                     let mut record = template.clone();
                     if let Event::Stuck(stuck) = &mut record.event {
-                        (stuck.socket, stuck.owners) = (socket(ends), owners.clone());
-                        stuck.owners_total = owners.len();
+                        (stuck.socket, stuck.details.owners) = (socket(ends), owners.clone());
+                        stuck.details.owners_total = owners.len();
                         (stuck.age_ms, stuck.age_max_ms, stuck.exact) = (age_ms, age_max_ms, exact);
-                        (stuck.state, stuck.cause) = (State(state), cause);
+                        (stuck.state, stuck.details.cause) = (State(state), cause);
                     }
                     out.extend(std::iter::repeat_n(record, many));
                     let mut record = cleared.clone();
@@ -158,7 +160,7 @@ fn lives() -> Vec<Record> {
                         socket: socket(ends),
                         opened: None,
                         duration_ms: Some(8.64e9),
-                        role: crate::engine::tracker::Role::Unknown,
+                        role: crate::events::Role::Unknown,
                         states: Default::default(),
                         close_reason,
                         error: Some("EADDRNOTAVAIL".into()),
@@ -192,7 +194,7 @@ fn processes_and_notices() -> Vec<Record> {
         busy: Some(128.0),
         ..Rolled::default()
     };
-    let process = |name: &[u8]| Event::Process(ProcessRecord::new(4_194_304, &rolled(name)));
+    let process = |name: &[u8]| Event::Process(process_record(4_194_304, &rolled(name)));
     let mut events: Vec<_> = NAMES.into_iter().map(process).collect();
     let (lost, lost_total) = (u64::MAX, u64::MAX);
     for reason in [LostReason::RingFull, LostReason::ReaderSlow] {
@@ -304,8 +306,8 @@ fn lines_of(width: Option<u16>, ends: (&str, &str)) -> Vec<String> {
     let mut record = stuck(&records(v4_tuple(), b"java")).clone();
     if let Event::Stuck(stuck) = &mut record.event {
         stuck.socket = socket(ends);
-        stuck.owners.truncate(1);
-        stuck.owners_total = 1;
+        stuck.details.owners.truncate(1);
+        stuck.details.owners_total = 1;
     }
     lines(width, false, &[record])
 }

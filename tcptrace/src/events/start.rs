@@ -1,0 +1,75 @@
+//! The record `start`.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeMap as _,
+};
+
+use crate::events::bounds;
+
+/// tcptrace started: the first record of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// tcptrace's version.
+    pub version: Cow<'static, str>,
+    /// The kernel's release (uname(2)).
+    #[serde(serialize_with = "bounds::text")]
+    pub kernel: String,
+    /// The host's name (uname(2)).
+    #[serde(serialize_with = "bounds::text")]
+    pub host: String,
+    /// `/proc/sys/kernel/random/boot_id`: the boot that `mono_ns` and `cookie` belong to.
+    #[serde(serialize_with = "bounds::text_or_null")]
+    pub boot_id: Option<String>,
+    /// TCP sockets open at the start, in all namespaces that can be seen; timewait sockets and SYN queues not counted.
+    pub sockets: usize,
+    /// The kernel features that tcptrace uses where they are there, by name.
+    #[serde(serialize_with = "by_name", deserialize_with = "named")]
+    pub sources: Vec<KernelFeature>,
+}
+
+/// Whether a kernel feature is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelFeature {
+    /// Its name.
+    #[serde(skip)]
+    pub name: Cow<'static, str>,
+    /// Whether it is in use.
+    pub in_use: bool,
+    /// Why it is not in use; null if it is.
+    #[serde(serialize_with = "bounds::text_or_null")]
+    pub why_not: Option<String>,
+}
+
+/// Serializes features as an object, in their order.
+fn by_name<S: Serializer>(features: &[KernelFeature], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(features.len()))?;
+    for feature in features {
+        map.serialize_entry(&feature.name, feature)?;
+    }
+    map.end()
+}
+
+/// Deserializes features from an object, in its order.
+fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KernelFeature>, D::Error> {
+    struct InOrder;
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Vec<KernelFeature>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("features by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut features = Vec::new();
+            while let Some((name, feature)) = map.next_entry::<String, KernelFeature>()? {
+                features.push(KernelFeature { name: name.into(), ..feature });
+            }
+            Ok(features)
+        }
+    }
+    deserializer.deserialize_map(InOrder)
+}
