@@ -1,6 +1,6 @@
-//! `cargo xtask install`: puts tcptrace where all users, and above all sudo, find it.
+//! `cargo xtask install`: puts tcptrace where all users and sudo find it.
 
-use std::{ffi::OsStr, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
@@ -14,10 +14,10 @@ use crate::{
 pub(crate) fn run(prefix: &Path) -> Result<()> {
     let prefix =
         std::path::absolute(prefix).with_context(|| format!("no usable prefix: {}", prefix.display()))?;
-    let tools = setup::run(Scope::Build)?;
-    let built = compile::tcptrace(&tools, Profile::Release)?;
+    setup::prepare(Scope::Build)?;
+    let built = compile::tcptrace(Profile::Release)?;
     let installed = prefix.join("bin/tcptrace");
-    let mut install = shell::as_root(OsStr::new("install"), &[])?;
+    let mut install = shell::as_root("install", &[])?;
     shell::run(install.args(["-D", "--mode=0755"]).arg(&built).arg(&installed))?;
     say(format_args!("installed {}", installed.display()));
     match found_as_root() {
@@ -34,8 +34,8 @@ pub(crate) fn run(prefix: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The tcptrace that root finds: sudo has a PATH of its own.
+/// The tcptrace that root finds; sudo has its own PATH.
 fn found_as_root() -> Option<String> {
-    let mut shell = shell::as_root(OsStr::new("sh"), &[]).ok()?;
-    shell::output(shell.args(["-c", "command -v tcptrace"]))
+    let mut shell = shell::as_root("sh", &[]).ok()?;
+    shell::quietly(shell.args(["-c", "command -v tcptrace"])).ok()
 }

@@ -1,42 +1,41 @@
-//! `cargo xtask`: what one does with this repository, each in one command.
+//! `cargo xtask`: sets up, builds, runs, tests, measures and installs tcptrace, each in one
+//! command.
 //!
-//! This file holds the command line and calls the module that does the work; it decides nothing else.
+//! This file holds the command line and calls the module that does the work: [`setup`] installs
+//! what a command needs, [`compile`] builds, [`test`] runs tests here and [`matrix`] in guests
+//! with other kernels, [`bench`] and [`soak`] measure, [`ci`] runs all checks.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "speaking is its job: results on stdout, what it does on stderr"
+    reason = "it prints results on stdout and progress on stderr"
 )]
 
 mod bench;
-mod cargo_json;
 mod ci;
 mod compile;
 mod deny;
-mod facts;
 mod install;
 mod matrix;
-mod packages;
-mod places;
-mod plan;
 mod results;
 mod setup;
 mod shell;
 mod soak;
 mod test;
-mod tools;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 use crate::{compile::Profile, setup::Scope};
 
 /// Set up, build, run, test and install tcptrace.
 ///
-/// Run it as yourself: what needs root (installing packages, loading BPF programs) is done with sudo, and only
-/// that. Every command first installs what it misses, saying what and why.
+/// Run it as yourself: only what needs root (installing packages, loading BPF programs) is done
+/// with sudo. Each command first installs what it needs and the machine lacks, and says what and
+/// why.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -46,7 +45,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Install what building and testing need and is missing: a compiler and a linker for BPF, test tools
+    /// Install what is missing for building and testing: a compiler and a linker for BPF, test
+    /// tools
     Setup {
         /// Only report what is missing; exit status 1 if anything is
         #[arg(long)]
@@ -63,7 +63,7 @@ enum Task {
     },
     /// Build tcptrace and run it as root, with the arguments after `--`
     ///
-    /// Only tcptrace writes to stdout, and its exit status is the one you get:
+    /// Stdout and the exit status are those of tcptrace:
     /// `cargo xtask run -- --stuck 30s --json | jq`
     Run {
         /// Run the unoptimised build
@@ -75,29 +75,32 @@ enum Task {
     },
     /// Run the unit tests as you and the kernel tests as root
     ///
-    /// The last line says how many tests passed and failed. The exit status is 1 if one failed, or if no kernel
-    /// test ran though kernel tests were asked for.
+    /// The last line says how many tests passed and failed. The exit status is 1 if one failed, or
+    /// if no kernel test ran though kernel tests were asked for.
     ///
-    /// With --kernels the kernel tests run in virtual machines instead, under kernels from Debian's archives. They
-    /// are kept in ~/.cache/tcptrace/kernels ($TCPTRACE_KERNEL_CACHE). One that cannot be had is a failure unless
-    /// $TCPTRACE_KERNELS_MAY_MISS names it.
+    /// With --kernels the kernel tests run in virtual machines instead, under kernels from
+    /// Debian's archives, kept in `~/.cache/tcptrace/kernels` (`$TCPTRACE_KERNEL_CACHE`). A kernel
+    /// that cannot be fetched is a failure.
     Test(test::Options),
-    /// Check format, lints, documentation and dependencies, then run all the tests, here and under all kernels
+    /// Check format, lints, documentation and dependencies, then run all the tests, here and under
+    /// all kernels
     Ci,
-    /// Measure what tracing costs: tables of ratios within one run, next to other tools where they are installed
+    /// Measure what tracing costs: tables of ratios within one run, next to other tools where they
+    /// are installed
     ///
-    /// It installs none of them, and says which are missing. docs/performance.md says what the tables mean. Anything
-    /// else that runs on the machine meanwhile makes them less certain.
+    /// It installs none of the other tools, and says which are missing. docs/performance.md
+    /// explains the tables. Run it on a quiet machine.
     Bench(bench::Options),
-    /// Send millions of transitions through one run, and account for every one of them
+    /// Send millions of transitions through one run, and check that none is missing from the
+    /// counts
     Soak(soak::Options),
-    /// The part of `soak` that needs root
+    /// The part of `soak` or `bench` that needs root
     #[command(hide = true)]
-    SoakAsRoot(soak::Measure),
-    /// The part of `bench` that needs root
-    #[command(hide = true)]
-    BenchAsRoot(bench::Measure),
-    /// What a guest runs as its first process
+    AsRoot {
+        /// A [`RootTask`] as JSON
+        task: String,
+    },
+    /// The first process of a guest of the kernel matrix
     #[command(hide = true)]
     Guest,
     /// Build tcptrace and install it for all users, so that `sudo tcptrace` finds it
@@ -106,6 +109,13 @@ enum Task {
         #[arg(long, value_name = "PREFIX", default_value = "/usr/local")]
         prefix: PathBuf,
     },
+}
+
+/// What runs as root, given by the part that has built everything.
+#[derive(Debug, Serialize, Deserialize)]
+enum RootTask {
+    Soak(soak::Measure),
+    Bench(bench::Measure),
 }
 
 fn main() -> ExitCode {
@@ -118,27 +128,33 @@ fn main() -> ExitCode {
     }
 }
 
+fn profile(is_debug: bool) -> Profile {
+    if is_debug { Profile::Debug } else { Profile::Release }
+}
+
 fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup { check: true } => return setup::check(),
         Task::Setup { check: false } => {
-            let outcome = setup::run(Scope::Test)?;
-            shell::say(format_args!("ready: {}", outcome.way));
+            setup::prepare(Scope::Test)?;
+            shell::say(format_args!("nothing is missing"));
         }
         Task::Build { release: _, debug } => {
-            let tools = setup::run(Scope::Build)?;
-            println!("{}", compile::tcptrace(&tools, Profile::new(debug))?.display());
+            setup::prepare(Scope::Build)?;
+            println!("{}", compile::tcptrace(profile(debug))?.display());
         }
         Task::Run { debug, arguments } => {
-            let tools = setup::run(Scope::Build)?;
-            let binary = compile::tcptrace(&tools, Profile::new(debug))?;
+            setup::prepare(Scope::Build)?;
+            let binary = compile::tcptrace(profile(debug))?;
             return Err(shell::become_root(&binary, &arguments));
         }
         Task::Test(options) => return test::run(&options),
         Task::Bench(options) => return bench::run(options),
-        Task::Soak(options) => return soak::run(&options),
-        Task::SoakAsRoot(measure) => return soak::measure(&measure),
-        Task::BenchAsRoot(measure) => return bench::measure(&measure),
+        Task::Soak(options) => return soak::run(options),
+        Task::AsRoot { task } => match serde_json::from_str(&task)? {
+            RootTask::Soak(measure) => return soak::measure(&measure),
+            RootTask::Bench(measure) => return bench::measure(&measure),
+        },
         Task::Ci => return ci::run(),
         Task::Guest => return matrix::guest::main(),
         Task::Install { prefix } => install::run(&prefix)?,

@@ -1,8 +1,10 @@
-//! `cargo xtask soak`: millions of transitions through one run of the tracer, and every one of them accounted for.
+//! `cargo xtask soak`: sends millions of transitions through one run of the tracer, and checks the
+//! counts.
 //!
-//! What the kernel itself counts (how often it ran the program on the tracepoint, or was kept from it) has to be what
-//! reached the tracker and what the tracer says was lost; what reached the tracker has to be what was printed, and what
-//! was dropped for a slow reader; and memory has to stay where it is, for no connection of the load lives on.
+//! What the kernel counts (how often it ran the program on the tracepoint, or skipped it) has to
+//! be what reached the tracker plus what the tracer reports as lost. What reached the tracker has
+//! to be what was printed plus what was dropped for a slow reader. Memory has to stay where it is,
+//! because no connection of the load lives on.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,12 +12,15 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    RootTask,
     bench::{
-        helper, proc,
-        tracer::{Command, Ready, Seen, Tracer},
+        figures::table,
+        helper,
+        tracer::{Command, Measured, Ready, Summary, Tracer},
     },
     compile::{self, Profile},
     setup::{self, Scope},
@@ -25,70 +30,62 @@ use crate::{
 /// Transitions of one connection of the load, both ends together (`tests/src/bin/churn.rs`).
 const PER_CONNECTION: u64 = 10;
 
-/// So many connections are made in one go; their TIME_WAIT goes with the namespace that they are in.
+/// Connections made in one go; their timewait sockets go with the namespace that they are in.
 const CONNECTIONS: u32 = 25_000;
 
-/// By how much memory may differ between the first tenth of the run and its end, KiB: an arena of the allocator.
+/// How much memory may grow between the first tenth of the run and its end, KiB: an arena of the
+/// allocator.
 const FLAT_KIB: u64 = 2_048;
 
 /// How long to run.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Options {
     /// How many transitions at least
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     transitions: u64,
 }
 
-/// What the part that runs as root is told.
-#[derive(Debug, clap::Args)]
+/// What the part that runs as root gets from the part that has built everything.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measure {
-    #[arg(long)]
     transitions: u64,
-    #[arg(long)]
     tcptrace: PathBuf,
-    #[arg(long)]
     helpers: PathBuf,
 }
 
 /// Builds everything, and runs it.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let tools = setup::run(Scope::Test)?;
-    let tcptrace = compile::tcptrace(&tools, Profile::Release)?;
-    let helpers = compile::helpers(&tools)?;
-    let this = std::env::current_exe().context("/proc is not there")?;
-    let mut root = shell::as_root(this.as_os_str(), &[])?;
-    root.arg("soak-as-root").arg("--tcptrace").arg(tcptrace).arg("--helpers").arg(helpers);
-    root.arg("--transitions").arg(options.transitions.to_string());
-    let status = root.status().context("cannot run the part that needs root")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+pub(crate) fn run(options: Options) -> Result<ExitCode> {
+    setup::prepare(Scope::Build)?;
+    let Options { transitions } = options;
+    let (tcptrace, helpers) = (compile::tcptrace(Profile::Release)?, compile::helpers()?);
+    shell::run_self_as_root(&RootTask::Soak(Measure { transitions, tcptrace, helpers }))
 }
 
-/// The part that runs as root.
+/// Runs the part that needs root.
 pub(crate) fn measure(measure: &Measure) -> Result<ExitCode> {
     let Measure { transitions, tcptrace, helpers } = measure;
     // Without this the kernel does not count how often programs run.
     let _counting = helper::start(helpers, "bpf-stats", &[])?;
-    let what =
-        Command { program: tcptrace.clone(), arguments: vec!["--json".into()], ready: Ready::FirstLine };
+    let command = Command::new(tcptrace.clone(), &["--json"], Ready::StdoutLine);
     let began = Instant::now();
-    let tracer = Tracer::start(helpers, &what)?;
-    let memory = load(&tracer, helpers, *transitions)?;
-    let seen = tracer.finish(&what)?;
-    let (accounts, is_sound) = Accounts::of(&seen)?.told(&memory);
-    println!("{accounts}");
+    let tracer = Tracer::start(helpers, &command)?;
+    let memory = make_load(&tracer, helpers, *transitions)?;
+    let (table, is_sound) = check(&tracer.finish()?, &memory)?;
+    println!("{table}");
     say(format_args!("soak: {:.0} s", began.elapsed().as_secs_f64()));
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes connections until there were so many transitions. Returns the tracer's memory after each tenth, KiB.
-fn load(tracer: &Tracer, helpers: &Path, transitions: u64) -> Result<Vec<u64>> {
+/// Makes connections until there were so many transitions. Returns the tracer's memory after each
+/// tenth, KiB.
+fn make_load(tracer: &Tracer, helpers: &Path, transitions: u64) -> Result<Vec<u64>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let rounds = transitions.div_ceil(u64::from(CONNECTIONS) * PER_CONNECTION);
     let mut memory = Vec::new();
     for round in 1..=rounds {
         helper::churn(helpers, CONNECTIONS, threads)?;
         if round * 10 / rounds > (round - 1) * 10 / rounds {
-            let kib = proc::memory(tracer.pid(), "VmRSS").context("the tracer has ended")?;
+            let kib = tracer.memory()?.0;
             say(format_args!("soak: {round} of {rounds} rounds, {} MB", kib / 1024));
             memory.push(kib);
         }
@@ -96,80 +93,56 @@ fn load(tracer: &Tracer, helpers: &Path, transitions: u64) -> Result<Vec<u64>> {
     Ok(memory)
 }
 
-/// Who counted how many transitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Accounts {
-    /// The kernel: runs of the program, and runs that it was kept from.
-    kernel: u64,
-    /// The tracer: those that reached the tracker.
-    reached: u64,
-    /// And those that did not.
-    lost: u64,
-    /// Records that it did not write, the reader being too slow.
-    dropped: u64,
-    /// Its reader: lines that are neither the first nor the last one.
-    lines: u64,
-    /// How often the tracer looked at all sockets again, which is two lines each.
-    resyncs: u64,
-}
-
-impl Accounts {
-    fn of(seen: &Seen) -> Result<Self> {
-        let Some(summary) = seen.summary else { bail!("the tracer wrote no summary") };
-        Ok(Self {
-            kernel: seen.runs.events,
-            reached: summary.transitions,
-            lost: summary.lost,
-            dropped: summary.dropped,
-            lines: seen.lines.saturating_sub(2),
-            resyncs: summary.resyncs,
-        })
-    }
-
-    /// As a table, and whether everything is accounted for and memory is flat. Each loss is a line, too, of which there
-    /// are as many as resyncs or more: then lines prove nothing.
-    fn told(&self, memory: &[u64]) -> (String, bool) {
-        let Self { kernel, reached, lost, dropped, lines, resyncs } = *self;
-        let by_tracer = reached + lost;
-        let printed_adds_up = resyncs > 0 || dropped > 0 || lines == reached;
-        let (first, last) = (memory.first().copied().unwrap_or(0), memory.last().copied().unwrap_or(0));
-        let is_flat = last <= first + FLAT_KIB;
-        let adds_up = kernel == by_tracer;
-        let verdict = |good| if good { "yes" } else { "NO" };
-        let table = format!(
-            "| transitions counted by the kernel | {kernel} |\n\
-             | --- | ---: |\n\
-             | that reached the tracker | {reached} |\n\
-             | lost | {lost} |\n\
-             | records not written | {dropped} |\n\
-             | lines read, but for the first and the last | {lines} |\n\
-             | looked at all sockets again | {resyncs} |\n\
-             | memory after a tenth, at the end, KiB | {first}, {last} |\n\
-             | kernel = reached + lost | {} |\n\
-             | reached = printed + dropped | {} |\n\
-             | memory flat | {} |\n",
-            verdict(adds_up),
-            verdict(printed_adds_up),
-            verdict(is_flat)
-        );
-        (table, adds_up && printed_adds_up && is_flat)
-    }
+/// A table of how many transitions each part counted, and whether all are accounted for and memory
+/// is flat.
+///
+/// Each loss is a line too, and there are at least as many as resyncs: then the number of lines
+/// proves nothing.
+fn check(measured: &Measured, memory: &[u64]) -> Result<(String, bool)> {
+    let Summary { transitions, lost, dropped, resyncs } =
+        measured.summary.context("the tracer wrote no summary")?;
+    // Runs of the program, and runs that the kernel skipped.
+    let kernel = measured.runs.events;
+    // The first and the last line are no transitions.
+    let lines = measured.lines.saturating_sub(2);
+    let (first, last) = (memory.first().copied().unwrap_or(0), memory.last().copied().unwrap_or(0));
+    let verdicts = [
+        ("kernel = reached + lost", kernel == transitions + lost),
+        ("reached = printed + dropped", resyncs > 0 || dropped > 0 || lines == transitions),
+        ("memory flat", last <= first + FLAT_KIB),
+    ];
+    let counts = [
+        ("that reached the tracker", transitions.to_string()),
+        ("lost", lost.to_string()),
+        ("records not written", dropped.to_string()),
+        ("lines read, but for the first and the last", lines.to_string()),
+        ("walks of all sockets after a loss", resyncs.to_string()),
+        ("memory after a tenth, at the end, KiB", format!("{first}, {last}")),
+    ];
+    let shown = verdicts.map(|(what, is_good)| (what, if is_good { "yes" } else { "NO" }.to_owned()));
+    let rows = counts.into_iter().chain(shown).map(|(what, value)| vec![what.to_owned(), value]);
+    let heading = ["transitions counted by the kernel", &kernel.to_string()];
+    Ok((table(&heading, &rows.collect::<Vec<_>>()), verdicts.iter().all(|(_, is_good)| *is_good)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SOUND: Accounts =
-        Accounts { kernel: 1_000, reached: 1_000, lost: 0, dropped: 0, lines: 1_000, resyncs: 0 };
+    use crate::bench::proc::Runs;
 
     #[test]
-    fn each_thing_that_does_not_add_up_is_told() {
-        let is_sound = |accounts: Accounts, memory: &[u64]| accounts.told(memory).1;
-        assert!(is_sound(SOUND, &[9_000, 9_500, 9_100]));
-        assert!(is_sound(Accounts { reached: 990, lost: 10, lines: 992, resyncs: 1, ..SOUND }, &[9_000]));
-        assert!(!is_sound(Accounts { kernel: 1_001, ..SOUND }, &[9_000]));
-        assert!(!is_sound(Accounts { lines: 999, ..SOUND }, &[9_000]));
-        assert!(!is_sound(SOUND, &[9_000, 20_000]));
+    fn each_count_that_does_not_add_up_is_reported() {
+        let is_sound = |kernel, summary: [u64; 3], lines, memory: &[u64]| {
+            let [transitions, lost, resyncs] = summary;
+            let summary = Some(Summary { transitions, lost, dropped: 0, resyncs });
+            let runs = Runs { events: kernel, ..Runs::default() };
+            check(&Measured { runs, lines, summary, ..Measured::default() }, memory)
+                .is_ok_and(|(_, sound)| sound)
+        };
+        assert!(is_sound(1_000, [1_000, 0, 0], 1_002, &[9_000, 9_500, 9_100]));
+        assert!(is_sound(1_000, [990, 10, 1], 994, &[9_000]));
+        assert!(!is_sound(1_001, [1_000, 0, 0], 1_002, &[9_000]));
+        assert!(!is_sound(1_000, [1_000, 0, 0], 1_001, &[9_000]));
+        assert!(!is_sound(1_000, [1_000, 0, 0], 1_002, &[9_000, 20_000]));
     }
 }

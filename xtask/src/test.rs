@@ -1,16 +1,13 @@
 //! `cargo xtask test`: runs the unit tests as the user and the kernel tests as root, and adds up.
 //!
-//! A kernel test program is turned into a command by [`here`] and counted by [`count`]. The other places to run the
-//! same programs in are guests with other kernels: `matrix.rs`.
+//! Guests with other kernels run the same kernel tests ([`matrix`]).
 
 use std::{
     env,
     ffi::OsString,
-    io,
+    io::Write as _,
     path::Path,
     process::{Command, ExitCode, Stdio},
-    sync::{Mutex, PoisonError},
-    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -18,22 +15,21 @@ use anyhow::{Context as _, Result};
 use crate::{
     compile::{self, Profile},
     matrix,
-    places::{self, Place},
-    results::{Results, Tally, Totals, forward},
-    setup::{self, Scope, Tools},
+    results::{self, Place, Results, Totals},
+    setup::{self, Scope},
     shell::{self, say},
 };
 
-/// The packages whose tests need neither root nor a kernel. tcptrace-ebpf has none: it runs nowhere but in a kernel.
+/// The packages whose tests need neither root nor a kernel. tcptrace-ebpf has none: it runs only
+/// in a kernel.
 const UNIT_TESTED: [&str; 3] = ["tcptrace-common", "tcptrace", "xtask"];
-/// With this the kernel tests find the program they test.
-const BINARY_VARIABLE: &str = "TCPTRACE_BIN";
-
-/// With this they have the tracer do without a kernel feature (`tests/src/tracer.rs`).
+/// Says to the kernel tests where the program is that they test.
+pub(crate) const BINARY_VARIABLE: &str = "TCPTRACE_BIN";
+/// Names kernel features that the tracer under test does without (`tests/src/tracer.rs`).
 pub(crate) const WITHOUT_VARIABLE: &str = "TCPTRACE_TEST_WITHOUT";
 /// In how many threads libtest runs tests.
 pub(crate) const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
-/// Without BTF transitions tell no network namespace: tests that run at the same time would see each other's.
+/// Without BTF transitions have no network namespace: concurrent tests would see each other's.
 pub(crate) const ONE_THREAD: &str = "1";
 
 /// Which tests, and how.
@@ -48,7 +44,8 @@ pub(crate) struct Options {
     /// Only the kernel tests, under all the kernels there are guests for
     #[arg(long)]
     kernels: bool,
-    /// Only the kernel tests, under this kernel, such as 6.1, or 6.1-nobtf to have BTF turned off; may be repeated
+    /// Only the kernel tests, under this kernel, such as 6.1, or 6.1-nobtf to have BTF turned off;
+    /// may be repeated
     #[arg(long, value_name = "VERSION", conflicts_with = "kernels")]
     kernel: Vec<String>,
     /// Only tests whose name contains this
@@ -59,103 +56,86 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn arguments(&self) -> impl Iterator<Item = &String> {
-        self.filter.iter().chain(&self.libtest)
+    fn arguments(&self) -> Vec<String> {
+        self.filter.iter().chain(&self.libtest).cloned().collect()
     }
+}
+
+/// What came of a test run.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) totals: Totals,
+    /// Where the kernel tests ran.
+    pub(crate) places: Vec<Place>,
 }
 
 /// Runs the tests that the options select; the line with the totals is the last thing printed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let outcome = if options.kernels || !options.kernel.is_empty() {
-        let tools = setup::run(Scope::Guests)?;
-        let arguments: Vec<_> = options.arguments().cloned().collect();
-        matrix::run(&tools, &options.kernel, &arguments)?
+        setup::prepare(Scope::Guests)?;
+        matrix::run(&options.kernel, &options.arguments())?
     } else {
-        let tools = setup::run(if options.unit { Scope::Build } else { Scope::Test })?;
-        run_with(&tools, options)?
+        setup::prepare(if options.unit { Scope::Build } else { Scope::Test })?;
+        run_here(options)?
     };
-    show_nowhere(&outcome.places);
+    show_unrun(&outcome.places);
     println!("{}", outcome.totals);
-    Ok(if outcome.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What came of a test run.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// The numbers.
-    pub(crate) totals: Totals,
-    /// Whether all is well: no test failed, and those that were asked for did run.
-    pub(crate) good: bool,
-    /// Where the kernel tests ran.
-    pub(crate) places: Vec<Place>,
-}
-
-/// Prints the tests that ran under none of the kernels.
-pub(crate) fn show_nowhere(places: &[Place]) {
-    let nowhere = places::ran_nowhere(places);
-    if !nowhere.is_empty() {
-        println!("\nran under no kernel at all:");
-        nowhere.iter().for_each(|test| println!("  {test}"));
+/// Prints the tests that ran under none of the kernels, and returns how many there are.
+pub(crate) fn show_unrun(places: &[Place]) -> usize {
+    let unrun = results::list_unrun(places);
+    if !unrun.is_empty() {
+        println!("\nran under no kernel at all:\n  {}", unrun.join("\n  "));
     }
+    unrun.len()
 }
 
-/// [`run`] without printing the totals, and with what it needs already there.
-pub(crate) fn run_with(tools: &Tools, options: &Options) -> Result<Outcome> {
-    let mut totals = Totals::default();
+/// Runs the tests on this machine.
+pub(crate) fn run_here(options: &Options) -> Result<Outcome> {
+    let arguments = options.arguments();
+    let mut outcome = Outcome::default();
     if !options.here {
-        totals += unit_tests(tools, options)?;
+        say(format_args!("unit tests of {}", UNIT_TESTED.join(", ")));
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--no-fail-fast"]);
+        cargo.args(UNIT_TESTED.iter().flat_map(|package| ["--package", package]));
+        // What cargo says about building goes to the user, uncounted.
+        outcome.totals += run_tests("cargo test", cargo.arg("--").args(&arguments))?.totals;
     }
-    let mut kernel = Totals::default();
-    let mut places = Vec::new();
+    let mut kernel_totals = Totals::default();
     if !options.unit {
-        let programs = kernel_tests(tools, options)?;
-        programs.iter().for_each(|(_, results)| kernel += results.totals);
-        totals += kernel;
-        places
-            .push(Place::new("here", programs.iter().map(|(name, results)| (name.as_str(), &results.tests))));
+        let programs = run_kernel_tests(&arguments)?;
+        for program in &programs {
+            kernel_totals += program.totals;
+        }
+        outcome.totals += kernel_totals;
+        outcome.places.push(Place { name: "here".into(), programs });
     }
     // A filter may well select unit tests only; that no test at all has its name is a mistake.
-    let ran = if options.unit || options.filter.is_some() { totals } else { kernel };
-    let some_ran = ran.passed + ran.failed > 0;
-    if !some_ran {
-        say(format_args!(
-            "no {}test ran",
-            if options.unit || options.filter.is_some() { "" } else { "kernel " }
-        ));
+    let is_any = options.unit || options.filter.is_some();
+    let (ran, what) = if is_any { (outcome.totals, "test") } else { (kernel_totals, "kernel test") };
+    if ran.passed + ran.failed == 0 {
+        say(format_args!("no {what} ran, which counts as a failure"));
+        outcome.totals.failed += 1;
     }
-    Ok(Outcome { totals, good: some_ran && totals.failed == 0, places })
+    Ok(outcome)
 }
 
-fn unit_tests(tools: &Tools, options: &Options) -> Result<Totals> {
-    say(format_args!("unit tests of {}", UNIT_TESTED.join(", ")));
-    let mut cargo = shell::cargo();
-    cargo.envs(tools.environment.iter().map(|(name, value)| (name, value)));
-    cargo.args(["test", "--no-fail-fast"]);
-    cargo.args(UNIT_TESTED.iter().flat_map(|package| ["--package", package]));
-    cargo.arg("--").args(options.arguments());
-    Ok(count(&mut cargo)?.totals)
-}
-
-fn kernel_tests(tools: &Tools, options: &Options) -> Result<Vec<(String, Results)>> {
-    let tcptrace = compile::tcptrace(tools, Profile::Release)?;
-    let programs = compile::kernel_tests(tools)?.programs.into_iter();
-    programs
-        .map(|program| {
-            say(format_args!("kernel tests as root: {}", program.name));
-            let mut command = here(&program.path, &tcptrace)?;
-            // There they say what they cannot run.
-            command.stderr(Stdio::piped());
-            Ok((program.name, count(command.args(options.arguments()))?))
+fn run_kernel_tests(arguments: &[String]) -> Result<Vec<Results>> {
+    let environment = environment(&compile::tcptrace(Profile::Release)?, env::vars_os());
+    let programs = compile::kernel_tests()?.programs.into_iter();
+    let run = |program: compile::Executable| {
+        say(format_args!("kernel tests as root: {}", program.name));
+        results::run_with_retries(arguments, |arguments| {
+            let mut command = shell::as_root(&program.path, &environment)?;
+            // Where `cargo test` runs them. On stderr they say which of them do not run.
+            command.current_dir(shell::workspace_root().join("tests")).stderr(Stdio::piped());
+            run_tests(&program.name, command.args(arguments))
         })
-        .collect()
-}
-
-/// The command that runs a test program as root on this machine's kernel.
-fn here(program: &Path, tcptrace: &Path) -> Result<Command> {
-    let mut command = shell::as_root(program.as_os_str(), &environment(tcptrace, env::vars_os()))?;
-    // Where `cargo test` runs them.
-    command.current_dir(shell::workspace_root().join("tests"));
-    Ok(command)
+    };
+    programs.map(run).collect()
 }
 
 /// What the tests get from our environment; sudo passes nothing on by itself.
@@ -177,28 +157,22 @@ pub(crate) fn environment(
     environment
 }
 
-/// Runs a command that runs tests, lets the user see what they print, and counts. Its stderr is read if it is a pipe.
-fn count(command: &mut Command) -> Result<Results> {
-    let context = format!("cannot run {}", command.get_program().display());
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context(context)?;
-    let stdout = child.stdout.take().context("the tests have no stdout")?;
-    let stderr = child.stderr.take();
-    let tally = Mutex::new(Tally::default());
-    let take = |line: &str| tally.lock().unwrap_or_else(PoisonError::into_inner).line(line);
-    let passed_on = thread::scope(|scope| {
-        let stderr = stderr.map(|stderr| scope.spawn(|| forward(stderr, io::stderr(), take)));
-        let stdout = forward(stdout, io::stdout(), take);
-        let stderr = stderr.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
-        stdout.and(stderr.unwrap_or_else(|_| Err(io::Error::other("the thread that reads stderr died"))))
+/// Runs a test program, shows the user what it prints, and counts. Its stderr is read if it is a
+/// pipe.
+fn run_tests(name: &str, command: &mut Command) -> Result<Results> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let tally = results::read_tests(&mut child, |line| {
+        // A reader that has gone does not stop the tests.
+        let _gone = writeln!(std::io::stdout(), "{line}");
     });
-    passed_on.context("cannot pass on what the tests print")?;
-    let mut results = tally.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let status = child.wait().context("cannot wait for the tests")?;
-    if !status.success() && results.totals.failed == 0 {
-        // It doesn't compile, or died halfway: one failure, that no result line tells of.
-        say(format_args!("`{}` failed ({status}) without reporting a failed test", shell::show(command)));
-        results.totals.failed += 1;
-    }
+    let failed = (!status.success()).then(|| status.to_string());
+    let results = tally.finish(name, failed.as_deref());
+    results.trouble.iter().for_each(|trouble| say(format_args!("{trouble}")));
     Ok(results)
 }
 
@@ -206,37 +180,29 @@ fn count(command: &mut Command) -> Result<Results> {
 mod tests {
     use super::*;
 
-    fn sh(script: &str) -> Result<Totals> {
-        Ok(count(Command::new("sh").args(["-c", script]).stderr(Stdio::piped()))?.totals)
-    }
-
-    #[test]
-    fn tests_that_die_count_as_failed() -> Result<()> {
-        assert_eq!(sh("kill -9 $$")?, Totals { failed: 1, ..Totals::default() });
-        assert_eq!(sh("exit 101")?, Totals { failed: 1, ..Totals::default() });
-        assert_eq!(sh("true")?, Totals::default());
-        Ok(())
-    }
-
     #[test]
     fn what_tests_say_on_stderr_is_read() -> Result<()> {
         // Without a line of results: it would reach our own stdout, and be counted there.
-        assert_eq!(sh("echo '@@NOTRUN a needs b' >&2")?, Totals { not_run: 1, ..Totals::default() });
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo '@@NOTRUN a needs b' >&2; kill -9 $$"]).stderr(Stdio::piped());
+        let Results { totals, trouble, .. } = run_tests("sh", &mut command)?;
+        assert_eq!(totals, Totals { failed: 1, not_run: 1, ..Totals::default() });
+        assert!(trouble.is_some_and(|trouble| trouble.contains("signal: 9")));
         Ok(())
     }
 
     #[test]
     fn the_tests_get_the_binary_and_what_concerns_them() {
+        let environment = |ours: &[(&str, &str)]| -> Vec<_> {
+            let ours = ours.iter().map(|(name, value)| (name.into(), value.into()));
+            let environment = environment(Path::new("/t/tcptrace"), ours).into_iter();
+            environment.map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
+        };
         let ours =
             [("TCPTRACE_BIN", "/old"), ("TCPTRACE_SLOW", "1"), ("RUST_BACKTRACE", "1"), ("HOME", "/root")];
-        let ours = ours.map(|(name, value)| (name.into(), value.into()));
-        let names: Vec<_> = environment(Path::new("/t/tcptrace"), ours.into_iter())
-            .into_iter()
-            .map(|(name, value)| format!("{}={}", name.display(), value.display()))
-            .collect();
-        assert_eq!(names, ["TCPTRACE_SLOW=1", "RUST_BACKTRACE=1", "TCPTRACE_BIN=/t/tcptrace"]);
-        let ours = [("TCPTRACE_TEST_WITHOUT".into(), "btf".into())];
-        let environment = environment(Path::new("/t/tcptrace"), ours.into_iter());
-        assert!(environment.contains(&("RUST_TEST_THREADS".into(), "1".into())));
+        let expected = ["TCPTRACE_SLOW=1", "RUST_BACKTRACE=1", "TCPTRACE_BIN=/t/tcptrace"];
+        assert_eq!(environment(&ours), expected);
+        let without_btf = environment(&[("TCPTRACE_TEST_WITHOUT", "btf")]);
+        assert!(without_btf.contains(&"RUST_TEST_THREADS=1".into()));
     }
 }

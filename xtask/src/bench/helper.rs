@@ -1,35 +1,51 @@
-//! The small programs of the package `tests` that the benchmarks use, while they run.
+//! Runs the small programs of the package `tests` that the benchmarks use.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::shell;
 
 /// How long anything is waited for: long, for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A child process, killed and waited for when dropped.
+/// A child process that is killed and waited for when dropped.
 #[derive(Debug)]
 pub(crate) struct Killed(pub(crate) Child);
 
+impl Killed {
+    /// Starts a program.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        Ok(Self(command.spawn().with_context(|| format!("cannot run `{}`", shell::show(command)))?))
+    }
+
+    /// The lines of stdout, which was piped.
+    pub(crate) fn stdout(&mut self) -> Result<Receiver<String>> {
+        Ok(read_lines(self.0.stdout.take().context("stdout is not piped")?))
+    }
+
+    /// The lines of stderr, which was piped.
+    pub(crate) fn stderr(&mut self) -> Result<Receiver<String>> {
+        Ok(read_lines(self.0.stderr.take().context("stderr is not piped")?))
+    }
+}
+
 impl Drop for Killed {
     fn drop(&mut self) {
-        // One that has been waited for is not signalled: std sees to that.
+        // std does not signal a process that has been waited for.
         let _gone_already = self.0.kill();
         let _gone_already = self.0.wait();
     }
 }
 
-/// The lines that a process writes, as they come.
-pub(crate) fn lines(source: impl std::io::Read + Send + 'static) -> Receiver<String> {
+fn read_lines(source: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         let lines = BufReader::new(source).split(b'\n').map_while(std::io::Result::ok);
@@ -38,45 +54,35 @@ pub(crate) fn lines(source: impl std::io::Read + Send + 'static) -> Receiver<Str
     receiver
 }
 
-/// The next line; `what` it is waited for.
-pub(crate) fn next(lines: &Receiver<String>, what: &str) -> Result<String> {
-    lines.recv_timeout(PATIENCE).map_err(|error| match error {
-        RecvTimeoutError::Timeout => anyhow::anyhow!("waited in vain for {what}"),
-        RecvTimeoutError::Disconnected => anyhow::anyhow!("no {what}: it ended"),
-    })
+/// The next line; `what` names it in errors.
+pub(crate) fn next_line(lines: &Receiver<String>, what: &str) -> Result<String> {
+    lines.recv_timeout(PATIENCE).with_context(|| format!("{what} did not come"))
 }
 
 /// A helper that is ready, and ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) process: Killed,
-    /// Its end is what ends the helper, even where we are killed.
+    /// When it is closed, the helper ends, even if xtask was killed.
     _stdin: Option<ChildStdin>,
 }
 
 /// Starts a helper and waits until it says that it is ready.
 pub(crate) fn start(helpers: &Path, name: &str, arguments: &[&str]) -> Result<Running> {
     let mut command = shell::command(helpers.join(name));
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let child = command.spawn().with_context(|| format!("cannot run {name}"))?;
-    let mut process = Killed(child);
-    let (stdin, stdout) = (process.0.stdin.take(), process.0.stdout.take());
-    let said = next(&lines(stdout.context("it was piped")?), name)?;
-    if said != "ready" {
-        bail!("{name} said {said:?}");
-    }
+    let mut process = Killed::spawn(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let stdin = process.0.stdin.take();
+    let said = next_line(&process.stdout()?, name)?;
+    ensure!(said == "ready", "{name} said {said:?}");
     Ok(Running { process, _stdin: stdin })
 }
 
-/// Makes so many connections in so many threads. Returns how many were made, and in how many seconds.
+/// Makes so many connections in so many threads, and returns how many were made in how many
+/// seconds.
 pub(crate) fn churn(helpers: &Path, connections: u32, threads: usize) -> Result<(f64, f64)> {
-    let mut churn = Command::new(helpers.join("churn"));
-    let output = churn.arg(connections.to_string()).arg(threads.to_string()).stdin(Stdio::null());
-    let output = output.stderr(Stdio::inherit()).output().context("cannot run churn")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut numbers = said.split_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(made)), Some(Ok(seconds))) if output.status.success() => Ok((made, seconds)),
-        _ => bail!("churn failed ({}): {said}", output.status),
-    }
+    let mut churn = shell::command(helpers.join("churn"));
+    let said = shell::quietly(churn.args([connections.to_string(), threads.to_string()]))?;
+    let numbers =
+        said.split_once(' ').and_then(|(made, took)| Some((made.parse().ok()?, took.parse().ok()?)));
+    numbers.with_context(|| format!("churn said {said:?}"))
 }

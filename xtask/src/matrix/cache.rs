@@ -1,273 +1,212 @@
-//! Keeps the kernels that were fetched, outside the checkout: one directory for each label and version, with the
-//! unpacked kernel, the modules that the tests need, and a list of SHA-256 sums that is checked before each use.
+//! Fetches the kernels, and keeps them outside the checkout: a directory for each version, with
+//! the boot image and the modules that the tests need.
+//!
+//! An apt that is set up for this alone fetches them and checks Debian's signatures. The machine's
+//! own package lists, sources and packages stay as they are, and root is not needed. Where the
+//! archives cannot be reached, apt keeps its older lists, and what was fetched before is used.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env,
-    fs::{self, File},
     path::{Path, PathBuf},
-    thread,
+    process::Command,
 };
 
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Context as _, Result};
+use fs_err::{self as fs, File};
 
-use super::{
-    archive::{Suite, quietly},
-    list::{Kernel, candidates, choose, compare},
-    modules, vmlinux,
-};
-use crate::shell::{self, say};
+use super::kernels::{Archive, Kernel};
+use crate::shell::{self, quietly, say};
 
-/// The variable that says where the kernels are kept, in place of the user's own cache directory.
+/// The variable that names the directory of the kernels, in place of the user's own cache
+/// directory.
 const DIRECTORY_VARIABLE: &str = "TCPTRACE_KERNEL_CACHE";
-/// To be raised when what is kept of a kernel changes.
-const FORMAT: u32 = 1;
-/// The list of sums, in the form of sha256sum(1).
-const SUMS: &str = "SHA256SUMS";
+/// Modules that the tests use and that no kernel has built in, in the order of loading: `ss` asks
+/// `tcp_diag`, and veth joins two namespaces.
+const MODULES: [&str; 3] = ["inet_diag.ko", "tcp_diag.ko", "veth.ko"];
+/// Whose signatures are accepted.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Takes the files of these names out of all packages here, and removes the packages.
+const UNPACK: &str = r#"set -e
+for package in *.deb; do dpkg-deb --extract "$package" tree; rm "$package"; done
+for name in "$@"; do find tree -type f -name "$name*" -exec mv -t . {} +; done
+rm -r tree"#;
 
 /// A kernel that is there, and whole.
 #[derive(Debug)]
-pub(crate) struct Cached {
-    /// Its directory.
-    pub(crate) directory: PathBuf,
-    /// What the user should know about it.
-    pub(crate) warning: Option<String>,
+pub(super) struct Cached {
+    /// The image for boot loaders.
+    pub(super) image: PathBuf,
+    /// The modules, in the order of loading.
+    pub(super) modules: Vec<PathBuf>,
 }
 
 impl Cached {
-    /// The kernel proper, an ELF file.
-    pub(crate) fn vmlinux(&self) -> PathBuf {
-        self.directory.join("vmlinux")
-    }
-
-    /// The modules, in the order of loading.
-    pub(crate) fn modules(&self) -> Result<Vec<PathBuf>> {
-        let directory = self.directory.join("modules");
-        let list =
-            || fs::read_dir(&directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
-        let mut modules: Vec<_> = list().with_context(|| format!("cannot list {}", directory.display()))?;
-        modules.sort();
-        Ok(modules)
+    fn find(directory: &Path) -> Result<Self> {
+        let files = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let find = |name: &str| {
+            let is_it = |path: &&PathBuf| {
+                path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))
+            };
+            files
+                .iter()
+                .find(is_it)
+                .cloned()
+                .with_context(|| format!("{} has no {name}", directory.display()))
+        };
+        Ok(Self { image: find("vmlinuz")?, modules: MODULES.into_iter().map(find).collect::<Result<_>>()? })
     }
 }
 
-/// Fetches what is not there yet. A kernel that cannot be had has the reason in its place.
-pub(crate) fn provide(kernels: &[Kernel]) -> Result<Vec<Result<Cached>>> {
-    let cache = directory()?;
-    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let lock = File::create(cache.join("lock")).context("cannot make the lock of the kernel cache")?;
+/// Provides the kernels by label, each newly fetched if it is not there, or the reason why it
+/// cannot be had.
+pub(super) fn provide(kernels: &[Kernel]) -> Result<BTreeMap<&'static str, Result<Cached>>> {
+    let cache = cache_directory()?;
+    fs::create_dir_all(&cache)?;
+    let lock = File::create(cache.join("lock"))?;
     // Another run may be fetching at this moment.
     lock.lock().context("cannot lock the kernel cache")?;
-    let suites: BTreeSet<_> = kernels.iter().map(|kernel| kernel.suite).collect();
-    let fetched = thread::scope(|scope| {
-        let cache = &cache;
-        let start = |suite| scope.spawn(move || provide_suite(kernels, suite, cache));
-        let threads: Vec<_> = suites.into_iter().map(start).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        threads.into_iter().flat_map(join).collect::<Vec<_>>()
-    });
-    let mut fetched = fetched;
-    let mut take = |kernel: &Kernel| {
-        let at = fetched.iter().position(|(label, _)| *label == kernel.label);
-        at.map_or_else(|| Err(Error::msg("it was not looked for")), |at| fetched.swap_remove(at).1)
-    };
-    Ok(kernels.iter().map(&mut take).collect())
+    let apt = Apt::set_up(kernels, &cache.join("apt"))?;
+    if let Err(error) = quietly(apt.command("apt-get").arg("update")) {
+        say(format_args!("whether there are newer kernels is unknown: {error:#}"));
+    }
+    let names = quietly(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
+    let names = names.lines().map(str::to_owned).collect();
+    Ok(kernels.iter().map(|kernel| (kernel.label, provide_kernel(kernel, &apt, &names, &cache))).collect())
 }
 
-fn directory() -> Result<PathBuf> {
+fn cache_directory() -> Result<PathBuf> {
     let named = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = || {
-        named("XDG_CACHE_HOME")
-            .or_else(|| env::home_dir().map(|home| home.join(".cache")))
-            .map(|caches| caches.join("tcptrace/kernels"))
-    };
+    let cache = named("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
     named(DIRECTORY_VARIABLE)
-        .or_else(caches)
+        .or_else(|| cache.map(|cache| cache.join("tcptrace/kernels")))
         .with_context(|| format!("no home to keep kernels in: name a directory in {DIRECTORY_VARIABLE}"))
 }
 
-fn provide_suite(
-    kernels: &[Kernel],
-    suite: &'static str,
-    cache: &Path,
-) -> Vec<(&'static str, Result<Cached>)> {
-    let mut asked: Option<Result<(Suite, BTreeSet<String>)>> = None;
-    let of_suite = kernels.iter().filter(|kernel| kernel.suite == suite);
-    of_suite
-        .map(|kernel| {
-            let asked = asked.get_or_insert_with(|| {
-                let suite = Suite::open(kernel, cache)?;
-                let packages = suite.packages()?;
-                Ok((suite, packages))
-            });
-            let cached = match asked {
-                Ok((suite, packages)) => current(kernel, suite, packages, cache),
-                Err(error) => last(kernel, error, cache),
-            };
-            (kernel.label, cached)
-        })
-        .collect()
-}
-
 /// The newest kernel of its line.
-fn current(kernel: &Kernel, suite: &Suite, packages: &BTreeSet<String>, cache: &Path) -> Result<Cached> {
-    let candidate = choose(kernel, candidates(packages))?;
-    let versions = cache.join(kernel.label);
-    let directory = versions.join(&candidate.version);
-    match check(&directory) {
-        Ok(()) => return Ok(Cached { directory, warning: None }),
-        Err(error) if directory.exists() => {
-            say(format_args!("kernel {}: fetching it anew: {error:#}", kernel.label))
-        }
-        Err(_) => say(format_args!("kernel {}: fetching {}", kernel.label, candidate.version)),
+fn provide_kernel(kernel: &Kernel, apt: &Apt, names: &BTreeSet<String>, cache: &Path) -> Result<Cached> {
+    let (version, packages) = kernel.choose(names)?;
+    let directory = cache.join(format!("linux-{version}"));
+    if let Ok(cached) = Cached::find(&directory) {
+        return Ok(cached);
     }
-    fetch(suite, &candidate.packages, &versions.join(".new"), &directory)
-        .with_context(|| format!("cannot fetch {}", candidate.packages.join(" and ")))?;
-    remove_all_but(&versions, &candidate.version)?;
-    Ok(Cached { directory, warning: None })
-}
-
-/// The newest kernel that was fetched before, where the archive cannot be asked.
-fn last(kernel: &Kernel, why: &Error, cache: &Path) -> Result<Cached> {
-    let entries = fs::read_dir(cache.join(kernel.label)).into_iter().flatten().flatten();
-    let mut versions: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    versions.sort_by(|one, other| compare(other, one));
-    for version in versions {
-        let directory = cache.join(kernel.label).join(&version);
-        if check(&directory).is_ok() {
-            let warning =
-                format!("fetched earlier; whether there is a newer one could not be asked: {why:#}");
-            return Ok(Cached { directory, warning: Some(warning) });
+    say(format_args!("kernel {}: fetching {version}", kernel.label));
+    let new = cache.join("new");
+    let _not_there = fs::remove_dir_all(&new);
+    fs::create_dir_all(&new)?;
+    quietly(apt.command("apt-get").arg("download").args(&packages).current_dir(&new))?;
+    let mut unpack = shell::command("sh");
+    quietly(unpack.args(["-c", UNPACK, "sh", "vmlinuz"]).args(MODULES).current_dir(&new))?;
+    Cached::find(&new).with_context(|| format!("in {}", packages.join(" and ")))?;
+    // What is there under the kernel's name is whole. Older ones of its line are of no more use.
+    for older in fs::read_dir(cache)? {
+        let older = older?;
+        if older.file_name().to_string_lossy().starts_with(&format!("linux-{}", kernel.line)) {
+            fs::remove_dir_all(older.path())?;
         }
     }
-    bail!("its suite {} cannot be reached, and none was fetched earlier: {why:#}", kernel.suite)
+    fs::rename(&new, &directory)?;
+    Cached::find(&directory)
 }
 
-/// Downloads and unpacks into `work`, and moves that to `to` when it is whole.
-fn fetch(suite: &Suite, packages: &[String], work: &Path, to: &Path) -> Result<()> {
-    let (debs, tree, new) = (work.join("debs"), work.join("tree"), work.join("kernel"));
-    remove(work)?;
-    for directory in [&debs, &tree, &new] {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    suite.download(packages, &debs)?;
-    for deb in fs::read_dir(&debs).with_context(|| format!("cannot list {}", debs.display()))? {
-        let deb = deb.with_context(|| format!("cannot list {}", debs.display()))?.path();
-        quietly(shell::command("dpkg-deb").arg("--extract").args([&deb, &tree]))?;
-    }
-    let modules = first(&tree, &["usr/lib/modules", "lib/modules"])?;
-    let images = [modules.join("vmlinuz"), tree.join("boot").join(format!("vmlinuz-{}", name(&modules)))];
-    let image = images.iter().find(|image| image.is_file()).context("there is no kernel in the package")?;
-    vmlinux::extract(image, &new.join("vmlinux"))?;
-    modules::collect(&modules, &new.join("modules"))?;
-    fs::write(new.join("format"), format()).context("cannot write the cache's format")?;
-    let files = quietly(shell::command("find").args([".", "-type", "f"]).current_dir(&new))?;
-    let sums = quietly(shell::command("sha256sum").args(files.lines()).current_dir(&new))?;
-    fs::write(new.join(SUMS), sums).context("cannot write the list of sums")?;
-    remove(to)?;
-    fs::rename(&new, to).with_context(|| format!("cannot move {} to {}", new.display(), to.display()))?;
-    remove(work)
+/// An apt with its own sources, lists and cache.
+#[derive(Debug)]
+struct Apt {
+    configuration: PathBuf,
 }
 
-/// The one directory in the first of `candidates` that is there.
-fn first(tree: &Path, candidates: &[&str]) -> Result<PathBuf> {
-    let mut inside = candidates.iter().filter_map(|candidate| fs::read_dir(tree.join(candidate)).ok());
-    let entry = inside
-        .next()
-        .and_then(|mut entries| entries.next())
-        .context("there are no modules in the package")?;
-    Ok(entry.context("cannot list the package's modules")?.path())
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Whether what is in the directory is what was put there.
-fn check(directory: &Path) -> Result<()> {
-    if fs::read_to_string(directory.join("format")).is_ok_and(|found| found != format()) {
-        bail!("it was kept for an older xtask");
-    }
-    quietly(shell::command("sha256sum").args(["--check", "--strict", "--quiet", SUMS]).current_dir(directory))
-        .with_context(|| format!("{} is damaged", directory.display()))
-        .map(drop)
-}
-
-/// What a directory holds.
-fn format() -> String {
-    format!("{FORMAT} vmlinux {}\n", modules::NEEDED.join(" "))
-}
-
-fn remove_all_but(directory: &Path, version: &str) -> Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
-        let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
-        if name(&path) != version {
-            remove(&path)?;
+impl Apt {
+    /// Sets up apt for the suites of these kernels.
+    fn set_up(kernels: &[Kernel], directory: &Path) -> Result<Self> {
+        for inside in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(directory.join(inside))?;
         }
+        let sources = kernels.iter().map(|kernel| Ok(source(kernel, &address(kernel.archive)?)));
+        let sources = sources.collect::<Result<BTreeSet<_>>>()?;
+        fs::write(directory.join("sources.list"), sources.into_iter().collect::<String>())?;
+        fs::write(directory.join("status"), "")?;
+        let configuration = directory.join("apt.conf");
+        fs::write(&configuration, self::configuration(directory))?;
+        Ok(Self { configuration })
     }
-    Ok(())
+
+    fn command(&self, program: &str) -> Command {
+        let mut apt = shell::command(program);
+        apt.env("LC_ALL", "C").arg("--config-file").arg(&self.configuration).arg("-qq");
+        apt
+    }
 }
 
-fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
+fn source(kernel: &Kernel, address: &str) -> String {
+    let old = if kernel.is_past_support { " check-valid-until=no" } else { "" };
+    format!("deb [arch=amd64 target=Packages signed-by={KEYRING}{old}] {address} {} main\n", kernel.suite)
+}
+
+/// The address of an archive: what the user names, or what the machine's own apt uses.
+fn address(archive: Archive) -> Result<String> {
+    let Archive { directory, variable } = archive;
+    if let Some(address) = env::var(variable).ok().filter(|address| !address.is_empty()) {
+        return Ok(address);
     }
+    let mut apt = shell::command("apt-get");
+    let addresses = quietly(apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))?;
+    let is_it = |address: &&str| address.trim_end_matches('/').rsplit('/').next() == Some(directory);
+    addresses.lines().find(is_it).map(str::to_owned).with_context(|| {
+        format!(
+            "apt's sources don't say where Debian's archive {directory} is: give its address in {variable}"
+        )
+    })
+}
+
+/// What apt reads after the machine's own configuration, which has proxies and the like.
+fn configuration(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        r#"Dir::Etc::SourceList "{directory}/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::State "{directory}";
+Dir::State::Lists "{directory}/lists";
+Dir::State::status "{directory}/status";
+Dir::Cache "{directory}/cache";
+// apt's own user may not write to the directories of the user who runs this.
+APT::Sandbox::User "";
+// Without this an index that cannot be fetched is a warning.
+APT::Update::Error-Mode "any";
+Acquire::Retries "2";
+Acquire::Languages "none";
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+"#
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// A directory that goes when the test does.
-    struct Scratch(PathBuf);
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _nothing_to_be_done = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn kernel(directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory)?;
-        fs::write(directory.join("vmlinux"), "kernel")?;
-        fs::write(directory.join("format"), format())?;
-        let sums = quietly(shell::command("sha256sum").args(["vmlinux", "format"]).current_dir(directory))?;
-        Ok(fs::write(directory.join(SUMS), sums)?)
-    }
+    use super::{super::kernels::GUESTS, *};
 
     #[test]
-    fn damage_is_noticed() -> Result<()> {
-        let scratch = Scratch(env::temp_dir().join(format!("xtask-cache-{}", std::process::id())));
-        let directory = scratch.0.join("6.1/6.1.0-1");
-        kernel(&directory)?;
-        check(&directory)?;
-        fs::write(directory.join("vmlinux"), "kernal")?;
-        assert!(check(&directory).is_err());
-        fs::remove_file(directory.join("vmlinux"))?;
-        assert!(check(&directory).is_err());
-        assert!(check(&scratch.0).is_err());
+    fn a_kernel_is_there_if_all_of_it_is() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let files = ["vmlinuz-6.12", "veth.ko.xz", "tcp_diag.ko.xz", "inet_diag.ko.xz"];
+        for file in files {
+            assert!(Cached::find(directory.path()).is_err());
+            fs::write(directory.path().join(file), "")?;
+        }
+        let cached = Cached::find(directory.path())?;
+        assert_eq!(cached.image, directory.path().join(files[0]));
+        let modules = [files[3], files[2], files[1]].map(|file| directory.path().join(file));
+        assert_eq!(cached.modules, modules, "in the order of loading");
         Ok(())
     }
 
     #[test]
-    fn without_the_archive_the_newest_whole_one_is_taken() -> Result<()> {
-        let scratch = Scratch(env::temp_dir().join(format!("xtask-last-{}", std::process::id())));
-        let why = Error::msg("no network");
-        let wanted = &super::super::list::KERNELS[1];
-        assert!(last(wanted, &why, &scratch.0).is_err_and(|error| error.to_string().contains("no network")));
-        for version in ["6.1.0-9", "6.1.0-10", "6.1.0-11"] {
-            kernel(&scratch.0.join("6.1").join(version))?;
+    fn every_source_is_signed_and_only_the_unsupported_may_be_old() {
+        for kernel in GUESTS.map(|guest| guest.kernel) {
+            let source = source(&kernel, "http://mirror.example/debian");
+            assert!(source.contains("signed-by=/"), "{source}");
+            assert_eq!(source.contains("check-valid-until=no"), kernel.is_past_support, "{source}");
         }
-        fs::remove_file(scratch.0.join("6.1/6.1.0-11/vmlinux"))?;
-        let found = last(wanted, &why, &scratch.0)?;
-        assert_eq!(name(&found.directory), "6.1.0-10");
-        assert!(found.warning.is_some_and(|warning| warning.contains("no network")));
-        Ok(())
     }
 }

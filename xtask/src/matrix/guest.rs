@@ -1,13 +1,15 @@
-//! What xtask does as the first process of a guest: makes it a machine the tests can run on, runs them one program
-//! after the other, tells the host over the second serial line, and turns the guest off.
+//! Runs as the first process of a guest: prepares the machine, runs the test programs one after
+//! the other, reports to the host, and turns the guest off.
 //!
-//! It decides nothing about the results: `report.rs` does, on the host. Tests that failed because the kernel had skipped
-//! what they were to see are run again.
+//! The host puts a [`Job`] into the guest's file system, and gets a [`Frame`] for each thing that
+//! happens, as a line of JSON over the second serial line.
 
 use std::{
-    fs::{self, File},
-    io::{BufRead as _, BufReader, Read, Write as _},
-    process::{Command, ExitCode, Stdio},
+    collections::BTreeMap,
+    io::Write as _,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Command, ExitCode, ExitStatus, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,30 +19,37 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use fs_err::{self as fs, File};
 use rustix::{
     mount::{MountFlags, mount},
-    process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process_group, setrlimit, wait},
+    process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process_group, setrlimit, wait},
     system::{RebootCommand, finit_module, reboot, sethostname, uname},
     termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::frames::Frame;
-use crate::results::Tally;
+use super::features::{self, Features};
+use crate::{
+    results::{self, Results},
+    test::WITHOUT_VARIABLE,
+};
 
+/// Where the guest finds its [`Job`], its modules and the test programs.
+pub(super) const JOB: &str = "/job";
+pub(super) const MODULES: &str = "/modules";
+pub(super) const PROGRAMS: &str = "/programs";
 /// The second serial line.
 const RESULTS: &str = "/dev/ttyS1";
-/// What is to be done: JSON, as `image.rs` writes it.
-pub(super) const JOB: &str = "/job";
-/// Where the modules are, with names that sort in the order of loading.
-pub(super) const MODULES: &str = "/modules";
-/// After that a test program is killed; the others still run. Three times what one test waits in vain (`image.rs`).
+/// Time after which a test program is killed; the others still run. Three times what a test waits
+/// (`image.rs`).
 const PROGRAM_LIMIT: Duration = Duration::from_secs(500);
-/// How often tests are run again that the kernel kept from what they were to see.
-const AGAIN: u32 = 2;
 /// How many files a process may be allowed to open; the kernel gives its first process few.
 const FILES: u64 = 1 << 20;
+/// Has the kernel unpack a module (`MODULE_INIT_COMPRESSED_FILE` of
+/// `include/uapi/linux/module.h`). Debian packs modules since 6.12, which has that.
+const COMPRESSED: i32 = 4;
 
 /// (type, where)
 const MOUNTS: [(&str, &str); 9] = [
@@ -55,60 +64,90 @@ const MOUNTS: [(&str, &str); 9] = [
     ("cgroup2", "/sys/fs/cgroup"),
 ];
 
-/// Runs the guest; does not return but in the wrong place.
+/// What a guest is to do.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Job {
+    /// The names of the test programs.
+    pub(super) programs: Vec<String>,
+    /// The names of the modules, in the order of loading.
+    pub(super) modules: Vec<String>,
+    /// Arguments for each test program.
+    pub(super) arguments: Vec<String>,
+    /// The environment of all programs.
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+/// What a guest reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Frame {
+    /// `uname -r` and `uname -v`.
+    Kernel(String, String),
+    /// The kernel features that the tracer uses there.
+    Features(Features),
+    /// A test program is started.
+    Run(String),
+    /// A line of its stdout or stderr.
+    Line(String),
+    /// It has ended, and those of its tests that failed after a loss were run again.
+    Results(Results),
+    /// The guest could not do its job.
+    Trouble(String),
+    /// All programs were run, and nothing follows.
+    End,
+}
+
+/// Runs the guest and turns it off.
 pub(crate) fn main() -> Result<ExitCode> {
     if std::process::id() != 1 {
         bail!("this is what a guest runs as its first process: use `cargo xtask test --kernels`");
     }
-    if let Err(error) = serve() {
+    if let Err(error) = run_guest() {
         eprintln!("guest: {error:#}"); // to the console, which the host shows
     }
     reboot(RebootCommand::PowerOff).context("cannot power off")?;
     Ok(ExitCode::FAILURE)
 }
 
-fn serve() -> Result<()> {
+fn run_guest() -> Result<()> {
     for (kind, target) in MOUNTS {
-        fs::create_dir_all(target).with_context(|| format!("cannot make {target}"))?;
+        fs::create_dir_all(target)?;
         mount(kind, target, kind, MountFlags::empty(), None)
             .with_context(|| format!("cannot mount {kind} on {target}"))?;
     }
     let host = Host::open()?;
-    let name = uname();
-    host.tell(&Frame::Kernel(
-        name.release().to_string_lossy().into_owned(),
-        name.version().to_string_lossy().into_owned(),
-    ))?;
-    let outcome = prepare().and_then(|()| {
-        let job: Value = serde_json::from_slice(&fs::read(JOB).context("there is nothing to do")?)
-            .context("what to do is not said in JSON")?;
-        host.tell(&Frame::Features(features(&job)?))?;
-        let programs = strings(&job["programs"]);
-        programs.iter().try_for_each(|program| run_all(program, &job, &host))
-    });
-    if let Err(error) = outcome {
-        host.tell(&Frame::Trouble(format!("{error:#}")))?;
+    if let Err(error) = run_job(&host) {
+        host.send(&Frame::Trouble(format!("{error:#}")));
     }
-    host.tell(&Frame::End)?;
-    host.drain()
+    host.send(&Frame::End);
+    tcdrain(&*host.lock()).context("cannot write to the host")
 }
 
-fn prepare() -> Result<()> {
+fn run_job(host: &Host) -> Result<()> {
+    let name = uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    host.send(&Frame::Kernel(text(name.release()), text(name.version())));
+    let job: Job = serde_json::from_slice(&fs::read(JOB)?).context("cannot read the job")?;
+    prepare_machine(&job.modules)?;
+    host.send(&Frame::Features(ask_features(&job)?));
+    for program in &job.programs {
+        host.send(&Frame::Run(program.clone()));
+        let run = |arguments: &[String]| run_tests(program, arguments, &job, host);
+        host.send(&Frame::Results(results::run_with_retries(&job.arguments, run)?));
+    }
+    Ok(())
+}
+
+fn prepare_machine(modules: &[String]) -> Result<()> {
     sethostname(b"guest").context("cannot set the host's name")?;
     let files = Rlimit { current: Some(1024), maximum: Some(FILES) };
     setrlimit(Resource::Nofile, files).context("cannot raise the limit of open files")?;
-    let mut modules = fs::read_dir(MODULES)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
-        .with_context(|| format!("cannot list {MODULES}"))?;
-    modules.sort();
-    for module in modules {
-        let file = File::open(&module).with_context(|| format!("cannot open {}", module.display()))?;
-        finit_module(file, c"", 0).with_context(|| format!("cannot load {}", module.display()))?;
+    for name in modules {
+        let flags = if Path::new(name).extension() == Some("ko".as_ref()) { 0 } else { COMPRESSED };
+        let module = File::open(format!("{MODULES}/{name}"))?;
+        finit_module(module, c"", flags).with_context(|| format!("cannot load {name}"))?;
     }
-    let up = Command::new("/bin/ip").args(["link", "set", "lo", "up"]).status();
-    if !up.context("cannot run ip")?.success() {
-        bail!("the loopback interface does not come up");
-    }
+    let up = Command::new("/bin/ip").args(["link", "set", "lo", "up"]).status().context("cannot run ip")?;
+    ensure!(up.success(), "the loopback interface does not come up");
     Ok(())
 }
 
@@ -117,112 +156,89 @@ struct Host(Mutex<File>);
 
 impl Host {
     fn open() -> Result<Self> {
-        let open = || {
-            let line = File::options().read(true).write(true).open(RESULTS)?;
-            let mut settings = tcgetattr(&line)?;
-            settings.make_raw();
-            tcsetattr(&line, OptionalActions::Now, &settings)?;
-            Ok::<_, std::io::Error>(line)
-        };
-        Ok(Self(Mutex::new(open().with_context(|| format!("cannot open {RESULTS}"))?)))
+        let line = File::options().read(true).write(true).open(RESULTS)?;
+        let mut settings = tcgetattr(&line)?;
+        settings.make_raw();
+        tcsetattr(&line, OptionalActions::Now, &settings)?;
+        Ok(Self(Mutex::new(line)))
     }
 
-    fn tell(&self, frame: &Frame) -> Result<()> {
-        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        line.write_all(format!("{frame}\n").as_bytes()).context("cannot write to the host")
+    fn lock(&self) -> std::sync::MutexGuard<'_, File> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain(&self) -> Result<()> {
-        tcdrain(&*self.0.lock().unwrap_or_else(PoisonError::into_inner)).context("cannot write to the host")
+    /// Sends a frame. The host fails a guest whose frames end early.
+    fn send(&self, frame: &Frame) {
+        let line = serde_json::to_string(frame).map_err(std::io::Error::from);
+        if let Err(error) = line.and_then(|line| self.lock().write_all((line + "\n").as_bytes())) {
+            eprintln!("guest: cannot write to the host: {error:#}");
+        }
     }
 }
 
-/// Has the tracer tell which kernel features it uses here.
-fn features(job: &Value) -> Result<String> {
-    let mut tracer = command("/bin/tcptrace", job);
-    tracer.args(strings(&job["features"])).args(["--transitions", "--duration", "1ms", "--json"]);
+/// Starts the tracer and returns which kernel features it uses here.
+fn ask_features(job: &Job) -> Result<Features> {
+    let mut tracer = job_command("/bin/tcptrace", job);
+    tracer.args(["--transitions", "--duration", "1ms", "--json"]);
+    if let Some(features) = job.environment.get(WITHOUT_VARIABLE).filter(|features| !features.is_empty()) {
+        tracer.args(["--without", features]);
+    }
     let output = tracer.output().context("cannot run tcptrace")?;
     let start = output.stdout.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    match serde_json::from_slice::<Value>(start) {
-        Ok(start) if start["sources"].is_object() => Ok(start["sources"].to_string()),
-        _ => bail!("the tracer does not start: {}", String::from_utf8_lossy(&output.stderr).trim()),
-    }
+    let start = serde_json::from_slice::<Value>(start).unwrap_or_default();
+    features::parse_sources(&start["sources"]).with_context(|| {
+        format!("the tracer does not start: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })
 }
 
-/// A command in the environment that the job asks for, and no other.
-fn command(program: &str, job: &Value) -> Command {
+/// A command in the job's environment.
+fn job_command(program: &str, job: &Job) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().env("PATH", "/bin").env("HOME", "/");
-    for (name, value) in job["environment"].as_object().into_iter().flatten() {
-        command.env(name, value.as_str().unwrap_or_default());
-    }
+    command.env_clear().env("PATH", "/bin").env("HOME", "/").envs(&job.environment);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// Runs a test program, and those of its tests again that the kernel has kept from what they were to see: without BTF, and
-/// on Linux 7, it skips programs now and then, and the tracer can do no more than tell.
-fn run_all(program: &str, job: &Value, host: &Host) -> Result<()> {
-    host.tell(&Frame::Run(program.to_owned()))?;
-    let mut failed = run(program, strings(&job["arguments"]), job, host)?;
-    for _ in 0..AGAIN {
-        if failed.is_empty() {
-            break;
-        }
-        host.tell(&Frame::Again(program.to_owned()))?;
-        let arguments = [vec!["--exact".to_owned()], failed].concat();
-        failed = run(program, arguments, job, host)?;
-    }
-    Ok(())
-}
-
-/// Runs a test program, to its end or that of its time, and ends what it leaves behind. Returns the tests that failed after
-/// a loss.
-fn run(program: &str, arguments: Vec<String>, job: &Value, host: &Host) -> Result<Vec<String>> {
-    let mut command = command(&format!("/programs/{program}"), job);
+/// Runs a test program until its end or time limit, and kills what it leaves behind.
+fn run_tests(program: &str, arguments: &[String], job: &Job, host: &Host) -> Result<Results> {
+    let mut command = job_command(&format!("{PROGRAMS}/{program}"), job);
     let mut child = command.args(arguments).spawn().with_context(|| format!("cannot run {program}"))?;
-    let tally = Mutex::new(Tally::default());
-    let tally = &tally;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let timed_out = AtomicBool::new(false);
+    let pid = Pid::from_child(&child);
+    let has_timed_out = &AtomicBool::new(false);
     let (ended, end) = mpsc::channel::<()>();
-    let status = thread::scope(|scope| {
-        let timed_out = &timed_out;
+    let (tally, status) = thread::scope(|scope| {
         scope.spawn(move || {
             if end.recv_timeout(PROGRAM_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                timed_out.store(true, Ordering::Relaxed);
+                has_timed_out.store(true, Ordering::Relaxed);
                 kill_all();
             }
         });
-        scope.spawn(move || pass_on(stdout, host, tally, Frame::Out));
-        scope.spawn(move || pass_on(stderr, host, tally, Frame::Err));
-        let status = wait_for(pid);
-        drop(ended);
-        // What it left behind may hold the pipes open, and would disturb the next one.
-        kill_all();
-        while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
-        status
+        let waiter = scope.spawn(move || {
+            let status = wait_for(pid);
+            drop(ended);
+            // What it left behind may hold the pipes open, and would disturb the next program.
+            kill_all();
+            while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
+            status
+        });
+        let tally = results::read_tests(&mut child, |line| host.send(&Frame::Line(line.to_owned())));
+        (tally, waiter.join().ok().flatten())
     });
     let status = match status {
-        _ if timed_out.into_inner() => format!("killed after {} s", PROGRAM_LIMIT.as_secs()),
-        Some(status) => match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => code.to_string(),
-            (None, Some(signal)) => format!("signal {signal}"),
-            (None, None) => "an unknown end".to_owned(),
-        },
-        None => "an unknown end".to_owned(),
+        _ if has_timed_out.load(Ordering::Relaxed) => {
+            Some(format!("killed after {} s", PROGRAM_LIMIT.as_secs()))
+        }
+        Some(status) => (!status.success()).then(|| status.to_string()),
+        None => Some("unknown status".to_owned()),
     };
-    host.tell(&Frame::Exit(status))?;
-    let tally = std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(tally.finish().failed_by_loss)
+    Ok(tally.finish(program, status.as_deref()))
 }
 
-/// Waits for a child, and buries orphans meanwhile: tests look whether processes are gone.
-fn wait_for(child: Option<Pid>) -> Option<WaitStatus> {
+/// Waits for a child, and reaps orphans meanwhile: tests check whether processes are gone.
+fn wait_for(child: Pid) -> Option<ExitStatus> {
     loop {
         match wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if Some(pid) == child => return Some(status),
+            Ok(Some((pid, status))) if pid == child => return Some(ExitStatus::from_raw(status.as_raw())),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }
@@ -230,22 +246,6 @@ fn wait_for(child: Option<Pid>) -> Option<WaitStatus> {
 }
 
 fn kill_all() {
-    // kill(-1): all processes but ourselves. That there are none is no matter.
+    // kill(-1): all processes but this one. There may be none.
     let _none_left = kill_process_group(Pid::INIT, Signal::KILL);
-}
-
-fn pass_on(from: Option<impl Read>, host: &Host, tally: &Mutex<Tally>, frame: impl Fn(String) -> Frame) {
-    let Some(from) = from else { return };
-    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        tally.lock().unwrap_or_else(PoisonError::into_inner).line(&line);
-        if let Err(error) = host.tell(&frame(line)) {
-            eprintln!("guest: {error:#}");
-            return;
-        }
-    }
-}
-
-fn strings(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }

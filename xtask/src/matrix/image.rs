@@ -1,169 +1,155 @@
-//! Makes a guest's first file system, which is its only one: xtask as the first process, the test programs, tcptrace,
-//! the tools the tests use, and the shared libraries of all of them. All guests share it but for the modules and the job.
+//! Makes a guest's only file system: xtask as the first process, the test programs, tcptrace, the
+//! tools that the tests use, and the shared libraries of all of them. Guests share it, but for the
+//! modules and the job.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fs::{self, File},
-    io::{BufWriter, Write as _},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use cpio::newc::{self, ModeFileType};
+use fs_err::{self as fs, File};
 
-use super::{archive::quietly, cpio, guest};
-use crate::{cargo_json::Executable, compile::KernelTests, shell, test};
+use super::guest::{JOB, Job, MODULES, PROGRAMS};
+use crate::{
+    compile::{Executable, KernelTests},
+    shell::{self, quietly},
+    test,
+};
 
 /// Tools of the host that guests have too: for the tests, and `ip` for the guest itself.
 const TOOLS: [&str; 3] = ["ss", "ip", "sh"];
 /// Directories that are mounted on or written to.
-const DIRECTORIES: [&str; 8] = ["proc", "sys", "dev", "tmp", "run", "root", "modules", "lib64"];
+const DIRECTORIES: [&str; 7] = ["proc", "sys", "dev", "tmp", "run", "root", "lib64"];
 /// Where the tests look for their own programs.
 const HELPERS_VARIABLE: &str = "TCPTRACE_TEST_BINS";
 /// Where the tests look for tools that are too large for a guest; empty, because none is there.
 const TOOLS_VARIABLE: &str = "TCPTRACE_TEST_TOOLS";
-/// More than the guest's one processor, because tests wait a lot; few, because they wait for each other's work.
+/// More than the guest's one processor, because tests wait a lot; few, because they wait for each
+/// other's work.
 const THREADS: &str = "2";
-/// How long a test waits before it fails, seconds.
-const PATIENCE_VARIABLE: &str = "TCPTRACE_PATIENCE";
-/// Emulation makes all about ten times slower.
-const PATIENCE: &str = "150";
-/// The file for a program without what only debuggers read.
-const STRIPPED: &str = "stripped";
+/// How many seconds a test waits before it fails: emulation makes all about ten times slower.
+const PATIENCE: (&str, &str) = ("TCPTRACE_PATIENCE", "150");
 
-/// What guests run.
-#[derive(Debug)]
-pub(crate) struct Job<'a> {
-    /// The tests, and the programs they need.
-    pub(crate) tests: &'a KernelTests,
-    /// The names of those tests' programs that are to run.
-    pub(crate) programs: Vec<&'a str>,
-    /// The tracer.
-    pub(crate) tcptrace: &'a Path,
-    /// Arguments for every test program.
-    pub(crate) arguments: Vec<String>,
-    /// What the tests get from our environment.
-    pub(crate) environment: Vec<(OsString, OsString)>,
-}
-
-impl Job<'_> {
-    /// What a guest reads. `without`: features that the tracer has to do without there, whatever the user says.
-    pub(crate) fn to_json(&self, without: Option<&str>) -> String {
-        let threads = if without.is_some() { test::ONE_THREAD } else { THREADS };
-        let defaults = [(test::THREADS_VARIABLE, threads), (PATIENCE_VARIABLE, PATIENCE)];
-        let mut environment: BTreeMap<_, _> =
-            defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let ours = self.environment.iter().map(|(name, value)| (name.display(), value.display()));
-        environment.extend(ours.map(|(name, value)| (name.to_string(), value.to_string())));
-        // Where they are in the guest.
-        environment.insert("TCPTRACE_BIN".into(), "/bin/tcptrace".into());
-        environment.insert(HELPERS_VARIABLE.into(), "/helpers".into());
-        environment.insert(TOOLS_VARIABLE.into(), String::new());
-        if let Some(without) = without {
-            environment.insert(test::WITHOUT_VARIABLE.into(), without.into());
-        }
-        let features = environment.get(test::WITHOUT_VARIABLE).filter(|features| !features.is_empty());
-        let features = features.map(|features| ["--without", features]).into_iter().flatten();
-        let features: Vec<_> = features.collect();
-        json!({
-            "programs": self.programs,
-            "arguments": self.arguments,
-            "features": features,
-            "environment": environment,
-        })
-        .to_string()
+/// The job of a guest. `without`: features that the tracer has to do without there, whatever the
+/// user says.
+pub(super) fn job(
+    programs: &[&str],
+    modules: &[PathBuf],
+    arguments: &[String],
+    ours: &[(OsString, OsString)],
+    without: Option<&str>,
+) -> Job {
+    let threads = if without.is_some() { test::ONE_THREAD } else { THREADS };
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let mut environment = vec![owned((test::THREADS_VARIABLE, threads)), owned(PATIENCE)];
+    environment
+        .extend(ours.iter().map(|(name, value)| (name.display().to_string(), value.display().to_string())));
+    // Where they are in the guest.
+    let places =
+        [(test::BINARY_VARIABLE, "/bin/tcptrace"), (HELPERS_VARIABLE, "/helpers"), (TOOLS_VARIABLE, "")];
+    let without = without.map(|without| (test::WITHOUT_VARIABLE, without));
+    environment.extend(places.into_iter().chain(without).map(owned));
+    Job {
+        programs: programs.iter().map(|&program| program.to_owned()).collect(),
+        modules: modules.iter().map(|module| file_name(module)).collect(),
+        arguments: arguments.to_owned(),
+        environment: environment.into_iter().collect(),
     }
 }
 
-/// Writes what all guests share; files on the way go to the directory `scratch`.
-pub(crate) fn build(job: &Job<'_>, scratch: &Path, to: &Path) -> Result<()> {
-    let output = File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
-    let mut image = Image {
-        archive: cpio::Archive::new(BufWriter::new(output)),
-        scratch: scratch.to_owned(),
-        libraries: BTreeSet::new(),
-    };
-    for directory in DIRECTORIES {
-        image.archive.directory(directory)?;
-    }
-    // What is running, though cargo may have built xtask anew in the meantime; `self` would be ldd and strip.
-    image.program(&PathBuf::from(format!("/proc/{}/exe", std::process::id())), "xtask", true)?;
-    image.program(job.tcptrace, "bin/tcptrace", false)?;
+/// Writes what all guests share: with those of the tests' programs that `programs` names.
+pub(super) fn build(tests: &KernelTests, programs: &[&str], tcptrace: &Path, to: &Path) -> Result<()> {
+    let mut files = BTreeMap::new();
+    // What is running, though cargo may have built xtask anew in the meantime; `self` would be ldd
+    // and strip.
+    files.insert("xtask".to_owned(), PathBuf::from(format!("/proc/{}/exe", std::process::id())));
+    files.insert("bin/tcptrace".to_owned(), tcptrace.to_owned());
     for tool in TOOLS {
         let path = shell::find(tool).with_context(|| format!("there is no {tool} to run in the guests"))?;
-        image.program(&path, &format!("bin/{tool}"), false)?;
+        files.insert(format!("bin/{tool}"), path);
     }
-    let is_to_run = |program: &&Executable| job.programs.contains(&program.name.as_str());
-    for Executable { name, path, .. } in job.tests.programs.iter().filter(is_to_run) {
-        image.program(path, &format!("programs/{name}"), true)?;
+    let is_to_run = |program: &&Executable| programs.contains(&program.name.as_str());
+    for Executable { name, path, .. } in tests.programs.iter().filter(is_to_run) {
+        files.insert(format!("{}/{name}", &PROGRAMS[1..]), path.clone());
     }
-    for Executable { name, path, .. } in &job.tests.helpers {
-        image.program(path, &format!("helpers/{name}"), true)?;
+    for Executable { name, path, .. } in &tests.helpers {
+        files.insert(format!("helpers/{name}"), path.clone());
     }
-    for library in std::mem::take(&mut image.libraries) {
-        image.add(&library, &library.display().to_string())?;
+    // ldd fails for a program without libraries.
+    let list = |path: &PathBuf| quietly(shell::command("ldd").arg(path)).unwrap_or_default();
+    let libraries = files.values().map(|path| parse_ldd(&list(path)));
+    for library in libraries.collect::<Result<Vec<_>>>()?.concat() {
+        files.insert(library.trim_start_matches('/').to_owned(), library.into());
     }
-    let _there_was_no_strip = fs::remove_file(scratch.join(STRIPPED));
-    image.archive.finish().with_context(|| format!("cannot write {}", to.display()))?;
-    Ok(())
-}
-
-/// Writes a guest's own: `shared` with the modules of its kernel, and what is to be done there.
-pub(crate) fn of_guest(shared: &Path, modules: &[PathBuf], job: &str, to: &Path) -> Result<()> {
-    fs::copy(shared, to).with_context(|| format!("cannot copy {} to {}", shared.display(), to.display()))?;
-    let output = File::options().append(true).open(to);
-    let mut archive = cpio::Archive::new(output.with_context(|| format!("cannot write {}", to.display()))?);
-    archive.file(guest::JOB.trim_start_matches('/'), job.as_bytes())?;
-    for module in modules {
-        let content = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
-        let name = module.file_name().unwrap_or_default().display();
-        let directory = guest::MODULES.trim_start_matches('/');
-        archive.file(&format!("{directory}/{name}"), &content)?;
+    let mut archive = BufWriter::new(File::create(to)?);
+    for directory in directories(files.keys().map(String::as_str)) {
+        add_directory(&mut archive, directory)?;
     }
-    let mut output = archive.finish()?;
-    output.flush().with_context(|| format!("cannot write {}", to.display()))
-}
-
-struct Image {
-    archive: cpio::Archive<BufWriter<File>>,
-    scratch: PathBuf,
-    libraries: BTreeSet<PathBuf>,
-}
-
-impl Image {
-    /// Adds a program and remembers its libraries. What was built for debugging goes in without what only a debugger
-    /// reads: nine tenths of it.
-    fn program(&mut self, from: &Path, to: &str, debug: bool) -> Result<()> {
-        // It fails for a program without libraries.
-        let list = quietly(shell::command("ldd").arg(from)).unwrap_or_default();
-        self.libraries.extend(libraries(&list).with_context(|| from.display().to_string())?);
-        let stripped = self.scratch.join(STRIPPED);
+    let stripped = to.with_extension("stripped");
+    for (path, from) in &files {
+        // Nine tenths of what cargo builds for tests are debug information. Without binutils the
+        // guests need more memory, that is all.
+        let has_debug = ["xtask", "programs/", "helpers/"].iter().any(|ours| path.starts_with(ours));
         let mut strip = shell::command("strip");
         strip.arg("--strip-debug").arg("-o").arg(&stripped).arg(from);
-        // Without binutils the guests need more memory, that is all.
-        let is_stripped = debug && quietly(&mut strip).is_ok();
-        self.add(if is_stripped { &stripped } else { from }, to)
+        let is_stripped = has_debug && quietly(&mut strip).is_ok();
+        add_file(&mut archive, path, &fs::read(if is_stripped { &stripped } else { from })?)?;
     }
+    let _there_was_no_strip = fs::remove_file(&stripped);
+    Ok(newc::trailer(archive)?.flush()?)
+}
 
-    fn add(&mut self, from: &Path, to: &str) -> Result<()> {
-        let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-        let written = self.archive.file(to.trim_start_matches('/'), &content);
-        written.with_context(|| format!("cannot put {} into the guests' file system", from.display()))
+/// Writes a guest's own: `shared` with the modules of its kernel, and its job.
+pub(super) fn build_for_guest(shared: &Path, modules: &[PathBuf], job: &Job, to: &Path) -> Result<()> {
+    fs::copy(shared, to)?;
+    // Two archives, one after the other, are one to the kernel.
+    let mut archive = BufWriter::new(File::options().append(true).open(to)?);
+    add_file(&mut archive, &JOB[1..], &serde_json::to_vec(job)?)?;
+    add_directory(&mut archive, &MODULES[1..])?;
+    for module in modules {
+        add_file(&mut archive, &format!("{}/{}", &MODULES[1..], file_name(module)), &fs::read(module)?)?;
     }
+    Ok(newc::trailer(archive)?.flush()?)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().display().to_string()
+}
+
+/// Adds a directory to a cpio archive of the kind that the kernel unpacks into its first file
+/// system.
+fn add_directory(archive: &mut impl Write, path: &str) -> io::Result<()> {
+    let entry = newc::Builder::new(path).mode(0o755).set_mode_file_type(ModeFileType::Directory);
+    entry.write(archive, 0).finish().map(drop)
+}
+
+fn add_file(archive: &mut impl Write, path: &str, content: &[u8]) -> io::Result<()> {
+    let size = u32::try_from(content.len()).map_err(io::Error::other)?;
+    let entry = newc::Builder::new(path).mode(0o755).set_mode_file_type(ModeFileType::Regular);
+    let mut file = entry.write(archive, size);
+    file.write_all(content)?;
+    file.finish().map(drop)
+}
+
+/// The directories that the files are in, and [`DIRECTORIES`], each after those it is in.
+fn directories<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let parents = files.flat_map(|file| file.match_indices('/').map(|(at, _)| &file[..at]));
+    parents.chain(DIRECTORIES).collect()
 }
 
 /// The libraries in what ldd(1) prints, and the program that loads them.
-fn libraries(list: &str) -> Result<Vec<PathBuf>> {
+fn parse_ldd(list: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for line in list.lines().map(str::trim) {
-        if line.ends_with("not found") {
-            bail!("a shared library is missing: {line}");
-        }
+        ensure!(!line.ends_with("not found"), "a shared library is missing: {line}");
         let path = line.rsplit("=>").next().unwrap_or_default().trim();
         let path = path.split(" (").next().unwrap_or_default();
         if path.starts_with('/') {
-            found.push(path.into());
+            found.push(path.to_owned());
         }
     }
     Ok(found)
@@ -178,46 +164,37 @@ mod tests {
         let list = "\tlinux-vdso.so.1 (0x7ffc)\n\
                     \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f00)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x7f01)\n";
-        let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
-        assert_eq!(libraries(list)?, expected);
-        assert!(libraries("\tstatically linked\n")?.is_empty());
-        assert!(libraries("\tlibmnl.so.0 => not found\n").is_err());
+        assert_eq!(parse_ldd(list)?, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+        assert!(parse_ldd("\tstatically linked\n")?.is_empty());
+        assert!(parse_ldd("\tlibmnl.so.0 => not found\n").is_err());
         Ok(())
     }
 
     #[test]
-    fn the_job_names_the_guests_own_paths() -> Result<()> {
-        let program = Executable { name: "stuck".into(), path: "/t/stuck-1f".into(), is_test: true };
-        let tests = KernelTests { programs: vec![program], helpers: Vec::new() };
-        let environment =
-            [("TCPTRACE_BIN", "/t/tcptrace"), ("RUST_BACKTRACE", "1"), ("TCPTRACE_PATIENCE", "9")];
-        let environment = environment.map(|(name, value)| (name.into(), value.into())).into();
-        let job = Job {
-            tests: &tests,
-            programs: vec!["stuck"],
-            tcptrace: Path::new("/t/tcptrace"),
-            arguments: vec!["leak".into()],
-            environment,
-        };
-        let expected = json!({
-            "programs": ["stuck"],
-            "arguments": ["leak"],
-            "features": [],
-            "environment": {
-                "RUST_BACKTRACE": "1",
-                "RUST_TEST_THREADS": "2",
-                "TCPTRACE_BIN": "/bin/tcptrace",
-                "TCPTRACE_PATIENCE": "9",
-                "TCPTRACE_TEST_BINS": "/helpers",
-                "TCPTRACE_TEST_TOOLS": "",
-            },
-        });
-        let written = |without| serde_json::from_str::<serde_json::Value>(&job.to_json(without));
-        assert_eq!(written(None)?, expected);
-        let without_btf = written(Some("btf"))?;
-        assert_eq!(without_btf["features"], json!(["--without", "btf"]));
-        assert_eq!(without_btf["environment"]["TCPTRACE_TEST_WITHOUT"], "btf");
-        assert_eq!(without_btf["environment"]["RUST_TEST_THREADS"], "1");
-        Ok(())
+    fn directories_come_before_what_is_in_them() {
+        let directories = directories(["usr/lib/x", "usr/y", "z"].into_iter());
+        let of_files: Vec<_> = directories.into_iter().filter(|path| path.starts_with("usr")).collect();
+        assert_eq!(of_files, ["usr", "usr/lib"]);
+    }
+
+    #[test]
+    fn the_job_names_the_guests_own_paths() {
+        let ours = [("TCPTRACE_BIN", "/t/tcptrace"), ("RUST_BACKTRACE", "1"), ("TCPTRACE_PATIENCE", "9")];
+        let ours = ours.map(|(name, value)| (name.into(), value.into()));
+        let written = |without| job(&["stuck"], &["/k/veth.ko".into()], &["leak".into()], &ours, without);
+        let expected = [
+            ("RUST_BACKTRACE", "1"),
+            ("RUST_TEST_THREADS", "2"),
+            ("TCPTRACE_BIN", "/bin/tcptrace"),
+            ("TCPTRACE_PATIENCE", "9"),
+            ("TCPTRACE_TEST_BINS", "/helpers"),
+            ("TCPTRACE_TEST_TOOLS", ""),
+        ];
+        let Job { modules, environment, .. } = written(None);
+        assert_eq!(modules, ["veth.ko"]);
+        assert_eq!(environment, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let without_btf = written(Some("btf")).environment;
+        assert_eq!(without_btf["TCPTRACE_TEST_WITHOUT"], "btf");
+        assert_eq!(without_btf["RUST_TEST_THREADS"], "1");
     }
 }

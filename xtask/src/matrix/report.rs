@@ -1,187 +1,101 @@
-//! What a guest's words mean: counts its tests, and finds out whether it did all that it should. A pure function of
-//! what came over the serial line and how QEMU ended.
+//! Judges a guest: counts its tests, and finds out whether it did all that it should.
+//!
+//! A pure function of what came over the serial line and how QEMU ended.
 
 use std::{fmt, time::Duration};
 
-use super::{
-    features::{self, Features},
-    frames::Frame,
-    qemu::End,
-};
-use crate::results::{Results, Tally, Totals};
+use super::{features::Features, guest::Frame};
+use crate::results::{Results, TestResult, Totals};
 
-/// What became of a guest.
+/// What came of a guest.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub(super) struct Report {
     /// `uname -r` and the version of the package, once it has booted.
-    pub(crate) kernel: Option<(String, String)>,
-    /// What the tracer finds there, once it has been started.
-    pub(crate) features: Option<Features>,
-    /// The programs that were started, in that order.
-    pub(crate) programs: Vec<Program>,
-    /// What went wrong beside failed tests. Each counts as one.
-    pub(crate) troubles: Vec<String>,
-    /// How long it took.
-    pub(crate) time: Duration,
-}
-
-/// A test program in a guest.
-#[derive(Debug, Default)]
-pub(crate) struct Program {
-    /// Its name.
-    pub(crate) name: String,
-    /// What became of its tests.
-    pub(crate) results: Results,
-    /// What it printed, on stdout and stderr.
-    pub(crate) output: String,
-    /// Those of its tests that failed after a loss, and passed when they were run again.
-    pub(crate) again: Vec<String>,
-    /// Whether this is such a run.
-    is_again: bool,
-}
-
-impl Program {
-    /// Takes what came of those of its tests that were run again.
-    fn replace_by(&mut self, again: Self) {
-        let Results { tests, failed, failed_by_loss, reported, .. } = again.results;
-        self.output += &again.output;
-        if !reported {
-            return;
-        }
-        for test in std::mem::replace(&mut self.results.failed_by_loss, failed_by_loss) {
-            let Some(not_run) = tests.get(&test).filter(|_| !failed.contains(&test)) else { continue };
-            self.results.totals.failed = self.results.totals.failed.saturating_sub(1);
-            match not_run {
-                Some(reason) => {
-                    self.results.totals.not_run += 1;
-                    self.results.tests.insert(test, Some(reason.clone()));
-                }
-                None => {
-                    self.results.totals.passed += 1;
-                    self.again.push(test);
-                }
-            }
-        }
-    }
+    kernel: Option<(String, String)>,
+    /// The kernel features that the tracer uses there, once it has been started.
+    pub(super) features: Option<Features>,
+    /// The results of each program, in the order of running, and what the program printed.
+    pub(super) programs: Vec<(Results, String)>,
+    /// What went wrong beside the programs. Each counts as a failure.
+    pub(super) troubles: Vec<String>,
+    time: Duration,
 }
 
 impl Report {
-    /// Reads what a guest told.
-    pub(crate) fn new(told: &str, end: &End, time: Duration) -> Self {
+    /// Reads the frames of a guest, with what was wrong with its end. A line that is no frame was
+    /// being written when the guest died.
+    pub(super) fn new(frames: &str, trouble: Option<String>, time: Duration) -> Self {
         let mut report = Self { time, ..Self::default() };
-        let mut running: Option<(Program, Tally)> = None;
-        let mut complete = false;
-        for frame in told.lines().filter_map(Frame::parse) {
-            match (frame, &mut running) {
-                (Frame::Kernel(release, version), _) => {
-                    report.kernel = Some((release, package_version(&version)))
+        let (mut running, mut output, mut is_complete) = (None, String::new(), false);
+        for frame in frames.lines().filter_map(|line| serde_json::from_str(line).ok()) {
+            match frame {
+                Frame::Kernel(release, version) => {
+                    report.kernel = Some((release, package_version(&version).to_owned()));
                 }
-                (Frame::Features(json), _) => report.features = features::parse(&json),
-                (Frame::Run(name), _) => {
-                    running = Some((Program { name, ..Program::default() }, Tally::default()))
+                Frame::Features(features) => report.features = Some(features),
+                Frame::Run(name) => running = Some(name),
+                Frame::Line(line) => output += &(line + "\n"),
+                Frame::Results(results) => {
+                    report.programs.push((results, std::mem::take(&mut output)));
+                    running = None;
                 }
-                (Frame::Again(name), _) => {
-                    running = Some((Program { name, is_again: true, ..Program::default() }, Tally::default()))
-                }
-                (Frame::Out(line) | Frame::Err(line), Some((program, tally))) => {
-                    tally.line(&line);
-                    program.output += &(line + "\n");
-                }
-                (Frame::Exit(status), running) => report.close(running.take(), &status),
-                (Frame::Trouble(text), _) => report.troubles.push(text),
-                (Frame::End, _) => complete = true,
-                (Frame::Out(_) | Frame::Err(_), None) => {}
+                Frame::Trouble(text) => report.troubles.push(text),
+                Frame::End => is_complete = true,
             }
         }
-        let during = running.as_ref().map(|(program, _)| format!(" while {} ran", program.name));
-        let during = during.unwrap_or_default();
-        if let Some((mut program, tally)) = running {
-            program.results = tally.finish();
-            report.programs.push(program);
+        let during = running.map(|name| format!(" while {name} ran")).unwrap_or_default();
+        match trouble {
+            Some(trouble) => report.troubles.push(format!("{trouble}{during}")),
+            None if is_complete => {}
+            None if report.kernel.is_none() => report.troubles.push("it did not boot".to_owned()),
+            None => report.troubles.push(format!("it crashed or was turned off{during}")),
         }
-        match end {
-            End::Off if complete => {}
-            End::Off if report.kernel.is_none() => report.troubles.push("it did not boot".to_owned()),
-            End::Off => report.troubles.push(format!("it crashed or was turned off{during}")),
-            End::TimeLimit => report.troubles.push(format!("it had to be killed at its time limit{during}")),
-            End::Failed(why) => report.troubles.push(format!("QEMU failed{during}: {why}")),
-        }
-        if report.troubles.is_empty() && report.features.is_none() {
-            report.troubles.push("the tracer did not say which features it uses".to_owned());
-        }
-        let totals = report.tests();
-        if report.troubles.is_empty() && totals.passed + totals.failed + totals.not_run == 0 {
+        let Totals { passed, failed, not_run, .. } = report.totals();
+        if passed + failed + not_run == 0 {
             report.troubles.push("no test ran".to_owned());
         }
         report
     }
 
-    fn close(&mut self, program: Option<(Program, Tally)>, status: &str) {
-        let Some((mut program, tally)) = program else {
-            return;
-        };
-        program.results = tally.finish();
-        if program.is_again {
-            // It is the one before that has failed where this one does not end well.
-            if let Some(first) = self.programs.last_mut() {
-                first.replace_by(program);
-            }
-            return;
-        }
-        let results = &program.results;
-        if !results.reported {
-            self.troubles.push(format!("{} ended ({status}) without a line of results", program.name));
-        } else if status != "0" && results.totals.failed == 0 {
-            self.troubles.push(format!("{} failed ({status}) without reporting a failed test", program.name));
-        }
-        self.programs.push(program);
-    }
-
-    /// The tests as libtest counted them.
-    fn tests(&self) -> Totals {
-        let mut totals = Totals::default();
-        self.programs.iter().for_each(|program| totals += program.results.totals);
-        totals
+    /// A guest that could not be started.
+    pub(super) fn of_failure(why: String) -> Self {
+        Self { troubles: vec![why], ..Self::default() }
     }
 
     /// The tests, and one more failure for each trouble.
-    pub(crate) fn totals(&self) -> Totals {
-        let troubles = u64::try_from(self.troubles.len()).unwrap_or(u64::MAX);
-        let tests = self.tests();
-        Totals { failed: tests.failed + troubles, ..tests }
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.programs.iter().for_each(|(results, _)| totals += results.totals);
+        self.troubles.iter().for_each(|_| totals.failed += 1);
+        totals
     }
 }
 
 impl fmt::Display for Report {
-    /// One line, and below it what did not run or went wrong.
+    /// Writes one line, and below it what did not run or went wrong.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self
-            .kernel
-            .as_ref()
-            .map_or_else(|| "not booted".to_owned(), |(release, version)| format!("{release} ({version})"));
-        let totals = self.totals();
-        write!(
-            formatter,
-            "{name:52} {:3} run, {} not run, {} failed",
-            totals.passed + self.tests().failed,
-            totals.not_run,
-            totals.failed
-        )?;
-        if totals.skipped > 0 {
-            write!(formatter, ", {} skipped", totals.skipped)?;
+        let name = match &self.kernel {
+            Some((release, version)) => format!("{release} ({version})"),
+            None => "not booted".to_owned(),
+        };
+        let Totals { passed, failed, skipped, not_run } = self.totals();
+        let run = passed + self.programs.iter().map(|(results, _)| results.totals.failed).sum::<u64>();
+        write!(formatter, "{name:52} {run:3} run, {not_run} not run, {failed} failed")?;
+        if skipped > 0 {
+            write!(formatter, ", {skipped} skipped")?;
         }
         write!(formatter, ", {:.1} s", self.time.as_secs_f64())?;
-        for trouble in &self.troubles {
+        let program_troubles = self.programs.iter().filter_map(|(results, _)| results.trouble.as_ref());
+        for trouble in self.troubles.iter().chain(program_troubles) {
             write!(formatter, "\n        TROUBLE: {trouble}")?;
         }
-        for program in &self.programs {
-            for test in &program.again {
-                let why = "passed when run again; transitions were lost, and told, before";
-                write!(formatter, "\n        {}: {test}: {why}", program.name)?;
-            }
-            for (test, reason) in &program.results.tests {
-                if let Some(reason) = reason {
-                    write!(formatter, "\n        not run: {}: {test}: {reason}", program.name)?;
+        for (Results { name, tests, .. }, _) in &self.programs {
+            for (test, result) in tests {
+                if *result == TestResult::PassedAgain {
+                    let why = "passed when run again; before that the tracer had reported losses";
+                    write!(formatter, "\n        {name}: {test}: {why}")?;
+                } else if let TestResult::NotRun(reason) = result {
+                    write!(formatter, "\n        not run: {name}: {test}: {reason}")?;
                 }
             }
         }
@@ -190,115 +104,69 @@ impl fmt::Display for Report {
 }
 
 /// Debian's version in `uname -v`: `#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-01)`.
-fn package_version(version: &str) -> String {
+fn package_version(version: &str) -> &str {
     let package = version.split_once("Debian ").and_then(|(_, rest)| rest.split(' ').next());
-    package.unwrap_or(version).to_owned()
+    package.unwrap_or(version)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::tests::{results, totals};
 
-    const BOOTED: &str = concat!(
-        "kernel 6.1.0-56-cloud-amd64 #1 SMP Debian 6.1.192-2 (2026-11-01)\n",
-        "features {\"iter/tcp\":{\"in_use\":true,\"why_not\":null}}\n",
-    );
-    const RESULT: &str = "1 test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
-
-    fn report(told: &str, end: &End) -> Report {
-        Report::new(told, end, Duration::from_millis(11_300))
+    /// What a guest sends that has booted.
+    fn booted(frames: &[Frame]) -> String {
+        let kernel =
+            Frame::Kernel("6.1.0-56-cloud-amd64".into(), "#1 SMP Debian 6.1.192-2 (2026-11-01)".into());
+        let features = Frame::Features([("iter/tcp".to_owned(), None)].into());
+        let frames = [kernel, features].into_iter().chain(frames.iter().cloned());
+        frames.filter_map(|frame| Some(serde_json::to_string(&frame).ok()? + "\n")).collect()
     }
 
-    fn troubles(told: &str, end: &End) -> Vec<String> {
-        report(told, end).troubles
+    fn report(frames: &[Frame], trouble: Option<&str>) -> Report {
+        Report::new(&booted(frames), trouble.map(str::to_owned), Duration::from_millis(11_300))
+    }
+
+    fn ran(output: &str) -> [Frame; 3] {
+        [Frame::Run("stuck".into()), Frame::Line(output.into()), Frame::Results(results(output))]
     }
 
     #[test]
     fn a_guest_that_did_everything_is_summed_up_in_a_line() {
-        let told = format!(
-            "{BOOTED}run stuck\n1 test one ... ok\n2 @@NOTRUN two needs lsm\n1 test two ... ok\n{RESULT}exit 0\nend\n"
-        );
-        let report = report(&told, &End::Off);
-        assert_eq!(report.totals(), Totals { passed: 1, not_run: 1, ..Totals::default() });
-        let lines = report.to_string();
-        assert!(lines.starts_with("6.1.0-56-cloud-amd64 (6.1.192-2) "), "{lines}");
-        let expected = "  1 run, 1 not run, 0 failed, 11.3 s\n        not run: stuck: two: needs lsm";
-        assert!(lines.ends_with(expected), "{lines}");
+        let output = "test one ... ok\n@@NOTRUN two needs lsm\ntest two ... ok\n\
+                      test result: ok. 2 passed; 0 failed; 0 ignored";
+        let report = report(&[&ran(output)[..], &[Frame::End]].concat(), None);
+        assert_eq!(report.totals(), totals(1, 0, 0, 1));
         assert_eq!(report.features, Some([("iter/tcp".to_owned(), None)].into()));
-        assert!(report.programs[0].output.starts_with("test one ... ok\n@@NOTRUN two needs lsm\n"));
-    }
-
-    #[test]
-    fn a_failed_test_is_no_trouble_besides() {
-        let told = format!(
-            "{BOOTED}run stuck\n1 test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\nexit 101\nend\n"
-        );
-        let report = report(&told, &End::Off);
-        assert_eq!(report.totals(), Totals { passed: 1, failed: 1, ..Totals::default() });
-    }
-
-    #[test]
-    fn a_test_that_failed_after_a_loss_may_pass_when_it_is_run_again() {
-        let first = "1 test one ... FAILED\n2 @@LOST one\n1 test two ... FAILED\n2 @@LOST two\n\
-                     1 test three ... FAILED\n1 test result: FAILED. 1 passed; 3 failed; 0 ignored\nexit 101\n";
-        let again = "again stuck\n1 test one ... ok\n1 test two ... FAILED\n2 @@LOST two\n\
-                     1 test result: FAILED. 1 passed; 1 failed; 0 ignored\nexit 101\n";
-        let third = "again stuck\n2 @@NOTRUN two needs all\n1 test two ... ok\n\
-                     1 test result: ok. 1 passed; 0 failed; 0 ignored\nexit 0\n";
-        let told = |rest: &str| format!("{BOOTED}run stuck\n{first}{rest}end\n");
-        let totals = |rest: &str| report(&told(rest), &End::Off).totals();
-        assert_eq!(totals(""), Totals { passed: 1, failed: 3, ..Totals::default() });
-        assert_eq!(totals(again), Totals { passed: 2, failed: 2, ..Totals::default() });
-        let all = format!("{again}{third}");
-        assert_eq!(totals(&all), Totals { passed: 2, failed: 1, not_run: 1, ..Totals::default() });
-        let lines = report(&told(&all), &End::Off).to_string();
-        assert!(lines.contains("stuck: one: passed when run again"), "{lines}");
-        // It died instead of ending.
-        let died = "again stuck\n1 test one ... ok\nexit signal 9\n";
-        assert_eq!(totals(died).failed, 3);
+        assert_eq!(report.programs[0].1, format!("{output}\n"));
+        let text = report.to_string();
+        assert!(text.starts_with("6.1.0-56-cloud-amd64 (6.1.192-2) "), "{text}");
+        let expected = "  1 run, 1 not run, 0 failed, 11.3 s\n        not run: stuck: two: needs lsm";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]
     fn guests_that_end_early_have_failed() {
-        let running = format!("{BOOTED}run stuck\n{RESULT}exit 0\nrun loss\n1 running 1 te");
-        assert_eq!(troubles("", &End::Off), ["it did not boot"]);
-        assert_eq!(troubles(&running, &End::Off), ["it crashed or was turned off while loss ran"]);
-        assert_eq!(
-            troubles(&running, &End::TimeLimit),
-            ["it had to be killed at its time limit while loss ran"]
-        );
-        let aborted = End::Failed("signal 6: bug".into());
-        assert_eq!(troubles(&running, &aborted), ["QEMU failed while loss ran: signal 6: bug"]);
-        assert_eq!(
-            report(&running, &End::Off).totals(),
-            Totals { passed: 2, failed: 1, ..Totals::default() }
-        );
-    }
-
-    #[test]
-    fn the_end_of_the_results_does_not_excuse_a_guest_that_stays() {
-        let told = format!("{BOOTED}run stuck\n{RESULT}exit 0\nend\n");
-        assert_eq!(troubles(&told, &End::TimeLimit).len(), 1);
+        let result = "test result: ok. 2 passed; 0 failed; 0 ignored";
+        let running = [&ran(result)[..], &[Frame::Run("loss".into())]].concat();
+        let troubles = |frames: &[Frame], trouble| report(frames, trouble).troubles;
+        assert_eq!(troubles(&running, None), ["it crashed or was turned off while loss ran"]);
+        assert_eq!(troubles(&running, Some("QEMU failed")), ["QEMU failed while loss ran"]);
+        assert_eq!(report(&running, None).totals(), totals(2, 1, 0, 0));
+        let complete = [&ran(result)[..], &[Frame::End]].concat();
+        assert_eq!(troubles(&complete, Some("it had to be killed")), ["it had to be killed"]);
+        assert_eq!(Report::new("", None, Duration::ZERO).troubles, ["it did not boot"]);
+        let frames = booted(&complete);
+        let torn = Report::new(&frames[..frames.len() - 3], None, Duration::ZERO);
+        assert_eq!(torn.troubles, ["it crashed or was turned off"]);
     }
 
     #[test]
     fn a_guest_that_ran_no_test_has_failed() {
-        let none = RESULT.replace('2', "0");
-        assert_eq!(troubles(&format!("{BOOTED}end\n"), &End::Off), ["no test ran"]);
-        assert_eq!(troubles(&format!("{BOOTED}run stuck\n{none}exit 0\nend\n"), &End::Off), ["no test ran"]);
-        assert_eq!(troubles(&format!("{BOOTED}trouble no ip\nend\n"), &End::Off), ["no ip"]);
-        let silent = BOOTED.replace("features {", "features ");
-        let told = format!("{silent}run stuck\n{RESULT}exit 0\nend\n");
-        assert_eq!(troubles(&told, &End::Off), ["the tracer did not say which features it uses"]);
-    }
-
-    #[test]
-    fn programs_that_die_have_failed() {
-        let end = |output: &str, status: &str| {
-            troubles(&format!("{BOOTED}run stuck\n{output}exit {status}\nend\n"), &End::Off)
-        };
-        assert_eq!(end("", "signal 11"), ["stuck ended (signal 11) without a line of results"]);
-        assert_eq!(end("", "0"), ["stuck ended (0) without a line of results"]);
-        assert_eq!(end(RESULT, "signal 6"), ["stuck failed (signal 6) without reporting a failed test"]);
+        let none = ran("test result: ok. 0 passed; 0 failed; 0 ignored");
+        assert_eq!(report(&[Frame::End], None).troubles, ["no test ran"]);
+        assert_eq!(report(&[&none[..], &[Frame::End]].concat(), None).troubles, ["no test ran"]);
+        let trouble = [Frame::Trouble("no ip".into()), Frame::End];
+        assert_eq!(report(&trouble, None).troubles, ["no ip"]);
     }
 }
