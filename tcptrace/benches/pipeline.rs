@@ -23,7 +23,7 @@ use tcptrace::{
     },
     events::{Event, Views},
     host::bpf::decode,
-    outputs::{json::Json, text::Text},
+    outputs::{json::Json, text::TextRenderer},
 };
 use tcptrace_common::state;
 
@@ -63,7 +63,7 @@ struct Pipeline {
     tracker: Tracker,
     reporter: Reporter,
     json: Json,
-    text: Option<Text>,
+    text: Option<TextRenderer>,
     load: Load,
     /// What is known of the processes that act, as it is cached between their first act and the next ones.
     processes: FxHashMap<u32, ProcessDetails>,
@@ -88,7 +88,7 @@ impl Pipeline {
             tracker: Tracker::new(policy),
             reporter: Reporter::new(Views { transitions: !stuck && !lives, stuck, lives }, threshold_ns),
             json: Json::default(),
-            text: is_text.then(|| Text::new(None, false, jiff::tz::TimeZone::UTC)),
+            text: is_text.then(|| TextRenderer::new(None, false, jiff::tz::TimeZone::UTC)),
             load: if stuck { Load::of_closers() } else { Load::of_connections() },
             processes: FxHashMap::default(),
             out: Vec::with_capacity(2 * BATCH),
@@ -121,7 +121,7 @@ impl Pipeline {
             let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
             if let Some(mut record) = reporter.finding(&finding, &Evidence::default(), &wall) {
                 match text {
-                    Some(text) => text.take(record, out),
+                    Some(text) => text.add_record(record, out),
                     None => {
                         if let Event::Transition(transition) = &mut record.event
                             && let Some(owner) = &mut transition.owner

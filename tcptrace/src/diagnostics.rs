@@ -1,7 +1,7 @@
-//! The one way to stderr: messages beside the records.
+//! Messages on stderr, beside the records. Nothing else writes to stderr.
 //!
-//! A message may quote a recording, a path, an argument or a process. Whatever is in it, it stays one line, and does nothing
-//! to a terminal.
+//! A message may quote a recording, a path, an argument or a process. Whatever it quotes, it stays one
+//! line, and cannot command a terminal.
 
 use std::{
     borrow::Cow,
@@ -10,62 +10,63 @@ use std::{
     sync::atomic::{AtomicI8, Ordering},
 };
 
-use crate::outputs::text::words::does_harm;
+use crate::humanize::name::affects_neighbours;
 
-/// How much is said: below 0 less, above 0 more. Set once, at the start.
+/// How much is printed: below 0 less than usual, above 0 more. It is set once, at the start.
 static VERBOSITY: AtomicI8 = AtomicI8::new(0);
 
-/// Sets how much is said: -1 for `-q`, 1 for `-v`.
+/// Sets how much is printed: -1 for `-q`, 1 for `-v`.
 pub fn set_verbosity(verbosity: i8) {
     VERBOSITY.store(verbosity, Ordering::Relaxed);
 }
 
-/// Whether more is to be said than usual.
+/// Whether `-v` asked for more than usual.
 pub fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) > 0
 }
 
-/// Says what went wrong, or what is missing, as one line and one write. A stderr that cannot be written to is no failure.
+/// Prints what went wrong or is missing, as one line in one write. It is no failure if stderr cannot be
+/// written.
 pub fn say(message: impl Display) {
-    write(&format!("tcptrace: {}\n", harmless(&message.to_string())));
+    write(&format!("tcptrace: {}\n", escape_harmful(&message.to_string())));
 }
 
-/// Says what is going on, unless less is wanted (`-q`).
+/// Prints what is going on, unless `-q` asked for less.
 pub fn inform(message: impl Display) {
     if VERBOSITY.load(Ordering::Relaxed) >= 0 {
         say(message);
     }
 }
 
-/// Says what is of interest to who looks closely (`-v`).
+/// Prints a detail, if `-v` asked for more.
 pub fn detail(message: impl Display) {
     if is_verbose() {
         say(message);
     }
 }
 
-/// Says several lines of our own making at once.
+/// Prints a message of several lines, in one write.
 pub fn say_lines(message: impl Display) {
     let message = message.to_string();
-    let lines: Vec<_> = message.lines().map(harmless).collect();
+    let lines: Vec<_> = message.lines().map(escape_harmful).collect();
     write(&format!("tcptrace: {}\n", lines.join("\n")));
 }
 
 fn write(text: &str) {
     let mut stderr = std::io::stderr().lock();
-    // Over the `^C` that a terminal shows.
+    // Overwrites the `^C` that a terminal shows.
     let start = if stderr.is_terminal() { "\r" } else { "" };
-    let _nobody_listens = stderr.write_all(format!("{start}{text}").as_bytes());
+    let _stderr_is_closed = stderr.write_all(format!("{start}{text}").as_bytes());
 }
 
-/// A text with every character escaped that moves the cursor, ends a line, or changes how others are shown.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_to_be_escaped) {
+/// Returns a text with every character escaped that moves the cursor, ends a line, or affects others.
+pub fn escape_harmful(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
         return text.into();
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_to_be_escaped(c) {
+        if is_harmful(c) {
             escaped.extend(c.escape_unicode());
         } else {
             escaped.push(c);
@@ -74,12 +75,12 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
-fn is_to_be_escaped(c: char) -> bool {
-    // Beside what has no column of its own, what Rust takes for unprintable: ends of lines, private use.
-    does_harm(c) || (!matches!(c, '\\' | '\'' | '"') && c.escape_debug().len() > 1)
+fn is_harmful(c: char) -> bool {
+    // Rust takes line ends and private-use characters for unprintable.
+    affects_neighbours(c) || (!matches!(c, '\\' | '\'' | '"') && c.escape_debug().len() > 1)
 }
 
-/// The beginning of a text, of so many characters at the most; `…` stands for the rest.
+/// Returns a text cut to at most `characters` characters; `…` stands for the rest.
 pub(crate) fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
@@ -87,7 +88,7 @@ pub(crate) fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
     }
 }
 
-/// What the BPF programs log, passed on.
+/// Prints what the BPF programs log.
 pub(crate) struct KernelLog;
 
 impl log::Log for KernelLog {
@@ -107,14 +108,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped_and_all_else_is_as_it_was() {
+    fn only_characters_that_affect_a_terminal_are_escaped() {
         for (text, expected) in [
             ("cannot open /var/log/a\\b 'c' \"d\": denied", "cannot open /var/log/a\\b 'c' \"d\": denied"),
             ("Gem\u{fc}se \u{65e5}\u{672c}", "Gem\u{fc}se \u{65e5}\u{672c}"),
             ("\x1b[2Jx\rtcptrace: nothing stuck\n", "\\u{1b}[2Jx\\u{d}tcptrace: nothing stuck\\u{a}"),
             ("\u{9b}31m\u{7f}\u{202e}\u{200b}\u{2028}", "\\u{9b}31m\\u{7f}\\u{202e}\\u{200b}\\u{2028}"),
         ] {
-            assert_eq!(harmless(text), expected);
+            assert_eq!(escape_harmful(text), expected);
         }
     }
 

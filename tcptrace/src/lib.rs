@@ -9,6 +9,7 @@ pub mod diagnostics;
 pub mod engine;
 pub mod events;
 pub mod host;
+pub mod humanize;
 pub mod outputs;
 pub mod sources;
 pub mod terminal;

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::getuid;
 use tcptrace::{
     cli::{Cli, Color, Plan},
-    diagnostics::{harmless, inform, say, say_lines, set_verbosity},
+    diagnostics::{escape_harmful, inform, say, say_lines, set_verbosity},
     host::{
         self, Kernel, Options,
         privilege::{as_the_user, give_up_all, keep_only_user_rights, keep_only_writing},
@@ -22,7 +22,7 @@ use tcptrace::{
         json::Json,
         prometheus::serve::Listener,
         publisher::Format,
-        text::Text,
+        text::TextRenderer,
         writer::{LineWriter, WriterOptions, target::Target},
     },
     sources::{
@@ -211,10 +211,10 @@ fn output(plan: &Plan, target: Target) -> Result<(Format, LineWriter), Failure> 
             Color::Auto => terminal.is_some() && shows_colour(|name| std::env::var_os(name)),
         };
         let size = terminal.as_ref().map(Terminal::size);
-        let text = Text::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
+        let text = TextRenderer::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
         // A recording may be of another host.
-        let zones = if plan.replay.is_none() { own_zones() } else { None };
-        let text = text.with_zones(zones);
+        let names = if plan.replay.is_none() { own_zones() } else { None };
+        let text = text.with_interface_names(names);
         Format::Text { text: Box::new(text), terminal }
     };
     let options = WriterOptions { queue_bytes: plan.queue_bytes, drop_privileges: keep_only_writing };
@@ -226,7 +226,8 @@ fn output(plan: &Plan, target: Target) -> Result<(Format, LineWriter), Failure> 
 fn arguments() -> Cli {
     Cli::from_arguments(std::env::args_os()).unwrap_or_else(|error| {
         // The message quotes what is wrong: it must not do anything to a terminal.
-        let quoted = std::env::args_os().map(|argument| harmless(&argument.to_string_lossy()).into_owned());
+        let quoted =
+            std::env::args_os().map(|argument| escape_harmful(&argument.to_string_lossy()).into_owned());
         Cli::from_arguments(quoted).err().unwrap_or(error).exit()
     })
 }

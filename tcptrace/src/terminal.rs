@@ -1,4 +1,4 @@
-//! The terminal that text goes to: how large it is now, and whether it shows colours.
+//! The terminal that text goes to: its size, and whether it shows colours.
 
 use std::{
     ffi::OsString,
@@ -6,11 +6,12 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-/// A terminal. It may be resized at any time, so its size is asked for before each batch of lines.
+/// A terminal. It may be resized at any time, so its size is read before each batch of lines.
 #[derive(Debug)]
 pub struct Terminal(OwnedFd);
 
-/// The size of a terminal, in characters; 0 if the terminal does not know it (a serial line, some containers).
+/// The size of a terminal, in characters; 0 if the terminal does not know it (serial lines, some
+/// containers).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Columns.
@@ -20,7 +21,7 @@ pub struct Size {
 }
 
 impl Terminal {
-    /// The terminal that a file leads to, or `None` if it leads to something else.
+    /// Returns the terminal behind a file, or `None` if the file is something else.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -32,15 +33,15 @@ impl Terminal {
         fd.try_clone_to_owned().map(|fd| Some(Self(fd)))
     }
 
-    /// Its size now (`TIOCGWINSZ`).
+    /// Returns the size now (`TIOCGWINSZ`).
     pub fn size(&self) -> Size {
-        // A terminal that has hung up has no size any more; the next write fails.
+        // A terminal that has hung up has no size. The next write fails.
         rustix::termios::tcgetwinsize(&self.0)
             .map_or_else(|_| Size::default(), |size| Size { columns: size.ws_col, rows: size.ws_row })
     }
 }
 
-/// Whether a terminal shows colours, by the environment: not with `NO_COLOR` (<https://no-color.org>), and not if `TERM`
+/// Whether the environment allows colours: not with `NO_COLOR` (<https://no-color.org>), and not if `TERM`
 /// is unset, empty or `dumb`.
 pub fn shows_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let value = |name| variable(name).unwrap_or_default();
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colour_takes_a_terminal_that_has_it_and_a_user_who_wants_it() {
+    fn colour_needs_a_terminal_that_has_it_and_a_user_who_wants_it() {
         for (no_colour, term, expected) in [
             (None, Some("xterm"), true),
             (Some(""), Some("xterm"), true),

@@ -36,7 +36,7 @@ use crate::{
         process,
         process_cache::ProcessCache,
     },
-    outputs::{json::Json, text::Text, writer::LineWriter},
+    outputs::{json::Json, text::TextRenderer, writer::LineWriter},
     terminal::{Size, Terminal},
 };
 
@@ -57,7 +57,7 @@ pub enum Format {
     /// Aligned text.
     Text {
         /// Writes it.
-        text: Box<Text>,
+        text: Box<TextRenderer>,
         /// Where it goes, if that is a terminal.
         terminal: Option<Terminal>,
     },
@@ -68,7 +68,7 @@ impl Format {
     fn fit_terminal(&mut self) {
         if let Self::Text { text, terminal: Some(terminal) } = self {
             let Size { columns, rows } = terminal.size();
-            text.fit(columns, rows);
+            text.resize(columns, rows);
         }
     }
 }
@@ -362,7 +362,7 @@ impl Sink {
                         owner.is_requested = filter.admits_owner(owner);
                     }
                 }
-                text.take(record, &mut self.lines);
+                text.add_record(record, &mut self.lines);
             }
         }
         // One drain of the ring can be long: what waits has to be known while it goes on.
@@ -387,7 +387,7 @@ impl Sink {
             self.format.fit_terminal();
         }
         if let Format::Text { text, .. } = &mut self.format {
-            text.settle(now_ns, &mut self.lines);
+            text.flush_due(now_ns, &mut self.lines);
         }
         if !self.held_back.is_empty() && !self.output.is_full() {
             self.tell_dropped();
@@ -416,7 +416,7 @@ impl Sink {
     /// When text that waits for more of its kind is to be written, `CLOCK_MONOTONIC` nanoseconds.
     pub(crate) fn due_ns(&self) -> Option<u64> {
         match &self.format {
-            Format::Text { text, .. } => text.due_ns(),
+            Format::Text { text, .. } => text.next_flush_ns(),
             Format::Json(_) => None,
         }
     }
@@ -448,7 +448,7 @@ impl Sink {
     /// When lines that wait can be written, `CLOCK_MONOTONIC` nanoseconds.
     fn next_lines_ns(&self) -> u64 {
         match &self.format {
-            Format::Text { text, .. } => text.ready_ns(),
+            Format::Text { text, .. } => text.earliest_flush_ns(),
             Format::Json(_) => 0,
         }
     }
@@ -464,7 +464,7 @@ impl Sink {
             self.roll_up(due, now_ns);
             self.format.fit_terminal();
             if let Format::Text { text, .. } = &mut self.format {
-                text.settle_all(now_ns, &mut self.lines);
+                text.flush_all(now_ns, &mut self.lines);
             }
         }
     }

@@ -245,7 +245,11 @@ impl Session {
             let watched = plan.views.stuck.then(|| plan.watched());
             greet(
                 self.kernel.sources(),
-                &crate::outputs::text::words::welcome(&start, walk.count_namespaces(), watched.as_deref()),
+                &crate::humanize::message::watching_message(
+                    &start,
+                    walk.count_namespaces(),
+                    watched.as_deref(),
+                ),
             );
             await_missing(plan, &self.kernel, &walk);
         }
@@ -468,7 +472,7 @@ impl Session {
         sink.tell_dropped();
         let totals = sink.summary(started_ns);
         let farewell =
-            (sink.is_text() || is_verbose()).then(|| crate::outputs::text::words::farewell(&totals));
+            (sink.is_text() || is_verbose()).then(|| crate::humanize::message::totals_message(&totals));
         finish(sink, farewell)
     }
 }

@@ -314,7 +314,7 @@ impl Replay {
         let began_ns = self.began_ns.unwrap_or(self.now_ns);
         let totals = self.sink.summary_at(began_ns, self.now_ns);
         let farewell =
-            (self.sink.is_text() || is_verbose()).then(|| crate::outputs::text::words::farewell(&totals));
+            (self.sink.is_text() || is_verbose()).then(|| crate::humanize::message::totals_message(&totals));
         finish(self.sink, farewell)
     }
 }

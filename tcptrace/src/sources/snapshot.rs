@@ -51,7 +51,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: LineWriter, format: Format) 
     if sink.is_text() || is_verbose() {
         greet(
             kernel.sources(),
-            &crate::outputs::text::words::looked(&start, walk.count_namespaces(), &plan.watched()),
+            &crate::humanize::message::looked_at_message(&start, walk.count_namespaces(), &plan.watched()),
         );
     }
     let at = sink.at(walk.started_ns);
@@ -81,7 +81,12 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: LineWriter, format: Format) 
     };
     let looked = || {
         let others = sink.count_admitted(&others, &walk);
-        crate::outputs::text::words::verdict(totals.stuck, others, &plan.state_names(), &plan.threshold())
+        crate::humanize::message::verdict_message(
+            totals.stuck,
+            others,
+            &plan.state_names(),
+            &plan.threshold(),
+        )
     };
     let speaks = sink.is_text() || is_verbose();
     let (words, warning) = match verdict {

@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use crate::engine::filter::{Filter, values::Range};
 use crate::{
     events::{Name, Owner},
-    outputs::text::words::printable,
+    humanize::name::printable_name,
 };
 
 /// A process of this host, as far as filters ask for it.
@@ -130,7 +130,7 @@ impl fmt::Display for Missing {
             Self::Comm(name, nearest) => {
                 write!(f, "no process is named `{name}`")?;
                 match nearest {
-                    Some(nearest) => write!(f, ", but one is named `{}`", printable(nearest)),
+                    Some(nearest) => write!(f, ", but one is named `{}`", printable_name(nearest)),
                     None => Ok(()),
                 }
             }

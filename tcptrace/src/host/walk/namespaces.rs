@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use crate::host::shortage::Shortage;
-use crate::{events::Name, outputs::text::columns::Zones};
+use crate::{events::Name, humanize::interface::InterfaceNames};
 
 /// Folders in which namespaces are mounted by name.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
@@ -133,8 +133,8 @@ pub(crate) fn find(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
 }
 
 /// The names of the interfaces in the network namespace that this process is in, if /proc is there to tell which that is.
-pub fn own_zones() -> Option<Zones> {
-    own().map(|netns| Zones { netns, name: interface_name })
+pub fn own_zones() -> Option<InterfaceNames> {
+    own().map(|netns| InterfaceNames { netns, name: interface_name })
 }
 
 fn interface_name(index: u16) -> Option<Name> {

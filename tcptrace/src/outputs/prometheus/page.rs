@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 
 use crate::{
     events::{Figures, ProcessFigures, ProcessRecord, SocketFigures, Summary, TracerInfo},
-    outputs::text::words::printable,
+    humanize::name::printable_name,
 };
 
 /// The media type of what [`render_page`] returns.
@@ -219,7 +219,7 @@ impl Page {
 
 /// Of a process: its pid, and its name as text shows it, so that no name is more than a name to who looks at the page.
 fn labels_of(process: &ProcessRecord) -> String {
-    let comm = process.comm.as_ref().map(printable).unwrap_or_default();
+    let comm = process.comm.as_ref().map(printable_name).unwrap_or_default();
     labels(&[("pid", &process.pid.to_string()), ("comm", &comm)])
 }
 

@@ -1,10 +1,11 @@
-//! Lines that are wider than the terminal, as several that are not.
+//! Folds a line that is wider than the terminal into several that are not.
 
-use unicode_width::UnicodeWidthChar as _;
+use crate::humanize::width::char_width;
 
-/// Appends a line as lines of at most `width` columns, and returns how many. It is broken at blanks, or anywhere where there
-/// are none, and goes on behind `indent` blanks. Nothing of it is left out but the blanks it is broken at.
-pub(crate) fn fold(line: &str, width: usize, indent: usize, out: &mut Vec<u8>) -> u64 {
+/// Appends a line as lines of at most `width` columns, and returns how many. It is broken at spaces, or
+/// anywhere if there are none, and continues behind `indent` spaces. Only the spaces at a break are left
+/// out.
+pub(crate) fn fold_line(line: &str, width: usize, indent: usize, out: &mut Vec<u8>) -> u64 {
     let indent = indent.min(width / 2);
     let mut lines = 0;
     let mut rest = line;
@@ -14,8 +15,7 @@ pub(crate) fn fold(line: &str, width: usize, indent: usize, out: &mut Vec<u8>) -
             out.extend(std::iter::repeat_n(b' ', indent));
         }
         lines += 1;
-        let at = fitting(rest, room.max(1));
-        let (fits, more) = rest.split_at(at);
+        let (fits, more) = rest.split_at(first_line_length(rest, room.max(1)));
         out.extend_from_slice(if more.is_empty() { fits } else { fits.trim_end() }.as_bytes());
         out.push(b'\n');
         rest = more.trim_start_matches(' ');
@@ -25,9 +25,9 @@ pub(crate) fn fold(line: &str, width: usize, indent: usize, out: &mut Vec<u8>) -
     }
 }
 
-/// How many bytes of a text are the first line, of at most `room` columns; at least one character.
-fn fitting(text: &str, room: usize) -> usize {
-    let (mut columns, mut in_colour, mut blank) = (0, false, None);
+/// Returns how many bytes of a text are its first line of at most `room` columns: at least one character.
+fn first_line_length(text: &str, room: usize) -> usize {
+    let (mut columns, mut in_colour, mut last_space) = (0, false, None);
     for (at, c) in text.char_indices() {
         match (in_colour, c) {
             (false, '\x1b') => in_colour = true,
@@ -35,11 +35,11 @@ fn fitting(text: &str, room: usize) -> usize {
             (true, _) => {}
             (false, c) => {
                 if c == ' ' && text[..at].contains(|c| c != ' ') {
-                    blank = Some(at);
+                    last_space = Some(at);
                 }
-                columns += c.width().unwrap_or(0);
+                columns += char_width(c);
                 if columns > room {
-                    return blank.unwrap_or(at).max(text.chars().next().map_or(0, char::len_utf8));
+                    return last_space.unwrap_or(at).max(text.chars().next().map_or(0, char::len_utf8));
                 }
             }
         }
@@ -53,14 +53,14 @@ mod tests {
 
     fn folded(line: &str, width: usize, indent: usize) -> String {
         let mut out = Vec::new();
-        let lines = fold(line, width, indent, &mut out);
+        let lines = fold_line(line, width, indent, &mut out);
         let out = String::from_utf8(out).expect("UTF-8");
         assert_eq!(out.lines().count() as u64, lines);
         out
     }
 
     #[test]
-    fn a_line_is_broken_at_blanks_and_where_there_is_none_anywhere() {
+    fn a_line_is_broken_at_spaces_and_anywhere_if_there_are_none() {
         assert_eq!(folded("one two three", 20, 2), "one two three\n");
         assert_eq!(folded("one two three", 8, 2), "one two\n  three\n");
         assert_eq!(folded("one two three", 7, 2), "one two\n  three\n");

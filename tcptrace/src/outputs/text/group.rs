@@ -1,7 +1,7 @@
-//! Stuck sockets that have everything that matters in common, put together: a few lines in place of thousands.
+//! Groups sockets that have everything that matters in common: a few lines instead of thousands.
 //!
-//! What they have in common is the process, the reason, the states, and the service: the port that the process serves,
-//! or the address and port that it is a client of.
+//! They share their processes, cause, states and service: the port that the process serves, or the
+//! address and port that it is a client of.
 
 use std::{
     fmt::Write as _,
@@ -13,49 +13,50 @@ use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use crate::{
     events::{Cause, Cleared, Instant, OriginHow, SocketId, Stuck, is_link_local},
-    outputs::text::{
-        columns::{end, port},
-        words::cause_words,
-    },
+    humanize::words::cause_words,
+    outputs::text::endpoint::{write_endpoint, write_port},
 };
 
-/// A group of so many is still shown socket by socket.
-pub(crate) const FEW: usize = 3;
+/// The most sockets of a group that are shown one by one.
+pub(crate) const MAX_SINGLE_LINES: usize = 3;
 
 /// Which end of a connection a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// That of the service.
+    /// The server's end.
     Server,
-    /// That of its client.
+    /// The client's end.
     Client,
     /// Not known.
     Unknown,
 }
 
-/// What connections have in common.
+/// The service that connections have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Service {
-    /// Served here, at this port.
-    Here(u16),
-    /// Served there.
-    There(SocketAddr),
+    /// A local port.
+    Local(u16),
+    /// A remote address and port.
+    Remote(SocketAddr),
 }
 
 impl Service {
-    /// The ports here and there, 0 where it is not the service's.
+    /// Returns the local and the remote port; 0 for the one that is not the service's.
     pub(crate) const fn ports(self) -> (u16, u16) {
         match self {
-            Self::Here(port) => (port, 0),
-            Self::There(address) => (0, address.port()),
+            Self::Local(port) => (port, 0),
+            Self::Remote(address) => (0, address.port()),
         }
     }
 }
 
-/// Sockets with the same key and service, and when each was found so.
-pub(crate) type Group<T> = (Service, Vec<(Instant, T)>);
+/// Sockets with the same key and service, each with the time of its record. It has at least one.
+pub(crate) struct Group<T> {
+    pub(crate) service: Service,
+    pub(crate) members: Vec<(Instant, T)>,
+}
 
-/// What can be put together with others of its kind.
+/// A record that can be grouped with others of its kind.
 pub(crate) trait Groupable {
     /// What has to be the same, beside the service.
     type Key: Copy + Eq + Hash;
@@ -65,7 +66,7 @@ pub(crate) trait Groupable {
 }
 
 impl Groupable for Box<Stuck> {
-    /// Processes, cause, state, namespace.
+    /// Processes, cause, state, network namespace.
     type Key = (u64, &'static str, u8, Option<u32>);
 
     fn key(&self) -> Self::Key {
@@ -84,15 +85,17 @@ impl Groupable for Box<Stuck> {
     fn side(&self) -> Side {
         match (&self.details.origin, self.details.cause) {
             (_, Cause::NotAccepted) => Side::Server,
-            (Some(origin), _) if matches!(origin.how, OriginHow::Accept | OriginHow::Listen) => Side::Server,
-            (Some(origin), _) if origin.how == OriginHow::Connect => Side::Client,
-            _ => Side::Unknown,
+            (Some(origin), _) => match origin.how {
+                OriginHow::Accept | OriginHow::Listen => Side::Server,
+                OriginHow::Connect => Side::Client,
+            },
+            (None, _) => Side::Unknown,
         }
     }
 }
 
 impl Groupable for Cleared {
-    /// Process, states, namespace.
+    /// Process, states, network namespace.
     type Key = (Option<u32>, u8, u8, Option<u32>);
 
     fn key(&self) -> Self::Key {
@@ -109,85 +112,77 @@ impl Groupable for Cleared {
     }
 }
 
-/// Puts together what belongs together, in the order in which each group's first one came. A socket whose side is not
-/// known goes where there are more like it: to those with the same local port, or to those with the same other end.
-pub(crate) fn group<T: Groupable>(all: Vec<(Instant, T)>) -> Vec<Group<T>> {
-    let mut alike: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
-    for (_, one) in &all {
-        for service in services(one) {
-            *alike.entry((one.key(), service)).or_default() += 1;
+/// Groups records that are alike, in the order of each group's first record. A socket whose side is not known
+/// joins the larger group: that of its local port, or that of its remote end.
+pub(crate) fn group_alike<T: Groupable>(records: Vec<(Instant, T)>) -> Vec<Group<T>> {
+    let mut counts: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
+    for (_, one) in &records {
+        for service in possible_services(one) {
+            *counts.entry((one.key(), service)).or_default() += 1;
         }
     }
     let mut groups: Vec<Group<T>> = Vec::new();
-    let mut places: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
-    for (at, one) in all {
+    let mut indices: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
+    for (at, one) in records {
         let key = one.key();
-        let [here, there] = services(&one);
-        let is_here = match one.side() {
+        let [local, remote] = possible_services(&one);
+        let is_local = match one.side() {
             Side::Server => true,
             Side::Client => false,
-            Side::Unknown => alike[&(key, here)] >= alike[&(key, there)],
+            Side::Unknown => counts[&(key, local)] >= counts[&(key, remote)],
         };
-        let service = if is_here { here } else { there };
-        let place = *places.entry((key, service)).or_insert_with(|| {
-            groups.push((service, Vec::new()));
+        let service = if is_local { local } else { remote };
+        let index = *indices.entry((key, service)).or_insert_with(|| {
+            groups.push(Group { service, members: Vec::new() });
             groups.len() - 1
         });
-        groups[place].1.push((at, one));
+        groups[index].members.push((at, one));
     }
     groups
 }
 
-fn services(one: &impl Groupable) -> [Service; 2] {
-    let SocketId { local_port, remote_addr, remote_port, interface, .. } = *one.socket();
-    let there = match remote_addr {
-        // The same address on another link is another host.
+fn possible_services(record: &impl Groupable) -> [Service; 2] {
+    let SocketId { local_port, remote_addr, remote_port, interface, .. } = *record.socket();
+    let remote = match remote_addr {
+        // The same link-local address on another interface is another host.
         IpAddr::V6(v6) if is_link_local(remote_addr) => {
             SocketAddrV6::new(v6, remote_port, 0, interface.unwrap_or(0).into()).into()
         }
         _ => SocketAddr::new(remote_addr, remote_port),
     };
-    [Service::Here(local_port), Service::There(there)]
+    [Service::Local(local_port), Service::Remote(remote)]
 }
 
-/// Appends the local ends of a group: the port that they have in common, with the address if that is one.
-pub(crate) fn local_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>, zone: &str) {
-    if addresses(group, |socket| socket.local_addr).len() == 1 {
-        end(line, group[0].1.socket().local_addr, zone, service.ports().0);
+/// Appends the local ends of a group: the port, with the address if all have the same one.
+pub(crate) fn write_local_ends<T: Groupable>(line: &mut String, group: &Group<T>, zone: &str) {
+    let (port, _) = group.service.ports();
+    if count_addresses(group, |socket| socket.local_addr) == 1 {
+        write_endpoint(line, group.members[0].1.socket().local_addr, zone, port);
     } else {
         line.push_str("*:");
-        port(line, service.ports().0);
+        write_port(line, port);
     }
 }
 
-/// Appends the remote ends of a group: one address or their number for a service here, the service otherwise.
-pub(crate) fn remote_ends<T: Groupable>(line: &mut String, (service, group): &Group<T>, zone: &str) {
-    let _infallible = match service {
-        Service::There(address) => return end(line, address.ip(), zone, address.port()),
-        Service::Here(_) => match addresses(group, |socket| socket.remote_addr).len() {
-            1 => return end(line, group[0].1.socket().remote_addr, zone, 0),
-            hosts => write!(line, "{hosts} hosts"),
+/// Appends the remote ends of a group: the remote service, or for a local one the peer's address, or how many
+/// addresses there are.
+pub(crate) fn write_remote_ends<T: Groupable>(line: &mut String, group: &Group<T>, zone: &str) {
+    match group.service {
+        Service::Remote(address) => write_endpoint(line, address.ip(), zone, address.port()),
+        Service::Local(_) => match count_addresses(group, |socket| socket.remote_addr) {
+            1 => write_endpoint(line, group.members[0].1.socket().remote_addr, zone, 0),
+            hosts => {
+                let _infallible = write!(line, "{hosts} hosts");
+            }
         },
-    };
+    }
 }
 
-/// The different addresses; one on two links is two.
-fn addresses<T: Groupable>(
-    group: &[(Instant, T)],
-    of: impl Fn(&SocketId) -> IpAddr,
-) -> FxHashSet<(IpAddr, Option<u16>)> {
-    let address = |socket: &SocketId| {
-        let address = of(socket);
+/// Counts the different addresses. A link-local address on two interfaces counts as two.
+fn count_addresses<T: Groupable>(group: &Group<T>, address_of: impl Fn(&SocketId) -> IpAddr) -> usize {
+    let host = |socket: &SocketId| {
+        let address = address_of(socket);
         (address, socket.interface.filter(|_| is_link_local(address)))
     };
-    group.iter().map(|(_, one)| address(one.socket())).collect()
-}
-
-/// How many, in the width of a descriptor: `×412`, `×12k`, `×3M`.
-pub(crate) fn times(count: usize) -> String {
-    match count {
-        0..10_000 => format!("×{count}"),
-        10_000..1_000_000 => format!("×{}k", count / 1_000),
-        _ => format!("×{}M", count / 1_000_000),
-    }
+    group.members.iter().map(|(_, one)| host(one.socket())).collect::<FxHashSet<_>>().len()
 }

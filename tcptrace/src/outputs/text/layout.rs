@@ -1,129 +1,142 @@
-//! Which columns there are, and how wide: what the terminal has room for, and what has to stand in them.
+//! The layout: which columns there are and how wide they are, from the room that the terminal has and
+//! what the columns have to hold.
 //!
-//! Every view needs the same for its other columns, so that one rule holds for all of them.
+//! All views need the same width for their other columns, so one rule holds for all of them.
 
 /// Columns of a terminal that does not know its size.
-const USUAL: u16 = 80;
+const DEFAULT_WIDTH: u16 = 80;
 
-/// Columns that every view needs beside the two ends of a socket: with the local port only, and with both ends in full.
-const WITH_PORT: usize = 59;
-const WITH_BOTH: usize = 68;
+/// Columns that every view needs beside the remote end, if the local end is its port only.
+const BESIDE_REMOTE: usize = 59;
 
-/// With so much to spare, the local port's layout has the wider columns too.
-const SPARE: usize = 14;
+/// Columns that every view needs beside both ends in full.
+const BESIDE_BOTH: usize = 68;
 
-/// A terminal that is narrower has both ends on a line of their own.
-const NARROW: usize = WITH_PORT + SHORT;
+/// Columns to spare from which on the layout with the local port has the wider columns too.
+const ROOMY: usize = 14;
 
-/// An end with an IPv4 address: `255.255.255.255:65535`.
-pub(crate) const SHORT: usize = 21;
+/// A narrower terminal has both ends on a line of their own.
+const MIN_WIDTH_FOR_ENDS: usize = BESIDE_REMOTE + SHORT_ENDPOINT;
 
-/// An end with an IPv6 address that has no zone: `[2001:db8:…]:65535`.
-pub(crate) const LONG: usize = 47;
+/// Columns of an endpoint with an IPv4 address: `255.255.255.255:65535`.
+const SHORT_ENDPOINT: usize = 21;
 
-/// Columns of a descriptor, as a rule; and of a process with two letters of its name.
+/// Columns of an endpoint with an IPv6 address without a zone: `[2001:db8:…]:65535`.
+pub(crate) const LONG_ENDPOINT: usize = 47;
+
+/// Usual columns of a descriptor.
 const DESCRIPTOR: usize = 5;
-const PROCESS: usize = 10;
 
-/// What has to stand in the columns that grow: the longest that has been written so far.
+/// Least columns of a process: two letters of its name, and its pid.
+const MIN_PROCESS: usize = 10;
+
+/// The widths that the growing columns need: those of the longest content so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Needs {
+pub(crate) struct ColumnNeeds {
     /// An end of a socket.
-    pub(crate) end: usize,
+    pub(crate) endpoint: usize,
     /// A descriptor, and how many more there are.
-    pub(crate) descriptor: usize,
-    /// A process with a name that is cut, and how many more there are.
-    pub(crate) process: usize,
+    descriptor: usize,
+    /// A process with its name cut, and how many more there are.
+    process: usize,
 }
 
-impl Default for Needs {
+impl Default for ColumnNeeds {
     fn default() -> Self {
-        Self { end: SHORT, descriptor: DESCRIPTOR, process: PROCESS }
+        Self { endpoint: SHORT_ENDPOINT, descriptor: DESCRIPTOR, process: MIN_PROCESS }
     }
 }
 
-impl Needs {
-    /// Makes room for an end of so many columns. An IPv6 address makes room for any other, so that a heading changes once.
-    pub(crate) fn end(&mut self, columns: usize) {
-        if columns > self.end {
-            self.end = columns.max(LONG);
+impl ColumnNeeds {
+    /// Makes room for an endpoint. An IPv6 address makes room for any other, so that the heading changes once.
+    pub(crate) fn fit_endpoint(&mut self, columns: usize) {
+        if columns > self.endpoint {
+            self.endpoint = columns.max(LONG_ENDPOINT);
         }
     }
 
-    /// Makes room for a descriptor of so many columns.
-    pub(crate) fn descriptor(&mut self, columns: usize) {
+    /// Makes room for a descriptor.
+    pub(crate) fn fit_descriptor(&mut self, columns: usize) {
         self.descriptor = self.descriptor.max(columns);
     }
 
-    /// Makes room for a process of at least so many columns.
-    pub(crate) fn process(&mut self, columns: usize) {
+    /// Makes room for a process.
+    pub(crate) fn fit_process(&mut self, columns: usize) {
         self.process = self.process.max(columns);
     }
 }
 
-/// Where the ends of a socket stand.
+/// Where the two ends of a socket are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// Both in columns of this width.
+pub(crate) enum Endpoints {
+    /// Both are in columns of this width.
     Both(usize),
     /// The local port, and the remote end in a column of this width.
-    Port(usize),
-    /// On a line of their own.
+    LocalPort(usize),
+    /// Both are on a line of their own.
     Below,
 }
 
 /// The widths of the columns, and what is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Columns of the terminal; `None`: there is none, and nothing is too wide.
+    /// Columns of the terminal; `None` without a terminal: nothing is too wide then.
     pub(crate) width: Option<usize>,
-    pub(crate) ends: Ends,
+    pub(crate) endpoints: Endpoints,
     /// Whether there is room for what is useful beside the rest: milliseconds, retransmits, round-trip times.
     pub(crate) is_roomy: bool,
-    /// An age: a range fits where it is roomy.
+    /// Columns of an age. A range fits if the layout is roomy.
     pub(crate) age: usize,
-    /// A process in the stuck view; in the others.
+    /// Columns of a process in the stuck view.
     pub(crate) process: usize,
+    /// Columns of a process in the other views.
     pub(crate) actor: usize,
+    /// Columns of a descriptor.
     pub(crate) descriptor: usize,
 }
 
 impl Layout {
-    /// The layout for a terminal of so many columns, or for none.
-    pub(crate) fn of(width: Option<u16>, Needs { end, descriptor, process: least }: Needs) -> Self {
-        let width = width.map(|width| usize::from(if width == 0 { USUAL } else { width }));
-        // A wide descriptor takes columns of the process, and what that cannot spare of the ends.
-        let beyond = descriptor - DESCRIPTOR;
-        let process = |usual: usize| usual.saturating_sub(beyond).max(least);
-        let taken = |usual| process(usual) + beyond - usual;
-        let (ends, is_roomy) = match width {
-            None => (Ends::Both(end), true),
-            Some(width) if width >= WITH_BOTH + 2 * end + taken(20) => (Ends::Both(end), true),
-            Some(width) if width >= WITH_PORT + end + SPARE + taken(20) => (Ends::Port(end), true),
-            Some(width) if width >= NARROW => {
-                (Ends::Port(end.min(width.saturating_sub(WITH_PORT + taken(15)))), false)
+    /// Fits the columns to a terminal of this width, or to none.
+    pub(crate) fn fit(width: Option<u16>, needs: ColumnNeeds) -> Self {
+        let ColumnNeeds { endpoint, descriptor, process: min_process } = needs;
+        let width = width.map(|width| usize::from(if width == 0 { DEFAULT_WIDTH } else { width }));
+        // A wide descriptor takes columns from the process, and from the ends what the process cannot spare.
+        let excess = descriptor - DESCRIPTOR;
+        let process = |usual: usize| usual.saturating_sub(excess).max(min_process);
+        let taken_from_ends = |usual| process(usual) + excess - usual;
+        let (endpoints, is_roomy) = match width {
+            None => (Endpoints::Both(endpoint), true),
+            Some(width) if width >= BESIDE_BOTH + 2 * endpoint + taken_from_ends(20) => {
+                (Endpoints::Both(endpoint), true)
             }
-            Some(_) => (Ends::Below, false),
+            Some(width) if width >= BESIDE_REMOTE + endpoint + ROOMY + taken_from_ends(20) => {
+                (Endpoints::LocalPort(endpoint), true)
+            }
+            Some(width) if width >= MIN_WIDTH_FOR_ENDS => {
+                let room = width.saturating_sub(BESIDE_REMOTE + taken_from_ends(15));
+                (Endpoints::LocalPort(endpoint.min(room)), false)
+            }
+            Some(_) => (Endpoints::Below, false),
         };
-        let (age, usual, actor) = if is_roomy { (15, 20, 16) } else { (8, 15, 14) };
-        Self { width, ends, is_roomy, age, process: process(usual), actor, descriptor }
+        let (age, usual_process, actor) = if is_roomy { (15, 20, 16) } else { (8, 15, 14) };
+        Self { width, endpoints, is_roomy, age, process: process(usual_process), actor, descriptor }
     }
 
-    /// The heading of both ends, in one piece with the blank behind it.
-    pub(crate) fn ends_heading(&self) -> String {
-        match self.ends {
-            Ends::Both(width) => format!("{:width$} {:width$} ", "LOCAL", "REMOTE"),
-            Ends::Port(width) => format!("LPORT {:width$} ", "REMOTE"),
-            Ends::Below => String::new(),
+    /// Returns the heading of both ends, with the space behind it.
+    pub(crate) fn endpoints_heading(&self) -> String {
+        match self.endpoints {
+            Endpoints::Both(width) => format!("{:width$} {:width$} ", "LOCAL", "REMOTE"),
+            Endpoints::LocalPort(width) => format!("LPORT {:width$} ", "REMOTE"),
+            Endpoints::Below => String::new(),
         }
     }
 
-    /// How far a line is indented that goes on with a record.
+    /// Returns the indent of a line that continues a record.
     pub(crate) fn indent(&self) -> usize {
-        if self.ends == Ends::Below { 2 } else { 9 }
+        if self.endpoints == Endpoints::Below { 2 } else { 9 }
     }
 
-    /// Whether so many columns fit.
+    /// Whether the terminal has that many columns.
     pub(crate) fn fits(&self, columns: usize) -> bool {
         self.width.is_none_or(|width| columns <= width)
     }

@@ -7,91 +7,111 @@ use tcptrace_common::COMM_LEN;
 
 use crate::{
     events::{Instant, ProcessRecord},
+    humanize::{name::ProcessName, span::format_span, width::display_width},
     outputs::text::{
-        BOLD, RED, Text, YELLOW,
-        words::{process, span, visible},
+        TextRenderer,
+        line::{BOLD, RED, YELLOW},
     },
 };
 
-/// Descriptors that run out sooner than this are shown in red, or in yellow, seconds.
-const ALARMING_S: f64 = 600.0;
-const WORRYING_S: f64 = 7_200.0;
+/// Descriptors that run out sooner than this are red, seconds.
+const RED_BELOW_S: f64 = 600.0;
 
-/// So many lines of processes are written at a time at the most.
-const PROCESSES: usize = 10;
+/// Descriptors that run out sooner than this are yellow, seconds.
+const YELLOW_BELOW_S: f64 = 7_200.0;
 
-/// From this share of one CPU on it is worth a word.
+/// The most lines of processes at a time.
+const MAX_LINES: usize = 10;
+
+/// The share of one CPU from which on a process is shown as busy.
 const BUSY: f64 = 0.9;
 
-/// Columns for name and pid where there is little room.
-const ROOM: usize = 15;
+/// Columns of name and pid if there is little room.
+const SHORT_NAME: usize = 15;
 
-/// How little of the words there can be.
-const LEAST: u8 = 3;
+/// The highest brevity of a line: 0 leaves out nothing, this all that can be seen elsewhere.
+const TERSEST: u8 = 3;
 
-/// A process's line, which may stand for several.
+/// A process's line, which may stand for several processes.
 struct ProcessLine {
     record: ProcessRecord,
-    /// How many other processes it stands for as well.
+    /// How many more processes the line stands for.
     others: usize,
 }
 
-impl Text {
-    /// Writes the lines of processes, one for those that hold the same stuck sockets, and for those of a name that have
-    /// ended. Of many lines those are left out that matter least.
-    pub(crate) fn processes(&mut self, processes: Vec<(Instant, ProcessRecord)>, out: &mut Vec<u8>) {
+impl TextRenderer {
+    /// Writes the lines of processes. Those that hold the same stuck sockets share a line, as do those of one
+    /// name that have ended. If there are many lines, only the most urgent are written.
+    pub(crate) fn write_processes(&mut self, processes: Vec<(Instant, ProcessRecord)>, out: &mut Vec<u8>) {
         let mut lines: Vec<(Instant, ProcessLine)> = Vec::new();
-        let mut places = FxHashMap::default();
+        let mut indices = FxHashMap::default();
         for (at, record) in processes {
-            match *places.entry(group_key(&record)).or_insert(lines.len()) {
-                place if place < lines.len() => lines[place].1.add(&record),
+            match *indices.entry(group_key(&record)).or_insert(lines.len()) {
+                index if index < lines.len() => lines[index].1.add_process(&record),
                 _ => lines.push((at, ProcessLine { record, others: 0 })),
             }
         }
         let mut left_out = 0;
-        if lines.len() > PROCESSES {
+        if lines.len() > MAX_LINES {
             let by_urgency = |(_, a): &(Instant, ProcessLine), (_, b): &(Instant, ProcessLine)| {
-                let full = |line: &ProcessLine| line.record.fds_full_in_s.unwrap_or(f64::INFINITY);
-                full(a).total_cmp(&full(b)).then(b.record.stuck.cmp(&a.record.stuck))
+                let full_in_s = |line: &ProcessLine| line.record.fds_full_in_s.unwrap_or(f64::INFINITY);
+                full_in_s(a).total_cmp(&full_in_s(b)).then(b.record.stuck.cmp(&a.record.stuck))
             };
             lines.sort_by(by_urgency);
-            left_out = lines.drain(PROCESSES - 1..).map(|(_, line)| 1 + line.others).sum();
+            left_out = lines.drain(MAX_LINES - 1..).map(|(_, line)| 1 + line.others).sum();
         }
         let last = lines.last().map(|(at, _)| *at);
         for (at, process) in lines {
-            self.put(out, |text, line| text.process(line, at, &process));
+            self.write_line(out, |text, line| text.write_process(line, at, &process));
         }
         if let Some(at) = last.filter(|_| left_out > 0) {
-            self.put(out, |text, line| {
-                text.time(line, at);
+            self.write_line(out, |text, line| {
+                text.write_time(line, at);
                 let _infallible = write!(line, " and {left_out} more processes");
             });
         }
     }
 
-    fn process(&mut self, line: &mut String, at: Instant, process: &ProcessLine) {
-        self.time(line, at);
+    fn write_process(&mut self, line: &mut String, at: Instant, process: &ProcessLine) {
+        self.write_time(line, at);
         line.push(' ');
         let room = self.layout.width.map(|width| width.saturating_sub(line.len()));
-        let (who, words, full) = process.words(room);
-        self.paint(line, BOLD, |line| line.push_str(&who));
-        line.push_str(&words);
-        if let Some(full) = full {
+        let ProcessWords { name, figures, descriptors } = process.fit(room);
+        self.write_coloured(line, BOLD, |line| line.push_str(&name));
+        line.push_str(&figures);
+        if let Some(descriptors) = descriptors {
             let colour = match process.record.fds_full_in_s {
-                Some(seconds) if seconds < ALARMING_S => RED,
-                Some(seconds) if seconds < WORRYING_S => YELLOW,
+                Some(seconds) if seconds < RED_BELOW_S => RED,
+                Some(seconds) if seconds < YELLOW_BELOW_S => YELLOW,
                 _ => "",
             };
             line.push_str(", ");
-            self.paint(line, colour, |line| line.push_str(&full));
+            self.write_coloured(line, colour, |line| line.push_str(&descriptors));
         }
     }
 }
 
+/// The parts of a process's line.
+struct ProcessWords {
+    /// The process, or processes.
+    name: String,
+    /// What it does, and how many sockets and descriptors it has.
+    figures: String,
+    /// When its descriptors run out.
+    descriptors: Option<String>,
+}
+
+impl ProcessWords {
+    fn width(&self) -> usize {
+        let descriptors = self.descriptors.as_ref().map_or(0, |text| text.len() + 2);
+        display_width(&self.name) + display_width(&self.figures) + descriptors
+    }
+}
+
 impl ProcessLine {
-    /// Adds another process, which holds the same stuck sockets or has ended too. The line shows the descriptors of the process
-    /// that runs out of them first, or that has fewer free.
-    fn add(&mut self, other: &ProcessRecord) {
+    /// Adds another process, which holds the same stuck sockets or has ended too. The line shows the
+    /// descriptors of the process that runs out of them first, or else has the fewest free.
+    fn add_process(&mut self, other: &ProcessRecord) {
         self.others += 1;
         self.record.stopped &= other.stopped;
         self.record.busy = [self.record.busy, other.busy].into_iter().flatten().reduce(f64::max);
@@ -105,69 +125,68 @@ impl ProcessLine {
         }
     }
 
-    /// Returns the text, in at most `room` columns: (which process, the words, when its descriptors run out). If there is no
-    /// room for everything, it leaves out what can be seen elsewhere.
-    fn words(&self, room: Option<usize>) -> (String, String, Option<String>) {
-        let full = self.record.fds_full_in_s.map(|seconds| match seconds {
-            0.0 => "FULL".to_owned(),
-            seconds => format!("full in {}", span(seconds * 1_000.0)),
-        });
-        let (mut who, mut words) = (String::new(), String::new());
-        for level in 0..=LEAST {
-            who = self.who(if level < LEAST { usize::MAX } else { ROOM });
-            words = self.words_at(level);
-            let columns = visible(&who) + visible(&words) + full.as_ref().map_or(0, |full| full.len() + 2);
-            if room.is_none_or(|room| columns <= room) {
-                break;
-            }
-        }
-        (who, words, full)
+    /// Returns the most detailed words that fit `room` columns, or the tersest if none do.
+    fn fit(&self, room: Option<usize>) -> ProcessWords {
+        let fits = |words: &ProcessWords| room.is_none_or(|room| words.width() <= room);
+        let mut detailed = (0..TERSEST).map(|brevity| self.words(brevity));
+        detailed.find(fits).unwrap_or_else(|| self.words(TERSEST))
     }
 
-    /// Names the process, and how many more there are, with a name and pid in at most `room` columns.
-    fn who(&self, room: usize) -> String {
-        let first = process((self.record.pid, self.record.comm.as_ref()), room);
+    fn words(&self, brevity: u8) -> ProcessWords {
+        let descriptors = self.record.fds_full_in_s.map(|seconds| match seconds {
+            0.0 => "FULL".to_owned(),
+            seconds => format!("full in {}", format_span(seconds * 1_000.0)),
+        });
+        let name = self.name(if brevity < TERSEST { usize::MAX } else { SHORT_NAME });
+        ProcessWords { name, figures: self.figures(brevity), descriptors }
+    }
+
+    /// Names the process in at most `width` columns, and says how many more there are.
+    fn name(&self, width: usize) -> String {
+        let process = ProcessName { pid: self.record.pid, comm: self.record.comm.as_ref() };
+        let first = process.format(width);
         match self.others {
             0 => format!("{first}:"),
             others => format!("{first} and {others} more:"),
         }
     }
 
-    /// Returns the words: fewer of them the higher the level.
-    fn words_at(&self, level: u8) -> String {
+    /// Says what the process does, and how many sockets and descriptors it has.
+    fn figures(&self, brevity: u8) -> String {
+        let record = &self.record;
         let mut words = String::new();
-        if self.record.ended {
+        if record.ended {
             words.push_str(" ended,");
         }
-        if self.record.stopped {
+        if record.stopped {
             words.push_str(" stopped,");
         }
-        if let Some(busy) = self.record.busy.filter(|busy| *busy >= BUSY && level < LEAST) {
+        if let Some(busy) = record.busy.filter(|busy| *busy >= BUSY && brevity < TERSEST) {
             let _infallible = write!(words, " busy: {:.0}% CPU,", busy * 100.0);
         }
-        let _infallible = write!(words, " {} stuck", self.record.stuck);
-        match self.record.shared {
-            shared if shared == 0 || shared < self.record.stuck && level > 1 => {}
-            shared if shared == self.record.stuck => words.push_str(", shared"),
+        let _infallible = write!(words, " {} stuck", record.stuck);
+        match record.shared {
+            shared if shared == 0 || shared < record.stuck && brevity > 1 => {}
+            shared if shared == record.stuck => words.push_str(", shared"),
             shared => {
                 let _infallible = write!(words, ", {shared} shared");
             }
         }
-        if let Some(oldest) = self.record.oldest_ms.filter(|_| level < 2) {
-            let _infallible = write!(words, ", oldest {}", span(oldest));
+        if let Some(oldest_ms) = record.oldest_ms.filter(|_| brevity < 2) {
+            let _infallible = write!(words, ", oldest {}", format_span(oldest_ms));
         }
-        if self.record.growth_is_known {
-            let _infallible = match self.record.growth_per_min {
+        if record.growth_is_known {
+            let _infallible = match record.growth_per_min {
                 growth if growth.abs() < 0.05 => write!(words, ", not growing"),
                 growth if growth.abs() < 10.0 => write!(words, ", {growth:+.1}/min"),
                 growth => write!(words, ", {growth:+.0}/min"),
             };
         }
-        match (self.record.fds_open, self.record.fds_limit) {
-            (Some(open), Some(limit)) if level == 0 => {
+        match (record.fds_open, record.fds_limit) {
+            (Some(open), Some(limit)) if brevity == 0 => {
                 let _infallible = write!(words, ", {open} of {limit} fds");
             }
-            (Some(open), Some(limit)) if level < LEAST => {
+            (Some(open), Some(limit)) if brevity < TERSEST => {
                 let _infallible = write!(words, ", {open}/{limit} fds");
             }
             _ => {}

@@ -1,83 +1,106 @@
-//! The stuck view's lines of sockets: one by one or many together, and how they cleared.
+//! The stuck view's lines of sockets: stuck or cleared, one by one or as a group.
 
 use std::fmt::Write as _;
 
 use tcptrace_common::state;
 
 use crate::{
-    events::{Cleared, State, Stuck},
+    events::{Cleared, Instant, State, Stuck},
+    humanize::{
+        number::format_multiplier,
+        span::{Age, write_span},
+        width::{display_width, pad_end},
+        words::{cause_words, ending_words},
+    },
     outputs::text::{
-        GREEN, Instant, Layout, RED, Text,
-        columns::{span, zone},
-        group::{self, Group, Groupable},
-        left,
-        words::{Holders, age, cause_words, detail, ending, origin, padded, peer, visible},
+        TextRenderer,
+        column::align_left,
+        detail::{describe_cause, describe_origin, describe_peer},
+        endpoint::zone_suffix,
+        group::{Group, Groupable, write_local_ends, write_remote_ends},
+        holders::Holders,
+        layout::Layout,
+        line::{GREEN, RED},
     },
 };
 
-impl Text {
-    pub(crate) fn stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
+/// Columns of an age that is not a range.
+const SINGLE_AGE: usize = 8;
+
+impl TextRenderer {
+    /// Writes the line of a stuck socket.
+    pub(crate) fn write_stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
         let Stuck { socket, state, age_ms, age_max_ms, exact, details, .. } = record;
-        let holders = Holders::of(record);
-        let age = age((*age_ms, *age_max_ms, *exact), self.layout.age);
-        self.columns(line, at, (RED, &age), &holders, &holders.descriptors());
-        self.ends(line, socket);
-        self.add_why(line, *state, cause_words(details.cause));
-        self.add_if_it_fits(line, &detail(details));
-        for more in [holders.detail(), origin(details), peer(details)].into_iter().flatten() {
-            self.add_if_it_fits(line, &format!("; {more}"));
+        let holders = Holders::of_socket(record);
+        let age = Age { at_least_ms: *age_ms, at_most_ms: *age_max_ms, exact: *exact };
+        let age = age.format(self.layout.age);
+        self.write_stuck_columns(line, at, (RED, &age), &holders, &holders.format_descriptors());
+        self.write_socket_endpoints(line, socket);
+        self.write_state_and_cause(line, *state, cause_words(details.cause));
+        self.append_if_fits(line, &describe_cause(details));
+        let more = [holders.describe_others(), describe_origin(details), describe_peer(details)];
+        for more in more.into_iter().flatten() {
+            self.append_if_fits(line, &format!("; {more}"));
         }
     }
 
-    /// Stuck sockets as one line, with the age of the oldest.
-    pub(crate) fn many_stuck(&mut self, line: &mut String, group: &Group<Box<Stuck>>) {
-        let by_age =
-            |(_, a): &&(Instant, Box<Stuck>), (_, b): &&(Instant, Box<Stuck>)| a.age_ms.total_cmp(&b.age_ms);
-        let of = |one: Option<&(Instant, Box<Stuck>)>| {
-            one.map_or_else(String::new, |(_, one)| age((one.age_ms, None, one.exact), 8))
+    /// Writes one line for a group of stuck sockets, with the age of the oldest.
+    pub(crate) fn write_stuck_group(&mut self, line: &mut String, group: &Group<Box<Stuck>>) {
+        let ages = || {
+            group.members.iter().map(|(_, one)| Age {
+                at_least_ms: one.age_ms,
+                at_most_ms: None,
+                exact: one.exact,
+            })
         };
-        let (oldest, youngest) = (of(group.1.iter().max_by(by_age)), of(group.1.iter().min_by(by_age)));
-        let (at, first) = &group.1[0];
-        let holders = Holders::of(first);
-        self.columns(line, *at, (RED, &oldest), &holders, &group::times(group.1.len()));
-        self.ends_of(line, group);
-        self.add_why(line, first.state, cause_words(first.details.cause));
-        self.add_if_it_fits(line, &format!(", youngest {youngest}"));
-        if let Some(held) = holders.detail() {
-            self.add_if_it_fits(line, &format!("; {held}"));
+        let by_age = |one: &Age, other: &Age| one.at_least_ms.total_cmp(&other.at_least_ms);
+        let format_age = |age: Option<Age>| age.map_or_else(String::new, |age| age.format(SINGLE_AGE));
+        let (oldest, youngest) = (format_age(ages().max_by(by_age)), format_age(ages().min_by(by_age)));
+        let (at, first) = &group.members[0];
+        let holders = Holders::of_socket(first);
+        let multiplier = format_multiplier(group.members.len());
+        self.write_stuck_columns(line, *at, (RED, &oldest), &holders, &multiplier);
+        self.write_group_endpoints(line, group);
+        self.write_state_and_cause(line, first.state, cause_words(first.details.cause));
+        self.append_if_fits(line, &format!(", youngest {youngest}"));
+        if let Some(others) = holders.describe_others() {
+            self.append_if_fits(line, &format!("; {others}"));
         }
     }
 
-    pub(crate) fn cleared(&mut self, line: &mut String, at: Instant, record: &Cleared) {
+    /// Writes the line of a cleared socket.
+    pub(crate) fn write_cleared(&mut self, line: &mut String, at: Instant, record: &Cleared) {
         let Cleared { socket, new_state, in_state_ms, by, how, .. } = record;
-        self.columns(line, at, (GREEN, "cleared"), &Holders::among(by.as_slice()), "-");
-        self.ends(line, socket);
+        let holders = Holders::of_descriptors(by.as_slice());
+        self.write_stuck_columns(line, at, (GREEN, "cleared"), &holders, "-");
+        self.write_socket_endpoints(line, socket);
         line.push_str("after ");
-        span(line, *in_state_ms);
-        if let Some(how) = ending(*how) {
-            self.add_if_it_fits(line, &format!(", {how}"));
+        write_span(line, *in_state_ms);
+        if let Some(how) = ending_words(*how) {
+            self.append_if_fits(line, &format!(", {how}"));
         }
-        self.add_if_it_fits(line, &format!(", now {new_state}"));
+        self.append_if_fits(line, &format!(", now {new_state}"));
     }
 
-    /// Cleared sockets as one line, with the longest time that one of them was stuck.
-    pub(crate) fn many_cleared(&mut self, line: &mut String, group: &Group<Cleared>) {
-        let longest = group.1.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
-        let (at, first) = &group.1[0];
-        let by = Holders::among(first.by.as_slice());
-        self.columns(line, *at, (GREEN, "cleared"), &by, &group::times(group.1.len()));
-        self.ends_of(line, group);
+    /// Writes one line for a group of cleared sockets, with the longest time that one of them was stuck.
+    pub(crate) fn write_cleared_group(&mut self, line: &mut String, group: &Group<Cleared>) {
+        let longest_ms = group.members.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
+        let (at, first) = &group.members[0];
+        let holders = Holders::of_descriptors(first.by.as_slice());
+        let multiplier = format_multiplier(group.members.len());
+        self.write_stuck_columns(line, *at, (GREEN, "cleared"), &holders, &multiplier);
+        self.write_group_endpoints(line, group);
         line.push_str("in ≤");
-        span(line, longest);
-        let how = ending(first.how).filter(|_| group.1.iter().all(|(_, one)| one.how == first.how));
-        if let Some(how) = how {
-            self.add_if_it_fits(line, &format!(", {how}"));
+        write_span(line, longest_ms);
+        let all_alike = group.members.iter().all(|(_, one)| one.how == first.how);
+        if let Some(how) = ending_words(first.how).filter(|_| all_alike) {
+            self.append_if_fits(line, &format!(", {how}"));
         }
-        self.add_if_it_fits(line, &format!(", now {}", first.new_state));
+        self.append_if_fits(line, &format!(", now {}", first.new_state));
     }
 
-    /// The first columns of the stuck view: up to the descriptor, with the age in its colour.
-    fn columns(
+    /// Writes the first columns: the time, the age in its colour, the process and the descriptor.
+    fn write_stuck_columns(
         &mut self,
         line: &mut String,
         at: Instant,
@@ -86,34 +109,34 @@ impl Text {
         fd: &str,
     ) {
         let Layout { age: age_width, process: width, descriptor, .. } = self.layout;
-        self.time(line, at);
+        self.write_time(line, at);
         line.push(' ');
-        self.paint(line, colour, |line| left(line, age_width, |line| line.push_str(age)));
-        let _infallible = write!(line, " {} {fd:>descriptor$} ", padded(&holders.named(width), width));
+        self.write_coloured(line, colour, |line| align_left(line, age_width, |line| line.push_str(age)));
+        let process = pad_end(&holders.format_process(width), width);
+        let _infallible = write!(line, " {process} {fd:>descriptor$} ");
     }
 
-    /// Appends why a socket stays in its state, and which that is where it is not the usual one: the reason goes below if
-    /// there is no room for both.
-    fn add_why(&mut self, line: &mut String, state: State, words: &str) {
+    /// Appends the cause, with the state before it unless that is CLOSE_WAIT. If there is no room for both,
+    /// the cause goes below.
+    fn write_state_and_cause(&mut self, line: &mut String, state: State, cause: &str) {
         if state.0 == state::CLOSE_WAIT {
-            return line.push_str(words);
+            return line.push_str(cause);
         }
-        let state = state.ss_name();
-        line.push_str(state);
-        if self.layout.fits(visible(line) + 2 + words.len()) {
+        line.push_str(state.ss_name());
+        if self.layout.fits(display_width(line) + 2 + cause.len()) {
             line.push_str(": ");
-            line.push_str(words);
+            line.push_str(cause);
         } else {
             self.below.push_str(if self.below.is_empty() { "" } else { "  " });
-            self.below.push_str(words);
+            self.below.push_str(cause);
         }
     }
 
     /// Appends the columns of a group's ends.
-    fn ends_of<T: Groupable>(&mut self, line: &mut String, group: &Group<T>) {
-        let zone = zone(self.zones, group.1[0].1.socket());
-        let local = |line: &mut String| group::local_ends(line, group, &zone);
-        let remote = |line: &mut String| group::remote_ends(line, group, &zone);
-        self.both_ends(line, group.0.ports(), local, remote);
+    fn write_group_endpoints<T: Groupable>(&mut self, line: &mut String, group: &Group<T>) {
+        let zone = zone_suffix(self.interface_names, group.members[0].1.socket());
+        let local = |line: &mut String| write_local_ends(line, group, &zone);
+        let remote = |line: &mut String| write_remote_ends(line, group, &zone);
+        self.write_endpoints(line, group.service.ports(), local, remote);
     }
 }

@@ -21,7 +21,10 @@ use crate::{
         },
         walk::{Holder, Walk},
     },
-    events::{Family, LostReason, OriginHow, OriginRecord, OwnerHow, Peer, Resync, State, Transition, Views},
+    events::{
+        Cleared, Family, Instant, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow, Peer,
+        ProcessRecord, Resync, SocketId, State, Stuck, Transition, Views,
+    },
     outputs::json::Json,
 };
 
@@ -123,11 +126,11 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
 }
 
 fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
-    let mut text = Text::new(width, colour, TimeZone::UTC);
+    let mut text = TextRenderer::new(width, colour, TimeZone::UTC);
     let mut out = Vec::new();
     for record in records {
-        text.take(record.clone(), &mut out);
-        text.settle(u64::MAX, &mut out);
+        text.add_record(record.clone(), &mut out);
+        text.flush_due(u64::MAX, &mut out);
     }
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
@@ -138,9 +141,9 @@ fn on_a_terminal_a_heading_comes_again_before_it_is_out_of_sight() {
         records(v4_tuple(), b"java").into_iter().find(|record| record.event.name() == "transition");
     let transition = transition.expect("one of them is");
     let heads = |rows: Option<u16>| {
-        let (mut text, mut out) = (Text::new(Some(80), false, TimeZone::UTC), Vec::new());
-        rows.into_iter().for_each(|rows| text.fit(80, rows));
-        (0..60).for_each(|_| text.take(transition.clone(), &mut out));
+        let (mut text, mut out) = (TextRenderer::new(Some(80), false, TimeZone::UTC), Vec::new());
+        rows.into_iter().for_each(|rows| text.resize(80, rows));
+        (0..60).for_each(|_| text.add_record(transition.clone(), &mut out));
         let out = String::from_utf8(out).expect("UTF-8");
         let heads = out.lines().enumerate().filter(|(_, line)| line.starts_with("TIME"));
         heads.map(|(at, _)| at).collect::<Vec<_>>()
@@ -281,25 +284,6 @@ fn a_mapped_address_is_ipv4_and_an_unset_end_follows_the_other() {
     let v6 = Tuple { local_addr: loopback, remote_addr: [0; 16], family: AF_INET6, ..v4_tuple() };
     let id = SocketId::new(1, 2, &v6);
     assert_eq!((id.family, id.local_addr.to_string()), (Family::Ipv6, "::1".to_owned()));
-}
-
-#[test]
-fn spans_are_short_and_never_too_long() {
-    for (ms, text) in [
-        (0.04, "0.0ms"),
-        (9.94, "9.9ms"),
-        (350.0, "350ms"),
-        (999.4, "999ms"),
-        (999.9, "999ms"),
-        (1_000.0, "1.0s"),
-        (30_000.4, "30.0s"),
-        (59_999.0, "59.9s"),
-        (62_000.0, "1m02s"),
-        (18_120_000.0, "5h02m"),
-        (273_600_000.0, "3d04h"),
-    ] {
-        assert_eq!(words::span(ms), text, "{ms}");
-    }
 }
 
 #[test]

@@ -1,40 +1,41 @@
-//! A transition as a line: between which ends, from which state to which, after how long, and by whom.
+//! The line of a transition: the two ends, the states, the time in the old state, and the process.
 
 use tcptrace_common::state;
 
-use crate::outputs::text::{Instant, Text, YELLOW, left, named, right};
 use crate::{
-    events::{State, Transition},
+    events::{Instant, State, Transition},
+    humanize::{name::ProcessName, span::write_span, width::display_width},
     outputs::{
         text::{
-            columns::{or_dash, span},
-            words::{add_process, visible},
+            TextRenderer,
+            column::{align_left, align_right, write_or_dash},
+            line::YELLOW,
         },
         timestamp_cache::padded,
     },
 };
 
-impl Text {
-    pub(crate) fn transition(&mut self, line: &mut String, at: Instant, record: &Transition) {
+impl TextRenderer {
+    /// Writes the line of a transition. Milliseconds are shown if there is room.
+    pub(crate) fn write_transition(&mut self, line: &mut String, at: Instant, record: &Transition) {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, .. } = record;
-        // Milliseconds and the whole name are for those who have room.
-        let nanosecond = self.time(line, at);
+        let nanosecond = self.write_time(line, at);
         if self.layout.is_roomy {
             line.push('.');
             line.extend(padded::<3>(nanosecond / 1_000_000).map(char::from));
         }
         line.push(' ');
-        self.ends(line, socket);
-        left(line, 10, |line| line.push_str(old_state.ss_name()));
+        self.write_socket_endpoints(line, socket);
+        align_left(line, 10, |line| line.push_str(old_state.ss_name()));
         line.push(' ');
-        self.paint(line, state_colour(*new_state), |line| {
-            left(line, 10, |line| line.push_str(new_state.ss_name()));
+        self.write_coloured(line, state_colour(*new_state), |line| {
+            align_left(line, 10, |line| line.push_str(new_state.ss_name()));
         });
         line.push(' ');
-        right(line, 6, |line| or_dash(line, *in_old_state_ms, span));
+        align_right(line, 6, |line| write_or_dash(line, *in_old_state_ms, write_span));
         line.push(' ');
-        let room = self.layout.width.map_or(usize::MAX, |width| width.saturating_sub(visible(line)));
-        or_dash(line, owner.as_ref(), |line, owner| add_process(line, named(owner), room));
+        let room = self.layout.width.map_or(usize::MAX, |width| width.saturating_sub(display_width(line)));
+        write_or_dash(line, owner.as_ref(), |line, owner| ProcessName::from(owner).write(line, room));
     }
 }
 

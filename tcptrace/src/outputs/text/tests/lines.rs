@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::outputs::text::words::{printable, span};
+use crate::humanize::{name::printable_name, span::format_span};
 
 /// Rules as POSIX writes them: no files of zones are needed.
 const ZONES: [&str; 4] = [
@@ -29,9 +29,9 @@ const BEGINS: [i64; 8] = [
 ];
 
 /// The line of a transition, in a width that leaves nothing out.
-fn line(text: &mut Text, at: Instant, transition: Transition) -> String {
+fn line(text: &mut TextRenderer, at: Instant, transition: Transition) -> String {
     let mut out = Vec::new();
-    text.take(Record { at, event: Event::Transition(transition) }, &mut out);
+    text.add_record(Record { at, event: Event::Transition(transition) }, &mut out);
     let out = String::from_utf8(out).expect("UTF-8");
     out.lines().next_back().expect("a line").to_owned()
 }
@@ -73,7 +73,7 @@ proptest! {
         ),
     ) {
         let zone = TimeZone::posix(zone).expect("a rule");
-        let mut text = Text::new(None, false, zone.clone());
+        let mut text = TextRenderer::new(None, false, zone.clone());
         let mut wall_ns = i128::from(begin) * i128::from(SECOND);
         for step_ns in steps_ns {
             wall_ns += i128::from(step_ns);
@@ -98,7 +98,7 @@ proptest! {
         let acting = owner.as_ref().map(|(pid, comm)| Owner { comm: comm.as_ref().map(name), ..Owner::once(*pid) });
         let transition = Transition { socket, old_state, new_state, in_old_state_ms, owner: acting, ..transition() };
         let at = Instant { wall_ns: 0, mono_ns: 0 };
-        let line = line(&mut Text::new(None, false, TimeZone::UTC), at, transition);
+        let line = line(&mut TextRenderer::new(None, false, TimeZone::UTC), at, transition);
 
         let end = |address: IpAddr, port| match port {
             0 if address.is_ipv6() => format!("[{address}]:*"),
@@ -110,11 +110,11 @@ proptest! {
         let is_listener = remote_port == 0 && remote_addr.is_unspecified();
         let remote = if is_listener { "*".to_owned() } else { end(remote_addr, remote_port) };
         let width = if local.len().max(remote.len()) > 21 { 47 } else { 21 };
-        let after = in_old_state_ms.map_or("-".to_owned(), span);
+        let after = in_old_state_ms.map_or("-".to_owned(), format_span);
         let who = match &owner {
             None => "-".to_owned(),
             Some((pid, None)) => format!("?/{pid}"),
-            Some((pid, Some(comm))) => format!("{}/{pid}", printable(&name(comm))),
+            Some((pid, Some(comm))) => format!("{}/{pid}", printable_name(&name(comm))),
         };
         prop_assert_eq!(
             line,

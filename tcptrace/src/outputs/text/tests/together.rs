@@ -20,11 +20,11 @@ fn leak(seconds: u64, local_port: u16, remote: &str, how: Option<OriginHow>) -> 
 
 /// The lines of records that came together.
 fn together(width: Option<u16>, records: impl IntoIterator<Item = Record>) -> Vec<String> {
-    let mut text = Text::new(width, false, TimeZone::UTC);
+    let mut text = TextRenderer::new(width, false, TimeZone::UTC);
     let mut out = Vec::new();
-    records.into_iter().for_each(|record| text.take(record, &mut out));
+    records.into_iter().for_each(|record| text.add_record(record, &mut out));
     assert_eq!(out, b"", "they wait for each other");
-    text.settle(1_100 * SECOND, &mut out);
+    text.flush_due(1_100 * SECOND, &mut out);
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
@@ -132,12 +132,12 @@ fn many_that_clear_together_are_one_line() {
 
 #[test]
 fn a_flood_is_written_now_and_then_and_a_single_one_soon() {
-    let mut text = Text::new(Some(80), false, TimeZone::UTC);
+    let mut text = TextRenderer::new(Some(80), false, TimeZone::UTC);
     let mut lines = |now_ns: Option<u64>, record: Option<Record>| {
         let mut out = Vec::new();
-        record.into_iter().for_each(|record| text.take(record, &mut out));
-        now_ns.into_iter().for_each(|now| text.settle(now, &mut out));
-        (out.iter().filter(|byte| **byte == b'\n').count(), text.due_ns())
+        record.into_iter().for_each(|record| text.add_record(record, &mut out));
+        now_ns.into_iter().for_each(|now| text.flush_due(now, &mut out));
+        (out.iter().filter(|byte| **byte == b'\n').count(), text.next_flush_ns())
     };
     let one = || Some(leak(30, 9666, "10.0.0.9:40000", None));
     // They were seen 400 µs after this.

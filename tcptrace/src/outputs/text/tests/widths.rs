@@ -1,7 +1,7 @@
 //! The longest that each column can hold, in terminals of many widths: no line is wider than the terminal, columns stay
 //! below their headings, and both ends of every socket are there in full.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use unicode_width::UnicodeWidthChar as _;
 
@@ -209,10 +209,10 @@ fn written(width: Option<u16>, colour: bool, records: &[Record], together: bool)
     if !together {
         return lines(width, colour, records);
     }
-    let mut text = Text::new(width, colour, TimeZone::UTC);
+    let mut text = TextRenderer::new(width, colour, TimeZone::UTC);
     let mut out = Vec::new();
-    records.iter().for_each(|record| text.take(record.clone(), &mut out));
-    text.settle(u64::MAX, &mut out);
+    records.iter().for_each(|record| text.add_record(record.clone(), &mut out));
+    text.flush_due(u64::MAX, &mut out);
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
@@ -349,13 +349,13 @@ fn a_global_ipv6_address_is_never_cut_without_a_word() {
 
 #[test]
 fn a_terminal_that_is_resized_gets_what_it_has_room_for_from_the_next_line_on() {
-    let mut text = Text::new(Some(80), false, TimeZone::UTC);
+    let mut text = TextRenderer::new(Some(80), false, TimeZone::UTC);
     let record = stuck(&records(v4_tuple(), b"java")).clone();
     let mut shown = |size: (u16, u16)| {
         let mut out = Vec::new();
-        text.fit(size.0, size.1);
-        text.take(record.clone(), &mut out);
-        text.settle(u64::MAX, &mut out);
+        text.resize(size.0, size.1);
+        text.add_record(record.clone(), &mut out);
+        text.flush_due(u64::MAX, &mut out);
         String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect::<Vec<_>>()
     };
     assert!(shown((80, 24))[0].contains(" LPORT "));
@@ -391,27 +391,17 @@ fn a_range_of_ages_that_does_not_fit_its_column_is_its_lower_bound() {
     }
 }
 
-#[test]
-fn an_end_of_any_port_is_told_from_its_address() {
-    let ends = |local: &str| {
-        let mut line = String::new();
-        end(&mut line, local.parse::<IpAddr>().expect("an address"), "%9", 0);
-        line
-    };
-    assert_eq!((ends("::1"), ends("10.0.0.5")), ("[::1]:*".to_owned(), "10.0.0.5:*".to_owned()));
-}
-
 /// The stuck line of a socket between these ends, on the interface with index 3 of its namespace.
-fn on_a_link(width: Option<u16>, zones: Option<Zones>, ends: (&str, &str)) -> Vec<String> {
+fn on_a_link(width: Option<u16>, zones: Option<InterfaceNames>, ends: (&str, &str)) -> Vec<String> {
     let mut record = stuck(&records(v4_tuple(), b"java")).clone();
     if let Event::Stuck(stuck) = &mut record.event {
         let tuple = Tuple { interface: 3, family: AF_INET6, ..socket(ends).tuple() };
         stuck.socket = SocketId::new(1, 7, &tuple);
     }
-    let mut text = Text::new(width, false, TimeZone::UTC).with_zones(zones);
+    let mut text = TextRenderer::new(width, false, TimeZone::UTC).with_interface_names(zones);
     let mut out = Vec::new();
-    text.take(record, &mut out);
-    text.settle(u64::MAX, &mut out);
+    text.add_record(record, &mut out);
+    text.flush_due(u64::MAX, &mut out);
     String::from_utf8(out).expect("UTF-8").lines().map(str::to_owned).collect()
 }
 
@@ -421,9 +411,9 @@ fn a_link_local_address_tells_its_interface() {
     let ends = ("[fe80::1:2:3:4]:443", "[fe80::a:b:c:d]:51234");
     for (zones, zone) in [
         (None, "%3"),
-        (Some(Zones { netns: 7, name }), "%vethd0e1f2a\\u{1b}[2"),
-        (Some(Zones { netns: 8, name }), "%3"), // another namespace has other interfaces
-        (Some(Zones { netns: 7, name: |_| None }), "%3"),
+        (Some(InterfaceNames { netns: 7, name }), "%vethd0e1f2a\\u{1b}[2"),
+        (Some(InterfaceNames { netns: 8, name }), "%3"), // another namespace has other interfaces
+        (Some(InterfaceNames { netns: 7, name: |_| None }), "%3"),
     ] {
         let line = on_a_link(None, zones, ends).pop().expect("a line");
         for end in [format!(" [fe80::1:2:3:4{zone}]:443 "), format!(" [fe80::a:b:c:d{zone}]:51234 ")] {
