@@ -1,4 +1,4 @@
-//! Builds the BPF object of `tcptrace-ebpf`; `tcptrace/src/kernel/object.rs` embeds it.
+//! Builds the BPF object of `tcptrace-ebpf`; `tcptrace/src/host/bpf/object.rs` embeds it.
 //!
 //! Two toolchains can: rustup's nightly with rust-src, which most people have, and a rustc with a prebuilt
 //! `core` for BPF linked as the rustup toolchain `bpf`, which `cargo xtask setup` makes on Debian.

@@ -16,7 +16,7 @@ use tcptrace::{
         ownership::walk_index::Evidence,
         walk::{self, Reach},
     },
-    host::{self, Kernel, Options, proc::process},
+    host::{kernel::Kernel, options::Options, preflight, proc::process},
 };
 use tcptrace_common::state;
 
@@ -31,10 +31,10 @@ fn main() -> ExitCode {
         lives: false,
         transitions: false,
         ring_bytes: 64 << 10,
-        identities: 262_144,
+        max_cookies: 262_144,
         without: Vec::new(),
     };
-    let attach = || host::prepare(&options).and_then(|()| Kernel::attach(&options));
+    let attach = || preflight::prepare(&options).and_then(|()| Kernel::attach(&options));
     let mut kernel = match attach() {
         Ok(kernel) => kernel,
         Err(refusal) => {

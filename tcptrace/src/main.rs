@@ -13,10 +13,11 @@ use tcptrace::{
     cli::{Cli, Color, Plan},
     diagnostics::{escape_harmful, inform, say, say_lines, set_verbosity},
     host::{
-        self, Kernel, Options,
-        privilege::{as_the_user, give_up_all, keep_only_user_rights, keep_only_writing},
-        scheduling,
-        walk::namespaces::own_zones,
+        capabilities::{give_up_all, keep_only_user_rights, keep_only_writing, with_user_rights},
+        kernel::Kernel,
+        options::Options,
+        preflight, scheduling,
+        walk::namespaces::own_interface_names,
     },
     outputs::{
         json::Json,
@@ -46,8 +47,8 @@ const FAILED: u8 = 4;
 /// Bytes; a page, where pages are the largest that Linux has.
 const SMALLEST_RING: u32 = 64 << 10;
 
-/// Live sockets that can be told apart on kernels without cookies; 16 MB of kernel memory there.
-const IDENTITIES: u32 = 262_144;
+/// Sockets that can be told apart on kernels without cookies; takes 16 MB of kernel memory there.
+const MAX_COOKIES: u32 = 262_144;
 
 fn main() -> ExitCode {
     let plan = arguments().plan();
@@ -61,12 +62,12 @@ fn main() -> ExitCode {
         transitions: !plan.once,
         // Of no use without transitions, and the smallest is the fastest to make.
         ring_bytes: if plan.once { SMALLEST_RING } else { plan.ring_bytes },
-        identities: IDENTITIES,
+        max_cookies: MAX_COOKIES,
         without: plan.without.clone(),
     };
     // Before any thread is started, and before a file or a port is touched.
-    if let Err(refusal) = host::prepare(&options) {
-        say_lines(refusal);
+    if let Err(error) = preflight::prepare(&options) {
+        say_lines(error.explanation());
         return REFUSED.into();
     }
     // Before privileges are given up that a port below 1024 takes.
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
     };
     if !plan.once {
         // Without it the run is as right, and only less considerate.
-        let _refused = scheduling::wait_for_others();
+        let _refused = scheduling::yield_to_others();
     }
     let (format, output) = match output(&plan, target) {
         Ok(output) => output,
@@ -89,8 +90,8 @@ fn main() -> ExitCode {
     };
     let kernel = match Kernel::attach(&options) {
         Ok(kernel) => kernel,
-        Err(refusal) => {
-            say_lines(refusal);
+        Err(error) => {
+            say_lines(error.explanation());
             return REFUSED.into();
         }
     };
@@ -188,7 +189,7 @@ fn target(plan: &Plan) -> Result<Target, ExitCode> {
         Some(path) => {
             // File capabilities are for tracing: the user's own rights open the file. Root's rights are its own.
             let open = || Target::open(path.clone());
-            let opened = if getuid().is_root() { open() } else { as_the_user(open) };
+            let opened = if getuid().is_root() { open() } else { with_user_rights(open) };
             opened.map_err(|error| cannot("open", path, &error))
         }
         // Not through std's stdout, which cuts lines where its buffer ends.
@@ -213,7 +214,7 @@ fn output(plan: &Plan, target: Target) -> Result<(Format, LineWriter), Failure> 
         let size = terminal.as_ref().map(Terminal::size);
         let text = TextRenderer::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
         // A recording may be of another host.
-        let names = if plan.replay.is_none() { own_zones() } else { None };
+        let names = if plan.replay.is_none() { own_interface_names() } else { None };
         let text = text.with_interface_names(names);
         Format::Text { text: Box::new(text), terminal }
     };

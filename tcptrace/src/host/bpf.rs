@@ -1,13 +1,22 @@
-//! The BPF programs: loading, attaching, the ring, and the counts of what was lost.
+//! The BPF programs: loads and attaches them, drains their ring, decodes what they write, and counts
+//! what was lost.
 
+pub mod attach;
 pub mod attach_targets;
+pub mod attachment;
 pub mod btf;
 pub mod decode;
 pub mod drain;
-pub mod load;
+pub mod fallback;
+pub mod helpers;
 pub mod loader;
 pub mod loss;
+pub mod loss_reader;
 pub mod no_btf;
+pub mod object;
 pub mod offsets;
 #[cfg(test)]
 mod offsets_tests;
+pub mod programs;
+pub mod skip_count;
+pub mod with_btf;

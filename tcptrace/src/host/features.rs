@@ -1,47 +1,50 @@
-//! Which kernel features are in use, and for each that is not, why: the `sources` of the `start` record.
+//! Kernel features: which are in use, and why each other one is not (`sources` in `start`).
 
 use std::fmt::Display;
 
 use crate::events::KernelFeature;
 
-/// Why a feature is not in use that the user turned off.
+/// The reason if the user turned a feature off.
 pub(crate) const TURNED_OFF: &str = "turned off by --without";
 
-/// Why a feature is not in use that has nothing to do in this run.
+/// The reason if a single look has no use for a feature.
 pub(crate) const NOT_NEEDED: &str = "not needed by --once";
 
-/// Why a feature is not in use that only other views have something to do for.
+/// The reason if only other views have a use for a feature.
 pub(crate) const NOT_SHOWN: &str = "not needed by these views";
 
-/// A kernel feature that tcptrace builds on where it is there.
+/// A kernel feature that tcptrace uses if it is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Feature {
-    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program. Without it, nothing else here can be.
+    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program. Every other feature of BPF
+    /// depends on it.
     #[value(name = "btf")]
     TpBtf,
-    /// Walking the sockets of a network namespace.
+    /// Iterating over the sockets of a network namespace.
     #[value(skip)]
     IterTcp,
-    /// `bpf_get_socket_cookie` in tracing programs: identities that `ss -e` shows too.
+    /// `bpf_get_socket_cookie` in tracing programs: the cookies that `ss -e` shows.
     Cookie,
-    /// Walking all descriptors with `bpf_sock_from_file`: holders in one pass.
+    /// Iterating over all descriptors with `bpf_sock_from_file`: finds all holders in one pass.
     TaskFile,
-    /// `bpf_sk_storage_get` in tracing programs: who connected a socket, kept with the socket.
+    /// `bpf_sk_storage_get` in tracing programs: keeps the opener of a socket with the socket.
     Storage,
-    /// A program at accept(2), which needs BPF trampolines: who accepted a socket.
+    /// A program at accept(2), which needs BPF trampolines: sees who accepts a socket.
     Accept,
-    /// A program where the kernel puts a stand-in in a socket's place, which needs BPF trampolines: TIME_WAIT.
+    /// A program where the kernel replaces a socket by a timewait socket, which needs BPF
+    /// trampolines: sees TIME_WAIT.
     TimeWait,
-    /// Entering other network namespaces (CAP_SYS_ADMIN): also the sockets there that no process holds.
+    /// Entering other network namespaces (CAP_SYS_ADMIN): finds also their sockets without holders.
     #[value(skip)]
     SetNs,
-    /// Other users' processes in `/proc` (CAP_SYS_PTRACE; where holders are found there, CAP_DAC_READ_SEARCH).
+    /// Reading other users' processes in `/proc` (CAP_SYS_PTRACE; if holders are found there, also
+    /// CAP_DAC_READ_SEARCH).
     #[value(skip)]
     Proc,
 }
 
 impl Feature {
-    /// Its name in the `start` record.
+    /// Returns its name in the `start` record.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TpBtf => "tp_btf/inet_sock_set_state",
@@ -62,36 +65,46 @@ impl Feature {
 pub struct FeatureStatus {
     /// The feature.
     pub feature: Feature,
-    /// Why it is not in use; `None` where it is.
+    /// Why it is not in use; `None` if it is.
     pub unavailable_reason: Option<String>,
 }
 
 impl FeatureStatus {
-    /// It is.
+    /// Describes a feature that is in use.
     pub(crate) const fn used(feature: Feature) -> Self {
         Self { feature, unavailable_reason: None }
     }
 
-    /// It is not.
-    pub(crate) fn unused(feature: Feature, why: impl Display) -> Self {
-        Self { feature, unavailable_reason: Some(why.to_string()) }
+    /// Describes a feature that is not in use.
+    pub(crate) fn unused(feature: Feature, reason: impl Display) -> Self {
+        Self { feature, unavailable_reason: Some(reason.to_string()) }
     }
 
-    /// Whether it would be in use if this run had anything for it to do.
+    /// Describes a feature that is in use if `result` is `Ok`.
+    pub(crate) fn from_result(feature: Feature, result: Result<(), String>) -> Self {
+        Self { feature, unavailable_reason: result.err() }
+    }
+
+    /// Whether this run would use the feature if it could.
     pub fn is_lacking(&self) -> bool {
-        self.unavailable_reason.as_deref().is_some_and(|why| ![NOT_NEEDED, NOT_SHOWN].contains(&why))
+        self.unavailable_reason.as_deref().is_some_and(|reason| ![NOT_NEEDED, NOT_SHOWN].contains(&reason))
     }
 
-    /// Whether it is.
+    /// Whether the feature is in use.
     pub const fn in_use(&self) -> bool {
         self.unavailable_reason.is_none()
     }
 }
 
-/// As the `start` record has it.
+/// Converts a status to its form in the `start` record.
 impl From<&FeatureStatus> for KernelFeature {
-    fn from(source: &FeatureStatus) -> Self {
-        let why_not = source.unavailable_reason.clone();
-        Self { name: source.feature.name().into(), in_use: source.in_use(), why_not }
+    fn from(status: &FeatureStatus) -> Self {
+        let why_not = status.unavailable_reason.clone();
+        Self { name: status.feature.name().into(), in_use: status.in_use(), why_not }
     }
+}
+
+/// Whether `feature` is in use according to `statuses`.
+pub(crate) fn is_used(statuses: &[FeatureStatus], feature: Feature) -> bool {
+    statuses.iter().any(|status| status.feature == feature && status.in_use())
 }

@@ -1,7 +1,8 @@
-//! What `/proc` tells about processes.
+//! What `/proc` says about processes.
 
+pub mod cgroup;
 pub mod container;
+pub mod live_processes;
 pub mod proc_stat;
 pub mod process;
-pub mod process_cache;
 pub mod residents;

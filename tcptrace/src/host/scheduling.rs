@@ -1,19 +1,21 @@
-//! The tracer's place among the host's tasks: behind those it watches.
+//! The scheduling policy: the tracer waits for a CPU behind the tasks that it watches.
 
 use std::io;
 
-/// From here on this thread, and those that it starts, take a CPU from nobody when they are woken: they wait for the
-/// end of the other's time slice, some milliseconds (`SCHED_BATCH`, sched(7)).
+/// Sets the policy `SCHED_BATCH` for this thread and those that it starts (sched(7)).
 ///
-/// The ring wakes the tracer from within the BPF program. From Linux 7 on an ordinary task would push the program's
-/// task off the CPU there and then, and nobody else's transitions could be recorded by that program before it has
-/// its CPU again.
+/// A thread of this policy does not preempt a running task when it is woken. It waits for the end of
+/// that task's time slice, some milliseconds.
+///
+/// The ring wakes the tracer from within a BPF program. From Linux 7 on, an ordinary task would
+/// preempt the program's task there and then, and that program would be skipped for all other
+/// transitions until its task has a CPU again.
 ///
 /// # Errors
 /// See sched_setscheduler(2).
-pub fn wait_for_others() -> io::Result<()> {
+pub fn yield_to_others() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is this thread; the parameters are only read.
+    // SAFETY: 0 is this thread, and the kernel only reads the parameters.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -25,16 +27,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_waits_for_others_runs_as_a_batch_and_so_do_those_that_it_starts() {
+    fn a_thread_and_those_that_it_starts_have_the_batch_policy() {
         // SAFETY: no memory is involved.
         let policy = || unsafe { libc::sched_getscheduler(0) };
         std::thread::spawn(move || {
-            wait_for_others().expect("needs no privilege");
+            yield_to_others().expect("needs no privilege");
             assert_eq!(policy(), libc::SCHED_BATCH);
             let started = std::thread::spawn(policy).join();
             assert_eq!(started.expect("no panic"), libc::SCHED_BATCH);
         })
         .join()
-        .expect("as it should be");
+        .expect("the assertions hold");
     }
 }

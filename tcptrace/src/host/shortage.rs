@@ -1,24 +1,24 @@
-//! What a walk can run out of: descriptors, threads, memory. It passes, so the walk is made again.
+//! Shortages: a walk can run out of descriptors, threads or memory. They pass, so it is retried.
 
 use std::{error::Error, fmt, io};
 
 use rustix::io::Errno;
 
-/// What this process or the host has run out of.
+/// A resource that this process or the host has run out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// This process has as many descriptors as it may have.
+    /// This process has reached its limit of descriptors.
     OwnDescriptors,
-    /// The host has as many open files as it may have.
+    /// The host has reached its limit of open files.
     HostFiles,
-    /// No further thread may be made.
+    /// This process, its user or its cgroup has reached its limit of threads.
     Threads,
-    /// There is no memory.
+    /// The host or the cgroup has no memory left.
     Memory,
 }
 
 impl Shortage {
-    /// What an error says has run out, if that is what it says.
+    /// Returns what has run out if an error, or one of its causes, says so.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -41,7 +41,7 @@ impl Shortage {
         }
     }
 
-    /// The errno that says so, by name.
+    /// Returns the name of the errno.
     const fn errno(self) -> &'static str {
         match self {
             Self::OwnDescriptors => "EMFILE",
@@ -51,7 +51,8 @@ impl Shortage {
         }
     }
 
-    const fn what(self) -> &'static str {
+    /// Describes the limit that was reached.
+    const fn description(self) -> &'static str {
         match self {
             Self::OwnDescriptors => "this process has reached its limit of open files",
             Self::HostFiles => "the host has reached its limit of open files",
@@ -60,12 +61,12 @@ impl Shortage {
         }
     }
 
-    /// What to do.
+    /// Says what to do about it.
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::OwnDescriptors => {
-                "raise the limit (`ulimit -n 1024`, `LimitNOFILE=` in a unit, `prlimit --nofile` of a process that \
-                 runs)"
+                "raise the limit (`ulimit -n 1024`, `LimitNOFILE=` in a unit, `prlimit --nofile` for a running \
+                 process)"
             }
             Self::HostFiles => "raise the sysctl fs.file-max, or find what holds so many files open",
             Self::Threads => "raise the limit (`TasksMax=` in a unit, pids.max of the cgroup, `ulimit -u`)",
@@ -78,21 +79,21 @@ impl Shortage {
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.what(), self.errno())
+        write!(f, "{} ({})", self.description(), self.errno())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::walk::WalkError;
+    use crate::host::walk::error::WalkError;
 
     fn error(errno: Errno) -> io::Error {
         io::Error::from_raw_os_error(errno.raw_os_error())
     }
 
     #[test]
-    fn what_has_run_out_is_found_under_the_error_of_a_walk() {
+    fn a_shortage_is_found_among_the_causes_of_an_error() {
         assert_eq!(Shortage::of(&WalkError::Read(error(Errno::MFILE))), Some(Shortage::OwnDescriptors));
         assert_eq!(Shortage::of(&error(Errno::AGAIN)), Some(Shortage::Threads));
         assert_eq!(Shortage::of(&error(Errno::NFILE)), Some(Shortage::HostFiles));

@@ -15,6 +15,7 @@ use self::held_back::HeldBack;
 use crate::{
     cli::Plan,
     clock::WallClock,
+    engine::process_info::ProcessInfo as _,
     engine::{
         age::Since,
         assemble::{Reporter, process::process_record},
@@ -32,9 +33,9 @@ use crate::{
         Event, Instant, LostReason, Name, Owner, OwnerHow, ProcessRecord, Record, SocketId, Stuck, Summary,
     },
     host::proc::{
-        proc_stat::{condition, process_id, start_ticks},
+        live_processes::LiveProcesses,
+        proc_stat::{process_id, process_stats, start_ticks},
         process,
-        process_cache::ProcessCache,
     },
     outputs::{json::Json, text::TextRenderer, writer::LineWriter},
     terminal::{Size, Terminal},
@@ -79,7 +80,7 @@ pub(crate) struct Sink {
     pub(crate) rollup: Rollup,
     admission: Admission,
     /// What is known of this host's processes; of another one's, from which records come, nothing is.
-    processes: Option<ProcessCache>,
+    processes: Option<LiveProcesses>,
     format: Format,
     pub(crate) output: LineWriter,
     lines: Vec<u8>,
@@ -101,7 +102,7 @@ impl Sink {
             reporter: Reporter::new(*views, policy.threshold_ns),
             rollup: Rollup::new(began_ns, policy.threshold_ns),
             admission: Admission::by(filter.clone(), views.lives),
-            processes: Some(ProcessCache::default()),
+            processes: Some(LiveProcesses::default()),
             format,
             output,
             lines: Vec::new(),
@@ -166,7 +167,9 @@ impl Sink {
     /// Adds what can be looked up of a process that acted at that time.
     fn look_up(&mut self, owner: &mut Owner, at_ns: u64) {
         let comm = owner.comm.as_ref().map(Name::bytes);
-        if let Some(process) = self.processes.as_mut().and_then(|known| known.find(owner.pid, comm, at_ns)) {
+        if let Some(process) =
+            self.processes.as_mut().and_then(|known| known.actor_details(owner.pid, comm, at_ns))
+        {
             crate::engine::ownership::responsible::complete(owner, process);
         }
     }
@@ -215,7 +218,8 @@ impl Sink {
             Event::Life(life) => match (&mut life.owner, life.owned_ns) {
                 (Some(owner), Some(owned_ns)) => {
                     let known = self.processes.as_mut();
-                    if let Some(process) = known.and_then(|known| known.find_from(owner.pid, owned_ns, at_ns))
+                    if let Some(process) =
+                        known.and_then(|known| known.opener_details(owner.pid, owned_ns, at_ns))
                     {
                         crate::engine::ownership::responsible::complete(owner, process);
                     }
@@ -436,7 +440,7 @@ impl Sink {
         }
         let mut took_ns = 0;
         for id in due {
-            self.rollup.sample(id, condition(id).as_ref(), began_ns);
+            self.rollup.sample(id, process_stats(id).as_ref(), began_ns);
             took_ns = clock::monotonic_ns().saturating_sub(began_ns);
             if took_ns > SAMPLING_NS {
                 break;
@@ -471,7 +475,7 @@ impl Sink {
 
     /// Hands over the roll-ups of these processes.
     pub(crate) fn roll_up(&mut self, which: Vec<ProcessId>, now_ns: u64) {
-        self.roll_up_as(which, now_ns, condition);
+        self.roll_up_as(which, now_ns, process_stats);
         self.rollup.forget_ended(|id| start_ticks(id.pid) == Some(id.start_ticks));
     }
 
@@ -480,12 +484,12 @@ impl Sink {
         &mut self,
         which: Vec<ProcessId>,
         now_ns: u64,
-        condition: impl Fn(ProcessId) -> Option<Condition>,
+        process_stats: impl Fn(ProcessId) -> Option<Condition>,
     ) {
         let at = self.at(now_ns);
         for id in which {
             let shared_with = self.rollup.first_sharer(id).map(|id| id.pid);
-            if let Some(rolled) = self.rollup.roll(id, condition(id).as_ref(), now_ns) {
+            if let Some(rolled) = self.rollup.roll(id, process_stats(id).as_ref(), now_ns) {
                 let record = ProcessRecord { shared_with, ..process_record(id.pid, &rolled) };
                 self.record(Record { at, event: Event::Process(record) });
             }

@@ -34,13 +34,13 @@ use crate::{
     },
     events::{Event, Figures, LostReason, Record},
     host::{
-        Kernel,
         bpf::{
             drain::{Drained, Limit},
             loss::NewLosses,
         },
+        kernel::Kernel,
         shortage::Shortage,
-        walk::WalkError,
+        walk::error::WalkError,
     },
     outputs::{
         prometheus::serve::{CannotServe, Listener, Scrape, Scrapes},
@@ -223,7 +223,7 @@ impl Session {
                 Woken::End => break,
             }
         }
-        self.sink.wall.look();
+        self.sink.wall.refresh();
         // Before anything that may take its time, such as a slow reader.
         self.kernel.detach();
         self.drain(Limit::NONE)?;
@@ -244,7 +244,7 @@ impl Session {
         if !plan.json || is_verbose() {
             let watched = plan.views.stuck.then(|| plan.watched());
             greet(
-                self.kernel.sources(),
+                self.kernel.feature_statuses(),
                 &crate::humanize::message::watching_message(
                     &start,
                     walk.count_namespaces(),
@@ -315,7 +315,7 @@ impl Session {
 
     /// Does what there is to do now, on as much of the ring as `limit` says.
     fn step(&mut self, limit: Limit) -> Result<(), Failure> {
-        self.sink.wall.look();
+        self.sink.wall.refresh();
         let came = self.drain(limit)?;
         let now_ns = clock::monotonic_ns();
         self.gather_until_ns = if came { now_ns + GATHER.as_nanos() as u64 } else { 0 };

@@ -15,7 +15,7 @@ use crate::{
         walk::Reach,
     },
     events::{Event, Record},
-    host::Kernel,
+    host::kernel::Kernel,
     outputs::{
         publisher::{Format, Sink},
         writer::LineWriter,
@@ -50,7 +50,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: LineWriter, format: Format) 
     let start = start_record(&kernel, &walk);
     if sink.is_text() || is_verbose() {
         greet(
-            kernel.sources(),
+            kernel.feature_statuses(),
             &crate::humanize::message::looked_at_message(&start, walk.count_namespaces(), &plan.watched()),
         );
     }

@@ -1,19 +1,20 @@
-//! What the BPF programs attach to, as the only named types of an otherwise blank BTF.
+//! The kernel functions and types to which the BPF programs attach, and a stub BTF that names only
+//! them.
 //!
-//! aya looks up an attach target by name in a BTF of its own. Parsing all of the kernel's takes it 30 ms and 25 MB, for a
-//! few ids that are found without (`btf.rs`). So aya gets a BTF in which these have their own ids and every other id is
-//! a placeholder. The form is that of `Documentation/bpf/btf.rst`.
+//! aya looks up an attach target by its name in a BTF that it has parsed. It takes 30 ms and 25 MB to
+//! parse all of the kernel's, for a few ids that `btf.rs` finds without. So aya gets a stub in which
+//! the targets have their ids and every other id is a placeholder. The format is that of
+//! `Documentation/bpf/btf.rst`.
 
-use crate::host::bpf::btf;
-use aya::{Btf, Endianness};
+use aya::{Btf, BtfError, Endianness};
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 
-use crate::host::bpf::btf::{FUNC, HEADER_BYTES, MAGIC, TYPE_BYTES, TYPEDEF, TypeQuery};
+use crate::host::bpf::btf::{self, FUNC, HEADER_BYTES, MAGIC, TYPEDEF, TypeQuery};
 
-/// A forward declaration: what a placeholder is (`include/uapi/linux/btf.h`).
+/// The kind of a forward declaration, which serves as placeholder (`include/uapi/linux/btf.h`).
 const FORWARD: u32 = 7;
 
-/// What the programs attach to; what walks take comes first.
+/// All attach targets. Those of the iterators come first.
 pub(crate) const TARGETS: [TypeQuery; 5] = [
     (FUNC, "bpf_iter_tcp"),
     (FUNC, "bpf_iter_task_file"),
@@ -21,27 +22,31 @@ pub(crate) const TARGETS: [TypeQuery; 5] = [
     (FUNC, "security_sock_graft"),
     (FUNC, "tcp_time_wait"),
 ];
-const WALKS: usize = 2;
+const ITERATORS: usize = 2;
 
-/// A target in the running kernel: its id, kind and name.
+/// An attach target in the running kernel: its id, kind and name.
 pub(crate) type Target = (u32, u32, &'static str);
 
-/// Those that the kernel has, of all or of the walks' alone: loading the program that wants another one says so.
+/// Finds the targets that the kernel has: all, or those of the iterators if no `transitions` are
+/// traced. If one is missing, loading its program will say so.
 pub(crate) fn find(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
     let find = |(kind, name): TypeQuery| Some((kernel.id(kind, name)?, kind, name));
-    let wanted = if transitions { &TARGETS[..] } else { &TARGETS[..WALKS] };
+    let wanted = if transitions { &TARGETS[..] } else { &TARGETS[..ITERATORS] };
     let mut targets: Vec<_> = wanted.iter().copied().filter_map(find).collect();
     targets.sort_unstable();
     targets
 }
 
-/// A BTF with these in it, and otherwise blank.
-pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, aya::BtfError> {
-    // A function is added where it belongs, after so many placeholders; a typedef can only be parsed, which takes longer.
+/// Makes a BTF with these targets and placeholders.
+///
+/// # Errors
+/// aya cannot parse it.
+pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, BtfError> {
+    // aya has no way to add a typedef, so everything up to the last one is parsed, which takes longer.
     let typedefs = targets.iter().rposition(|(_, kind, _)| *kind == TYPEDEF).map_or(0, |last| last + 1);
     let (parsed, added) = targets.split_at(typedefs);
     let (mut btf, mut next_id) = match parsed.last() {
-        Some((last, ..)) => (Btf::parse(&blob(parsed, *last), Endianness::default())?, last + 1),
+        Some((last, ..)) => (Btf::parse(&encode(parsed), Endianness::default())?, last + 1),
         None => (Btf::new(), 1),
     };
     for (id, _, name) in added {
@@ -54,28 +59,26 @@ pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, aya::BtfError> {
     Ok(btf)
 }
 
-/// So many types as bytes, these among them.
-fn blob(targets: &[Target], count: u32) -> Vec<u8> {
-    let mut strings = vec![0];
-    let mut blob = Vec::with_capacity(HEADER_BYTES + TYPE_BYTES * count as usize + 256);
-    blob.extend_from_slice(&MAGIC);
-    blob.extend_from_slice(&[1, 0]); // version, flags
-    let put = |blob: &mut Vec<u8>, words: &[u32]| {
-        words.iter().for_each(|word| blob.extend_from_slice(&word.to_ne_bytes()));
-    };
-    let type_length = count * TYPE_BYTES as u32;
-    let string_length = 1 + targets.iter().map(|(.., name)| name.len() as u32 + 1).sum::<u32>();
-    put(&mut blob, &[HEADER_BYTES as u32, 0, type_length, type_length, string_length]);
+/// Encodes the targets, with placeholders for all other ids up to the last one.
+fn encode(targets: &[Target]) -> Vec<u8> {
+    let (mut types, mut strings) = (Vec::<u32>::new(), vec![0]);
     let mut next_id = 1;
     for (id, kind, name) in targets {
-        (next_id..*id).for_each(|_| put(&mut blob, &[0, FORWARD << 24, 0]));
-        put(&mut blob, &[strings.len() as u32, kind << 24, 0]);
+        (next_id..*id).for_each(|_| types.extend([0, FORWARD << 24, 0]));
+        types.extend([length(&strings), kind << 24, 0]);
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
         next_id = id + 1;
     }
-    blob.extend_from_slice(&strings);
-    blob
+    let types: &[u8] = bytemuck::must_cast_slice(&types);
+    let header = [length(&[0; HEADER_BYTES]), 0, length(types), length(types), length(&strings)];
+    // Version 1, no flags.
+    [&MAGIC, &[1, 0][..], bytemuck::must_cast_slice(&header), types, &strings].concat()
+}
+
+/// Returns a length in the width that BTF uses. A section of ours is far below 4 GB.
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

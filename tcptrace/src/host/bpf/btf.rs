@@ -1,41 +1,41 @@
-//! The kernel's type information (BTF, `Documentation/bpf/btf.rst`), as far as it takes to find a few types by their names
+//! Reads the kernel's type information (BTF, `Documentation/bpf/btf.rst`): finds a few types by name
 //! and the offsets of their members.
 //!
-//! One pass over the hundred thousand types notes where each begins and which have the names asked for: a few
-//! milliseconds of a start, where general readers take ten times as long. Any bytes are safe to read: what makes no
-//! sense is an error, or is not found.
+//! One pass over a hundred thousand types notes where each begins and which of them are queried. This
+//! takes a few milliseconds of a start, where general readers take ten times as long. Any bytes are
+//! safe to read: malformed ones give an error, or nothing is found in them.
 
-use std::{
-    fs, io,
-    ops::{Deref, Range},
-    path::Path,
-};
+use std::{fs, io, ops::Deref, path::Path};
 
 use memmap2::{Mmap, MmapOptions};
 
-/// `BTF_MAGIC`, in this machine's byte order.
+/// `BTF_MAGIC`, in the byte order of this machine.
 pub(crate) const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
-/// `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
+/// The size of a `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off,
+/// str_len.
 pub(crate) const HEADER_BYTES: usize = 24;
-/// Of a type, without what follows it for its kind; likewise of a member.
+/// The size of a type, without what follows it for its kind.
 pub(crate) const TYPE_BYTES: usize = 12;
+/// The size of a member of a struct or union.
 const MEMBER_BYTES: usize = 12;
-/// So many types lead from one to another at the most: the kernel's own are far below.
-const DEEPEST: u32 = 32;
-/// So many members are looked at for one path at the most, likewise.
-const MOST_MEMBERS: u32 = 100_000;
+/// The longest chain of types that is followed. The kernel's own are far shorter.
+const MAX_DEPTH: u32 = 32;
+/// The number of members that are looked at for one path at most. The kernel's structs have far fewer.
+const MAX_MEMBERS: u32 = 100_000;
 
-/// Kinds of types (`include/uapi/linux/btf.h`), those that matter here.
+/// The kind of a struct (`include/uapi/linux/btf.h`); the kinds below are from there too.
 pub(crate) const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+/// The kind of a typedef.
 pub(crate) const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
+/// The kind of a function.
 pub(crate) const FUNC: u32 = 12;
 const TYPE_TAG: u32 = 18;
 
-/// What is wrong with it.
+/// These bytes are no BTF.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadBtf {
     #[error("it does not begin as BTF of this machine does")]
@@ -46,7 +46,7 @@ pub(crate) enum BadBtf {
     Kind { id: u32, kind: u32 },
 }
 
-/// A file's bytes: in place, where the file can be mapped.
+/// The bytes of a file, in place if the file can be mapped.
 pub(crate) enum Raw {
     Mapped(Mmap),
     Read(Vec<u8>),
@@ -63,30 +63,33 @@ impl Deref for Raw {
     }
 }
 
-/// The kernel's type information. Newer kernels let it be mapped (`kernel/bpf/sysfs_btf.c`), and nothing is copied; reading
-/// takes as long as looking through it, for sysfs gives a page at a time.
+/// Reads the kernel's type information.
+///
+/// Newer kernels can map it (`kernel/bpf/sysfs_btf.c`), so that nothing is copied. To read it takes as
+/// long as to search it, because sysfs returns a page at a time.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub(crate) fn read(path: &Path) -> io::Result<Raw> {
     let file = fs::File::open(path)?;
-    // SAFETY: nobody writes to what the kernel says of itself.
+    // SAFETY: the kernel does not change this file while it runs, and nobody else can write to it.
     match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
         Ok(mapped) => Ok(Raw::Mapped(mapped)),
         Err(_) => fs::read(path).map(Raw::Read),
     }
 }
 
-/// A kind and a name: what to look for.
+/// A type to find, by its kind and name.
 pub(crate) type TypeQuery = (u32, &'static str);
 
-/// Type information, and where in it the wanted types are.
+/// Type information, with the places of the queried types.
 #[derive(Debug)]
 pub(crate) struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type begins in `types`, from id 1 on.
+    /// Where each type begins in `types`; the first one has the id 1.
     begins: Vec<u32>,
+    /// The queried types, with their ids.
     found: Vec<(TypeQuery, u32)>,
 }
 
@@ -95,30 +98,33 @@ pub(crate) struct Btf<'a> {
 struct Head {
     name: u32,
     info: u32,
-    /// The type that it leads to, or its size.
-    to: u32,
+    /// The id of the type to which this one leads, or the size of this one.
+    size_or_type: u32,
 }
 
 impl Head {
     fn read(bytes: &[u8], at: usize) -> Option<Self> {
-        Some(Self { name: word(bytes, at)?, info: word(bytes, at + 4)?, to: word(bytes, at + 8)? })
+        Some(Self { name: word(bytes, at)?, info: word(bytes, at + 4)?, size_or_type: word(bytes, at + 8)? })
     }
 
+    /// Returns the kind of the type.
     const fn kind(self) -> u32 {
         self.info >> 24 & 0x1f
     }
 
+    /// Returns the number of members, or of what else follows.
     const fn count(self) -> usize {
+        // Masked to 16 bits, so nothing is cut off.
         (self.info & 0xffff) as usize
     }
 
-    /// Whether the offsets of members share their words with sizes of bit fields.
+    /// Whether the words with the offsets of members also contain sizes of bit fields.
     const fn has_bit_fields(self) -> bool {
         self.info >> 31 == 1
     }
 
-    /// How many bytes follow; `None` for an unknown kind.
-    const fn tail(self) -> Option<usize> {
+    /// Returns how many bytes follow; `None` for an unknown kind.
+    const fn tail_bytes(self) -> Option<usize> {
         Some(match self.kind() {
             // Pointer, forward declaration, typedef, qualifiers, function, float, type tag.
             2 | 7..=12 | 16 | 18 => 0,
@@ -136,68 +142,56 @@ impl Head {
 }
 
 impl<'a> Btf<'a> {
-    /// Reads `raw` and looks for these types; of several with the same kind and name the first one counts, and structs
-    /// without members do not.
+    /// Finds the queried types in `raw`. Of several types that match a query, the first one counts;
+    /// structs without members do not.
     ///
     /// # Errors
-    /// It is no BTF, or has something in it that cannot be skipped.
-    pub(crate) fn parse(raw: &'a [u8], wanted: &[TypeQuery]) -> Result<Self, BadBtf> {
-        if raw.len() < HEADER_BYTES {
-            return Err(BadBtf::Short);
-        }
-        if raw.get(..2) != Some(&MAGIC[..]) {
-            return Err(BadBtf::Magic);
-        }
-        let [header, types_at, types_length, strings_at, strings_length] =
-            [4, 8, 12, 16, 20].map(|at| word(raw, at).map(|word| word as usize));
-        let section = |at: Option<usize>, length: Option<usize>| -> Option<&'a [u8]> {
-            let begin = header?.checked_add(at?)?;
-            raw.get(Range { start: begin, end: begin.checked_add(length?)? })
-        };
-        let types = section(types_at, types_length).ok_or(BadBtf::Short)?;
-        let strings = section(strings_at, strings_length).ok_or(BadBtf::Short)?;
+    /// The bytes are no BTF, or contain something that cannot be skipped.
+    pub(crate) fn parse(raw: &'a [u8], queries: &[TypeQuery]) -> Result<Self, BadBtf> {
+        let (types, strings) = sections(raw)?;
         let mut btf =
             Self { types, strings, begins: Vec::with_capacity(types.len() / 24), found: Vec::new() };
-        // Most types are of other kinds.
-        let kinds = wanted.iter().fold(0_u32, |mask, (kind, _)| mask | 1 << kind);
+        // Most types are of other kinds than those queried.
+        let kinds = queries.iter().fold(0_u32, |mask, (kind, _)| mask | 1 << kind);
         let mut at = 0;
         while at < types.len() {
             let head = Head::read(types, at).ok_or(BadBtf::Short)?;
-            btf.begins.push(at as u32);
-            let id = btf.begins.len() as u32;
-            let is_wanted = |wanted: &&TypeQuery| {
-                head.kind() == wanted.0
-                    && (head.kind() != STRUCT || head.count() > 0)
-                    && btf.is_named(head.name, wanted.1)
-            };
+            btf.begins.push(u32::try_from(at).map_err(|_| BadBtf::Short)?);
+            let id = u32::try_from(btf.begins.len()).map_err(|_| BadBtf::Short)?;
             if kinds >> head.kind() & 1 == 1
-                && let Some(wanted) = wanted.iter().find(is_wanted)
+                && let Some(query) = queries.iter().find(|query| btf.matches(head, query))
             {
-                btf.found.push((*wanted, id));
+                btf.found.push((*query, id));
             }
-            at += TYPE_BYTES + head.tail().ok_or(BadBtf::Kind { id, kind: head.kind() })?;
+            at += TYPE_BYTES + head.tail_bytes().ok_or(BadBtf::Kind { id, kind: head.kind() })?;
         }
         if at == types.len() { Ok(btf) } else { Err(BadBtf::Short) }
     }
 
-    /// The id of one of the types that [`Self::parse`] was to look for.
+    fn matches(&self, head: Head, (kind, name): &TypeQuery) -> bool {
+        head.kind() == *kind && (head.kind() != STRUCT || head.count() > 0) && self.is_named(head.name, name)
+    }
+
+    /// Returns the id of a type that was queried.
     pub(crate) fn id(&self, kind: u32, name: &str) -> Option<u32> {
         let is_it = |((its_kind, its_name), _): &&(TypeQuery, u32)| *its_kind == kind && *its_name == name;
         self.found.iter().find(is_it).map(|(_, id)| *id)
     }
 
-    /// Byte offset of `member.member…` in a struct; members of anonymous structs and unions are found by name, as in C.
+    /// Returns the byte offset of `member.member…` in a struct. Members of anonymous structs and unions
+    /// are found by name, as in C.
     pub(crate) fn offset(&self, mut within: u32, members: &str) -> Option<u32> {
-        let (mut bits, mut left) = (0_u32, MOST_MEMBERS);
+        let (mut bits, mut left) = (0_u32, MAX_MEMBERS);
         for name in members.split('.') {
-            let (at, found) = self.member(within, name, DEEPEST, &mut left)?;
+            let (at, found) = self.member(within, name, MAX_DEPTH, &mut left)?;
             bits = bits.checked_add(at)?;
             within = found;
         }
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// The member of that name: its offset in bits, and its type. `left`: how many members may still be looked at.
+    /// Finds a member by name: its offset in bits, and its type. `left`: how many members may still be
+    /// looked at.
     fn member(&self, within: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
         let (at, head) = self.composite(within)?;
         (0..head.count()).find_map(|nth| {
@@ -217,27 +211,49 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// The struct or union that a type is, without the typedefs and qualifiers around it: where it begins.
+    /// Follows typedefs and qualifiers to a struct or union. Returns where that begins.
     fn composite(&self, mut id: u32) -> Option<(usize, Head)> {
-        for _ in 0..DEEPEST {
-            let at = *self.begins.get(id.checked_sub(1)? as usize)? as usize;
+        for _ in 0..MAX_DEPTH {
+            let index = usize::try_from(id.checked_sub(1)?).ok()?;
+            let at = usize::try_from(*self.begins.get(index)?).ok()?;
             let head = Head::read(self.types, at)?;
             match head.kind() {
                 STRUCT | UNION => return Some((at, head)),
-                TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => id = head.to,
+                TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => id = head.size_or_type,
                 _ => return None,
             }
         }
         None
     }
 
+    /// Whether this name is at `offset` of the strings.
     fn is_named(&self, offset: u32, name: &str) -> bool {
-        let Some(there) = self.strings.get(offset as usize..) else { return false };
-        // Nearly always the first byte tells.
+        let there = usize::try_from(offset).ok().and_then(|offset| self.strings.get(offset..));
+        let Some(there) = there else { return false };
+        // Nearly always, the first byte decides.
         there.first() == Some(name.as_bytes().first().unwrap_or(&0))
             && there.starts_with(name.as_bytes())
             && there.get(name.len()) == Some(&0)
     }
+}
+
+/// Returns the sections of the types and of the strings.
+fn sections(raw: &[u8]) -> Result<(&[u8], &[u8]), BadBtf> {
+    if raw.len() < HEADER_BYTES {
+        return Err(BadBtf::Short);
+    }
+    if raw.get(..2) != Some(&MAGIC[..]) {
+        return Err(BadBtf::Magic);
+    }
+    let number = |at| word(raw, at).and_then(|word| usize::try_from(word).ok()).ok_or(BadBtf::Short);
+    let header_bytes = number(4)?;
+    let section = |at: usize, length: usize| {
+        let begin = header_bytes.checked_add(at)?;
+        raw.get(begin..begin.checked_add(length)?)
+    };
+    let types = section(number(8)?, number(12)?).ok_or(BadBtf::Short)?;
+    let strings = section(number(16)?, number(20)?).ok_or(BadBtf::Short)?;
+    Ok((types, strings))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

@@ -1,31 +1,32 @@
-//! Bytes from the kernel → records, each checked for what user space goes on to rely on.
+//! Decodes bytes from the kernel into records, and checks what user space relies on.
 
-use crate::engine::ring_event::RingEvent;
 use bytemuck::AnyBitPattern;
 use tcptrace_common::{AF_INET, AF_INET6, Closing, Descriptor, Opener, RowFlags, SocketRow, Tuple, state};
 
-/// Bytes that are no record.
+use crate::engine::ring_event::RingEvent;
+
+/// These bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Too few or too many bytes.
-    #[error("a {record} is {expected} bytes, the kernel gave {length}")]
+    /// The length is not that of the record.
+    #[error("{record}: the kernel returned {length} bytes in place of {expected}")]
     Length {
-        /// Which record was expected.
+        /// The expected record.
         record: &'static str,
-        /// Its size, bytes.
+        /// The size of the expected record, bytes.
         expected: usize,
-        /// What came, bytes.
+        /// The number of bytes that the kernel returned.
         length: usize,
     },
-    /// A TCP state that no kernel header names.
-    #[error("the kernel gave the unknown TCP state {0}")]
+    /// No kernel header names this TCP state.
+    #[error("the kernel returned the unknown TCP state {0}")]
     State(u8),
-    /// An address family that is neither IPv4 nor IPv6.
-    #[error("the kernel gave the unknown address family {0}")]
+    /// The address family is neither IPv4 nor IPv6.
+    #[error("the kernel returned the unknown address family {0}")]
     Family(u16),
 }
 
-/// One record of the ring.
+/// Decodes one record of the ring.
 ///
 /// # Errors
 /// See [`DecodeError`].
@@ -42,28 +43,28 @@ pub fn ring_event(bytes: &[u8]) -> Result<RingEvent, DecodeError> {
     Ok(event)
 }
 
-/// A socket, and where it came from, as far as the kernel remembers.
-pub type Found = (SocketRow, Option<Opener>);
+/// A socket, and its opener if the kernel keeps it.
+pub type FoundSocket = (SocketRow, Option<Opener>);
 
-/// Takes the first row off those of the walk of the sockets.
+/// Takes the first row off those of a walk of sockets.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn found_socket(rows: &mut &[u8]) -> Result<Found, DecodeError> {
+pub fn socket_row(rows: &mut &[u8]) -> Result<FoundSocket, DecodeError> {
     let row: SocketRow = first(rows, "socket row")?;
     check_row(&row)?;
-    let origin = row.flags.contains(RowFlags::HAS_OPENER).then(|| first(rows, "origin")).transpose()?;
-    Ok((row, origin))
+    let opener = row.flags.contains(RowFlags::HAS_OPENER).then(|| first(rows, "opener")).transpose()?;
+    Ok((row, opener))
 }
 
-/// Takes the first row off those of the walk of the descriptors, with the socket that the descriptor holds, where that was
-/// wanted.
+/// Takes the first row off those of a walk of descriptors, with the socket that the descriptor holds
+/// if the kernel added it.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn holder(rows: &mut &[u8]) -> Result<(Descriptor, Option<Found>), DecodeError> {
+pub fn descriptor_row(rows: &mut &[u8]) -> Result<(Descriptor, Option<FoundSocket>), DecodeError> {
     let descriptor: Descriptor = first(rows, "descriptor")?;
-    let socket = descriptor.has_row.get().then(|| found_socket(rows)).transpose()?;
+    let socket = descriptor.has_row.get().then(|| socket_row(rows)).transpose()?;
     Ok((descriptor, socket))
 }
 
@@ -101,12 +102,11 @@ fn check_family(tuple: &Tuple) -> Result<(), DecodeError> {
 #[cfg(test)]
 mod tests {
     use bytemuck::{Zeroable as _, bytes_of};
-    use tcptrace_common::Bool32;
 
     use proptest::prelude::*;
 
     use super::*;
-    use tcptrace_common::Transition;
+    use tcptrace_common::{Bool32, Transition};
 
     fn sample() -> Transition {
         Transition {
@@ -170,16 +170,16 @@ mod tests {
             tuple: Tuple { family: AF_INET6, ..Tuple::zeroed() },
             ..SocketRow::zeroed()
         };
-        assert_eq!(found_socket(&mut bytes_of(&row)), Ok((row, None)));
+        assert_eq!(socket_row(&mut bytes_of(&row)), Ok((row, None)));
         assert_eq!(
-            found_socket(&mut &[0; 40][..]),
+            socket_row(&mut &[0; 40][..]),
             Err(DecodeError::Length { record: "socket row", expected: 96, length: 40 })
         );
         let bad = SocketRow { state: 99, ..row };
-        assert_eq!(found_socket(&mut bytes_of(&bad)), Err(DecodeError::State(99)));
+        assert_eq!(socket_row(&mut bytes_of(&bad)), Err(DecodeError::State(99)));
         let holds = Descriptor { has_row: Bool32::TRUE, ..Descriptor::zeroed() };
         let rows = [bytes_of(&holds), bytes_of(&bad)].concat();
-        assert_eq!(holder(&mut &rows[..]), Err(DecodeError::State(99)));
+        assert_eq!(descriptor_row(&mut &rows[..]), Err(DecodeError::State(99)));
     }
 
     #[test]
@@ -190,24 +190,27 @@ mod tests {
             ..SocketRow::zeroed()
         };
         let known = SocketRow { flags: RowFlags::HAS_OPENER, ..row };
-        let mut origin = Opener::zeroed();
-        origin.task.pid = 4242;
-        let rows = [bytes_of(&known), bytes_of(&origin), bytes_of(&row)].concat();
+        let mut opener = Opener::zeroed();
+        opener.task.pid = 4242;
+        let rows = [bytes_of(&known), bytes_of(&opener), bytes_of(&row)].concat();
         let mut left = &rows[..];
-        assert_eq!(found_socket(&mut left), Ok((known, Some(origin))));
-        assert_eq!((found_socket(&mut left), left.len()), (Ok((row, None)), 0));
+        assert_eq!(socket_row(&mut left), Ok((known, Some(opener))));
+        assert_eq!((socket_row(&mut left), left.len()), (Ok((row, None)), 0));
         let (alone, followed) = (
             Descriptor { fd: 7, ..Descriptor::zeroed() },
             Descriptor { has_row: Bool32::TRUE, ..Descriptor::zeroed() },
         );
         let rows = [bytes_of(&alone), bytes_of(&followed), &rows, bytes_of(&alone)].concat();
         let mut left = &rows[..];
-        assert_eq!(holder(&mut left), Ok((alone, None)));
-        assert_eq!(holder(&mut left), Ok((followed, Some((known, Some(origin))))));
-        assert_eq!(found_socket(&mut left), Ok((row, None)));
-        assert_eq!((holder(&mut left), left.len()), (Ok((alone, None)), 0));
+        assert_eq!(descriptor_row(&mut left), Ok((alone, None)));
+        assert_eq!(descriptor_row(&mut left), Ok((followed, Some((known, Some(opener))))));
+        assert_eq!(socket_row(&mut left), Ok((row, None)));
+        assert_eq!((descriptor_row(&mut left), left.len()), (Ok((alone, None)), 0));
         let mut cut = &rows[48..48 + 48 + 96 + 55];
-        assert_eq!(holder(&mut cut), Err(DecodeError::Length { record: "origin", expected: 56, length: 55 }));
+        assert_eq!(
+            descriptor_row(&mut cut),
+            Err(DecodeError::Length { record: "opener", expected: 56, length: 55 })
+        );
     }
 
     proptest! {
@@ -225,7 +228,7 @@ mod tests {
                 bytes.resize(length, state);
             }
             if length == size_of::<Transition>() || length == size_of::<Closing>() {
-                // Random bytes alone would never be a record. A transition comes first in both.
+                // Random bytes are hardly ever a record. Both records begin with a transition.
                 let (head, rest) = bytes.split_at(size_of::<Transition>());
                 let mut likely: Transition = bytemuck::pod_read_unaligned(head);
                 (likely.old_state, likely.new_state, likely.tuple.family) = (state, 8, family);
@@ -237,11 +240,11 @@ mod tests {
                 prop_assert!(sound.contains(&record.tuple.family));
             }
             let mut rows = &bytes[..];
-            while !rows.is_empty() && let Ok((row, _)) = found_socket(&mut rows) {
+            while !rows.is_empty() && let Ok((row, _)) = socket_row(&mut rows) {
                 prop_assert!(known.contains(&row.state) && sound.contains(&row.tuple.family));
             }
             let mut rows = &bytes[..];
-            while !rows.is_empty() && let Ok((_, socket)) = holder(&mut rows) {
+            while !rows.is_empty() && let Ok((_, socket)) = descriptor_row(&mut rows) {
                 prop_assert!(socket.is_none_or(|(row, _)| known.contains(&row.state)));
             }
         }

@@ -1,8 +1,11 @@
-//! A loader that has not parsed the kernel's BTF.
+//! Works around aya 0.14, which parses the kernel's BTF whenever a loader is made: hides the BTF.
 //!
-//! aya parses all of it whenever a loader is made, 30 ms and 25 MB, for relocations that our programs have none of; what
-//! they attach to is found otherwise (`targets.rs`). There is no way to ask it not to, but it does without where there is
-//! no such file, and a thread may have a root directory of its own (unshare(2), `CLONE_FS`) in which there is none.
+//! aya needs that BTF for relocations, of which our programs have none. Parsing it takes 30 ms and
+//! 25 MB. aya 0.14 cannot be asked not to, but it continues if there is no such file, and a thread can
+//! have a root directory of its own (unshare(2), `CLONE_FS`) in which there is none.
+//!
+//! aya 0.16 reads BTF only if an object needs it, but takes Rust 1.98. This file goes when
+//! tcptrace takes that too: `EbpfLoader::new()` does then.
 
 use std::{io, panic::resume_unwind, thread};
 
@@ -12,20 +15,26 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// Has nothing of interest in it, and is there whenever /proc is.
-const ELSEWHERE: &str = "/proc/self/fdinfo";
+use crate::host::attach_error::AttachError;
 
-/// A loader, quickly where this process may change its root directory (CAP_SYS_CHROOT).
+/// A folder in which aya finds no BTF, and which exists whenever `/proc` does.
+const ROOT_WITHOUT_BTF: &str = "/proc/self/fdinfo";
+
+/// Makes a loader that has not parsed the kernel's BTF, if this process may change its root directory
+/// (CAP_SYS_CHROOT). Else it has.
 ///
 /// # Errors
-/// No thread could be made for that.
-pub(crate) fn new() -> io::Result<EbpfLoader<'static>> {
-    let make = || {
-        // SAFETY: it concerns this thread's root and working directory and nothing else; the thread ends here.
-        let elsewhere = unsafe { unshare_unsafe(UnshareFlags::FS) }.and_then(|()| chroot(ELSEWHERE));
-        let _slower_if_not = elsewhere;
+/// No thread could be started.
+pub(crate) fn without_kernel_btf() -> Result<EbpfLoader<'static>, AttachError> {
+    make().map_err(|error| AttachError::from_io("cannot start a thread", &error))
+}
+
+fn make() -> io::Result<EbpfLoader<'static>> {
+    let thread = thread::Builder::new().spawn(|| {
+        // SAFETY: this only changes the root and working directory of this thread, which ends here.
+        let changed = unsafe { unshare_unsafe(UnshareFlags::FS) }.and_then(|()| chroot(ROOT_WITHOUT_BTF));
+        let _slower_otherwise = changed;
         EbpfLoader::new()
-    };
-    let thread = thread::Builder::new().spawn(make)?;
+    })?;
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }

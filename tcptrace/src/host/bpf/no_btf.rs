@@ -1,92 +1,100 @@
-//! The way without BTF: the BPF program at the plain event, and one behind it that counts what the first is kept from.
+//! Loads and attaches the programs on kernels without BTF: one at the event
+//! `sock:inet_sock_set_state`, and one behind it that counts what the first one misses.
 
 pub mod cookie_map;
 pub mod event_format;
 pub mod miss_count;
 
-use crate::host::bpf::load;
 use aya::{
     Ebpf,
-    programs::{RawTracePoint, TracePoint, raw_trace_point::RawTracePointLink},
+    programs::{RawTracePoint, TracePoint},
 };
 use tcptrace_common::{
     EventLayout, KernelLayout,
     names::programs::{EVENT, EVENT_COUNTER},
 };
 
-use crate::diagnostics::say;
-use crate::host::{
-    Options,
-    attach_error::AttachError,
-    bpf::{
-        load::{Attached, Loaded, TRACEPOINT},
-        loader,
+use crate::{
+    diagnostics::say,
+    host::{
+        attach_error::AttachError,
+        bpf::{
+            attachment::Attachment,
+            loader,
+            object::{self, TRACEPOINT, program},
+            programs::Link,
+        },
+        features::{Feature, FeatureStatus, NOT_NEEDED, NOT_SHOWN},
+        options::Options,
     },
-    features::{Feature, FeatureStatus, NOT_NEEDED, NOT_SHOWN},
 };
 
-/// Loads and attaches what is needed there; `why` this way is taken.
-pub(crate) fn load(options: &Options, why: String) -> Result<Loaded, AttachError> {
-    let sources = |event| {
-        vec![
-            FeatureStatus::unused(Feature::TpBtf, event),
-            FeatureStatus::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
-            FeatureStatus::unused(Feature::Cookie, "needs BTF; using identities of our own"),
-            FeatureStatus::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
-            FeatureStatus::unused(Feature::Storage, "needs BTF"),
-            FeatureStatus::unused(Feature::Accept, "needs BTF"),
-            FeatureStatus::unused(
-                Feature::TimeWait,
-                if load::shows_replaced(options) { "needs BTF" } else { NOT_SHOWN },
-            ),
-        ]
-    };
-    if !options.transitions {
-        let config = load::config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
-        let ebpf = load::object(&mut loader::new().map_err(load::no_thread)?, options, config)?;
-        let (attached, sources) = (Vec::new(), sources(NOT_NEEDED.to_owned()));
-        return Ok(Loaded {
-            ebpf,
-            attached,
-            sources,
-            tracing: vec![EVENT],
-            tally: None,
-            guards: None,
-            has_btf: false,
-        });
+/// Loads and attaches the programs. `reason`: why BTF is not used.
+///
+/// # Errors
+/// The event cannot be read, or the kernel refuses the program that reads it.
+pub(crate) fn attach(options: &Options, reason: String) -> Result<Attachment, AttachError> {
+    if options.transitions {
+        attach_traced(options, reason)
+    } else {
+        let config = object::config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
+        let ebpf = object::create(&mut loader::without_kernel_btf()?, options, config)?;
+        Ok(attachment(options, ebpf, Vec::new(), NOT_NEEDED.to_owned()))
     }
-    let no_event =
-        |said: &dyn std::fmt::Display| AttachError::NoEvent { why: why.clone(), said: said.to_string() };
-    let mut loader = loader::new().map_err(load::no_thread)?;
-    let attach = || {
+}
+
+fn attach_traced(options: &Options, reason: String) -> Result<Attachment, AttachError> {
+    let no_event = |error: &dyn std::error::Error| AttachError::NoEvent {
+        no_btf: reason.clone(),
+        no_event: error.to_string(),
+    };
+    let mut loader = loader::without_kernel_btf()?;
+    let attach_event = || {
         let event = event_format::read().map_err(|error| no_event(&error))?;
-        let mut ebpf =
-            load::object(&mut loader, options, load::config(options, KernelLayout::UNKNOWN, event))?;
-        let program = load::program::<&mut TracePoint>(&mut ebpf, EVENT)?;
-        let attached = program
+        let config = object::config(options, KernelLayout::UNKNOWN, event);
+        let mut ebpf = object::create(&mut loader, options, config)?;
+        let program = program::<&mut TracePoint>(&mut ebpf, EVENT)?;
+        let link = program
             .load()
             .and_then(|()| program.attach("sock", TRACEPOINT))
             .and_then(|link| program.take_link(link))
             .map_err(|error| AttachError::from_program(EVENT, &error))?;
-        Ok((ebpf, attached))
+        Ok((ebpf, Link::Event(link)))
     };
-    let (mut ebpf, event) = event_format::where_tracefs_is(attach).map_err(|error| no_event(&error))??;
-    // After the other: the kernel runs them in that order. Without it, what it counts itself has to do.
-    let counting = tally(&mut ebpf)
-        .inspect_err(|refusal| say(format_args!("cannot count skipped transitions: {}", refusal.what())))
+    let attached = event_format::with_tracefs(attach_event).map_err(|error| no_event(&error))?;
+    let (mut ebpf, event) = attached?;
+    // Attached after the other one, because the kernel runs them in that order. If it cannot be
+    // attached, the kernel's own counts have to do.
+    let counter = attach_counter(&mut ebpf)
+        .inspect_err(|error| say(format_args!("cannot count skipped transitions: {error}")))
         .ok();
-    let tally = counting.is_some().then_some(EVENT_COUNTER);
-    // They go in this order: the one that counts must not be left alone.
-    let attached = counting.map(Attached::MissCount).into_iter().chain([Attached::Event(event)]).collect();
-    let sources =
-        sources(format!("{why}; using the event sock:inet_sock_set_state, which tells no namespace"));
-    Ok(Loaded { ebpf, attached, sources, tracing: vec![EVENT], tally, guards: None, has_btf: false })
+    let is_counted = counter.is_some();
+    // Dropped in this order: the counter must not stay alone.
+    let links = counter.into_iter().chain([event]).collect();
+    let event = format!("{reason}; using the event sock:inet_sock_set_state, which tells no namespace");
+    let attachment = attachment(options, ebpf, links, event);
+    Ok(Attachment { counter: is_counted.then_some(EVENT_COUNTER), ..attachment })
 }
 
-/// Has the program run that counts what the one at the event is kept from.
-fn tally(ebpf: &mut Ebpf) -> Result<RawTracePointLink, AttachError> {
-    let program = load::program::<&mut RawTracePoint>(ebpf, EVENT_COUNTER)?;
+/// Attaches the program that counts what the one at the event misses.
+fn attach_counter(ebpf: &mut Ebpf) -> Result<Link, AttachError> {
+    let program = program::<&mut RawTracePoint>(ebpf, EVENT_COUNTER)?;
     let link =
         program.load().and_then(|()| program.attach(TRACEPOINT)).and_then(|link| program.take_link(link));
-    link.map_err(|error| AttachError::from_program(EVENT_COUNTER, &error))
+    link.map(Link::EventCounter).map_err(|error| AttachError::from_program(EVENT_COUNTER, &error))
+}
+
+/// Describes what is attached. `event`: why the tracepoint with BTF is not used.
+fn attachment(options: &Options, ebpf: Ebpf, links: Vec<Link>, event: String) -> Attachment {
+    let timewait = if object::shows_timewait(options) { "needs BTF" } else { NOT_SHOWN };
+    let statuses = vec![
+        FeatureStatus::unused(Feature::TpBtf, event),
+        FeatureStatus::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
+        FeatureStatus::unused(Feature::Cookie, "needs BTF; using identities of our own"),
+        FeatureStatus::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
+        FeatureStatus::unused(Feature::Storage, "needs BTF"),
+        FeatureStatus::unused(Feature::Accept, "needs BTF"),
+        FeatureStatus::unused(Feature::TimeWait, timewait),
+    ];
+    Attachment { ebpf, links, statuses, tracing: vec![EVENT], counter: None, fallbacks: None, has_btf: false }
 }

@@ -1,4 +1,5 @@
-//! Where the running kernel keeps the fields that the BPF programs read: its BTF in, [`KernelLayout`] out.
+//! Finds the offsets of the fields that the BPF programs read: the kernel's BTF in, a [`KernelLayout`]
+//! out.
 
 use tcptrace_common::{ABSENT, KernelLayout};
 
@@ -7,31 +8,32 @@ use crate::host::bpf::{
     btf::{BadBtf, Btf, STRUCT, TypeQuery},
 };
 
-/// The kernel's BTF says nothing usable about a field that cannot be done without.
+/// The kernel's BTF has no usable offset of an indispensable field.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel's type information has no {path}")]
 pub struct NoSuchField {
     path: String,
 }
 
-/// The structs that the fields are in.
+/// The structs that contain the fields.
 const STRUCTS: [&str; 9] =
     ["sock", "net", "socket", "file", "inode", "tcp_sock", "task_struct", "cred", "inet_timewait_sock"];
 
-/// Parses the kernel's BTF for all that is looked up in it.
+/// Parses the kernel's BTF, for the structs and for the attach targets.
 ///
 /// # Errors
-/// `raw` is no BTF.
+/// The bytes are no BTF.
 pub(crate) fn parse(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
     let structs = STRUCTS.map(|name| (STRUCT, name));
-    let wanted: Vec<TypeQuery> = structs.into_iter().chain(TARGETS).collect();
-    Btf::parse(raw, &wanted)
+    let queries: Vec<TypeQuery> = structs.into_iter().chain(TARGETS).collect();
+    Btf::parse(raw, &queries)
 }
 
 /// Finds every offset.
 ///
 /// # Errors
-/// A required struct or member is not there: a kernel that moved it, or BTF of something else.
+/// An indispensable struct or member is missing: the kernel has moved it, or this is the BTF of
+/// something else.
 pub(crate) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
     let known = |path: &str| {
         let (name, members) = path.split_once('.')?;

@@ -1,4 +1,4 @@
-//! Tests of `layout.rs` and `targets.rs`: BTF made by hand, whole, broken and malicious.
+//! Tests of `offsets.rs` and `attach_targets.rs` with hand-made BTF: complete, broken and malicious.
 
 use proptest::prelude::*;
 
@@ -10,13 +10,12 @@ use crate::host::bpf::{
 
 const KIND_INT: u32 = 1;
 
-/// Every field that can be asked for, in structs within structs as `layout.rs` walks them.
+/// Encodes every field that `offsets.rs` looks for, in nested structs as in the kernel.
 fn whole() -> Blob {
     let mut blob = Blob::default();
     let int = blob.add("int", KIND_INT, 4, &[32]);
     let fields = |blob: &mut Blob, name: &str, names: &[&str]| {
-        let members: Vec<_> =
-            names.iter().enumerate().map(|(nth, name)| (*name, int, 32 * nth as u32)).collect();
+        let members: Vec<_> = (0..).step_by(32).zip(names).map(|(bits, name)| (*name, int, bits)).collect();
         blob.composite(name, &members)
     };
     let common = fields(
@@ -55,7 +54,7 @@ fn whole() -> Blob {
     let inet = fields(&mut blob, "inet_sock", &["inet_sport"]);
     let ack = fields(&mut blob, "", &["lrcvtime"]);
     let connection = blob.composite("inet_connection_sock", &[("icsk_inet", inet, 0), ("icsk_ack", ack, 64)]);
-    // As with `struct_group`: the fields are in a struct without a name.
+    // As with `struct_group`, the fields are in a struct without a name.
     let group =
         fields(&mut blob, "", &["rcv_tstamp", "rcv_nxt", "copied_seq", "write_seq", "snd_una", "snd_nxt"]);
     blob.composite("tcp_sock", &[("inet_conn", connection, 0), ("", group, 512)]);
@@ -70,7 +69,7 @@ fn whole() -> Blob {
     blob
 }
 
-/// All that is done with it.
+/// Does all that a start does with the kernel's BTF.
 fn read(raw: &[u8]) -> Result<tcptrace_common::KernelLayout, String> {
     let kernel = offsets::parse(raw).map_err(|error| format!("{error:#}"))?;
     let found = offsets::find(&kernel).map_err(|error| error.to_string());
@@ -96,20 +95,20 @@ fn type_information_that_is_cut_off_is_an_error_that_says_so() {
 }
 
 #[test]
-fn types_that_go_round_in_circles_end_the_search() {
+fn circular_types_end_the_search() {
     // A typedef of itself.
     let mut blob = Blob::default();
     let itself = blob.add("loop_t", TYPEDEF, 1, &[]);
     blob.composite("sock", &[("__sk_common", itself, 0)]);
     assert!(read(&blob.bytes()).expect_err("no common").contains("skc_family"));
 
-    // A struct without a name of many of itself: two to the power of anything.
+    // A struct without a name that contains itself many times.
     let mut blob = Blob::default();
     blob.composite("", &[("", 1, 0); 200]);
     blob.composite("sock", &[("", 1, 0), ("", 1, 0)]);
     assert!(read(&blob.bytes()).expect_err("no common").contains("skc_family"));
 
-    // Offsets that add up to more than there are.
+    // The sum of the offsets overflows.
     let mut blob = Blob::default();
     let int = blob.add("int", KIND_INT, 4, &[32]);
     let inner = blob.composite("", &[("skc_family", int, u32::MAX - 7)]);
@@ -121,7 +120,7 @@ proptest! {
     #[test]
     fn any_bytes_give_an_error(raw in proptest::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(read(&raw).is_err());
-        // The same behind a header that is as it should be.
+        // Now behind a valid header.
         let mut blob = Blob::default();
         blob.string("sock");
         blob.types = raw.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
@@ -145,7 +144,7 @@ proptest! {
     }
 }
 
-/// Ids, lengths and offsets that may be there, kinds with many members, and anything.
+/// Generates likely ids, lengths, offsets and kinds with many members, and any other number.
 fn word() -> impl Strategy<Value = u32> {
     prop_oneof![
         0_u32..60,

@@ -1,6 +1,7 @@
-//! Which container a cgroup's path belongs to. Container managers tell nobody else so cheaply.
+//! The container that a cgroup's path belongs to. Nothing else names it without asking the container
+//! manager.
 
-/// What managers put before the id or name, and what follows it: `docker-ID.scope`.
+/// What container managers put before the id or name, as in `docker-ID.scope`.
 const PREFIXES: [&str; 9] = [
     "docker-",         // Docker, by systemd
     "cri-containerd-", // containerd under Kubernetes, by systemd
@@ -9,16 +10,16 @@ const PREFIXES: [&str; 9] = [
     "libpod-",         // podman
     "buildkit-",
     "lxc.payload.",    // LXC
-    "machine-",        // systemd-machined: machines it was told of by a manager
+    "machine-",        // systemd-machined: machines that a manager registered
     "systemd-nspawn@", // systemd-nspawn
 ];
-/// Not the container, but the process that watches over it.
+/// The prefixes of cgroups of processes that watch over a container.
 const MONITORS: [&str; 3] = ["crio-conmon-", "libpod-conmon-", "lxc.monitor."];
-/// How long the ids of Docker, containerd, CRI-O and podman are, hexadecimal digits.
+/// The length of the ids of Docker, containerd, CRI-O and podman, hexadecimal digits.
 const ID_LENGTH: usize = 64;
 
-/// The id of the innermost container in the path: 64 hexadecimal digits, or with systemd-nspawn, machined and LXC the
-/// machine's name.
+/// Returns the id of the innermost container in the path: 64 hexadecimal digits, or the machine's
+/// name for systemd-nspawn, machined and LXC.
 pub(crate) fn container(cgroup: &[u8]) -> Option<String> {
     cgroup.split(|byte| *byte == b'/').rev().find_map(|part| of_part(std::str::from_utf8(part).ok()?))
 }
@@ -29,7 +30,7 @@ fn of_part(part: &str) -> Option<String> {
     }
     let unit = [".scope", ".service"].into_iter().find_map(|suffix| part.strip_suffix(suffix));
     if is_id(part) {
-        // Without systemd the manager names its cgroup as the container.
+        // Without systemd, the manager names the cgroup by the container's id.
         return Some(part.to_owned());
     }
     let prefix = PREFIXES.into_iter().find(|prefix| part.starts_with(prefix))?;
@@ -45,7 +46,8 @@ fn is_id(text: &str) -> bool {
     text.len() == ID_LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The name in a unit's name, where `-` and others stand as `\x2d` (systemd-escape(1)).
+/// Decodes a name in the name of a unit, in which `-` and other bytes are written as `\x2d`
+/// (systemd-escape(1)).
 fn unescape(name: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = name;
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_backslash_is_two_hexadecimal_digits() {
+    fn two_hexadecimal_digits_follow_a_backslash() {
         assert_eq!(of("/machine.slice/machine-a\\x+1b.scope"), None);
         assert_eq!(of("/machine.slice/machine-a\\xä1.scope"), None);
     }

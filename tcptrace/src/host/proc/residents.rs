@@ -1,22 +1,19 @@
-//! The processes of this host, as far as this process may see them.
+//! Lists the processes of this host, as far as this process may see them.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::host::proc::process;
 use crate::{
     engine::{coverage::Residents, filter::missing::Resident},
     events::{Name, Owner},
+    host::proc::{proc_stat::is_kernel_thread, process},
 };
 
-/// The parent of all kernel threads: it is there on every host, is not ours, and may do all. What may be seen of it may be
-/// seen of any process.
+/// The parent of all kernel threads. It exists on every host, belongs to root and has all
+/// capabilities: what this process may see of it, it may see of any process.
 pub(crate) const KTHREADD: &str = "/proc/2";
 
-/// A kernel thread (`include/linux/sched.h`).
-const PF_KTHREAD: u32 = 0x0020_0000;
-
-/// Looks at every process, if they are wanted. `by_proc`: whether holders are found in `/proc`, where descriptors may be
-/// kept from us.
+/// Says what can be seen of the host's processes, and lists them if `are_wanted`. `by_proc`: whether
+/// holders are found in `/proc`, which may hide descriptors from us.
 pub(crate) fn residents(are_wanted: bool, by_proc: bool) -> Residents {
     let numbers = || {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -31,17 +28,16 @@ pub(crate) fn residents(are_wanted: bool, by_proc: bool) -> Residents {
     }
 }
 
-/// A process, if it lives.
+/// Describes a process; `None` if it has ended.
 fn resident(pid: u32, by_proc: bool) -> Option<Resident> {
     let process = process::look_up(pid, None);
     let mut owner =
         Owner { comm: process.comm.as_deref().map(Name::from_bytes), uid: process.uid, ..Owner::once(pid) };
     crate::engine::ownership::responsible::complete(&mut owner, &process);
     let netns = fs::metadata(format!("/proc/{pid}/ns/net")).ok().and_then(|it| it.ino().try_into().ok());
-    let is_kernel_thread = owner.exe.is_none()
-        && fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_kernel_thread(&stat));
+    let is_kernel_thread = owner.exe.is_none() && is_kernel_thread(pid);
     let shows_descriptors = !by_proc || fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
-    // It may have ended meanwhile.
+    // The process may have ended meanwhile.
     Path::new(&format!("/proc/{pid}")).exists().then_some(Resident {
         owner,
         netns,
@@ -50,15 +46,7 @@ fn resident(pid: u32, by_proc: bool) -> Option<Resident> {
     })
 }
 
-/// Whether the flags in a process's stat say so: the seventh field after its name (proc(5)).
-fn is_kernel_thread(stat: &[u8]) -> bool {
-    let Some(name_ends) = stat.iter().rposition(|byte| *byte == b')') else { return false };
-    let mut fields = std::str::from_utf8(&stat[name_ends + 1..]).unwrap_or("").split_ascii_whitespace();
-    let flags = fields.nth(6).and_then(|flags| flags.parse::<u32>().ok());
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
-}
-
-/// Whether there is a cgroup of this path, where the hierarchies are mounted as everybody mounts them.
+/// Whether there is a cgroup of this path. The hierarchies are expected at their usual places.
 pub(crate) fn has_cgroup(path: &str) -> bool {
     ["", "/unified", "/systemd"]
         .iter()
@@ -83,16 +71,5 @@ mod tests {
                 && !ours.is_kernel_thread
         );
         assert!(residents(false, true).listed.is_empty());
-    }
-
-    #[test]
-    fn a_kernel_thread_is_known_by_its_flags_whatever_its_name() {
-        let stat = |flags: u32| format!("2 (a) S 0 b) S 0 0 0 0 -1 {flags} 0 0 0 0 0 0\n").into_bytes();
-        assert!(is_kernel_thread(&stat(2_129_984)));
-        assert!(!is_kernel_thread(&stat(4_194_560)));
-        assert!(!is_kernel_thread(b"") && !is_kernel_thread(b"2 (kthreadd) S 0 0"));
-        if let Ok(kthreadd) = fs::read(format!("{KTHREADD}/stat")) {
-            assert!(is_kernel_thread(&kthreadd));
-        }
     }
 }

@@ -1,8 +1,8 @@
-//! Finds the host's network namespaces, and enters them.
+//! Finds the host's network namespaces and enters them.
 //!
-//! A namespace is found where a process lives in it (`/proc/PID/ns/net`) or where it is mounted by name
-//! (`ip-netns(8)`, Docker). No descriptor of one is kept: that would keep it alive. Sockets of a namespace
-//! that has neither are found through the descriptors that hold them.
+//! A namespace is found through a process that lives in it (`/proc/PID/ns/net`) or through a name by
+//! which it is mounted (`ip-netns(8)`, Docker). We keep no descriptor of one, which would keep it
+//! alive. If a namespace has neither, its sockets are found through the descriptors that hold them.
 
 use std::{
     collections::VecDeque,
@@ -18,22 +18,22 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::host::shortage::Shortage;
-use crate::{events::Name, humanize::interface::InterfaceNames};
+use crate::{events::Name, host::shortage::Shortage, humanize::interface::InterfaceNames};
 
-/// Folders in which namespaces are mounted by name.
+/// The folders in which namespaces are mounted by name.
 const NAMED: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 
-/// How many processes of a namespace are kept as ways into it: the first found and the last found, half
-/// of each. Pids are found in ascending order, and those that end within moments tend to be neighbours.
+/// How many processes of a namespace are kept as ways into it: half of them the first that were
+/// found, half the last. Pids are found in ascending order, and processes that end within moments
+/// tend to be neighbours.
 const KEPT_TASKS: usize = 8;
 
 /// A way into a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Path {
-    /// A thread that lives there, by the pid of its process and its own.
+    /// A thread that lives there: the pid of its process, and its thread id.
     Task(u32, u32),
-    /// A name that it is mounted by.
+    /// A name by which it is mounted.
     Name(PathBuf),
 }
 
@@ -47,12 +47,12 @@ impl Path {
     }
 }
 
-/// A network namespace, and the ways into it that were found.
+/// A network namespace, with the ways into it that were found.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     /// Its inode number.
     pub(crate) inode: u32,
-    /// Names come first, since they outlive processes.
+    /// The ways into it. Names come first, because they outlive processes.
     paths: VecDeque<Path>,
 }
 
@@ -61,7 +61,7 @@ impl Namespace {
         Self { inode, paths: VecDeque::new() }
     }
 
-    /// Adds a way into it. The number of those that are kept is bounded.
+    /// Adds a way into it. Drops another one if there are many.
     fn add(&mut self, path: Path) {
         let is_name = matches!(path, Path::Name(_));
         if is_name {
@@ -75,17 +75,20 @@ impl Namespace {
         self.paths.push_back(path);
     }
 
-    /// Moves the calling thread into the namespace by the first way that leads there. The thread cannot come
-    /// back, so let it be one that ends. Says whether it is in; if not, the namespace may have ended.
+    /// Moves the calling thread into the namespace by the first way that leads there. Returns whether
+    /// it is in; if not, the namespace may have ended.
+    ///
+    /// The thread cannot come back, so it should be one that ends soon.
     ///
     /// # Errors
-    /// This process or the host is short of what it takes ([`Shortage`]).
+    /// This process or the host has run out of something ([`Shortage`]).
     pub(crate) fn enter(&self) -> io::Result<bool> {
         for path in &self.paths {
             match self.enter_by(path) {
                 Ok(()) => return Ok(true),
                 Err(error) if Shortage::of(&error).is_some() => return Err(error),
-                // The process has ended, the path leads to another namespace by now, or it may not be entered.
+                // The process has ended, the path leads to another namespace by now, or this process
+                // may not enter it.
                 Err(_) => {}
             }
         }
@@ -101,26 +104,28 @@ impl Namespace {
     }
 }
 
-/// What is known of the host's network namespaces.
+/// The host's network namespaces, as far as a search found them.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
-    /// Where this process itself is, if /proc is there to tell.
+    /// The namespace of this process, if `/proc` shows it.
     pub(crate) own: Option<u32>,
-    /// All others.
+    /// All other namespaces.
     pub(crate) others: Vec<Namespace>,
-    /// Whether each process that there was could be asked. One that ended meanwhile counts as asked.
+    /// Whether every process could be asked for its namespace. A process that ended meanwhile counts
+    /// as asked.
     pub(crate) is_complete: bool,
 }
 
-/// Looks at every process and every named namespace, and keeps the namespaces that are among `wanted`, or all.
+/// Looks at every process and every named namespace. Returns the namespaces that are among `wanted`;
+/// `None` is all.
 ///
 /// # Errors
-/// This process or the host is short of what it takes ([`Shortage`]).
+/// This process or the host has run out of something ([`Shortage`]).
 pub(crate) fn find(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
     let mut search = Search { wanted, found: FxHashMap::default(), is_complete: true };
     let own = own();
     for pid in search.numbers("/proc".into())? {
-        search.process(pid)?;
+        search.add_process(pid)?;
     }
     for name in NAMED.into_iter().flat_map(|folder| folder_entries(folder.into())) {
         search.add(Path::Name(name?))?;
@@ -132,8 +137,8 @@ pub(crate) fn find(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
     Ok(Namespaces { own, others: found.into_values().collect(), is_complete })
 }
 
-/// The names of the interfaces in the network namespace that this process is in, if /proc is there to tell which that is.
-pub fn own_zones() -> Option<InterfaceNames> {
+/// Names the interfaces in the network namespace of this process, if `/proc` shows which it is.
+pub fn own_interface_names() -> Option<InterfaceNames> {
     own().map(|netns| InterfaceNames { netns, name: interface_name })
 }
 
@@ -143,15 +148,16 @@ fn interface_name(index: u16) -> Option<Name> {
     Some(Name::from_bytes(name.as_bytes()))
 }
 
-/// Where this process itself is, if /proc is there to tell.
+/// Returns the network namespace of this process, if `/proc` shows it.
 pub(crate) fn own() -> Option<u32> {
     inode(&own_path()).ok()
 }
 
-/// Enters the namespace that this process is in already: that takes what entering any other one takes.
+/// Enters the namespace that this process is in already, which takes the same rights as to enter any
+/// other.
 ///
 /// # Errors
-/// There is no permission, or /proc is not there.
+/// This process lacks the permission, or `/proc` is not mounted.
 pub(crate) fn enter_own() -> io::Result<()> {
     let path = own_path();
     Namespace::new(inode(&path)?).enter_by(&path)
@@ -161,7 +167,7 @@ fn own_path() -> Path {
     Path::Name("/proc/self/ns/net".into())
 }
 
-/// A search under way.
+/// A search for namespaces.
 struct Search<'a> {
     wanted: Option<&'a FxHashSet<u32>>,
     found: FxHashMap<u32, Namespace>,
@@ -169,8 +175,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks where a process is. If its first thread has ended, the others tell.
-    fn process(&mut self, pid: u32) -> io::Result<()> {
+    /// Adds the namespace of a process. If its first thread has ended, another one shows it.
+    fn add_process(&mut self, pid: u32) -> io::Result<()> {
         if self.add(Path::Task(pid, pid))? {
             return Ok(());
         }
@@ -182,7 +188,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Adds the namespace that a path leads to. Says whether it leads to any, or may.
+    /// Adds the namespace to which a path leads. Returns whether it leads to one, or may.
     fn add(&mut self, path: Path) -> io::Result<bool> {
         match inode(&path) {
             Ok(inode) => {
@@ -193,7 +199,7 @@ impl Search<'_> {
             }
             Err(error) if is_gone(&error) => Ok(false),
             Err(error) if Shortage::of(&error).is_some() => Err(error),
-            // Not even root may ask some processes (security modules).
+            // Security modules keep even root from asking some processes.
             Err(_) => {
                 self.is_complete &= matches!(path, Path::Task(pid, _) if lives_with_us(pid));
                 Ok(true)
@@ -201,7 +207,7 @@ impl Search<'_> {
         }
     }
 
-    /// The entries of a folder that are numbers: processes, or threads.
+    /// Returns the entries of a folder that are numbers: processes or threads.
     fn numbers(&mut self, folder: PathBuf) -> io::Result<Vec<u32>> {
         let is_proc = folder.as_os_str() == "/proc";
         let mut numbers = Vec::new();
@@ -216,7 +222,8 @@ impl Search<'_> {
         for entry in entries {
             match entry {
                 Ok(entry) => {
-                    numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()))
+                    let number = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+                    numbers.extend(number);
                 }
                 Err(error) if Shortage::of(&error).is_some() => return Err(error),
                 Err(error) => self.is_complete &= is_gone(&error),
@@ -226,7 +233,7 @@ impl Search<'_> {
     }
 }
 
-/// The paths in a folder; none where it is not there.
+/// Returns the paths in a folder; none if there is no such folder.
 fn folder_entries(folder: PathBuf) -> impl Iterator<Item = io::Result<PathBuf>> {
     let (entries, error): (Option<ReadDir>, _) = match fs::read_dir(folder) {
         Ok(entries) => (Some(entries), None),
@@ -236,8 +243,10 @@ fn folder_entries(folder: PathBuf) -> impl Iterator<Item = io::Result<PathBuf>> 
     paths.chain(error.map(Err))
 }
 
-/// Whether a process that may not be asked is in our own namespace all the same: the files of one namespace in
-/// `/proc/PID/net`, which anybody may look at, are no other's (`proc_create_net_data`, `fs/proc/proc_net.c`).
+/// Whether a process that this one may not ask for its namespace is in our own.
+///
+/// Anybody may look at `/proc/PID/net`, and each namespace has files of its own there
+/// (`proc_create_net_data`, `fs/proc/proc_net.c`).
 fn lives_with_us(pid: u32) -> bool {
     let file = |process: &str| fs::metadata(format!("/proc/{process}/net/tcp")).ok().map(|file| file.ino());
     file("self").is_some_and(|own| file(&pid.to_string()) == Some(own))
@@ -282,9 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_whose_ways_lead_elsewhere_is_not_entered() {
+    fn a_namespace_is_not_entered_by_ways_that_lead_elsewhere() {
         let mut other = Namespace::new(own().expect("/proc is mounted") ^ 1);
-        assert!(!other.enter().expect("no shortage"), "no way at all");
+        assert!(!other.enter().expect("no shortage"), "there is no way");
         other.add(Path::Task(std::process::id(), std::process::id()));
         other.add(Path::Name("/no/such/name".into()));
         assert!(!other.enter().expect("no shortage"), "this process is in another one");

@@ -1,5 +1,8 @@
-//! Walks the sockets of a network namespace by sock_diag(7), as `ss` does: the way on kernels without BTF, on
-//! which no iterator can be loaded.
+//! Walks the sockets of a network namespace with sock_diag(7), as `ss` does. This is the way on
+//! kernels without BTF, on which no iterator can be loaded.
+//!
+//! The crates that speak this protocol build a value with every attribute of each socket. We need
+//! one attribute, of many thousands of sockets, so the messages are read in place.
 
 use std::io;
 
@@ -35,7 +38,7 @@ struct SocketId {
     cookie: [u32; 2],
 }
 
-/// A `struct inet_diag_req_v2` behind its header.
+/// `struct inet_diag_req_v2` behind its header.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Request {
@@ -67,31 +70,37 @@ struct Answer {
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// `NLM_F_REQUEST | NLM_F_DUMP`
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
 const DUMP: u16 = 0x301;
 const IPPROTO_TCP: u8 = 6;
+/// AF_INET and AF_INET6, in the width that sock_diag uses.
+const FAMILIES: [u8; 2] = [2, 10];
+const REQUEST_BYTES: u32 = 72;
+const _: () = assert!(size_of::<Request>() == 72);
 /// The attribute that holds a `struct tcp_info`.
 const INET_DIAG_INFO: u16 = 2;
-/// `idiag_timer` of a TIME_WAIT mini-socket, whatever state it claims.
+/// The `idiag_timer` of a timewait socket, whatever its state is.
 const TIME_WAIT_TIMER: u8 = 3;
-/// `tcpi_last_data_recv` and `tcpi_last_ack_recv` in a `struct tcp_info` (`include/uapi/linux/tcp.h`).
+/// Offsets of `tcpi_last_data_recv` and `tcpi_last_ack_recv` in a `struct tcp_info`
+/// (`include/uapi/linux/tcp.h`).
 const LAST_DATA_RECV: usize = 52;
 const LAST_ACK_RECV: usize = 56;
 
-/// Every TCP socket of the calling thread's namespace in one of `states` (a mask), into `rows`.
+/// Adds every TCP socket of the calling thread's namespace in one of `states` (a mask) to `rows`.
 ///
-/// SYN_RECV is left out: sock_diag shows sockets of the SYN queue as such, which belong to no process yet.
+/// SYN_RECV is left out: sock_diag shows the entries of the SYN queue as such, which belong to no
+/// process yet.
 ///
 /// # Errors
-/// The kernel has no sock_diag for TCP (`CONFIG_INET_TCP_DIAG`), or its answer makes no sense.
+/// The kernel has no sock_diag for TCP (`CONFIG_INET_TCP_DIAG`), or its answer is malformed.
 pub(crate) fn walk(states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
-    for family in [AF_INET, AF_INET6] {
+    for family in FAMILIES {
         dump(family, states & !state::bit(state::SYN_RECV), netns, rows)?;
     }
     Ok(())
 }
 
-fn dump(family: u16, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
+fn dump(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -100,18 +109,18 @@ fn dump(family: u16, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::
     )?;
     let request = Request {
         header: MessageHeader {
-            length: size_of::<Request>() as u32,
+            length: REQUEST_BYTES,
             kind: SOCK_DIAG_BY_FAMILY,
             flags: DUMP,
             ..MessageHeader::zeroed()
         },
-        family: family as u8,
+        family,
         protocol: IPPROTO_TCP,
         extensions: 1 << (INET_DIAG_INFO - 1),
         states,
         ..Request::zeroed()
     };
-    // The kernel fills one answer ahead: what is received was read after the call before this one began.
+    // The kernel fills one answer ahead: what recv(2) returns was read after the call before began.
     let mut read_after_ns = clock::monotonic_ns();
     rustix::net::sendto(
         &socket,
@@ -125,8 +134,8 @@ fn dump(family: u16, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::
         let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let before = rows.len();
         let more = answers(&buffer[..length], netns, read_after_ns, rows)?;
-        // The kernel's clocks were read between these two: what they prove to be at least so long ago was not yet when
-        // the row's time was taken.
+        // The kernel read its own clock for this answer up to so much later than the time that the
+        // rows have: at that time, the last ACK was more recent by as much.
         let late_jiffies = (clock::monotonic_ns() - read_after_ns).div_ceil(clock::jiffy_ns().max(1));
         for row in &mut rows[before..] {
             row.since_ack_jiffies =
@@ -139,17 +148,18 @@ fn dump(family: u16, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::
     }
 }
 
-/// Takes in the messages of one answer. False: it was the last.
+/// Adds the sockets of one answer, which consists of messages, to `rows`. Returns whether more
+/// answers follow.
 fn answers(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow>) -> io::Result<bool> {
-    let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "sock_diag gave a message cut short");
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "sock_diag returned a truncated message");
     while !bytes.is_empty() {
-        let header: MessageHeader = head(bytes).ok_or_else(nonsense)?;
-        let length = header.length as usize;
-        let body = bytes.get(size_of::<MessageHeader>()..length).ok_or_else(nonsense)?;
+        let header: MessageHeader = head(bytes).ok_or_else(malformed)?;
+        let length = usize::try_from(header.length).unwrap_or(usize::MAX);
+        let body = bytes.get(size_of::<MessageHeader>()..length).ok_or_else(malformed)?;
         match header.kind {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => {
-                let error: i32 = head(body).ok_or_else(nonsense)?;
+                let error: i32 = head(body).ok_or_else(malformed)?;
                 return Err(io::Error::from_raw_os_error(error.saturating_neg()));
             }
             _ => rows.extend(row(body, netns, ktime_ns)),
@@ -159,7 +169,7 @@ fn answers(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow
     Ok(true)
 }
 
-/// One socket.
+/// Converts the message of one socket.
 fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
     let answer: Answer = head(body)?;
     let family = u16::from(answer.family);
@@ -170,8 +180,9 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
     let info = attribute(body.get(size_of::<Answer>()..)?, INET_DIAG_INFO).unwrap_or_default();
     let jiffies = |offset: usize| {
         let ms: u32 = info.get(offset..).and_then(head).unwrap_or(0);
-        // The kernel counted jiffies and rounded down to milliseconds.
-        (u64::from(ms) * 1_000_000).div_ceil(clock::jiffy_ns().max(1))
+        // The kernel counts jiffies and rounds them down to milliseconds.
+        let jiffies = (u64::from(ms) * 1_000_000).div_ceil(clock::jiffy_ns().max(1));
+        u32::try_from(jiffies).unwrap_or(u32::MAX)
     };
     let SocketId { local_port, remote_port, local_addr, remote_addr, cookie, .. } = answer.id;
     Some(SocketRow {
@@ -195,13 +206,13 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
         },
         unread: answer.recv_queue,
         unsent: answer.send_queue,
-        since_ack_jiffies: jiffies(LAST_ACK_RECV) as u32,
-        since_data_jiffies: jiffies(LAST_DATA_RECV) as u32,
+        since_ack_jiffies: jiffies(LAST_ACK_RECV),
+        since_data_jiffies: jiffies(LAST_DATA_RECV),
         ..SocketRow::zeroed()
     })
 }
 
-/// The value of the first attribute (`struct rtattr`) of that type.
+/// Returns the value of the first attribute (`struct rtattr`) of a type.
 fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let [length, kind]: [u16; 2] = head(bytes)?;
@@ -225,7 +236,7 @@ mod tests {
 
     fn answer(state: u8, timer: u8) -> Vec<u8> {
         let answer = Answer {
-            family: AF_INET as u8,
+            family: FAMILIES[0],
             state,
             timer,
             id: SocketId {
@@ -242,7 +253,10 @@ mod tests {
         let mut body = bytemuck::bytes_of(&answer).to_vec();
         let info: Vec<u8> = (0..64).map(|at| if at == LAST_ACK_RECV { 40 } else { 0 }).collect();
         for (kind, value) in [(1_u16, vec![1, 2, 3]), (INET_DIAG_INFO, info)] {
-            body.extend_from_slice(bytemuck::bytes_of(&[value.len() as u16 + 4, kind]));
+            body.extend_from_slice(bytemuck::bytes_of(&[
+                u16::try_from(value.len()).expect("short") + 4,
+                kind,
+            ]));
             body.extend_from_slice(&value);
             body.resize(body.len().next_multiple_of(4), 0);
         }
@@ -250,12 +264,17 @@ mod tests {
     }
 
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
-        let length = (size_of::<MessageHeader>() + body.len()) as u32;
+        let length = u32::try_from(size_of::<MessageHeader>() + body.len()).expect("short");
         let mut bytes =
             bytemuck::bytes_of(&MessageHeader { length, kind, ..MessageHeader::zeroed() }).to_vec();
         bytes.extend_from_slice(body);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes
+    }
+
+    #[test]
+    fn the_families_are_those_of_the_records() {
+        assert_eq!(FAMILIES.map(u16::from), [AF_INET, AF_INET6]);
     }
 
     #[test]
@@ -271,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_is_told_from_a_socket() {
+    fn a_timewait_socket_is_told_from_a_socket() {
         let mut rows = Vec::new();
         let one = message(SOCK_DIAG_BY_FAMILY, &answer(state::FIN_WAIT2, TIME_WAIT_TIMER));
         assert!(answers(&one, 1, 1, &mut rows).expect("well-formed"));

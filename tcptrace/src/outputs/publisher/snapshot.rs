@@ -7,7 +7,7 @@ use crate::{
         tracker::{Policy, Tracker},
     },
     events::{Figures, Summary, TracerInfo},
-    host::proc::proc_stat::condition,
+    host::proc::proc_stat::process_stats,
 };
 
 impl Sink {
@@ -27,7 +27,7 @@ impl Sink {
             // Those that were dropped just now have yet to be told.
             totals: Summary { dropped: totals.dropped + self.held_back.dropped, ..totals.clone() },
             sockets: count_sockets(tracker, policy, now_ns, |cookie| self.admission.has_reported(cookie)),
-            processes: look_at_processes(&self.rollup, now_ns, condition),
+            processes: look_at_processes(&self.rollup, now_ns, process_stats),
         }
     }
 }

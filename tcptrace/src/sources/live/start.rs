@@ -5,7 +5,7 @@ use crate::{
     diagnostics::{inform, say},
     engine::{coverage::Unseen, walk::Walk},
     events::{KernelFeature, Start, TracerInfo},
-    host::{Kernel, features::FeatureStatus},
+    host::{features::FeatureStatus, kernel::Kernel},
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
@@ -39,13 +39,13 @@ pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
         host,
         boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
         sockets: walk.sockets.len(),
-        sources: kernel.sources().iter().map(KernelFeature::from).collect(),
+        sources: kernel.feature_statuses().iter().map(KernelFeature::from).collect(),
     }
 }
 
 /// The same for metrics, as far as they tell it.
 pub(crate) fn about(kernel: &Kernel) -> TracerInfo {
-    let sources = kernel.sources().iter();
+    let sources = kernel.feature_statuses().iter();
     TracerInfo {
         version: env!("CARGO_PKG_VERSION"),
         kernel: release(),

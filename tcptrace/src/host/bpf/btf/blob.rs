@@ -1,8 +1,8 @@
-//! Type information made by hand, for tests: whole, or as broken as they like.
+//! Encodes type information for tests, complete or broken.
 
 use crate::host::bpf::btf::{MAGIC, STRUCT};
 
-/// Types and strings in the form of `Documentation/bpf/btf.rst`.
+/// Types and strings in the format of `Documentation/bpf/btf.rst`.
 #[derive(Clone, Default)]
 pub(in crate::host::bpf) struct Blob {
     pub(in crate::host::bpf) types: Vec<u32>,
@@ -11,7 +11,7 @@ pub(in crate::host::bpf) struct Blob {
 }
 
 impl Blob {
-    /// Where that text is among the strings.
+    /// Adds a string. Returns its offset.
     pub(in crate::host::bpf) fn string(&mut self, text: &str) -> u32 {
         if self.strings.is_empty() {
             self.strings.push(0);
@@ -25,7 +25,7 @@ impl Blob {
         at
     }
 
-    /// A type of that kind with these words after its header; its id.
+    /// Adds a type, with `more` after its header. Returns its id.
     pub(in crate::host::bpf) fn add(
         &mut self,
         name: &str,
@@ -36,12 +36,12 @@ impl Blob {
         self.add_with(name, kind << 24, size_or_type, more)
     }
 
-    /// A struct with these members: name, type, offset in bits.
+    /// Adds a struct with these members: name, type, offset in bits. Returns its id.
     pub(in crate::host::bpf) fn composite(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
         self.composite_of(name, STRUCT, 0, members)
     }
 
-    /// The same, or a union; `flag` is 1 where offsets share their words with sizes of bit fields.
+    /// Adds a struct or union. `flag` is 1 if the offsets also contain sizes of bit fields.
     pub(in crate::host::bpf) fn composite_of(
         &mut self,
         name: &str,
@@ -64,6 +64,7 @@ impl Blob {
         self.count
     }
 
+    /// Encodes all that was added.
     pub(in crate::host::bpf) fn bytes(&self) -> Vec<u8> {
         let types: &[u8] = bytemuck::cast_slice(&self.types);
         let mut bytes = [&MAGIC[..], &[1, 0]].concat();

@@ -1,26 +1,27 @@
-//! Joins what an event calls a socket to what sock_diag calls it, on kernels without BTF.
+//! Gives transitions and rows of the same socket the same cookie, on kernels without BTF.
 //!
-//! There the tracepoint knows a socket's address, sock_diag its cookie, and all they share is the two ends. Who
-//! comes first gives the socket its identity. Two sockets with the same two ends, in two namespaces, cannot be
-//! told apart by this: that is the limit of such kernels.
+//! There, the event identifies a socket by an id of ours, and sock_diag by its cookie. All they share is
+//! the tuple: the two ends. Whichever comes first gives the socket its cookie. Two sockets with the
+//! same tuple in two namespaces cannot be told apart; that is the limit of such kernels.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{SocketRow, Transition, Tuple, state};
 
-/// Which identity is which.
+/// The cookies by which sockets go.
 #[derive(Debug)]
 pub(crate) struct CookieMap {
-    /// The states in which sockets are followed, as a mask.
+    /// The states (a mask) in which sockets are followed.
     followed: u32,
-    /// What goes by these two ends. The event does not tell the interface.
+    /// The cookie for a tuple. Its interface is 0, because the event has none.
     by_tuple: FxHashMap<Tuple, u64>,
-    /// What the tracepoint's name of a socket stands for.
+    /// The cookie for an id of the event.
     by_event: FxHashMap<u64, u64>,
-    /// What the last walk did not see.
+    /// The cookies that the last walk did not see.
     unseen: FxHashSet<u64>,
 }
 
 impl CookieMap {
+    /// Follows sockets in the states `followed` (a mask).
     pub(crate) fn new(followed: u32) -> Self {
         Self {
             followed,
@@ -30,46 +31,48 @@ impl CookieMap {
         }
     }
 
-    /// The same transition, with the identity that its socket goes by.
-    pub(crate) fn transition(&mut self, transition: Transition) -> Transition {
-        let Transition { cookie: event, tuple, new_state, .. } = transition;
+    /// Gives a transition the cookie of its socket.
+    pub(crate) fn resolve_transition(&mut self, transition: &mut Transition) {
+        let Transition { cookie: event, tuple, new_state, .. } = *transition;
         let is_complete = tuple.local_port != 0;
         let tuple = Tuple { interface: 0, ..tuple };
         let by_tuple = &mut self.by_tuple;
-        let identity = *self.by_event.entry(event).or_insert_with(|| {
+        let cookie = *self.by_event.entry(event).or_insert_with(|| {
             let known = if is_complete { by_tuple.get(&tuple) } else { None };
             known.copied().unwrap_or(event)
         });
         if new_state == state::CLOSE || self.followed & state::bit(new_state) == 0 {
             self.by_event.remove(&event);
-            if by_tuple.get(&tuple) == Some(&identity) {
+            if by_tuple.get(&tuple) == Some(&cookie) {
                 by_tuple.remove(&tuple);
             }
         } else if is_complete {
-            by_tuple.insert(tuple, identity);
+            by_tuple.insert(tuple, cookie);
         }
-        Transition { cookie: identity, ..transition }
+        transition.cookie = cookie;
     }
 
-    /// Gives the rows of a walk of all followed states the identities that their sockets go by. Forgets those
-    /// that neither this walk nor the last one saw: what the last one missed may still have had its transitions
-    /// in the ring. `is_complete`: whether the walk left out no namespace; otherwise none is forgotten.
-    pub(crate) fn rows(&mut self, rows: &mut [SocketRow], is_complete: bool) {
+    /// Gives the rows of a walk of all followed states the cookies of their sockets.
+    ///
+    /// Forgets the sockets that neither this walk nor the last one saw: when the last one missed them,
+    /// their transitions may still have been in the ring. Forgets none unless the walk `is_complete`,
+    /// which means that it left out no namespace.
+    pub(crate) fn resolve_rows(&mut self, rows: &mut [SocketRow], is_complete: bool) {
         let mut seen = FxHashSet::default();
         for row in rows {
-            let identity = *self.by_tuple.entry(Tuple { interface: 0, ..row.tuple }).or_insert(row.cookie);
-            if seen.insert(identity) {
-                row.cookie = identity;
+            let cookie = *self.by_tuple.entry(Tuple { interface: 0, ..row.tuple }).or_insert(row.cookie);
+            if seen.insert(cookie) {
+                row.cookie = cookie;
             }
         }
         if !is_complete {
             return;
         }
         let known = self.by_tuple.values().chain(self.by_event.values());
-        let unseen: FxHashSet<u64> = known.filter(|identity| !seen.contains(identity)).copied().collect();
-        let keep = |identity: &u64| !(unseen.contains(identity) && self.unseen.contains(identity));
-        self.by_tuple.retain(|_, identity| keep(identity));
-        self.by_event.retain(|_, identity| keep(identity));
+        let unseen: FxHashSet<u64> = known.filter(|cookie| !seen.contains(cookie)).copied().collect();
+        let keep = |cookie: &u64| !(unseen.contains(cookie) && self.unseen.contains(cookie));
+        self.by_tuple.retain(|_, cookie| keep(cookie));
+        self.by_event.retain(|_, cookie| keep(cookie));
         self.unseen = unseen;
     }
 }
@@ -92,6 +95,11 @@ mod tests {
         Transition { cookie: EVENT, tuple, new_state, ..Transition::zeroed() }
     }
 
+    fn resolve(cookies: &mut CookieMap, mut transition: Transition) -> u64 {
+        cookies.resolve_transition(&mut transition);
+        transition.cookie
+    }
+
     fn walk(cookies: &mut CookieMap, tuples: &[(u64, Tuple)]) -> Vec<u64> {
         let row = |(cookie, tuple): &(u64, Tuple)| SocketRow {
             cookie: *cookie,
@@ -99,7 +107,7 @@ mod tests {
             ..SocketRow::zeroed()
         };
         let mut rows: Vec<_> = tuples.iter().map(row).collect();
-        cookies.rows(&mut rows, true);
+        cookies.resolve_rows(&mut rows, true);
         rows.iter().map(|row| row.cookie).collect()
     }
 
@@ -107,28 +115,28 @@ mod tests {
     fn a_socket_seen_by_a_walk_first_keeps_its_cookie() {
         let mut cookies = CookieMap::new(state::ALL);
         assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1))]), [COOKIE]);
-        assert_eq!(cookies.transition(transition(tuple(1), CLOSE_WAIT)).cookie, COOKIE);
+        assert_eq!(resolve(&mut cookies, transition(tuple(1), CLOSE_WAIT)), COOKIE);
         assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1))]), [COOKIE]);
     }
 
     #[test]
-    fn a_socket_seen_by_a_transition_first_keeps_the_events_name() {
+    fn a_socket_seen_by_a_transition_first_keeps_the_id_of_the_event() {
         let mut cookies = CookieMap::new(state::ALL);
-        assert_eq!(cookies.transition(transition(tuple(0), SYN_SENT)).cookie, EVENT);
-        assert_eq!(cookies.transition(transition(tuple(1), ESTABLISHED)).cookie, EVENT);
+        assert_eq!(resolve(&mut cookies, transition(tuple(0), SYN_SENT)), EVENT);
+        assert_eq!(resolve(&mut cookies, transition(tuple(1), ESTABLISHED)), EVENT);
         assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1)), (18, tuple(2))]), [EVENT, 18]);
     }
 
     #[test]
-    fn an_address_used_again_is_another_socket() {
+    fn a_tuple_used_again_is_another_socket() {
         let mut cookies = CookieMap::new(state::ALL);
         walk(&mut cookies, &[(COOKIE, tuple(1))]);
-        assert_eq!(cookies.transition(transition(tuple(1), state::CLOSE)).cookie, COOKIE);
-        assert_eq!(cookies.transition(transition(tuple(1), ESTABLISHED)).cookie, EVENT);
+        assert_eq!(resolve(&mut cookies, transition(tuple(1), state::CLOSE)), COOKIE);
+        assert_eq!(resolve(&mut cookies, transition(tuple(1), ESTABLISHED)), EVENT);
     }
 
     #[test]
-    fn two_sockets_with_the_same_ends_are_two() {
+    fn two_sockets_with_the_same_tuple_are_two() {
         let mut cookies = CookieMap::new(state::ALL);
         assert_eq!(walk(&mut cookies, &[(COOKIE, tuple(1)), (18, tuple(1))]), [COOKIE, 18]);
     }
@@ -136,19 +144,19 @@ mod tests {
     #[test]
     fn what_is_no_longer_followed_or_no_longer_there_is_forgotten() {
         let mut cookies = CookieMap::new(state::bit(CLOSE_WAIT));
-        cookies.transition(transition(tuple(1), CLOSE_WAIT));
-        cookies.transition(transition(tuple(1), LAST_ACK));
+        resolve(&mut cookies, transition(tuple(1), CLOSE_WAIT));
+        resolve(&mut cookies, transition(tuple(1), LAST_ACK));
         assert!(cookies.by_event.is_empty() && cookies.by_tuple.is_empty());
 
-        cookies.transition(transition(tuple(2), CLOSE_WAIT));
+        resolve(&mut cookies, transition(tuple(2), CLOSE_WAIT));
         walk(&mut cookies, &[(18, tuple(3))]);
         assert_eq!(
             (cookies.by_event.len(), cookies.by_tuple.len()),
             (1, 2),
             "its closing may be in the ring"
         );
-        cookies.rows(&mut [], false);
-        cookies.rows(&mut [], false);
+        cookies.resolve_rows(&mut [], false);
+        cookies.resolve_rows(&mut [], false);
         assert_eq!(cookies.by_tuple.len(), 2, "it may be in a namespace that was left out");
         walk(&mut cookies, &[]);
         walk(&mut cookies, &[]);

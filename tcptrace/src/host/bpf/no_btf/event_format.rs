@@ -1,35 +1,40 @@
-//! Where the event `sock:inet_sock_set_state` has its fields, from tracefs: the way to read it in a kernel
-//! without BTF. The offsets differ between kernels (RHEL 9 and real-time kernels have longer common fields).
+//! Reads from tracefs at which offsets the event `sock:inet_sock_set_state` has its fields, on kernels
+//! without BTF.
+//!
+//! The offsets differ between kernels: RHEL 9 and real-time kernels have longer common fields.
 
 use std::{fs, io, path::Path, thread};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use tcptrace_common::EventLayout;
 
-/// Where tracefs is, when it is mounted.
+/// The usual mount point of tracefs.
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// Where it is on hosts that only mount debugfs.
+/// The place of tracefs on hosts that only mount debugfs.
 const IN_DEBUGFS: &str = "/sys/kernel/debug/tracing";
 
-/// The format of an event could not be had.
+/// The format of the event could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FormatError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("tracefs cannot be read: {0}")]
     Tracefs(#[from] io::Error),
-    /// It has no such field, or one of another size.
+    /// The event has no such field, or one of another size.
     #[error("the event sock:inet_sock_set_state has no field `{name}` of {size} bytes")]
     Field { name: &'static str, size: u32 },
 }
 
-/// Runs `action` where tracefs is mounted: here, or else in a thread with a mount namespace of its own, so that
-/// the host stays as it is.
-pub(crate) fn where_tracefs_is<T: Send>(action: impl FnOnce() -> T + Send) -> io::Result<T> {
+/// Runs `action` with tracefs mounted: here, or else in a thread with a mount namespace of its own, so
+/// that the host stays as it is.
+///
+/// # Errors
+/// tracefs cannot be mounted.
+pub(crate) fn with_tracefs<T: Send>(action: impl FnOnce() -> T + Send) -> io::Result<T> {
     if [TRACEFS, IN_DEBUGFS].into_iter().any(|path| Path::new(path).join("events").is_dir()) {
         return Ok(action());
     }
     let in_own_mounts = || {
-        // SAFETY: this thread does nothing but `action`, which relies on no mount that the others make later.
+        // SAFETY: this thread only runs `action`, which relies on no mount that others make later.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None)?;
@@ -39,11 +44,14 @@ pub(crate) fn where_tracefs_is<T: Send>(action: impl FnOnce() -> T + Send) -> io
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Reads the event's format; call it [`where_tracefs_is`].
+/// Reads the event's format. Call it inside [`with_tracefs`].
+///
+/// # Errors
+/// See [`FormatError`].
 pub(crate) fn read() -> Result<EventLayout, FormatError> {
     let path = "events/sock/inet_sock_set_state/format";
     let at = |tracefs: &str| fs::read_to_string(Path::new(tracefs).join(path));
-    // Why it could not be read where it usually is says more than that it is not elsewhere either.
+    // The error at the usual place says more than the one at the other place.
     let format = at(TRACEFS).or_else(|error| at(IN_DEBUGFS).map_err(|_| error))?;
     parse(&format)
 }
@@ -66,7 +74,8 @@ fn parse(format: &str) -> Result<EventLayout, FormatError> {
     })
 }
 
-/// The offset in a line such as `field:__u8 saddr[4]; offset:32; size:4; signed:0;` (with tabs).
+/// Returns the offset of a field, from a line such as
+/// `field:__u8 saddr[4]; offset:32; size:4; signed:0;` (with tabs).
 fn field(format: &str, name: &str, size: u32) -> Option<u32> {
     format.lines().find_map(|line| {
         let mut parts = line.trim().split(';').map(str::trim);
@@ -87,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// As Linux 6.12 prints it, with everything behind the common fields moved by `shift`.
+    /// Formats the event as Linux 6.12 does, with all but the common fields moved by `shift`.
     fn format(shift: u32) -> String {
         let fields = [
             ("const void * skaddr", 8, 8),
@@ -106,10 +115,8 @@ mod tests {
             "name: inet_sock_set_state\nID: 1\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n"
                 .to_owned();
         for (field, offset, size) in fields {
-            text.push_str(&format!(
-                "\tfield:{field};\toffset:{};\tsize:{size};\tsigned:0;\n",
-                offset + shift
-            ));
+            let offset = offset + shift;
+            text += &format!("\tfield:{field};\toffset:{offset};\tsize:{size};\tsigned:0;\n");
         }
         text
     }

@@ -1,11 +1,12 @@
-//! How many transitions the plain event's program was kept from, by counting those that happen: the way without BTF, since
-//! kernels before Linux 6.7 do not tell. The other end is `tcptrace-ebpf/src/tally.rs`.
+//! Counts the transitions that the program at the event missed, on kernels without BTF.
 //!
-//! The two counters are read one after the other while they change. A transition is counted as seen before it is counted
-//! as having happened, so what has happened is read first: then the difference is never too large, and the largest one so
-//! far has been skipped for sure. It is too small only while transitions are under way; their records have it read again.
-
-use std::fs::File;
+//! Kernels before Linux 6.7 do not count what they skip of that program. So a second program counts
+//! the transitions that happen (`tcptrace-ebpf/src/no_btf.rs`).
+//!
+//! The two counters are read one after the other while they change. The BPF side counts a transition
+//! as seen before it counts it as happened. We read first what has happened, so the difference is
+//! never too large, and the largest one so far was surely missed. It is too small only while
+//! transitions are under way; their records cause another reading.
 
 use aya::{
     Ebpf,
@@ -18,53 +19,57 @@ use tcptrace_common::{
 
 use crate::host::{
     attach_error::AttachError,
-    bpf::loss::{fdinfo, recursion_misses, sum},
-    map,
+    bpf::{
+        object::map,
+        skip_count::{SkipCount, sum},
+    },
 };
 
 /// The counters, and what they were at the beginning.
 pub(crate) struct MissCount {
     counters: PerCpuArray<MapData, u64>,
-    /// Where the kernel tells what it kept the counting program from, which from Linux 6.2 on cannot interrupt itself: that
-    /// happened too. Where not all states are watched it may be too much, by what the program would not have counted.
-    uncounted: Option<File>,
-    /// By how much more had happened than was seen: less than nothing, since the counting program came last.
+    /// What the kernel skipped of the counting program, if it counts that: it happened too. From Linux
+    /// 6.2 on, that program cannot interrupt itself. If not all states are watched the sum may be too
+    /// large, by transitions that the program would not have counted.
+    skips: Option<SkipCount>,
+    /// By how much more had happened than was seen at the beginning. It is negative, because the
+    /// counting program was attached last.
     base: i64,
 }
 
 impl MissCount {
-    /// From now on; both programs are on the tracepoint. `program` is the name of the one that counts.
+    /// Starts to count. Both programs are attached; `program` is the name of the one that counts.
     ///
     /// # Errors
     /// The BPF object has no such counters, or they could not be read.
     pub(crate) fn new(ebpf: &mut Ebpf, program: &str) -> Result<Self, AttachError> {
-        let uncounted = ebpf.program(program).and_then(fdinfo);
-        let mut tally = Self { counters: map(ebpf, maps::EVENT_COUNTS)?, uncounted, base: i64::MIN };
-        // Until it grows no more: what is under way would look as if it had been skipped later. What has been skipped
-        // by now is seen by the first walk.
+        let skips = ebpf.program(program).and_then(SkipCount::open);
+        let mut count = Self { counters: map(ebpf, maps::EVENT_COUNTS)?, skips, base: i64::MIN };
+        // Read until the difference grows no more: a transition that is under way now would later
+        // look as if it had been missed. The first walk sees what was missed by now.
         loop {
-            let now = tally
-                .ahead()
-                .map_err(|error| AttachError::Setup(format!("cannot read how much was skipped: {error}")))?;
-            if now <= tally.base {
-                return Ok(tally);
+            let now = count.difference().map_err(|error| {
+                AttachError::Setup(format!("cannot read the counters of missed transitions: {error}"))
+            })?;
+            if now <= count.base {
+                return Ok(count);
             }
-            tally.base = now;
+            count.base = now;
         }
     }
 
-    /// How many have been skipped, or a few less: the most that this has ever returned is right.
+    /// Returns how many transitions were missed, or a few less. The largest result so far is right.
     ///
     /// # Errors
     /// The counters could not be read.
-    pub(crate) fn skipped(&self) -> Result<u64, MapError> {
-        Ok(u64::try_from(self.ahead()? - self.base).unwrap_or(0))
+    pub(crate) fn read(&self) -> Result<u64, MapError> {
+        Ok(u64::try_from(self.difference()? - self.base).unwrap_or(0))
     }
 
-    /// By how much more has happened than was seen.
-    fn ahead(&self) -> Result<i64, MapError> {
-        let uncounted = self.uncounted.as_ref().and_then(recursion_misses).unwrap_or(0);
-        let happened = uncounted + sum(&self.counters, HAPPENED)?;
+    /// Returns by how much more has happened than was seen.
+    fn difference(&self) -> Result<i64, MapError> {
+        let skipped = self.skips.as_ref().and_then(SkipCount::read).unwrap_or(0);
+        let happened = skipped + sum(&self.counters, HAPPENED)?;
         let seen = sum(&self.counters, SEEN)?;
         Ok(happened.cast_signed() - seen.cast_signed())
     }

@@ -1,40 +1,45 @@
-//! Closes that a walk of descriptors caused, which no process meant.
+//! Drops the actor of a close that a walk of descriptors caused.
 //!
-//! A walk takes a reference to each file it looks at. If the owner closes its last descriptor meanwhile, the walk drops
-//! the final reference, and the kernel closes the socket in the walking thread's name (`fput`, `fs/file_table.c`). Such a
-//! transition names no actor.
+//! A walk takes a temporary reference to each file. If the owner closes its last descriptor
+//! meanwhile, our `fput` is the final one, and the kernel attributes the close to the walking thread
+//! (`fput`, `fs/file_table.c`).
 //!
-//! The thread's name alone proves nothing: anybody may give it to a thread of theirs, and would hide who closed a socket.
-//! So the process counts: ours, or another tcptrace with privileges that only the host's administrator gives. Other
-//! programs that walk descriptors by BPF are named: theirs is what the kernel tells.
+//! The name of the thread proves nothing: anybody can give it to a thread, and would hide who closed
+//! a socket. So the process counts: ours, or another tcptrace with privileges that only the host's
+//! administrator grants. Another program that walks descriptors with BPF stays the actor, because
+//! nothing tells its walks from its closes.
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use bytemuck::Zeroable as _;
 use tcptrace_common::{Task, Transition, TransitionFlags};
 
-/// The name of the threads that walk, here and in every other tcptrace.
-pub(crate) const NAME: &str = "tcptrace-walk";
+use crate::host::walk::threads::NAME;
 
-/// Drops the actor of a transition that a walk caused. Everybody can bring about the look into `/proc`, at the cost of a
-/// connection each time; it takes a few microseconds.
-pub(crate) fn drop_actor(transition: &mut Transition) {
+/// The flags that describe the actor.
+const OF_ACTOR: TransitionFlags = TransitionFlags::ACTOR_KNOWN
+    .union(TransitionFlags::PROCESS_NAMED)
+    .union(TransitionFlags::EXITING)
+    .union(TransitionFlags::ABORTED);
+
+/// Drops the actor of a transition that a walk caused.
+///
+/// Anybody can make us look into `/proc` by the name of a thread. That costs them a connection each
+/// time and us a few microseconds.
+pub(crate) fn clear_own_actor(transition: &mut Transition) {
     let Task { pid, thread_comm, .. } = transition.task;
     let is_known = transition.flags.contains(TransitionFlags::ACTOR_KNOWN);
-    if is_known && thread_comm.starts_with(NAME.as_bytes()) && (pid == std::process::id() || is_tcptrace(pid))
-    {
-        transition.flags.remove(
-            TransitionFlags::ACTOR_KNOWN
-                | TransitionFlags::PROCESS_NAMED
-                | TransitionFlags::EXITING
-                | TransitionFlags::ABORTED,
-        );
+    let is_named = is_known && thread_comm.starts_with(NAME.as_bytes());
+    if is_named && (pid == std::process::id() || is_tcptrace(pid)) {
+        transition.flags.remove(OF_ACTOR);
         transition.task = Task::zeroed();
     }
 }
 
-/// Whether a process runs our executable, in our user namespace and with capabilities. Without them it is one that
-/// somebody started under a debugger, or with code of their own. A process that has ended is none.
+/// Whether a process runs our executable, in our user namespace and with capabilities.
+///
+/// Without capabilities, a user may have started it under a debugger or with code of their own. A
+/// process that has ended is none.
 fn is_tcptrace(pid: u32) -> bool {
     let is_same = |what: &str| {
         let file = |whose: &str| fs::metadata(format!("/proc/{whose}/{what}"));
@@ -49,7 +54,7 @@ fn is_tcptrace(pid: u32) -> bool {
     is_same("exe") && is_same("ns/user") && is_privileged()
 }
 
-/// Whether a process has any, by its `/proc/PID/status`.
+/// Whether a process has capabilities, by its `/proc/PID/status`.
 fn has_capabilities(status: &str) -> bool {
     let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     permitted.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set != 0)
@@ -77,21 +82,21 @@ mod tests {
     #[test]
     fn a_close_by_our_own_walk_has_no_actor() {
         let mut by_us = closed_by(std::process::id(), NAME);
-        drop_actor(&mut by_us);
+        clear_own_actor(&mut by_us);
         assert_eq!((by_us.flags, by_us.task), (TransitionFlags::empty(), Task::zeroed()));
         assert_eq!(ending(&by_us), Some(Ending::Unknown));
     }
 
     #[test]
     fn neither_the_name_nor_the_process_alone_hides_who_closed() {
-        // Above what the kernel numbers processes up to (`PID_MAX_LIMIT`): there is none.
+        // Above the highest pid (`PID_MAX_LIMIT`): there is no such process.
         const NOBODY: u32 = 1 << 23;
         for (pid, thread) in [(NOBODY, NAME), (1, NAME), (std::process::id(), "puppet"), (1, "puppet")] {
             let closed = closed_by(pid, thread);
-            let mut heard = closed;
-            drop_actor(&mut heard);
-            assert_eq!(heard, closed, "{pid} {thread}");
-            assert_eq!(ending(&heard), Some(Ending::Closed));
+            let mut received = closed;
+            clear_own_actor(&mut received);
+            assert_eq!(received, closed, "{pid} {thread}");
+            assert_eq!(ending(&received), Some(Ending::Closed));
         }
     }
 
