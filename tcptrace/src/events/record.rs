@@ -1,6 +1,6 @@
 //! One line of the stream, and the kinds of records.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
 use crate::events::{
     Cleared, Instant, LifeRecord, Lost, ProcessRecord, Resync, Start, Stuck, Summary, Transition,
@@ -19,49 +19,65 @@ pub struct Record {
     pub event: Event,
 }
 
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Event {
+/// Defines [`Event`]: its kinds, and the names that records give them.
+macro_rules! events {
+    ($($(#[$doc:meta])+ $kind:ident($fields:ty) = $name:literal,)+) => {
+        /// What happened: the fields of a record, by kind.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(untagged)]
+        pub enum Event {
+            $($(#[$doc])+ $kind($fields),)+
+        }
+
+        impl Event {
+            /// The record's `event` field.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => $name,)+
+                }
+            }
+
+            /// Deserializes the fields of a record whose `event` is `name`. `None`: this version does not know that kind.
+            ///
+            /// # Errors
+            /// The fields are not those of that kind.
+            pub fn deserialize<'de, D: Deserializer<'de>>(
+                name: &str,
+                deserializer: D,
+            ) -> Result<Option<Self>, D::Error> {
+                match name {
+                    $($name => <$fields>::deserialize(deserializer).map(|fields| Some(Self::$kind(fields))),)+
+                    _ => Ok(None),
+                }
+            }
+        }
+    };
+}
+
+events! {
     /// tcptrace started.
-    Start(Start),
+    Start(Start) = "start",
     /// A socket changed its state.
-    Transition(Transition),
+    Transition(Transition) = "transition",
     /// A socket is stuck.
-    Stuck(Box<Stuck>),
+    Stuck(Box<Stuck>) = "stuck",
     /// A stuck socket has left its state.
-    Cleared(Cleared),
+    Cleared(Cleared) = "cleared",
     /// A look at all sockets found this one in a watched state, and no transition had reported it: [`Stuck`] without a threshold.
-    Found(Box<Stuck>),
+    Found(Box<Stuck>) = "found",
     /// A connection's life is over.
-    Life(LifeRecord),
+    Life(LifeRecord) = "life",
     /// The roll-up of the stuck sockets of one process.
-    Process(ProcessRecord),
+    Process(ProcessRecord) = "process",
     /// Transitions or records were lost.
-    Lost(Lost),
+    Lost(Lost) = "lost",
     /// All sockets were looked at again after a loss.
-    Resync(Resync),
+    Resync(Resync) = "resync",
     /// tcptrace ended.
-    Summary(Summary),
+    Summary(Summary) = "summary",
 }
 
 impl Event {
-    /// The record's `event` field.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Start(_) => "start",
-            Self::Transition(_) => "transition",
-            Self::Stuck(_) => "stuck",
-            Self::Cleared(_) => "cleared",
-            Self::Found(_) => "found",
-            Self::Life(_) => "life",
-            Self::Process(_) => "process",
-            Self::Lost(_) => "lost",
-            Self::Resync(_) => "resync",
-            Self::Summary(_) => "summary",
-        }
-    }
-
     /// Whether it is a record of a view: `--count` counts those.
     pub const fn is_of_a_view(&self) -> bool {
         matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_) | Self::Life(_))

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
     ser::SerializeMap as _,
 };
 
@@ -22,12 +22,13 @@ pub struct Start {
     #[serde(serialize_with = "bounds::text")]
     pub host: String,
     /// `/proc/sys/kernel/random/boot_id`: the boot that `mono_ns` and `cookie` belong to.
-    #[serde(serialize_with = "bounds::text_or_null")]
+    #[serde(default, serialize_with = "bounds::text_or_null", deserialize_with = "readable")]
     pub boot_id: Option<String>,
     /// TCP sockets open at the start, in all namespaces that can be seen; timewait sockets and SYN queues not counted.
+    #[serde(default, deserialize_with = "readable")]
     pub sockets: usize,
     /// The kernel features that tcptrace uses where they are there, by name.
-    #[serde(serialize_with = "by_name", deserialize_with = "named")]
+    #[serde(default, serialize_with = "by_name", deserialize_with = "readable_features")]
     pub sources: Vec<KernelFeature>,
 }
 
@@ -51,6 +52,29 @@ fn by_name<S: Serializer>(features: &[KernelFeature], serializer: S) -> Result<S
         map.serialize_entry(&feature.name, feature)?;
     }
     map.end()
+}
+
+/// Deserializes a value that a reader can do without: one of another type reads as the default.
+fn readable<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value<T> {
+        Readable(T),
+        Other(IgnoredAny),
+    }
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Readable(value) => value,
+        Value::Other(_) => T::default(),
+    })
+}
+
+/// Deserializes features, if a reader can read them.
+fn readable_features<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KernelFeature>, D::Error> {
+    #[derive(Default, Deserialize)]
+    struct Features(#[serde(deserialize_with = "named")] Vec<KernelFeature>);
+    readable(deserializer).map(|Features(features)| features)
 }
 
 /// Deserializes features from an object, in its order.

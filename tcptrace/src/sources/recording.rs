@@ -16,7 +16,7 @@ use serde::Deserialize;
 use self::input::Lines;
 use crate::{
     diagnostics::shortened,
-    events::{Cleared, Instant, LONGEST_RECORD, LifeRecord, Lost, Resync, SCHEMA_VERSION, Stuck, Transition},
+    events::{Event, Instant, LONGEST_RECORD, SCHEMA_VERSION, SocketDetails},
 };
 
 /// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings of earlier builds,
@@ -62,47 +62,13 @@ enum What {
     Empty,
 }
 
-/// What a line says.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Said {
-    /// Recording began.
-    Start(Began),
-    /// A socket changed its state.
-    Transition(Transition),
-    /// A socket was found stuck.
-    Stuck(Box<Stuck>),
-    /// How a look at all sockets found one.
-    Found(Box<Stuck>),
-    /// A stuck socket left its state.
-    Cleared(Cleared),
-    /// A connection's life was over.
-    Life(Box<LifeRecord>),
-    /// Something was lost.
-    Lost(Lost),
-    /// All sockets were looked at again.
-    Resync(Resync),
-    /// Nothing that matters here: a sum of other lines, or an event not known to this version.
-    Other,
-}
-
-/// Where and by what was recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Began {
-    /// tcptrace's version.
-    pub version: String,
-    /// The kernel's release.
-    pub kernel: String,
-    /// The host's name.
-    pub host: String,
-}
-
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     /// When it happened.
     pub at: Instant,
-    /// What.
-    pub said: Said,
+    /// What happened; `None` if this version does not know that kind of record, or if a replay has no use for it.
+    pub event: Option<Event>,
     /// The line itself, without its end.
     pub bytes: Vec<u8>,
     /// The number of the line before, if that is cut off and was passed over.
@@ -145,7 +111,7 @@ impl<R: Lines> Recording<R> {
             Err(What::NoRecord(why)) if why.is_eof() => {
                 self.line += 1;
                 match self.read() {
-                    Ok(Some(next @ Line { said: Said::Start(_), .. })) => {
+                    Ok(Some(next @ Line { event: Some(Event::Start(_)), .. })) => {
                         Ok(Some(Line { cut: Some(line), ..next }))
                     }
                     _ => Err(bad(What::NoRecord(why))),
@@ -196,24 +162,23 @@ fn parse(bytes: Vec<u8>) -> Result<Line, What> {
         return Err(What::Version(v));
     }
     let time: jiff::Timestamp = time.parse()?;
-    let said = match &*event {
-        "start" => Said::Start(serde_json::from_slice(&bytes)?),
-        "transition" => Said::Transition(serde_json::from_slice(&bytes)?),
-        "stuck" => Said::Stuck(stuck(&bytes)?),
-        "found" => Said::Found(stuck(&bytes)?),
-        "cleared" => Said::Cleared(serde_json::from_slice(&bytes)?),
-        "life" => Said::Life(serde_json::from_slice(&bytes)?),
-        "lost" => Said::Lost(serde_json::from_slice(&bytes)?),
-        "resync" => Said::Resync(serde_json::from_slice(&bytes)?),
-        _ => Said::Other,
-    };
-    Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, said, bytes, cut: None })
+    let mut event = fields(&event, &bytes)?;
+    if let Some(Event::Stuck(stuck) | Event::Found(stuck)) = &mut event {
+        stuck.details.limit();
+    }
+    Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, event, bytes, cut: None })
 }
 
-fn stuck(bytes: &[u8]) -> serde_json::Result<Box<Stuck>> {
-    let mut stuck: Box<Stuck> = serde_json::from_slice(bytes)?;
-    stuck.details.limit();
-    Ok(stuck)
+/// Reads the fields of a record of this kind.
+fn fields(kind: &str, bytes: &[u8]) -> serde_json::Result<Option<Event>> {
+    let read = Event::deserialize(kind, &mut serde_json::Deserializer::from_slice(bytes));
+    match (kind, read) {
+        // A replay sums up anew: damaged totals do not end it.
+        ("process" | "summary", Err(_)) => Ok(None),
+        // A flattened part reports its errors at the end of the line. Read alone, it reports them where they are.
+        ("stuck" | "found", Err(error)) => serde_json::from_slice::<SocketDetails>(bytes).and(Err(error)),
+        (_, read) => read,
+    }
 }
 
 #[cfg(test)]
@@ -235,9 +200,8 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let lines = read(format!("{TRANSITION}\n{TRANSITION}")).expect("two records");
         assert_eq!(lines.len(), 2);
-        let Line { at, said: Said::Transition(transition), .. } = &lines[0] else { panic!("{lines:?}") };
-        let record =
-            crate::events::Record { at: *at, event: crate::events::Event::Transition(transition.clone()) };
+        let Line { at, event: Some(event), .. } = &lines[0] else { panic!("{lines:?}") };
+        let record = crate::events::Record { at: *at, event: event.clone() };
         assert_eq!(serde_json::to_string(&record).expect("it is JSON"), TRANSITION);
         assert_eq!(lines[1].bytes, TRANSITION.as_bytes(), "also without an end of line");
     }
@@ -245,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_passed_over() {
         let newer = TRANSITION.replace("\"v\":1", "\"v\":1,\"more\":[{}]").replace("transition", "weather");
-        assert_eq!(read(newer + "\n").expect("a record")[0].said, Said::Other);
+        assert_eq!(read(newer + "\n").expect("a record")[0].event, None);
     }
 
     #[test]

@@ -25,14 +25,14 @@ use crate::{
             found::Found,
         },
     },
-    events::{Event, LostReason, Owner, OwnerHow, Record, Stuck, Transition},
+    events::{Event, LostReason, Owner, OwnerHow, Record, Start, Stuck, Transition},
     outputs::{
         publisher::{Format, Sink},
         writer::LineWriter,
     },
     sources::{
         live::{Failure, finish},
-        recording::{Began, Line, Recording, Said, input::Lines},
+        recording::{Line, Recording, input::Lines},
     },
 };
 
@@ -100,7 +100,7 @@ impl Replay {
     }
 
     fn take(&mut self, line: Line) {
-        let Line { at, said, bytes, cut } = line;
+        let Line { at, event, bytes, cut } = line;
         if let Some(number) = cut {
             say(format_args!(
                 "line {number} of the recording is cut off: the run that wrote it was killed, or had no more room; going on \
@@ -108,9 +108,11 @@ impl Replay {
             ));
         }
         let mono_ns = at.mono_ns;
-        self.recorded.note(&said);
-        if let Said::Start(began) = &said {
-            self.start(began, mono_ns);
+        if let Some(event) = &event {
+            self.recorded.note(event);
+        }
+        if let Some(Event::Start(start)) = &event {
+            self.start(start, mono_ns);
         }
         self.sink.wall = WallClock::with_offset_ns(at.wall_ns - i128::from(mono_ns));
         if self.began_ns.is_none() {
@@ -119,20 +121,20 @@ impl Replay {
         }
         self.now_ns = self.now_ns.max(mono_ns);
         self.judge(self.now_ns.saturating_sub(DISORDER_NS));
-        match said {
-            Said::Start(_) => self.sink.pass(&bytes),
-            Said::Transition(transition) => {
+        match event {
+            Some(Event::Start(_)) => self.sink.pass(&bytes),
+            Some(Event::Transition(transition)) => {
                 self.transition(Record { at, event: Event::Transition(transition) })
             }
-            Said::Stuck(stuck) => self.stuck(mono_ns, stuck),
-            Said::Found(found) => {
+            Some(Event::Stuck(stuck)) => self.stuck(mono_ns, stuck),
+            Some(Event::Found(found)) => {
                 let told = self.sink.reporter.views().transitions.then(|| found.clone());
                 self.stuck(mono_ns, found);
                 if let Some(found) = told {
                     self.sink.offer_found(Record { at, event: Event::Found(found) });
                 }
             }
-            Said::Cleared(cleared) => {
+            Some(Event::Cleared(cleared)) => {
                 let actor = cleared.by.as_ref().map(|owner| {
                     let (task, is_named) = task(owner);
                     Actor::new(&task, is_named)
@@ -144,18 +146,18 @@ impl Replay {
                 self.tracker.left(cookie, cleared.state.0, left, &mut |finding| found.push(finding));
                 found.iter().for_each(|finding| self.cleared(finding, cleared.by.as_ref()));
             }
-            Said::Life(life) => {
+            Some(Event::Life(life)) => {
                 if self.sink.reporter.views().lives {
-                    self.sink.offer(Record { at, event: Event::Life(*life) });
+                    self.sink.offer(Record { at, event: Event::Life(life) });
                 }
             }
-            Said::Lost(lost) => {
+            Some(Event::Lost(lost)) => {
                 self.tracker.doubt();
                 self.is_incomplete |= lost.reason == LostReason::ReaderSlow;
                 let record = self.sink.reporter.lost(lost.lost, lost.reason, at);
                 self.sink.record(record);
             }
-            Said::Resync(resync) => {
+            Some(Event::Resync(resync)) => {
                 // What was found to be otherwise has been told before.
                 if resync.found.is_some() && !self.is_incomplete {
                     self.tracker.trust(mono_ns);
@@ -163,14 +165,14 @@ impl Replay {
                 let record = self.sink.reporter.resync(resync, at);
                 self.sink.record(record);
             }
-            Said::Other => {}
+            Some(Event::Process(_) | Event::Summary(_)) | None => {}
         }
         self.roll_up();
         self.sink.flush_when_full(self.now_ns);
     }
 
     /// Another run was recorded behind the one before: nothing is known of its sockets.
-    fn start(&mut self, began: &Began, mono_ns: u64) {
+    fn start(&mut self, start: &Start, mono_ns: u64) {
         if self.began_ns.is_some() {
             self.judge(self.now_ns);
             self.tell(self.sink.rollup.all());
@@ -183,7 +185,7 @@ impl Replay {
         if self.sink.is_text() || is_verbose() {
             // Longer than any of them is.
             let [version, host, kernel] =
-                [&began.version, &began.host, &began.kernel].map(|text| shortened(text, 64));
+                [&*start.version, &start.host, &start.kernel].map(|text| shortened(text, 64));
             inform(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
         }
     }

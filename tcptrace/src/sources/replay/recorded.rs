@@ -2,7 +2,7 @@
 
 use tcptrace_common::state;
 
-use crate::{cli::Plan, sources::recording::Said};
+use crate::{cli::Plan, events::Event};
 
 /// What there is in a recording.
 #[derive(Debug, Default)]
@@ -18,13 +18,13 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Notes what a line says.
-    pub(crate) fn note(&mut self, said: &Said) {
-        match said {
-            Said::Transition(_) => self.transitions += 1,
-            Said::Life(_) => self.lives += 1,
-            Said::Found(_) => self.found += 1,
-            Said::Stuck(stuck) => {
+    /// Counts a record.
+    pub(crate) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Transition(_) => self.transitions += 1,
+            Event::Life(_) => self.lives += 1,
+            Event::Found(_) => self.found += 1,
+            Event::Stuck(stuck) => {
                 self.stuck += 1;
                 self.stuck_states |= state::bit(stuck.state.0);
                 let threshold_ns = stuck.threshold_ms.map(crate::events::nanoseconds);
@@ -37,7 +37,7 @@ impl Recorded {
         }
     }
 
-    /// What was asked for and cannot be said from this recording, in words.
+    /// What was asked for and cannot be event from this recording, in words.
     pub(crate) fn shortcomings(&self, plan: &Plan) -> Vec<String> {
         let mut words = Vec::new();
         let views = plan.views;

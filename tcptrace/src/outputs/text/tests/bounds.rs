@@ -22,7 +22,7 @@ fn longest_owner() -> Owner {
         pid: u32::MAX,
         inner_pids: Some(vec![u32::MAX; 32].into()),
         fd: Some(u32::MAX),
-        comm: Some(Name([1; 16])),
+        comm: Some(Name::from_bytes(&[1; 16])),
         exe: Some(long().into()),
         uid: Some(u32::MAX),
         cgroup: Some(long().into()),
@@ -38,7 +38,7 @@ fn longest_stuck(socket: SocketId, threshold_ms: Option<f64>) -> Box<Stuck> {
     let origin = OriginRecord {
         pid: u32::MAX,
         tid: u32::MAX,
-        comm: Name([1; 16]),
+        comm: Name::from_bytes(&[1; 16]),
         how: OriginHow::Connect,
         time: LONGEST_TIME,
     };
@@ -152,7 +152,10 @@ fn longest() -> Vec<Event> {
             owner_how,
             owned_ns: None,
         }),
-        Event::Process(process_record(u32::MAX, &Rolled { comm: Some([1; 16]), ..Rolled::default() })),
+        Event::Process(process_record(
+            u32::MAX,
+            &Rolled { comm: Some(Name::from_bytes(&[1; 16]).0), ..Rolled::default() },
+        )),
         Event::Lost(Lost { lost: u64::MAX, lost_total: u64::MAX, reason: LostReason::ReaderSlow }),
         Event::Resync(Resync { sockets: usize::MAX, repaired: usize::MAX, found: Some(u64::MAX) }),
         Event::Summary(Summary::default()),
@@ -186,6 +189,9 @@ fn the_longest_record_is_bounded_and_read_back() {
             }
             let read = Recording::new(&written[..]).next_line().expect("a record").expect("one");
             assert_eq!(read.bytes, written[..written.len() - 1], "{name}");
+            let event = read.event.unwrap_or_else(|| panic!("{name} is not read back"));
+            let again = serde_json::to_value(Record { at: LONGEST_TIME, event }).expect("JSON");
+            assert!(again == value, "{name} is read back otherwise");
         }
     }
 }
@@ -206,7 +212,7 @@ fn a_recording_without_bounds_is_brought_within_them() {
     stuck.details.owners = (0..40).flat_map(|pid| [(pid, 3), (pid, 4)]).map(descriptor).collect();
     let line = line(&stuck);
     let read = Recording::new(line.as_bytes()).next_line().expect("a record").expect("one");
-    let crate::sources::recording::Said::Stuck(read) = read.said else { panic!("{line}") };
+    let Some(Event::Stuck(read)) = read.event else { panic!("{line}") };
     let peer = read.details.peer.expect("a peer");
     assert_eq!((read.details.owners_total, peer.owners_total, peer.owners.len()), (80, LISTED, LISTED));
     let firsts: Vec<_> = (0..16).map(|pid| descriptor((pid, 3))).collect();

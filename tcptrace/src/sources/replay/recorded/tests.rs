@@ -29,7 +29,7 @@ fn said(lines: &[String], arguments: &str) -> Vec<String> {
     let mut recording = Recording::new(text.as_bytes());
     let mut recorded = Recorded::default();
     while let Some(line) = recording.next_line().expect("records") {
-        recorded.note(&line.said);
+        line.event.iter().for_each(|event| recorded.note(event));
     }
     recorded.shortcomings(&plan)
 }
