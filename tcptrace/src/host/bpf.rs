@@ -1,5 +1,5 @@
-//! The BPF programs: loads and attaches them, drains their ring, decodes what they write, and counts
-//! what was lost.
+//! The BPF programs: loads and attaches them, drains their ring, decodes what they write, and
+//! counts what was lost.
 
 pub mod attach;
 pub mod attach_targets;

@@ -11,8 +11,8 @@ use rustix::{
     },
 };
 
-/// Gives up every privilege of the calling thread. What is left can use what is open, and open what
-/// the user may open.
+/// Gives up every privilege of the calling thread. What is left can use what is open, and open
+/// what the user may open.
 ///
 /// # Errors
 /// A filter of system calls forbids it.

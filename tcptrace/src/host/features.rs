@@ -16,8 +16,8 @@ pub(crate) const NOT_SHOWN: &str = "not needed by these views";
 /// A kernel feature that tcptrace uses if it is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Feature {
-    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program. Every other feature of BPF
-    /// depends on it.
+    /// The tracepoint `sock:inet_sock_set_state` as a BTF-typed program. Every other feature of
+    /// BPF depends on it.
     #[value(name = "btf")]
     TpBtf,
     /// Iterating over the sockets of a network namespace.
@@ -34,7 +34,8 @@ pub enum Feature {
     /// A program where the kernel replaces a socket by a timewait socket, which needs BPF
     /// trampolines: sees TIME_WAIT.
     TimeWait,
-    /// Entering other network namespaces (CAP_SYS_ADMIN): finds also their sockets without holders.
+    /// Entering other network namespaces (CAP_SYS_ADMIN): finds also their sockets without
+    /// holders.
     #[value(skip)]
     SetNs,
     /// Reading other users' processes in `/proc` (CAP_SYS_PTRACE; if holders are found there, also

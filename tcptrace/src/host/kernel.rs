@@ -18,7 +18,7 @@ use crate::{
         attach_error::AttachError,
         bpf::{
             attach, attachment::Attachment, fallback::FallbackPrograms, loss::LossCounter,
-            no_btf::cookie_map::CookieMap, object::map, programs::Link,
+            no_btf::cookie_map::CookieMap, object::take_map, programs::Link,
         },
         features::{Feature, FeatureStatus, is_used},
         options::Options,
@@ -60,14 +60,14 @@ impl Kernel {
             say(format_args!("cannot give up the privileges that are no longer needed: {error}"));
         }
         let by_proc = !is_used(&statuses, Feature::TaskFile);
-        statuses.extend(privilege::statuses(by_proc)?);
+        statuses.extend(privilege::probe_privileges(by_proc)?);
         let watches_all = options.watched_states == state::ALL;
         Ok(Self {
             links,
             fallbacks,
             losses: LossCounter::new(&mut ebpf, &tracing, counter, watches_all)?,
-            transitions: map(&mut ebpf, maps::TRANSITIONS)?,
-            walk_filter: map(&mut ebpf, maps::WALK_FILTER)?,
+            transitions: take_map(&mut ebpf, maps::TRANSITIONS)?,
+            walk_filter: take_map(&mut ebpf, maps::WALK_FILTER)?,
             log: EbpfLogger::init_with_logger(&mut ebpf, KernelLog).map_err(|error| {
                 AttachError::Setup(format!("cannot read the log of the BPF programs: {error}"))
             })?,
@@ -84,7 +84,7 @@ impl Kernel {
 
     /// Says what can be seen of the host's processes, and lists them if `are_wanted`.
     pub fn residents(&self, are_wanted: bool) -> Residents {
-        residents::residents(are_wanted, !is_used(&self.statuses, Feature::TaskFile))
+        residents::list_residents(are_wanted, !is_used(&self.statuses, Feature::TaskFile))
     }
 
     /// Whether there is a cgroup of this path.

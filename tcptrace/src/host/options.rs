@@ -9,8 +9,8 @@ pub struct Options {
     pub watched_states: u32,
     /// Whether the last transition of a socket carries what the kernel counted for it.
     pub lives: bool,
-    /// Whether transitions are traced. If not, nothing is attached to the tracepoint, and sockets can
-    /// only be walked.
+    /// Whether transitions are traced. If not, nothing is attached to the tracepoint, and sockets
+    /// can only be walked.
     pub transitions: bool,
     /// The size of the ring, bytes: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,

@@ -1,9 +1,9 @@
 //! The namespaces that this process is in: whether it sees the host's processes, times and cgroups
 //! (namespaces(7)).
 //!
-//! The kernel's BPF programs always use the host's pids, clock and cgroups. A container has its own.
-//! The host cannot be traced from another user or pid namespace. A process can leave a time or a
-//! cgroup namespace.
+//! The kernel's BPF programs always use the host's pids, clock and cgroups. A container has its
+//! own. The host cannot be traced from another user or pid namespace. A process can leave a time
+//! or a cgroup namespace.
 
 use std::{
     fs::{self, File},
@@ -32,7 +32,7 @@ const HOST_TIME: u64 = 0xefff_fffa;
 ///
 /// # Errors
 /// It does not.
-pub(crate) fn check() -> Result<(), AttachError> {
+pub(crate) fn check_namespaces() -> Result<(), AttachError> {
     if statfs("/proc").map_or(0, |proc| proc.f_type) != PROC_SUPER_MAGIC {
         return Err(AttachError::NoProc);
     }
@@ -56,10 +56,10 @@ pub(crate) fn check() -> Result<(), AttachError> {
 /// It may not leave its time namespace, so all times would be wrong.
 pub(crate) fn join_host() -> Result<(), AttachError> {
     if is_outside("time", HOST_TIME) {
-        enter("time", LinkNameSpaceType::Time, HOST_TIME).map_err(AttachError::TimeNamespace)?;
+        enter_namespace("time", LinkNameSpaceType::Time, HOST_TIME).map_err(AttachError::TimeNamespace)?;
     }
     if is_outside("cgroup", HOST_CGROUP)
-        && let Err(error) = enter("cgroup", LinkNameSpaceType::ControlGroup, HOST_CGROUP)
+        && let Err(error) = enter_namespace("cgroup", LinkNameSpaceType::ControlGroup, HOST_CGROUP)
     {
         say(format_args!(
             "cannot enter the host's cgroup namespace: {error}; paths of cgroups begin at this container's cgroup"
@@ -71,18 +71,18 @@ pub(crate) fn join_host() -> Result<(), AttachError> {
 /// Whether this process is in a namespace other than the host's own. A kernel built without a kind
 /// of namespace has none of that kind.
 fn is_outside(kind: &str, host: u64) -> bool {
-    fs::metadata(path("/proc/self", kind)).is_ok_and(|namespace| namespace.ino() != host)
+    fs::metadata(namespace_path("/proc/self", kind)).is_ok_and(|namespace| namespace.ino() != host)
 }
 
-fn enter(kind: &str, link: LinkNameSpaceType, host: u64) -> io::Result<()> {
+fn enter_namespace(kind: &str, link: LinkNameSpaceType, host: u64) -> io::Result<()> {
     // Kernel threads are in the host's own namespaces.
-    let namespace = File::open(path(KTHREADD, kind))?;
+    let namespace = File::open(namespace_path(KTHREADD, kind))?;
     if namespace.metadata()?.ino() != host {
         return Err(io::ErrorKind::NotFound.into());
     }
     Ok(move_into_link_name_space(namespace.as_fd(), Some(link))?)
 }
 
-fn path(process: &str, kind: &str) -> String {
+fn namespace_path(process: &str, kind: &str) -> String {
     format!("{process}/ns/{kind}")
 }

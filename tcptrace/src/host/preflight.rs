@@ -10,8 +10,8 @@ use crate::host::{attach_error::AttachError, options::Options, own_namespaces, p
 const TO_LOOK_ONCE: usize = 24;
 const TO_TRACE: usize = 40;
 
-/// Checks that this process may trace this host and sees its processes, and moves it into the host's
-/// time and cgroup namespaces.
+/// Checks that this process may trace this host and sees its processes, and moves it into the
+/// host's time and cgroup namespaces.
 ///
 /// Call it before any thread starts: only a process with one thread may change its time namespace.
 ///
@@ -20,8 +20,8 @@ const TO_TRACE: usize = 40;
 pub fn prepare(options: &Options) -> Result<(), AttachError> {
     // First, because without descriptors every other check fails for another reason.
     reserve_descriptors(if options.transitions { TO_TRACE } else { TO_LOOK_ONCE })?;
-    own_namespaces::check()?;
-    privilege::check()?;
+    own_namespaces::check_namespaces()?;
+    privilege::check_capabilities()?;
     own_namespaces::join_host()
 }
 

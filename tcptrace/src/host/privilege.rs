@@ -21,10 +21,10 @@ use crate::host::{
 const TO_LOAD: [(CapabilitySet, &str); 2] =
     [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")];
 
-/// The capabilities that walks use: CAP_BPF for bpf(2) itself, which Linux 6.1 and before refuse to
-/// all others if kernel.unprivileged_bpf_disabled is set; CAP_SYS_ADMIN for setns(2);
-/// CAP_SYS_PTRACE for other users' `/proc/PID/{exe,ns}`; CAP_DAC_READ_SEARCH for the descriptors in
-/// `/proc/PID/fd`.
+/// The capabilities that walks use: CAP_BPF for bpf(2) itself, which Linux 6.1 and before refuse
+/// to all others if kernel.unprivileged_bpf_disabled is set; CAP_SYS_ADMIN for setns(2);
+/// CAP_SYS_PTRACE for other users' `/proc/PID/{exe,ns}`; CAP_DAC_READ_SEARCH for the descriptors
+/// in `/proc/PID/fd`.
 const TO_WALK: CapabilitySet = CapabilitySet::BPF
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_PTRACE)
@@ -34,16 +34,16 @@ const TO_WALK: CapabilitySet = CapabilitySet::BPF
 ///
 /// # Errors
 /// It does not.
-pub(crate) fn check() -> Result<(), AttachError> {
+pub(crate) fn check_capabilities() -> Result<(), AttachError> {
     let held = capabilities(None)
         .map_err(|error| AttachError::from_io("cannot read this process's capabilities", &error.into()))?
         .effective;
-    let missing = missing(held);
+    let missing = missing_capabilities(held);
     if missing.is_empty() { Ok(()) } else { Err(AttachError::NotPrivileged { missing }) }
 }
 
 /// Returns the names of the capabilities to load that are not among `held`.
-fn missing(held: CapabilitySet) -> Vec<&'static str> {
+fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
     let is_missing = |capability| !held.intersects(CapabilitySet::SYS_ADMIN.union(capability));
     let missing = TO_LOAD.into_iter().filter(|(capability, _)| is_missing(*capability));
     missing.map(|(_, name)| name).collect()
@@ -69,7 +69,7 @@ pub(crate) fn give_up_unneeded(loads_more: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// This process or the host has run out of what trying takes.
-pub(crate) fn statuses(by_proc: bool) -> Result<[FeatureStatus; 2], AttachError> {
+pub(crate) fn probe_privileges(by_proc: bool) -> Result<[FeatureStatus; 2], AttachError> {
     let entered = match try_setns() {
         Ok(()) => Ok(()),
         Err(error) => match AttachError::from_shortage("cannot enter a network namespace", &error) {
@@ -121,12 +121,12 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON"]);
+        assert_eq!(missing_capabilities(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON"]);
         assert_eq!(
-            missing(CapabilitySet::all() - CapabilitySet::SYS_ADMIN - CapabilitySet::BPF),
+            missing_capabilities(CapabilitySet::all() - CapabilitySet::SYS_ADMIN - CapabilitySet::BPF),
             ["CAP_BPF"]
         );
-        assert_eq!(missing(CapabilitySet::PERFMON | CapabilitySet::BPF), [""; 0]);
-        assert_eq!(missing(CapabilitySet::SYS_ADMIN), [""; 0]);
+        assert_eq!(missing_capabilities(CapabilitySet::PERFMON | CapabilitySet::BPF), [""; 0]);
+        assert_eq!(missing_capabilities(CapabilitySet::SYS_ADMIN), [""; 0]);
     }
 }

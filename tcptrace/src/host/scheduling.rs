@@ -4,8 +4,8 @@ use std::io;
 
 /// Sets the policy `SCHED_BATCH` for this thread and those that it starts (sched(7)).
 ///
-/// A thread of this policy does not preempt a running task when it is woken. It waits for the end of
-/// that task's time slice, some milliseconds.
+/// A thread of this policy does not preempt a running task when it is woken. It waits for the end
+/// of that task's time slice, some milliseconds.
 ///
 /// The ring wakes the tracer from within a BPF program. From Linux 7 on, an ordinary task would
 /// preempt the program's task there and then, and that program would be skipped for all other

@@ -42,7 +42,7 @@ impl Shortage {
     }
 
     /// Returns the name of the errno.
-    const fn errno(self) -> &'static str {
+    const fn errno_name(self) -> &'static str {
         match self {
             Self::OwnDescriptors => "EMFILE",
             Self::HostFiles => "ENFILE",
@@ -79,7 +79,7 @@ impl Shortage {
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.description(), self.errno())
+        write!(f, "{} ({})", self.description(), self.errno_name())
     }
 }
 

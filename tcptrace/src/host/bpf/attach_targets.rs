@@ -1,9 +1,9 @@
 //! The kernel functions and types to which the BPF programs attach, and a stub BTF that names only
 //! them.
 //!
-//! aya looks up an attach target by its name in a BTF that it has parsed. It takes 30 ms and 25 MB to
-//! parse all of the kernel's, for a few ids that `btf.rs` finds without. So aya gets a stub in which
-//! the targets have their ids and every other id is a placeholder. The format is that of
+//! aya looks up an attach target by its name in a BTF that it has parsed. It takes 30 ms and 25 MB
+//! to parse all of the kernel's, for a few ids that `btf.rs` finds without. So aya gets a stub in
+//! which the targets have their ids and every other id is a placeholder. The format is that of
 //! `Documentation/bpf/btf.rst`.
 
 use aya::{Btf, BtfError, Endianness};
@@ -29,7 +29,7 @@ pub(crate) type Target = (u32, u32, &'static str);
 
 /// Finds the targets that the kernel has: all, or those of the iterators if no `transitions` are
 /// traced. If one is missing, loading its program will say so.
-pub(crate) fn find(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
+pub(crate) fn find_targets(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
     let find = |(kind, name): TypeQuery| Some((kernel.id(kind, name)?, kind, name));
     let wanted = if transitions { &TARGETS[..] } else { &TARGETS[..ITERATORS] };
     let mut targets: Vec<_> = wanted.iter().copied().filter_map(find).collect();
@@ -42,11 +42,12 @@ pub(crate) fn find(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
 /// # Errors
 /// aya cannot parse it.
 pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, BtfError> {
-    // aya has no way to add a typedef, so everything up to the last one is parsed, which takes longer.
+    // aya has no way to add a typedef, so everything up to the last one is parsed, which takes
+    // longer.
     let typedefs = targets.iter().rposition(|(_, kind, _)| *kind == TYPEDEF).map_or(0, |last| last + 1);
     let (parsed, added) = targets.split_at(typedefs);
     let (mut btf, mut next_id) = match parsed.last() {
-        Some((last, ..)) => (Btf::parse(&encode(parsed), Endianness::default())?, last + 1),
+        Some((last, ..)) => (Btf::parse(&encode_types(parsed), Endianness::default())?, last + 1),
         None => (Btf::new(), 1),
     };
     for (id, _, name) in added {
@@ -60,24 +61,30 @@ pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, BtfError> {
 }
 
 /// Encodes the targets, with placeholders for all other ids up to the last one.
-fn encode(targets: &[Target]) -> Vec<u8> {
+fn encode_types(targets: &[Target]) -> Vec<u8> {
     let (mut types, mut strings) = (Vec::<u32>::new(), vec![0]);
     let mut next_id = 1;
     for (id, kind, name) in targets {
         (next_id..*id).for_each(|_| types.extend([0, FORWARD << 24, 0]));
-        types.extend([length(&strings), kind << 24, 0]);
+        types.extend([section_length(&strings), kind << 24, 0]);
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
         next_id = id + 1;
     }
     let types: &[u8] = bytemuck::must_cast_slice(&types);
-    let header = [length(&[0; HEADER_BYTES]), 0, length(types), length(types), length(&strings)];
+    let header = [
+        section_length(&[0; HEADER_BYTES]),
+        0,
+        section_length(types),
+        section_length(types),
+        section_length(&strings),
+    ];
     // Version 1, no flags.
     [&MAGIC, &[1, 0][..], bytemuck::must_cast_slice(&header), types, &strings].concat()
 }
 
 /// Returns a length in the width that BTF uses. A section of ours is far below 4 GB.
-fn length(bytes: &[u8]) -> u32 {
+fn section_length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 

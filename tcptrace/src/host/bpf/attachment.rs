@@ -21,6 +21,7 @@ pub(crate) struct Attachment {
     pub(crate) counter: Option<&'static str>,
     /// The programs that may yet be attached.
     pub(crate) fallbacks: Option<FallbackPrograms>,
-    /// Whether the programs read the kernel's structures. Without BTF there are no iterators either.
+    /// Whether the programs read the kernel's structures. Without BTF there are no iterators
+    /// either.
     pub(crate) has_btf: bool,
 }

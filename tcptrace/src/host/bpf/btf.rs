@@ -1,9 +1,9 @@
-//! Reads the kernel's type information (BTF, `Documentation/bpf/btf.rst`): finds a few types by name
-//! and the offsets of their members.
+//! Reads the kernel's type information (BTF, `Documentation/bpf/btf.rst`): finds a few types by
+//! name and the offsets of their members.
 //!
-//! One pass over a hundred thousand types notes where each begins and which of them are queried. This
-//! takes a few milliseconds of a start, where general readers take ten times as long. Any bytes are
-//! safe to read: malformed ones give an error, or nothing is found in them.
+//! One pass over a hundred thousand types notes where each begins and which of them are queried.
+//! This takes a few milliseconds of a start, where general readers take ten times as long. Any
+//! bytes are safe to read: malformed ones give an error, or nothing is found in them.
 
 use std::{fs, io, ops::Deref, path::Path};
 
@@ -20,7 +20,8 @@ pub(crate) const TYPE_BYTES: usize = 12;
 const MEMBER_BYTES: usize = 12;
 /// The longest chain of types that is followed. The kernel's own are far shorter.
 const MAX_DEPTH: u32 = 32;
-/// The number of members that are looked at for one path at most. The kernel's structs have far fewer.
+/// The number of members that are looked at for one path at most. The kernel's structs have far
+/// fewer.
 const MAX_MEMBERS: u32 = 100_000;
 
 /// The kind of a struct (`include/uapi/linux/btf.h`); the kinds below are from there too.
@@ -65,12 +66,12 @@ impl Deref for Raw {
 
 /// Reads the kernel's type information.
 ///
-/// Newer kernels can map it (`kernel/bpf/sysfs_btf.c`), so that nothing is copied. To read it takes as
-/// long as to search it, because sysfs returns a page at a time.
+/// Newer kernels can map it (`kernel/bpf/sysfs_btf.c`), so that nothing is copied. To read it
+/// takes as long as to search it, because sysfs returns a page at a time.
 ///
 /// # Errors
 /// The file cannot be read.
-pub(crate) fn read(path: &Path) -> io::Result<Raw> {
+pub(crate) fn read_kernel_btf(path: &Path) -> io::Result<Raw> {
     let file = fs::File::open(path)?;
     // SAFETY: the kernel does not change this file while it runs, and nobody else can write to it.
     match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
@@ -95,16 +96,20 @@ pub(crate) struct Btf<'a> {
 
 /// The first words of a type.
 #[derive(Clone, Copy)]
-struct Head {
+struct TypeHead {
     name: u32,
     info: u32,
     /// The id of the type to which this one leads, or the size of this one.
     size_or_type: u32,
 }
 
-impl Head {
+impl TypeHead {
     fn read(bytes: &[u8], at: usize) -> Option<Self> {
-        Some(Self { name: word(bytes, at)?, info: word(bytes, at + 4)?, size_or_type: word(bytes, at + 8)? })
+        Some(Self {
+            name: read_word(bytes, at)?,
+            info: read_word(bytes, at + 4)?,
+            size_or_type: read_word(bytes, at + 8)?,
+        })
     }
 
     /// Returns the kind of the type.
@@ -142,20 +147,20 @@ impl Head {
 }
 
 impl<'a> Btf<'a> {
-    /// Finds the queried types in `raw`. Of several types that match a query, the first one counts;
-    /// structs without members do not.
+    /// Finds the queried types in `raw`. Of several types that match a query, the first one
+    /// counts; structs without members do not.
     ///
     /// # Errors
     /// The bytes are no BTF, or contain something that cannot be skipped.
     pub(crate) fn parse(raw: &'a [u8], queries: &[TypeQuery]) -> Result<Self, BadBtf> {
-        let (types, strings) = sections(raw)?;
+        let (types, strings) = split_sections(raw)?;
         let mut btf =
             Self { types, strings, begins: Vec::with_capacity(types.len() / 24), found: Vec::new() };
         // Most types are of other kinds than those queried.
         let kinds = queries.iter().fold(0_u32, |mask, (kind, _)| mask | 1 << kind);
         let mut at = 0;
         while at < types.len() {
-            let head = Head::read(types, at).ok_or(BadBtf::Short)?;
+            let head = TypeHead::read(types, at).ok_or(BadBtf::Short)?;
             btf.begins.push(u32::try_from(at).map_err(|_| BadBtf::Short)?);
             let id = u32::try_from(btf.begins.len()).map_err(|_| BadBtf::Short)?;
             if kinds >> head.kind() & 1 == 1
@@ -168,7 +173,7 @@ impl<'a> Btf<'a> {
         if at == types.len() { Ok(btf) } else { Err(BadBtf::Short) }
     }
 
-    fn matches(&self, head: Head, (kind, name): &TypeQuery) -> bool {
+    fn matches(&self, head: TypeHead, (kind, name): &TypeQuery) -> bool {
         head.kind() == *kind && (head.kind() != STRUCT || head.count() > 0) && self.is_named(head.name, name)
     }
 
@@ -178,32 +183,32 @@ impl<'a> Btf<'a> {
         self.found.iter().find(is_it).map(|(_, id)| *id)
     }
 
-    /// Returns the byte offset of `member.member…` in a struct. Members of anonymous structs and unions
-    /// are found by name, as in C.
+    /// Returns the byte offset of `member.member…` in a struct. Members of anonymous structs and
+    /// unions are found by name, as in C.
     pub(crate) fn offset(&self, mut within: u32, members: &str) -> Option<u32> {
         let (mut bits, mut left) = (0_u32, MAX_MEMBERS);
         for name in members.split('.') {
-            let (at, found) = self.member(within, name, MAX_DEPTH, &mut left)?;
+            let (at, found) = self.find_member(within, name, MAX_DEPTH, &mut left)?;
             bits = bits.checked_add(at)?;
             within = found;
         }
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// Finds a member by name: its offset in bits, and its type. `left`: how many members may still be
-    /// looked at.
-    fn member(&self, within: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
-        let (at, head) = self.composite(within)?;
+    /// Finds a member by name: its offset in bits, and its type. `left`: how many members may
+    /// still be looked at.
+    fn find_member(&self, within: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
+        let (at, head) = self.resolve_composite(within)?;
         (0..head.count()).find_map(|nth| {
             *left = left.checked_sub(1)?;
             let member = at + TYPE_BYTES + nth * MEMBER_BYTES;
-            let [named, of, offset] = [0, 4, 8].map(|part| word(self.types, member + part));
+            let [named, of, offset] = [0, 4, 8].map(|part| read_word(self.types, member + part));
             let (named, of, offset) = (named?, of?, offset?);
             let bits = if head.has_bit_fields() { offset & 0x00ff_ffff } else { offset };
             if self.is_named(named, name) {
                 Some((bits, of))
             } else if self.is_named(named, "") {
-                let (inner, found) = self.member(of, name, depth.checked_sub(1)?, left)?;
+                let (inner, found) = self.find_member(of, name, depth.checked_sub(1)?, left)?;
                 Some((bits.checked_add(inner)?, found))
             } else {
                 None
@@ -212,11 +217,11 @@ impl<'a> Btf<'a> {
     }
 
     /// Follows typedefs and qualifiers to a struct or union. Returns where that begins.
-    fn composite(&self, mut id: u32) -> Option<(usize, Head)> {
+    fn resolve_composite(&self, mut id: u32) -> Option<(usize, TypeHead)> {
         for _ in 0..MAX_DEPTH {
             let index = usize::try_from(id.checked_sub(1)?).ok()?;
             let at = usize::try_from(*self.begins.get(index)?).ok()?;
-            let head = Head::read(self.types, at)?;
+            let head = TypeHead::read(self.types, at)?;
             match head.kind() {
                 STRUCT | UNION => return Some((at, head)),
                 TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => id = head.size_or_type,
@@ -238,14 +243,14 @@ impl<'a> Btf<'a> {
 }
 
 /// Returns the sections of the types and of the strings.
-fn sections(raw: &[u8]) -> Result<(&[u8], &[u8]), BadBtf> {
+fn split_sections(raw: &[u8]) -> Result<(&[u8], &[u8]), BadBtf> {
     if raw.len() < HEADER_BYTES {
         return Err(BadBtf::Short);
     }
     if raw.get(..2) != Some(&MAGIC[..]) {
         return Err(BadBtf::Magic);
     }
-    let number = |at| word(raw, at).and_then(|word| usize::try_from(word).ok()).ok_or(BadBtf::Short);
+    let number = |at| read_word(raw, at).and_then(|word| usize::try_from(word).ok()).ok_or(BadBtf::Short);
     let header_bytes = number(4)?;
     let section = |at: usize, length: usize| {
         let begin = header_bytes.checked_add(at)?;
@@ -256,7 +261,7 @@ fn sections(raw: &[u8]) -> Result<(&[u8], &[u8]), BadBtf> {
     Ok((types, strings))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+fn read_word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|word| u32::from_ne_bytes(*word))
 }
 

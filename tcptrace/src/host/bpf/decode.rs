@@ -32,9 +32,9 @@ pub enum DecodeError {
 /// See [`DecodeError`].
 pub fn ring_event(bytes: &[u8]) -> Result<RingEvent, DecodeError> {
     let event = if bytes.len() == size_of::<Closing>() {
-        RingEvent::Closing(fixed(bytes, "closing")?)
+        RingEvent::Closing(decode_fixed(bytes, "closing")?)
     } else {
-        RingEvent::Transition(fixed(bytes, "transition")?)
+        RingEvent::Transition(decode_fixed(bytes, "transition")?)
     };
     let transition = event.transition();
     check_state(transition.old_state)?;
@@ -51,31 +51,31 @@ pub type FoundSocket = (SocketRow, Option<Opener>);
 /// # Errors
 /// See [`DecodeError`].
 pub fn socket_row(rows: &mut &[u8]) -> Result<FoundSocket, DecodeError> {
-    let row: SocketRow = first(rows, "socket row")?;
+    let row: SocketRow = take_first(rows, "socket row")?;
     check_row(&row)?;
-    let opener = row.flags.contains(RowFlags::HAS_OPENER).then(|| first(rows, "opener")).transpose()?;
+    let opener = row.flags.contains(RowFlags::HAS_OPENER).then(|| take_first(rows, "opener")).transpose()?;
     Ok((row, opener))
 }
 
-/// Takes the first row off those of a walk of descriptors, with the socket that the descriptor holds
-/// if the kernel added it.
+/// Takes the first row off those of a walk of descriptors, with the socket that the descriptor
+/// holds if the kernel added it.
 ///
 /// # Errors
 /// See [`DecodeError`].
 pub fn descriptor_row(rows: &mut &[u8]) -> Result<(Descriptor, Option<FoundSocket>), DecodeError> {
-    let descriptor: Descriptor = first(rows, "descriptor")?;
+    let descriptor: Descriptor = take_first(rows, "descriptor")?;
     let socket = descriptor.has_row.get().then(|| socket_row(rows)).transpose()?;
     Ok((descriptor, socket))
 }
 
-fn first<T: AnyBitPattern>(rows: &mut &[u8], record: &'static str) -> Result<T, DecodeError> {
+fn take_first<T: AnyBitPattern>(rows: &mut &[u8], record: &'static str) -> Result<T, DecodeError> {
     let length = rows.len().min(size_of::<T>());
     let (bytes, rest) = rows.split_at(length);
     *rows = rest;
-    fixed(bytes, record)
+    decode_fixed(bytes, record)
 }
 
-fn fixed<T: AnyBitPattern>(bytes: &[u8], record: &'static str) -> Result<T, DecodeError> {
+fn decode_fixed<T: AnyBitPattern>(bytes: &[u8], record: &'static str) -> Result<T, DecodeError> {
     if bytes.len() == size_of::<T>() {
         Ok(bytemuck::pod_read_unaligned(bytes))
     } else {

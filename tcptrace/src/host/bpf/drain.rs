@@ -36,8 +36,8 @@ pub struct Drained {
 /// The number of records between two readings of the clock.
 const STRIDE: usize = 64;
 
-/// Takes records with `next`, which returns the time of each, until the limit is reached or there are
-/// no more. `now_ns` reads the clock.
+/// Takes records with `next`, which returns the time of each, until the limit is reached or there
+/// are no more. `now_ns` reads the clock.
 ///
 /// # Errors
 /// `next` failed.
@@ -69,7 +69,8 @@ mod tests {
 
     use super::*;
 
-    /// Drains a ring that is never empty. Its records are 10 ns apart, and each takes `each_takes_ns`.
+    /// Drains a ring that is never empty. Its records are 10 ns apart, and each takes
+    /// `each_takes_ns`.
     fn taken(limit: Limit, each_takes_ns: u64) -> Drained {
         let (clock, ktime) = (Cell::new(0), Cell::new(0));
         let next = || {

@@ -18,7 +18,8 @@ use crate::host::{
     options::Options,
 };
 
-/// The helpers that tracing programs may call only on newer kernels, each with what is known of it.
+/// The helpers that tracing programs may call only on newer kernels, each with what is known of
+/// it.
 #[derive(Clone, Copy)]
 pub(crate) struct Helpers<T = bool> {
     /// `bpf_get_socket_cookie`.
@@ -58,10 +59,10 @@ pub(crate) fn load_first(
     let is_allowed =
         |helpers: &Helpers| (allowed.cookie || !helpers.cookie) && (allowed.storage || !helpers.storage);
     for helpers in ATTEMPTS.into_iter().filter(is_allowed) {
-        let mut ebpf = object::create(loader, options, config(helpers))?;
-        let made = btf.or_else(join)?;
+        let mut ebpf = object::create_maps(loader, options, config(helpers))?;
+        let made = btf.or_else(join_btf)?;
         match load_indispensable(&mut ebpf, options, &made) {
-            Ok(()) => return Ok((ebpf, statuses(helpers, reasons), made)),
+            Ok(()) => return Ok((ebpf, used_helpers(helpers, reasons), made)),
             Err(error @ AttachError::Program { .. }) => {
                 // The last refusal with a helper says why that helper cannot be called.
                 if helpers.cookie {
@@ -76,7 +77,7 @@ pub(crate) fn load_first(
         }
         btf = Ok(made);
     }
-    Err(refused.unwrap_or_else(|| object::missing(TRANSITION)))
+    Err(refused.unwrap_or_else(|| object::missing_item(TRANSITION)))
 }
 
 /// Loads the program without which there is nothing to trace, or to walk.
@@ -88,7 +89,7 @@ fn load_indispensable(ebpf: &mut Ebpf, options: &Options, btf: &Btf) -> Result<(
     }
 }
 
-fn statuses(used: Helpers, reasons: Helpers<String>) -> Helpers<FeatureStatus> {
+fn used_helpers(used: Helpers, reasons: Helpers<String>) -> Helpers<FeatureStatus> {
     let status = |feature, is_used: bool, reason| {
         FeatureStatus::from_result(feature, if is_used { Ok(()) } else { Err(reason) })
     };
@@ -98,7 +99,7 @@ fn statuses(used: Helpers, reasons: Helpers<String>) -> Helpers<FeatureStatus> {
     }
 }
 
-fn join(making: ScopedJoinHandle<'_, Result<Btf, BtfError>>) -> Result<Btf, AttachError> {
+fn join_btf(making: ScopedJoinHandle<'_, Result<Btf, BtfError>>) -> Result<Btf, AttachError> {
     let made = making.join().unwrap_or_else(|panic| resume_unwind(panic));
     made.map_err(|error| AttachError::BadBtf(error.to_string()))
 }

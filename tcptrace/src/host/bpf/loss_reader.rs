@@ -3,23 +3,23 @@
 use std::{mem, time::Duration};
 
 /// How long a skip has until a fallback program must have recorded it, nanoseconds.
-const FALLBACK_NS: u64 = nanoseconds(Duration::from_millis(1));
+const FALLBACK_NS: u64 = as_ns(Duration::from_millis(1));
 
-/// How often suspected losses are reported at most, nanoseconds. Each report causes a walk, and a busy
-/// host that spreads its packets over CPUs (RPS) skips a hundred programs a second, none of which
-/// matters.
-const SUSPICION_INTERVAL_NS: u64 = nanoseconds(Duration::from_secs(1));
+/// How often suspected losses are reported at most, nanoseconds. Each report causes a walk, and a
+/// busy host that spreads its packets over CPUs (RPS) skips a hundred programs a second, none of
+/// which matters.
+const SUSPICION_INTERVAL_NS: u64 = as_ns(Duration::from_secs(1));
 
 /// How often the counters are read if no record may follow a loss, nanoseconds.
-const POLL_NS: u64 = nanoseconds(Duration::from_secs(5));
+const POLL_NS: u64 = as_ns(Duration::from_secs(5));
 
 #[expect(clippy::cast_possible_truncation, reason = "the durations above are seconds")]
-const fn nanoseconds(duration: Duration) -> u64 {
+const fn as_ns(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
 
-/// How often the first program was skipped, less what the fallbacks recorded, and how often the last
-/// program was skipped.
+/// How often the first program was skipped, less what the fallbacks recorded, and how often the
+/// last program was skipped.
 pub(crate) type Missed = [u64; 2];
 
 /// Computes how many skips were lost at most.
@@ -33,15 +33,15 @@ pub(crate) struct Skipped {
 
 impl Skipped {
     /// Returns how many skips no fallback has recorded.
-    pub(crate) fn total(&self, now: Missed) -> u64 {
+    pub(crate) fn total_lost(&self, now: Missed) -> u64 {
         let [first, last] = [0, 1].map(|which| now[which].saturating_sub(self.base[which]));
         self.settled + first.min(last)
     }
 
-    /// Notes that one more program is attached. `before` and `after` are the counts when the program
-    /// before it counts as the last one, and when it does itself.
+    /// Notes that one more program is attached. `before` and `after` are the counts when the
+    /// program before it counts as the last one, and when it does itself.
     pub(crate) fn settle(&mut self, before: Missed, after: Missed) {
-        *self = Self { settled: self.total(before), base: after };
+        *self = Self { settled: self.total_lost(before), base: after };
     }
 }
 
@@ -50,7 +50,7 @@ impl Skipped {
 /// A fallback may record a skip in the next moment, so a count stands only once it was read again
 /// later.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub(crate) struct LossReader {
     /// Whether skips are only suspected losses.
     only_suspects: bool,
     /// Whether nothing is attached any more, so that no fallback can record anything.
@@ -67,7 +67,7 @@ pub(crate) struct Reader {
     read_ns: u64,
 }
 
-impl Reader {
+impl LossReader {
     /// Starts with no skips. `only_suspects`: whether skips are only suspected losses.
     pub(crate) fn new(only_suspects: bool) -> Self {
         Self { only_suspects, ..Self::default() }
@@ -129,22 +129,22 @@ mod tests {
     #[test]
     fn lost_is_no_more_than_the_last_program_missed() {
         let mut skipped = Skipped::default();
-        assert_eq!(skipped.total([3, 3]), 3, "there is one program");
+        assert_eq!(skipped.total_lost([3, 3]), 3, "there is one program");
         // From here on, the fallback has seen what the first program missed if it was watched.
         skipped.settle([3, 3], [3, 0]);
-        assert_eq!(skipped.total([3, 0]), 3);
-        assert_eq!(skipped.total([103, 0]), 3);
-        assert_eq!(skipped.total([103, 2]), 5);
-        assert_eq!(skipped.total([4, 2]), 4, "the fallback recorded all but one of them");
+        assert_eq!(skipped.total_lost([3, 0]), 3);
+        assert_eq!(skipped.total_lost([103, 0]), 3);
+        assert_eq!(skipped.total_lost([103, 2]), 5);
+        assert_eq!(skipped.total_lost([4, 2]), 4, "the fallback recorded all but one of them");
         skipped.settle([4, 2], [4, 0]);
-        assert_eq!(skipped.total([50, 1]), 5);
+        assert_eq!(skipped.total_lost([50, 1]), 5);
     }
 
     const MS: u64 = 1_000_000;
 
     #[test]
     fn a_skip_is_lost_if_no_fallback_has_recorded_it_a_millisecond_later() {
-        let mut reader = Reader::default();
+        let mut reader = LossReader::default();
         assert_eq!(reader.read(0, 0), (0, 0));
         assert_eq!(reader.due_ns(true), None);
         assert_eq!(reader.read(3, 10 * MS), (0, 0));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn of_continuous_skips_only_those_count_that_have_had_their_time() {
-        let mut reader = Reader::default();
+        let mut reader = LossReader::default();
         assert_eq!(reader.read(3, 0), (0, 0));
         assert_eq!(reader.read(5, MS), (3, 0));
         assert_eq!(reader.due_ns(true), Some(2 * MS));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn suspicions_are_gathered_and_reported_once_a_second_and_at_the_end() {
-        let mut reader = Reader::new(true);
+        let mut reader = LossReader::new(true);
         assert_eq!(reader.due_ns(true), Some(POLL_NS), "no record may come");
         assert_eq!(reader.due_ns(false), None, "this kernel skips nothing");
         reader.read(2, 100 * MS);

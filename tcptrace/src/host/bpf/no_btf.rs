@@ -21,7 +21,7 @@ use crate::{
         bpf::{
             attachment::Attachment,
             loader,
-            object::{self, TRACEPOINT, program},
+            object::{self, TRACEPOINT, find_program},
             programs::Link,
         },
         features::{Feature, FeatureStatus, NOT_NEEDED, NOT_SHOWN},
@@ -37,8 +37,8 @@ pub(crate) fn attach(options: &Options, reason: String) -> Result<Attachment, At
     if options.transitions {
         attach_traced(options, reason)
     } else {
-        let config = object::config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
-        let ebpf = object::create(&mut loader::without_kernel_btf()?, options, config)?;
+        let config = object::base_config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
+        let ebpf = object::create_maps(&mut loader::without_kernel_btf()?, options, config)?;
         Ok(attachment(options, ebpf, Vec::new(), NOT_NEEDED.to_owned()))
     }
 }
@@ -50,10 +50,10 @@ fn attach_traced(options: &Options, reason: String) -> Result<Attachment, Attach
     };
     let mut loader = loader::without_kernel_btf()?;
     let attach_event = || {
-        let event = event_format::read().map_err(|error| no_event(&error))?;
-        let config = object::config(options, KernelLayout::UNKNOWN, event);
-        let mut ebpf = object::create(&mut loader, options, config)?;
-        let program = program::<&mut TracePoint>(&mut ebpf, EVENT)?;
+        let event = event_format::read_format().map_err(|error| no_event(&error))?;
+        let config = object::base_config(options, KernelLayout::UNKNOWN, event);
+        let mut ebpf = object::create_maps(&mut loader, options, config)?;
+        let program = find_program::<&mut TracePoint>(&mut ebpf, EVENT)?;
         let link = program
             .load()
             .and_then(|()| program.attach("sock", TRACEPOINT))
@@ -78,7 +78,7 @@ fn attach_traced(options: &Options, reason: String) -> Result<Attachment, Attach
 
 /// Attaches the program that counts what the one at the event misses.
 fn attach_counter(ebpf: &mut Ebpf) -> Result<Link, AttachError> {
-    let program = program::<&mut RawTracePoint>(ebpf, EVENT_COUNTER)?;
+    let program = find_program::<&mut RawTracePoint>(ebpf, EVENT_COUNTER)?;
     let link =
         program.load().and_then(|()| program.attach(TRACEPOINT)).and_then(|link| program.take_link(link));
     link.map(Link::EventCounter).map_err(|error| AttachError::from_program(EVENT_COUNTER, &error))

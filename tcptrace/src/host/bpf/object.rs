@@ -27,7 +27,7 @@ pub(crate) const fn shows_timewait(options: &Options) -> bool {
 }
 
 /// Returns a configuration that uses no helper beyond those of Linux 5.8.
-pub(crate) const fn config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
+pub(crate) const fn base_config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
     Config { layout, event, watched_states: options.watched_states, ..Config::UNSET }
 }
 
@@ -35,7 +35,7 @@ pub(crate) const fn config(options: &Options, layout: KernelLayout, event: Event
 ///
 /// # Errors
 /// The kernel refuses a map.
-pub(crate) fn create(
+pub(crate) fn create_maps(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
     config: Config,
@@ -56,11 +56,11 @@ pub(crate) fn create(
 ///
 /// # Errors
 /// The object has no such map of that type.
-pub(crate) fn map<T: TryFrom<Map, Error = MapError>>(
+pub(crate) fn take_map<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, AttachError> {
-    let found = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+    let found = ebpf.take_map(name).ok_or_else(|| missing_item(name))?;
     found.try_into().map_err(|error| AttachError::Setup(format!("cannot open the BPF map `{name}`: {error}")))
 }
 
@@ -68,15 +68,15 @@ pub(crate) fn map<T: TryFrom<Map, Error = MapError>>(
 ///
 /// # Errors
 /// The object has no such program of that type.
-pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, AttachError>
+pub(crate) fn find_program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, AttachError>
 where
     T: TryFrom<&'a mut Program, Error = ProgramError>,
 {
-    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let program = ebpf.program_mut(name).ok_or_else(|| missing_item(name))?;
     program.try_into().map_err(|error| AttachError::from_program(name, &error))
 }
 
 /// Reports that the object lacks something that `build.rs` should have put there.
-pub(crate) fn missing(name: &str) -> AttachError {
+pub(crate) fn missing_item(name: &str) -> AttachError {
     AttachError::Setup(format!("`{name}` is missing from the BPF object: this build is broken"))
 }

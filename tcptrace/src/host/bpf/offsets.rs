@@ -1,5 +1,5 @@
-//! Finds the offsets of the fields that the BPF programs read: the kernel's BTF in, a [`KernelLayout`]
-//! out.
+//! Finds the offsets of the fields that the BPF programs read: the kernel's BTF in, a
+//! [`KernelLayout`] out.
 
 use tcptrace_common::{ABSENT, KernelLayout};
 
@@ -23,7 +23,7 @@ const STRUCTS: [&str; 9] =
 ///
 /// # Errors
 /// The bytes are no BTF.
-pub(crate) fn parse(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
+pub(crate) fn parse_btf(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
     let structs = STRUCTS.map(|name| (STRUCT, name));
     let queries: Vec<TypeQuery> = structs.into_iter().chain(TARGETS).collect();
     Btf::parse(raw, &queries)
@@ -34,7 +34,7 @@ pub(crate) fn parse(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
 /// # Errors
 /// An indispensable struct or member is missing: the kernel has moved it, or this is the BTF of
 /// something else.
-pub(crate) fn find(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
+pub(crate) fn find_offsets(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
     let known = |path: &str| {
         let (name, members) = path.split_once('.')?;
         btf.offset(btf.id(STRUCT, name)?, members)

@@ -1,4 +1,5 @@
-//! Tests of `offsets.rs` and `attach_targets.rs` with hand-made BTF: complete, broken and malicious.
+//! Tests of `offsets.rs` and `attach_targets.rs` with hand-made BTF: complete, broken and
+//! malicious.
 
 use proptest::prelude::*;
 
@@ -71,9 +72,10 @@ fn whole() -> Blob {
 
 /// Does all that a start does with the kernel's BTF.
 fn read(raw: &[u8]) -> Result<tcptrace_common::KernelLayout, String> {
-    let kernel = offsets::parse(raw).map_err(|error| format!("{error:#}"))?;
-    let found = offsets::find(&kernel).map_err(|error| error.to_string());
-    attach_targets::stub_btf(&attach_targets::find(&kernel, true)).map_err(|error| error.to_string())?;
+    let kernel = offsets::parse_btf(raw).map_err(|error| format!("{error:#}"))?;
+    let found = offsets::find_offsets(&kernel).map_err(|error| error.to_string());
+    attach_targets::stub_btf(&attach_targets::find_targets(&kernel, true))
+        .map_err(|error| error.to_string())?;
     found
 }
 

@@ -10,7 +10,7 @@ use aya::{
 
 use crate::host::{
     attach_error::AttachError,
-    bpf::object::{TRACEPOINT, program},
+    bpf::object::{TRACEPOINT, find_program},
 };
 
 /// An attached program. Dropping this detaches it.
@@ -31,7 +31,7 @@ pub(crate) enum Link {
 /// # Errors
 /// The kernel refuses it.
 pub(crate) fn load_tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), AttachError> {
-    program::<&mut BtfTracePoint>(ebpf, name)?
+    find_program::<&mut BtfTracePoint>(ebpf, name)?
         .load(TRACEPOINT, btf)
         .map_err(|error| AttachError::from_program(name, &error))
 }
@@ -41,7 +41,7 @@ pub(crate) fn load_tp_btf(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Res
 /// # Errors
 /// The kernel refuses it.
 pub(crate) fn attach_tp_btf(ebpf: &mut Ebpf, name: &'static str) -> Result<Link, AttachError> {
-    let program = program::<&mut BtfTracePoint>(ebpf, name)?;
+    let program = find_program::<&mut BtfTracePoint>(ebpf, name)?;
     let link = program.attach().and_then(|link| program.take_link(link));
     link.map(Link::Transition).map_err(|error| AttachError::from_program(name, &error))
 }
@@ -56,7 +56,7 @@ pub(crate) fn attach_fentry(
     target: &str,
     btf: &Btf,
 ) -> Result<Link, AttachError> {
-    let program = program::<&mut FEntry>(ebpf, name)?;
+    let program = find_program::<&mut FEntry>(ebpf, name)?;
     let link =
         program.load(target, btf).and_then(|()| program.attach()).and_then(|link| program.take_link(link));
     link.map(Link::Function).map_err(|error| AttachError::from_program(name, &error))
@@ -72,7 +72,7 @@ pub(crate) fn load_iter(
     target: &str,
     btf: &Btf,
 ) -> Result<(), AttachError> {
-    program::<&mut Iter>(ebpf, name)?
+    find_program::<&mut Iter>(ebpf, name)?
         .load(target, btf)
         .map_err(|error| AttachError::from_program(name, &error))
 }

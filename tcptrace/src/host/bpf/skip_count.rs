@@ -1,4 +1,5 @@
-//! Reads how often the kernel skipped a program (`recursion_misses`), and sums counters of all CPUs.
+//! Reads how often the kernel skipped a program (`recursion_misses`), and sums counters of all
+//! CPUs.
 
 use std::{
     fs::File,
@@ -30,7 +31,7 @@ impl SkipCount {
     pub(crate) fn read(&self) -> Option<u64> {
         let mut text = [0; 1024];
         let length = self.fdinfo.read_at(&mut text, 0).ok()?;
-        parse(&text[..length])
+        parse_misses(&text[..length])
     }
 }
 
@@ -44,12 +45,12 @@ pub(crate) fn is_counted(program: &Program) -> bool {
 ///
 /// # Errors
 /// The map could not be read.
-pub(crate) fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, MapError> {
+pub(crate) fn sum_cpus(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, MapError> {
     Ok(counters.get(&index, 0)?.iter().sum())
 }
 
 /// Returns the number in the line `recursion_misses:`.
-fn parse(fdinfo: &[u8]) -> Option<u64> {
+fn parse_misses(fdinfo: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(fdinfo).ok()?;
     text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
@@ -61,8 +62,8 @@ mod tests {
     #[test]
     fn the_count_is_found_among_the_other_lines() {
         let fdinfo = b"pos:\t0\nprog_type:\t26\nrun_cnt:\t9\nrecursion_misses:\t17\nverified_insns:\t5\n";
-        assert_eq!(parse(fdinfo), Some(17));
-        assert_eq!(parse(b"pos:\t0\nprog_type:\t26\n"), None);
-        assert_eq!(parse(b"recursion_misses:\tmany\n"), None);
+        assert_eq!(parse_misses(fdinfo), Some(17));
+        assert_eq!(parse_misses(b"pos:\t0\nprog_type:\t26\n"), None);
+        assert_eq!(parse_misses(b"recursion_misses:\tmany\n"), None);
     }
 }

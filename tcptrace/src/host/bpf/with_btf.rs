@@ -29,8 +29,8 @@ use crate::host::{
 
 /// Loads and attaches the programs.
 ///
-/// # Errors
-/// The kernel has no usable BTF, refuses a program that is indispensable, or something has run out.
+/// # Errors The kernel has no usable BTF, refuses a program that is indispensable, or something
+/// has run out.
 pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
     let (layout, targets) = read_kernel(options)?;
     let mut loader = loader::without_kernel_btf()?;
@@ -39,7 +39,7 @@ pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
         let btf = thread::Builder::new()
             .spawn_scoped(scope, || stub_btf(&targets))
             .map_err(|error| AttachError::from_io("cannot start a thread", &error))?;
-        load_first(&mut loader, options, |helpers| config(options, layout, helpers), btf)
+        load_first(&mut loader, options, |helpers| full_config(options, layout, helpers), btf)
     })?;
     if options.transitions {
         load_iter(&mut ebpf, TCP_SOCKETS, "tcp", &btf)?;
@@ -67,10 +67,10 @@ pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
     let mut functions = Functions { ebpf: &mut ebpf, options, btf: &btf, links: &mut links };
     let has_storage = helpers.storage.in_use();
     let accept = (ACCEPTED, "security_sock_graft");
-    let accept = functions.attach(Feature::Accept, accept, true, has_storage)?;
+    let accept = functions.attach_function(Feature::Accept, accept, true, has_storage)?;
     let timewait = (TIMEWAIT, "tcp_time_wait");
     let is_shown = object::shows_timewait(options);
-    let timewait = functions.attach(Feature::TimeWait, timewait, is_shown, has_storage)?;
+    let timewait = functions.attach_function(Feature::TimeWait, timewait, is_shown, has_storage)?;
     let next = if has_fallback { &[SECOND_FALLBACK][..] } else { &[FALLBACK, SECOND_FALLBACK] };
     let fallbacks = may_skip.then(|| FallbackPrograms::new(targets, has_fallback.then_some(btf), next));
     let walked = FeatureStatus::used(Feature::IterTcp);
@@ -82,23 +82,24 @@ pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
 /// Reads offsets and attach targets from the kernel's BTF. Its memory is freed before aya takes as
 /// much again.
 fn read_kernel(options: &Options) -> Result<(KernelLayout, Vec<Target>), AttachError> {
-    let raw = btf::read(BTF_PATH.as_ref()).map_err(|error| {
+    let raw = btf::read_kernel_btf(BTF_PATH.as_ref()).map_err(|error| {
         AttachError::from_shortage("cannot read the kernel's type information", &error)
             .unwrap_or(AttachError::NoBtf(error))
     })?;
-    let kernel = offsets::parse(&raw).map_err(|error| AttachError::BadBtf(error.to_string()))?;
-    let layout = offsets::find(&kernel).map_err(|error| AttachError::UnknownLayout(error.to_string()))?;
-    Ok((layout, attach_targets::find(&kernel, options.transitions)))
+    let kernel = offsets::parse_btf(&raw).map_err(|error| AttachError::BadBtf(error.to_string()))?;
+    let layout =
+        offsets::find_offsets(&kernel).map_err(|error| AttachError::UnknownLayout(error.to_string()))?;
+    Ok((layout, attach_targets::find_targets(&kernel, options.transitions)))
 }
 
-fn config(options: &Options, layout: KernelLayout, helpers: Helpers) -> Config {
+fn full_config(options: &Options, layout: KernelLayout, helpers: Helpers) -> Config {
     Config {
         has_cookie: helpers.cookie.into(),
         has_storage: helpers.storage.into(),
         // `bpf_get_current_task_btf` came with the second of the two, and before the first.
         has_task: (helpers.cookie || helpers.storage).into(),
         records_lives: options.lives.into(),
-        ..object::config(options, layout, EventLayout::UNKNOWN)
+        ..object::base_config(options, layout, EventLayout::UNKNOWN)
     }
     .with_interest()
 }
@@ -125,7 +126,7 @@ struct Functions<'a> {
 
 impl Functions<'_> {
     /// Attaches a program to a function, given by their names, if this run has a use for it.
-    fn attach(
+    fn attach_function(
         &mut self,
         feature: Feature,
         (name, target): (&'static str, &str),

@@ -20,13 +20,14 @@ use crate::{
 };
 
 impl Kernel {
-    /// Returns the descriptor that becomes readable when a record comes after the ring was drained.
+    /// Returns the descriptor that becomes readable when a record comes after the ring was
+    /// drained.
     pub fn ring(&self) -> BorrowedFd<'_> {
         self.transitions.as_fd()
     }
 
-    /// Passes the records in the ring to `each` up to a limit, those of each socket in the order in
-    /// which they happened. Also passes on what the BPF programs logged.
+    /// Passes the records in the ring to `each` up to a limit, those of each socket in the order
+    /// in which they happened. Also passes on what the BPF programs logged.
     ///
     /// # Errors
     /// The ring held something that is no record. What came after it is still there.

@@ -31,8 +31,8 @@ impl Kernel {
         self.walk_holding(states, states, reach)
     }
 
-    /// Walks the open TCP sockets like [`Self::walk`], and finds at least the holders of those in one of
-    /// `held` (a part of `states`), which is faster if they are few.
+    /// Walks the open TCP sockets like [`Self::walk`], and finds at least the holders of those in
+    /// one of `held` (a part of `states`), which is faster if they are few.
     ///
     /// # Errors
     /// See [`Self::walk`].
@@ -68,7 +68,7 @@ impl Kernel {
         let filter = WalkFilter {
             socket_states: states,
             holder_states: held,
-            walked_netns: namespaces::own().unwrap_or(0),
+            walked_netns: namespaces::own_netns().unwrap_or(0),
             // /proc/PID/fd identifies sockets by their inodes.
             needs_inode: (!has_iterator).into(),
         };

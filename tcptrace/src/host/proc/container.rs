@@ -1,5 +1,5 @@
-//! The container that a cgroup's path belongs to. Nothing else names it without asking the container
-//! manager.
+//! The container that a cgroup's path belongs to. Nothing else names it without asking the
+//! container manager.
 
 /// What container managers put before the id or name, as in `docker-ID.scope`.
 const PREFIXES: [&str; 9] = [
@@ -20,7 +20,7 @@ const ID_LENGTH: usize = 64;
 
 /// Returns the id of the innermost container in the path: 64 hexadecimal digits, or the machine's
 /// name for systemd-nspawn, machined and LXC.
-pub(crate) fn container(cgroup: &[u8]) -> Option<String> {
+pub(crate) fn container_id(cgroup: &[u8]) -> Option<String> {
     cgroup.split(|byte| *byte == b'/').rev().find_map(|part| of_part(std::str::from_utf8(part).ok()?))
 }
 
@@ -70,7 +70,7 @@ mod tests {
     const ID: &str = "4b1f6e0c9d2a7f5e8c3b6a1d0e9f8c7b6a5d4e3f2c1b0a9f8e7d6c5b4a3f2e1d";
 
     fn of(path: &str) -> Option<String> {
-        container(path.replace("ID", ID).as_bytes())
+        container_id(path.replace("ID", ID).as_bytes())
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         ] {
             assert_eq!(of(path), None, "{path}");
         }
-        assert_eq!(container(b"/docker/\xff\xfe"), None);
+        assert_eq!(container_id(b"/docker/\xff\xfe"), None);
     }
 
     #[test]
@@ -141,12 +141,12 @@ mod tests {
             name in "[\\PC\\\\x0-9a-f./-]{0,80}", at in 0..PREFIXES.len(), suffix in "(\\.scope|\\.service|/payload)?"
         ) {
             let prefix = PREFIXES[at];
-            if let Some(container) = container(format!("/a/{prefix}{name}{suffix}").as_bytes()) {
+            if let Some(container) = container_id(format!("/a/{prefix}{name}{suffix}").as_bytes()) {
                 prop_assert!(!container.is_empty());
                 let is_named = ["machine-", "systemd-nspawn@", "lxc.payload."].contains(&prefix);
                 prop_assert!(is_named || is_id(&container), "{}", container);
             }
-            prop_assert!(container(name.as_bytes()).is_none_or(|container| !container.is_empty()));
+            prop_assert!(container_id(name.as_bytes()).is_none_or(|container| !container.is_empty()));
         }
     }
 }

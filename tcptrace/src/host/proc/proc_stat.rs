@@ -15,22 +15,23 @@ use crate::engine::{
     walk::Named,
 };
 
-/// Returns when a process started, as [`ProcessId::start_ticks`]; `None` if there is no such process.
+/// Returns when a process started, as [`ProcessId::start_ticks`]; `None` if there is no such
+/// process.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     Some(Stat::read(pid)?.start_ticks)
 }
 
-/// Identifies the process that has this pid by its start: as the kernel gave it, or else as `/proc`
-/// gives it now.
+/// Identifies the process that has this pid by its start: as the kernel gave it, or else as
+/// `/proc` gives it now.
 ///
 /// A process that has ended by now gets the start 0, which matches none: its last roll-up is due.
 pub fn process_id(pid: u32, named: Option<Named>) -> ProcessId {
-    let start_ticks = named.map(|named| ticks(named.start_ns)).or_else(|| start_ticks(pid));
+    let start_ticks = named.map(|named| ticks_from_ns(named.start_ns)).or_else(|| start_ticks(pid));
     ProcessId { pid, start_ticks: start_ticks.unwrap_or(0) }
 }
 
 /// Converts nanoseconds since boot to ticks.
-pub(crate) fn ticks(ns: u64) -> u64 {
+pub(crate) fn ticks_from_ns(ns: u64) -> u64 {
     ns / tick_ns()
 }
 
@@ -39,8 +40,8 @@ pub(crate) fn tick_ns() -> u64 {
     1_000_000_000 / rustix::param::clock_ticks_per_second()
 }
 
-/// Reads the statistics of a process; `None` if it has ended, whether or not another process has its
-/// pid by now.
+/// Reads the statistics of a process; `None` if it has ended, whether or not another process has
+/// its pid by now.
 pub fn process_stats(id: ProcessId) -> Option<Condition> {
     let Some(stat) = Stat::read(id.pid) else {
         return is_hidden(id.pid).then(Condition::default);
@@ -71,8 +72,8 @@ fn is_hidden(pid: u32) -> bool {
     pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
 }
 
-/// Finds a thread of a process that has not exited. Returns its id and state; `None` if the process
-/// is ending.
+/// Finds a thread of a process that has not exited. Returns its id and state; `None` if the
+/// process is ending.
 pub(crate) fn living_thread(pid: u32) -> Option<(u32, u8)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
     let mut ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
@@ -82,8 +83,8 @@ pub(crate) fn living_thread(pid: u32) -> Option<(u32, u8)> {
     })
 }
 
-/// Counts the open descriptors of a process, as one of its threads shows them; `None` if that thread
-/// exits meanwhile.
+/// Counts the open descriptors of a process, as one of its threads shows them; `None` if that
+/// thread exits meanwhile.
 fn open_fds(pid: u32, thread: u32) -> Option<u64> {
     let folder = format!("/proc/{pid}/task/{thread}/fd");
     // From Linux 6.2 on the folder's size is their number (`proc_fd_getattr`, `fs/proc/fd.c`);

@@ -8,13 +8,13 @@ use crate::{
     engine::{process_info::ProcessDetails, walk::Named},
     host::proc::{
         cgroup,
-        container::container,
-        proc_stat::{living_thread, start_ticks, ticks},
+        container::container_id,
+        proc_stat::{living_thread, start_ticks, ticks_from_ns},
     },
 };
 
-/// Looks up a process. `named` is what the kernel said of it, if it did: if another process has the
-/// pid by now, nothing is known.
+/// Looks up a process. `named` is what the kernel said of it, if it did: if another process has
+/// the pid by now, nothing is known.
 pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
     let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
     let mut process = ProcessDetails::default();
@@ -24,10 +24,10 @@ pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
             comm.pop_if(|last| *last == b'\n');
             comm
         });
-        process.uid = numbers(&status, b"Uid:").next();
+        process.uid = numbers_in_line(&status, b"Uid:").next();
     }
     // The first one is the pid itself.
-    let inner_pids: Vec<_> = numbers(&status, b"NSpid:").skip(1).collect();
+    let inner_pids: Vec<_> = numbers_in_line(&status, b"NSpid:").skip(1).collect();
     process.inner_pids = Some(inner_pids).filter(|pids| !pids.is_empty()).map(Arc::from);
     // If the first thread has exited, only another thread shows the executable.
     let exe = fs::read_link(format!("/proc/{pid}/exe")).or_else(|error| {
@@ -35,17 +35,17 @@ pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
         fs::read_link(format!("/proc/{pid}/task/{thread}/exe"))
     });
     process.exe = exe.ok().map(|path| path.to_string_lossy().into());
-    if let Some(path) = file("cgroup").as_deref().and_then(cgroup::path) {
-        process.container = container(path).map(Arc::from);
+    if let Some(path) = file("cgroup").as_deref().and_then(cgroup::cgroup_path) {
+        process.container = container_id(path).map(Arc::from);
         process.cgroup = Some(String::from_utf8_lossy(path).into());
     }
     // Checked last: the pid may have changed hands while we read.
-    let is_meant = named.is_none_or(|named| start_ticks(pid) == Some(ticks(named.start_ns)));
+    let is_meant = named.is_none_or(|named| start_ticks(pid) == Some(ticks_from_ns(named.start_ns)));
     if is_meant { process } else { ProcessDetails::default() }
 }
 
 /// Returns the numbers in the line of a process's status that begins with `name`.
-fn numbers<'a>(status: &'a [u8], name: &[u8]) -> impl Iterator<Item = u32> + use<'a> {
+fn numbers_in_line<'a>(status: &'a [u8], name: &[u8]) -> impl Iterator<Item = u32> + use<'a> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
     let text = line.and_then(|line| std::str::from_utf8(line).ok()).unwrap_or("");
     text.split_ascii_whitespace().map_while(|word| word.parse().ok())
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_line_asked_for() {
-        let of = |status: &[u8], name: &[u8]| numbers(status, name).collect::<Vec<_>>();
+        let of = |status: &[u8], name: &[u8]| numbers_in_line(status, name).collect::<Vec<_>>();
         let status = b"Name:\tNSpid: 5\nUid:\t1000\t0\t0\t0\nNSpid:\t4242\t17\t1\n";
         assert_eq!(of(status, b"Uid:"), [1000, 0, 0, 0]);
         assert_eq!(of(status, b"NSpid:"), [4242, 17, 1]);
@@ -87,7 +87,7 @@ mod tests {
         #[test]
         fn any_bytes_give_numbers_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for name in [&b"Uid:"[..], b"NSpid:"] {
-                let _or_fewer = numbers(&[name, &bytes[..]].concat(), name).count();
+                let _or_fewer = numbers_in_line(&[name, &bytes[..]].concat(), name).count();
             }
         }
     }

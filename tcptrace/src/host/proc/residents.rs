@@ -12,15 +12,18 @@ use crate::{
 /// capabilities: what this process may see of it, it may see of any process.
 pub(crate) const KTHREADD: &str = "/proc/2";
 
-/// Says what can be seen of the host's processes, and lists them if `are_wanted`. `by_proc`: whether
-/// holders are found in `/proc`, which may hide descriptors from us.
-pub(crate) fn residents(are_wanted: bool, by_proc: bool) -> Residents {
+/// Says what can be seen of the host's processes, and lists them if `are_wanted`. `by_proc`:
+/// whether holders are found in `/proc`, which may hide descriptors from us.
+pub(crate) fn list_residents(are_wanted: bool, by_proc: bool) -> Residents {
     let numbers = || {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
     };
-    let listed =
-        if are_wanted { numbers().filter_map(|pid| resident(pid, by_proc)).collect() } else { vec![] };
+    let listed = if are_wanted {
+        numbers().filter_map(|pid| describe_resident(pid, by_proc)).collect()
+    } else {
+        vec![]
+    };
     Residents {
         listed,
         lists_all: fs::read(format!("{KTHREADD}/stat")).is_ok(),
@@ -29,7 +32,7 @@ pub(crate) fn residents(are_wanted: bool, by_proc: bool) -> Residents {
 }
 
 /// Describes a process; `None` if it has ended.
-fn resident(pid: u32, by_proc: bool) -> Option<Resident> {
+fn describe_resident(pid: u32, by_proc: bool) -> Option<Resident> {
     let process = process::look_up(pid, None);
     let mut owner =
         Owner { comm: process.comm.as_deref().map(Name::from_bytes), uid: process.uid, ..Owner::once(pid) };
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn this_process_is_among_them_and_is_no_kernel_thread() {
-        let all = residents(true, true);
+        let all = list_residents(true, true);
         let me = std::process::id();
         let ours = all.listed.iter().find(|resident| resident.owner.pid == me).expect("it lives");
         let inode = fs::metadata("/proc/self/ns/net").expect("/proc is mounted").ino();
@@ -70,6 +73,6 @@ mod tests {
                 && ours.owner.exe.is_some()
                 && !ours.is_kernel_thread
         );
-        assert!(residents(false, true).listed.is_empty());
+        assert!(list_residents(false, true).listed.is_empty());
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct HolderReader<'a> {
 }
 
 /// What the descriptors show.
-pub(crate) struct Held {
+pub(crate) struct HeldSockets {
     /// The descriptors that hold sockets.
     pub(crate) holders: Vec<Holder>,
     /// The sockets in other namespaces than our own, by cookie. Perhaps only their holders lead to
@@ -59,8 +59,8 @@ pub(crate) fn read_sockets(file: File, walk: &mut Walk) -> Result<(), WalkError>
 ///
 /// # Errors
 /// See [`WalkError`].
-pub(crate) fn read_holders(iterator: &mut Iter) -> Result<Held, WalkError> {
-    let mut held = Held { holders: Vec::new(), elsewhere: FxHashMap::default() };
+pub(crate) fn read_holders(iterator: &mut Iter) -> Result<HeldSockets, WalkError> {
+    let mut held = HeldSockets { holders: Vec::new(), elsewhere: FxHashMap::default() };
     read_rows(open(iterator)?, |rows| {
         let (descriptor, socket) = decode::descriptor_row(rows)?;
         let Descriptor { cookie, pid, fd, uid, start_ns, comm, .. } = descriptor;

@@ -1,8 +1,9 @@
 //! Finds the host's network namespaces and enters them.
 //!
-//! A namespace is found through a process that lives in it (`/proc/PID/ns/net`) or through a name by
-//! which it is mounted (`ip-netns(8)`, Docker). We keep no descriptor of one, which would keep it
-//! alive. If a namespace has neither, its sockets are found through the descriptors that hold them.
+//! A namespace is found through a process that lives in it (`/proc/PID/ns/net`) or through a name
+//! by which it is mounted (`ip-netns(8)`, Docker). We keep no descriptor of one, which would keep
+//! it alive. If a namespace has neither, its sockets are found through the descriptors that hold
+//! them.
 
 use std::{
     collections::VecDeque,
@@ -75,8 +76,8 @@ impl Namespace {
         self.paths.push_back(path);
     }
 
-    /// Moves the calling thread into the namespace by the first way that leads there. Returns whether
-    /// it is in; if not, the namespace may have ended.
+    /// Moves the calling thread into the namespace by the first way that leads there. Returns
+    /// whether it is in; if not, the namespace may have ended.
     ///
     /// The thread cannot come back, so it should be one that ends soon.
     ///
@@ -87,8 +88,8 @@ impl Namespace {
             match self.enter_by(path) {
                 Ok(()) => return Ok(true),
                 Err(error) if Shortage::of(&error).is_some() => return Err(error),
-                // The process has ended, the path leads to another namespace by now, or this process
-                // may not enter it.
+                // The process has ended, the path leads to another namespace by now, or this
+                // process may not enter it.
                 Err(_) => {}
             }
         }
@@ -111,20 +112,20 @@ pub(crate) struct Namespaces {
     pub(crate) own: Option<u32>,
     /// All other namespaces.
     pub(crate) others: Vec<Namespace>,
-    /// Whether every process could be asked for its namespace. A process that ended meanwhile counts
-    /// as asked.
+    /// Whether every process could be asked for its namespace. A process that ended meanwhile
+    /// counts as asked.
     pub(crate) is_complete: bool,
 }
 
-/// Looks at every process and every named namespace. Returns the namespaces that are among `wanted`;
-/// `None` is all.
+/// Looks at every process and every named namespace. Returns the namespaces that are among
+/// `wanted`; `None` is all.
 ///
 /// # Errors
 /// This process or the host has run out of something ([`Shortage`]).
-pub(crate) fn find(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
+pub(crate) fn find_namespaces(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
     let mut search = Search { wanted, found: FxHashMap::default(), is_complete: true };
-    let own = own();
-    for pid in search.numbers("/proc".into())? {
+    let own = own_netns();
+    for pid in search.numeric_entries("/proc".into())? {
         search.add_process(pid)?;
     }
     for name in NAMED.into_iter().flat_map(|folder| folder_entries(folder.into())) {
@@ -139,7 +140,7 @@ pub(crate) fn find(wanted: Option<&FxHashSet<u32>>) -> io::Result<Namespaces> {
 
 /// Names the interfaces in the network namespace of this process, if `/proc` shows which it is.
 pub fn own_interface_names() -> Option<InterfaceNames> {
-    own().map(|netns| InterfaceNames { netns, name: interface_name })
+    own_netns().map(|netns| InterfaceNames { netns, name: interface_name })
 }
 
 fn interface_name(index: u16) -> Option<Name> {
@@ -149,18 +150,18 @@ fn interface_name(index: u16) -> Option<Name> {
 }
 
 /// Returns the network namespace of this process, if `/proc` shows it.
-pub(crate) fn own() -> Option<u32> {
-    inode(&own_path()).ok()
+pub(crate) fn own_netns() -> Option<u32> {
+    read_inode(&own_path()).ok()
 }
 
-/// Enters the namespace that this process is in already, which takes the same rights as to enter any
-/// other.
+/// Enters the namespace that this process is in already, which takes the same rights as to enter
+/// any other.
 ///
 /// # Errors
 /// This process lacks the permission, or `/proc` is not mounted.
 pub(crate) fn enter_own() -> io::Result<()> {
     let path = own_path();
-    Namespace::new(inode(&path)?).enter_by(&path)
+    Namespace::new(read_inode(&path)?).enter_by(&path)
 }
 
 fn own_path() -> Path {
@@ -180,7 +181,7 @@ impl Search<'_> {
         if self.add(Path::Task(pid, pid))? {
             return Ok(());
         }
-        for tid in self.numbers(format!("/proc/{pid}/task").into())? {
+        for tid in self.numeric_entries(format!("/proc/{pid}/task").into())? {
             if tid != pid && self.add(Path::Task(pid, tid))? {
                 break;
             }
@@ -190,7 +191,7 @@ impl Search<'_> {
 
     /// Adds the namespace to which a path leads. Returns whether it leads to one, or may.
     fn add(&mut self, path: Path) -> io::Result<bool> {
-        match inode(&path) {
+        match read_inode(&path) {
             Ok(inode) => {
                 if self.wanted.is_none_or(|wanted| wanted.contains(&inode)) {
                     self.found.entry(inode).or_insert_with(|| Namespace::new(inode)).add(path);
@@ -208,7 +209,7 @@ impl Search<'_> {
     }
 
     /// Returns the entries of a folder that are numbers: processes or threads.
-    fn numbers(&mut self, folder: PathBuf) -> io::Result<Vec<u32>> {
+    fn numeric_entries(&mut self, folder: PathBuf) -> io::Result<Vec<u32>> {
         let is_proc = folder.as_os_str() == "/proc";
         let mut numbers = Vec::new();
         let entries = match fs::read_dir(folder) {
@@ -256,7 +257,7 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn inode(path: &Path) -> io::Result<u32> {
+fn read_inode(path: &Path) -> io::Result<u32> {
     u32::try_from(fs::metadata(path.file())?.ino()).map_err(|_| ErrorKind::NotFound.into())
 }
 
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_namespace_is_not_entered_by_ways_that_lead_elsewhere() {
-        let mut other = Namespace::new(own().expect("/proc is mounted") ^ 1);
+        let mut other = Namespace::new(own_netns().expect("/proc is mounted") ^ 1);
         assert!(!other.enter().expect("no shortage"), "there is no way");
         other.add(Path::Task(std::process::id(), std::process::id()));
         other.add(Path::Name("/no/such/name".into()));
@@ -307,10 +308,10 @@ mod tests {
 
     #[test]
     fn only_wanted_namespaces_are_kept_and_never_our_own() {
-        let own = own().expect("/proc is mounted");
-        let none = find(Some(&FxHashSet::default())).expect("no shortage");
+        let own = own_netns().expect("/proc is mounted");
+        let none = find_namespaces(Some(&FxHashSet::default())).expect("no shortage");
         assert_eq!((none.own, none.others.len()), (Some(own), 0));
-        let all = find(None).expect("no shortage");
+        let all = find_namespaces(None).expect("no shortage");
         assert!(all.others.iter().all(|namespace| namespace.inode != own));
     }
 }

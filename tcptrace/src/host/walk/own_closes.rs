@@ -1,13 +1,13 @@
 //! Drops the actor of a close that a walk of descriptors caused.
 //!
 //! A walk takes a temporary reference to each file. If the owner closes its last descriptor
-//! meanwhile, our `fput` is the final one, and the kernel attributes the close to the walking thread
-//! (`fput`, `fs/file_table.c`).
+//! meanwhile, our `fput` is the final one, and the kernel attributes the close to the walking
+//! thread (`fput`, `fs/file_table.c`).
 //!
-//! The name of the thread proves nothing: anybody can give it to a thread, and would hide who closed
-//! a socket. So the process counts: ours, or another tcptrace with privileges that only the host's
-//! administrator grants. Another program that walks descriptors with BPF stays the actor, because
-//! nothing tells its walks from its closes.
+//! The name of the thread proves nothing: anybody can give it to a thread, and would hide who
+//! closed a socket. So the process counts: ours, or another tcptrace with privileges that only the
+//! host's administrator grants. Another program that walks descriptors with BPF stays the actor,
+//! because nothing tells its walks from its closes.
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
@@ -24,8 +24,8 @@ const OF_ACTOR: TransitionFlags = TransitionFlags::ACTOR_KNOWN
 
 /// Drops the actor of a transition that a walk caused.
 ///
-/// Anybody can make us look into `/proc` by the name of a thread. That costs them a connection each
-/// time and us a few microseconds.
+/// Anybody can make us look into `/proc` by the name of a thread. That costs them a connection
+/// each time and us a few microseconds.
 pub(crate) fn clear_own_actor(transition: &mut Transition) {
     let Task { pid, thread_comm, .. } = transition.task;
     let is_known = transition.flags.contains(TransitionFlags::ACTOR_KNOWN);

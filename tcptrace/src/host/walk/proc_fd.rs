@@ -25,7 +25,8 @@ pub(crate) fn add_holders(walk: &mut Walk) -> io::Result<()> {
             continue;
         };
         let held = held_by(&process.path(), &by_inode)?;
-        // If the first thread has exited its table is empty, and another thread's is the process's.
+        // If the first thread has exited its table is empty, and another thread's is the
+        // process's.
         let held = match living_thread(pid).filter(|(thread, _)| held.is_none() && *thread != pid) {
             Some((thread, _)) => held_by(&process.path().join(format!("task/{thread}")), &by_inode)?,
             None => held,

@@ -40,7 +40,11 @@ fn candidates(found: Vec<Namespace>, is_required: bool) -> impl Iterator<Item = 
 
 /// Returns the namespaces to look for again: they were not walked, and only a walk of them shows
 /// whether a socket is still there. `elsewhere`: the sockets to which descriptors have led.
-pub(crate) fn missing(walk: &Walk, reach: &Reach, elsewhere: &FxHashMap<u64, FoundSocket>) -> FxHashSet<u32> {
+pub(crate) fn missing_namespaces(
+    walk: &Walk,
+    reach: &Reach,
+    elsewhere: &FxHashMap<u64, FoundSocket>,
+) -> FxHashSet<u32> {
     let is_missing = |netns: &u32| *netns != 0 && !walk.namespaces.contains(netns);
     match reach {
         Reach::Everywhere(known) => known.union(&walk.left_out).copied().filter(is_missing).collect(),
@@ -85,8 +89,8 @@ mod tests {
         let walk = Walk { namespaces: set(&[10]), left_out: set(&[20, 21]), ..Walk::default() };
         let held: FxHashMap<u64, FoundSocket> = [(7, (SocketRow::zeroed(), None))].into_iter().collect();
         let due = Reach::Sockets(vec![(1, 10), (2, 20), (7, 21), (8, 99), (9, 0)]);
-        assert_eq!(missing(&walk, &due, &held), set(&[20, 99]), "a descriptor leads to 7");
+        assert_eq!(missing_namespaces(&walk, &due, &held), set(&[20, 99]), "a descriptor leads to 7");
         let known = Reach::Everywhere(set(&[0, 10, 99]));
-        assert_eq!(missing(&walk, &known, &held), set(&[20, 21, 99]));
+        assert_eq!(missing_namespaces(&walk, &known, &held), set(&[20, 21, 99]));
     }
 }

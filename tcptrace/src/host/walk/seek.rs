@@ -26,7 +26,7 @@ const SEARCHES: u32 = 3;
 ///
 /// # Errors
 /// See [`WalkError`].
-pub(crate) fn seek(
+pub(crate) fn seek_missing(
     sockets: &Mutex<SocketReader<'_>>,
     missing: FxHashSet<u32>,
     led_to: &FxHashSet<u32>,
@@ -36,15 +36,16 @@ pub(crate) fn seek(
         return Ok(());
     }
     let mut found = Walk::default();
-    let absent = threads::run(|| search(sockets, missing, led_to, walk, &mut found))?;
+    let absent = threads::run_walk(|| search_missing(sockets, missing, led_to, walk, &mut found))?;
     found.cpu_ns += walk.cpu_ns;
     walk.append(found);
     walk.left_out.retain(|netns| !absent.contains(netns));
     Ok(())
 }
 
-/// Searches up to [`SEARCHES`] times. Returns the namespaces to which the last search found no way.
-fn search(
+/// Searches up to [`SEARCHES`] times. Returns the namespaces to which the last search found no
+/// way.
+fn search_missing(
     sockets: &Mutex<SocketReader<'_>>,
     mut missing: FxHashSet<u32>,
     led_to: &FxHashSet<u32>,
@@ -54,7 +55,7 @@ fn search(
     let was_found = |netns: &&u32| before.left_out.contains(*netns);
     let mut absent: FxHashSet<u32> = missing.iter().filter(|netns| !was_found(netns)).copied().collect();
     for _ in 0..SEARCHES {
-        let found = namespaces::find(Some(&missing))?;
+        let found = namespaces::find_namespaces(Some(&missing))?;
         let mut unseen = missing.clone();
         for namespace in found.others {
             unseen.remove(&namespace.inode);

@@ -29,7 +29,7 @@ struct MessageHeader {
 /// `struct inet_diag_sockid` (`include/uapi/linux/inet_diag.h`), ports in network order.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SocketId {
+struct DiagSocketId {
     local_port: [u8; 2],
     remote_port: [u8; 2],
     local_addr: [u8; 16],
@@ -48,7 +48,7 @@ struct Request {
     extensions: u8,
     pad: u8,
     states: u32,
-    id: SocketId,
+    id: DiagSocketId,
 }
 
 /// `struct inet_diag_msg`.
@@ -59,7 +59,7 @@ struct Answer {
     state: u8,
     timer: u8,
     retransmits: u8,
-    id: SocketId,
+    id: DiagSocketId,
     expires: u32,
     recv_queue: u32,
     send_queue: u32,
@@ -93,14 +93,14 @@ const LAST_ACK_RECV: usize = 56;
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP (`CONFIG_INET_TCP_DIAG`), or its answer is malformed.
-pub(crate) fn walk(states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
+pub(crate) fn walk_namespace(states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
     for family in FAMILIES {
-        dump(family, states & !state::bit(state::SYN_RECV), netns, rows)?;
+        dump_family(family, states & !state::bit(state::SYN_RECV), netns, rows)?;
     }
     Ok(())
 }
 
-fn dump(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
+fn dump_family(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::Result<()> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -120,7 +120,8 @@ fn dump(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::R
         states,
         ..Request::zeroed()
     };
-    // The kernel fills one answer ahead: what recv(2) returns was read after the call before began.
+    // The kernel fills one answer ahead: what recv(2) returns was read after the call before
+    // began.
     let mut read_after_ns = clock::monotonic_ns();
     rustix::net::sendto(
         &socket,
@@ -133,7 +134,7 @@ fn dump(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::R
         let called_ns = clock::monotonic_ns();
         let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let before = rows.len();
-        let more = answers(&buffer[..length], netns, read_after_ns, rows)?;
+        let more = parse_answer(&buffer[..length], netns, read_after_ns, rows)?;
         // The kernel read its own clock for this answer up to so much later than the time that the
         // rows have: at that time, the last ACK was more recent by as much.
         let late_jiffies = (clock::monotonic_ns() - read_after_ns).div_ceil(clock::jiffy_ns().max(1));
@@ -150,19 +151,19 @@ fn dump(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -> io::R
 
 /// Adds the sockets of one answer, which consists of messages, to `rows`. Returns whether more
 /// answers follow.
-fn answers(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow>) -> io::Result<bool> {
+fn parse_answer(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow>) -> io::Result<bool> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "sock_diag returned a truncated message");
     while !bytes.is_empty() {
-        let header: MessageHeader = head(bytes).ok_or_else(malformed)?;
+        let header: MessageHeader = read_head(bytes).ok_or_else(malformed)?;
         let length = usize::try_from(header.length).unwrap_or(usize::MAX);
         let body = bytes.get(size_of::<MessageHeader>()..length).ok_or_else(malformed)?;
         match header.kind {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => {
-                let error: i32 = head(body).ok_or_else(malformed)?;
+                let error: i32 = read_head(body).ok_or_else(malformed)?;
                 return Err(io::Error::from_raw_os_error(error.saturating_neg()));
             }
-            _ => rows.extend(row(body, netns, ktime_ns)),
+            _ => rows.extend(parse_row(body, netns, ktime_ns)),
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -170,21 +171,21 @@ fn answers(mut bytes: &[u8], netns: u32, ktime_ns: u64, rows: &mut Vec<SocketRow
 }
 
 /// Converts the message of one socket.
-fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
-    let answer: Answer = head(body)?;
+fn parse_row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
+    let answer: Answer = read_head(body)?;
     let family = u16::from(answer.family);
     let address = |bytes: [u8; 16]| {
         if family == AF_INET { v4_mapped([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { bytes }
     };
     let interface = if family == AF_INET6 { u16::try_from(answer.id.interface).unwrap_or(0) } else { 0 };
-    let info = attribute(body.get(size_of::<Answer>()..)?, INET_DIAG_INFO).unwrap_or_default();
+    let info = find_attribute(body.get(size_of::<Answer>()..)?, INET_DIAG_INFO).unwrap_or_default();
     let jiffies = |offset: usize| {
-        let ms: u32 = info.get(offset..).and_then(head).unwrap_or(0);
+        let ms: u32 = info.get(offset..).and_then(read_head).unwrap_or(0);
         // The kernel counts jiffies and rounds them down to milliseconds.
         let jiffies = (u64::from(ms) * 1_000_000).div_ceil(clock::jiffy_ns().max(1));
         u32::try_from(jiffies).unwrap_or(u32::MAX)
     };
-    let SocketId { local_port, remote_port, local_addr, remote_addr, cookie, .. } = answer.id;
+    let DiagSocketId { local_port, remote_port, local_addr, remote_addr, cookie, .. } = answer.id;
     Some(SocketRow {
         ktime_ns,
         cookie: u64::from(cookie[0]) | u64::from(cookie[1]) << 32,
@@ -213,9 +214,9 @@ fn row(body: &[u8], netns: u32, ktime_ns: u64) -> Option<SocketRow> {
 }
 
 /// Returns the value of the first attribute (`struct rtattr`) of a type.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
-        let [length, kind]: [u16; 2] = head(bytes)?;
+        let [length, kind]: [u16; 2] = read_head(bytes)?;
         let length = usize::from(length);
         if kind == wanted {
             return bytes.get(4..length);
@@ -224,7 +225,7 @@ fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn head<T: Pod>(bytes: &[u8]) -> Option<T> {
+fn read_head<T: Pod>(bytes: &[u8]) -> Option<T> {
     bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
 }
 
@@ -239,12 +240,12 @@ mod tests {
             family: FAMILIES[0],
             state,
             timer,
-            id: SocketId {
+            id: DiagSocketId {
                 local_port: 9666_u16.to_be_bytes(),
                 remote_port: 40112_u16.to_be_bytes(),
                 local_addr: [10, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 cookie: [7, 1],
-                ..SocketId::zeroed()
+                ..DiagSocketId::zeroed()
             },
             recv_queue: 5,
             inode: 99,
@@ -281,7 +282,7 @@ mod tests {
     fn an_answer_is_a_row() {
         let mut rows = Vec::new();
         let two = [message(SOCK_DIAG_BY_FAMILY, &answer(state::CLOSE_WAIT, 0)), message(NLMSG_DONE, &[0; 4])];
-        assert!(!answers(&two.concat(), 77, 1_000, &mut rows).expect("well-formed"));
+        assert!(!parse_answer(&two.concat(), 77, 1_000, &mut rows).expect("well-formed"));
         let [row] = rows[..] else { panic!("{rows:?}") };
         assert_eq!((row.cookie, row.netns, row.inode, row.unread), (7 | 1 << 32, 77, 99, 5));
         assert_eq!((row.tuple.local_port, row.tuple.remote_port), (9666, 40112));
@@ -293,22 +294,22 @@ mod tests {
     fn a_timewait_socket_is_told_from_a_socket() {
         let mut rows = Vec::new();
         let one = message(SOCK_DIAG_BY_FAMILY, &answer(state::FIN_WAIT2, TIME_WAIT_TIMER));
-        assert!(answers(&one, 1, 1, &mut rows).expect("well-formed"));
+        assert!(parse_answer(&one, 1, 1, &mut rows).expect("well-formed"));
         assert_eq!(rows.iter().map(|row| row.flags).collect::<Vec<_>>(), [RowFlags::TIMEWAIT]);
     }
 
     #[test]
     fn errors_and_broken_messages_are_errors() {
         let refused = message(NLMSG_ERROR, &(-2_i32).to_ne_bytes());
-        let error = answers(&refused, 1, 1, &mut Vec::new()).expect_err("an error");
+        let error = parse_answer(&refused, 1, 1, &mut Vec::new()).expect_err("an error");
         assert_eq!(error.raw_os_error(), Some(2));
         let whole = message(SOCK_DIAG_BY_FAMILY, &answer(state::LISTEN, 0));
         for cut in 1..whole.len() - 1 {
-            let _no_panic = answers(&whole[..cut], 1, 1, &mut Vec::new());
+            let _no_panic = parse_answer(&whole[..cut], 1, 1, &mut Vec::new());
         }
-        assert!(answers(&whole[..20], 1, 1, &mut Vec::new()).is_err());
+        assert!(parse_answer(&whole[..20], 1, 1, &mut Vec::new()).is_err());
         let endless = message(SOCK_DIAG_BY_FAMILY, &[&answer(state::LISTEN, 0)[..72], &[0; 8]].concat());
-        assert!(answers(&endless, 1, 1, &mut Vec::new()).is_ok());
+        assert!(parse_answer(&endless, 1, 1, &mut Vec::new()).is_ok());
     }
 
     proptest! {
@@ -317,14 +318,14 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..200, byte in any::<u8>()
         ) {
             let mut rows = Vec::new();
-            let _or_an_error = answers(&bytes, 1, 1, &mut rows);
+            let _or_an_error = parse_answer(&bytes, 1, 1, &mut rows);
             prop_assert!(rows.len() <= bytes.len() / size_of::<MessageHeader>());
             let mut one_wrong = message(SOCK_DIAG_BY_FAMILY, &answer(state::CLOSE_WAIT, 0));
             let at = at % one_wrong.len();
             one_wrong[at] = byte;
             one_wrong.extend_from_slice(&bytes);
-            let _or_an_error = answers(&one_wrong, 1, 1, &mut rows);
-            let _or_none = attribute(&bytes, INET_DIAG_INFO);
+            let _or_an_error = parse_answer(&one_wrong, 1, 1, &mut rows);
+            let _or_none = find_attribute(&bytes, INET_DIAG_INFO);
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn read_namespace(
         Ok(file) => iter::read_sockets(file, walk)?,
         Err(states) => {
             let mut rows = Vec::new();
-            sock_diag::walk(states, netns, &mut rows)?;
+            sock_diag::walk_namespace(states, netns, &mut rows)?;
             rows.into_iter().for_each(|row| walk.add(row, None));
         }
     }

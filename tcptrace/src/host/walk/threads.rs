@@ -1,5 +1,5 @@
-//! The threads that walk. Each is used for one walk: a thread that has entered a namespace should do
-//! nothing else.
+//! The threads that walk. Each is used for one walk: a thread that has entered a namespace should
+//! do nothing else.
 
 use std::{
     io,
@@ -38,6 +38,6 @@ pub(crate) fn join<T>(thread: WalkThread<'_, T>) -> Result<T, WalkError> {
 ///
 /// # Errors
 /// The thread cannot be started, or it failed.
-pub(crate) fn run<T: Send>(work: impl FnOnce() -> Result<T, WalkError> + Send) -> Result<T, WalkError> {
+pub(crate) fn run_walk<T: Send>(work: impl FnOnce() -> Result<T, WalkError> + Send) -> Result<T, WalkError> {
     scope(|scope| join(spawn(scope, work)?))
 }

@@ -13,11 +13,11 @@ use crate::{
     engine::walk::{Reach, Walk},
     host::walk::{
         error::WalkError,
-        iter::{Held, HolderReader, read_holders},
+        iter::{HeldSockets, HolderReader, read_holders},
         namespaces::{self, Namespaces},
         proc_fd,
-        reach::{Candidate, in_turn, missing},
-        seek::seek,
+        reach::{Candidate, in_turn, missing_namespaces},
+        seek::seek_missing,
         socket_reader::{SocketReader, read_namespace},
         threads::{self, join, spawn},
     },
@@ -30,8 +30,8 @@ const OPTIONAL_CPU_NS: u64 = 10_000_000;
 /// The namespaces that are yet to be entered. Both threads take from it.
 type Left = Mutex<IntoIter<Candidate>>;
 
-/// Walks the sockets and, if there is an iterator for them, the descriptors. `sees_all`: whether no
-/// process is hidden from this one.
+/// Walks the sockets and, if there is an iterator for them, the descriptors. `sees_all`: whether
+/// no process is hidden from this one.
 ///
 /// # Errors
 /// See [`WalkError`]. Namespaces and processes that vanish meanwhile are no error.
@@ -49,13 +49,13 @@ pub(crate) fn walk(
         // A socket may have been accepted or passed on after its descriptor would have been read,
         // and before the socket itself was.
         if walk.misses_a_holder(holders.states) {
-            held = threads::run(|| read_holders(holders.iterator))?;
+            held = threads::run_walk(|| read_holders(holders.iterator))?;
             walk.holders = held.holders;
         }
         elsewhere = held.elsewhere;
     }
     let led_to = elsewhere.values().map(|(row, _)| row.netns).collect();
-    seek(&sockets, missing(&walk, reach, &elsewhere), &led_to, &mut walk)?;
+    seek_missing(&sockets, missing_namespaces(&walk, reach, &elsewhere), &led_to, &mut walk)?;
     for (row, origin) in elsewhere.into_values() {
         if !walk.namespaces.contains(&row.netns) {
             walk.led_to.insert(row.netns);
@@ -76,13 +76,13 @@ fn walk_both(
     holders: Option<&mut HolderReader<'_>>,
     reach: &Reach,
     sees_all: bool,
-) -> Result<(Walk, Option<Held>), WalkError> {
+) -> Result<(Walk, Option<HeldSockets>), WalkError> {
     let mut walk = Walk { started_ns: clock::monotonic_ns(), ..Walk::default() };
     let mut by_holders = Walk::default();
     let (left, has_holders) = (OnceLock::new(), holders.is_some());
     let held = thread::scope(|scope| {
         let socket_thread = spawn(scope, || {
-            let (found, failed) = match namespaces::find(None) {
+            let (found, failed) = match namespaces::find_namespaces(None) {
                 Ok(found) => (found, None),
                 Err(error) => (Namespaces::default(), Some(error)),
             };
@@ -134,7 +134,7 @@ fn read_left(sockets: &Mutex<SocketReader<'_>>, left: &Left, walk: &mut Walk) ->
 /// # Errors
 /// See [`WalkError`].
 pub(crate) fn add_holders(walk: &mut Walk) -> Result<(), WalkError> {
-    threads::run(|| {
+    threads::run_walk(|| {
         proc_fd::add_holders(walk)?;
         walk.cpu_ns += clock::thread_cpu_ns();
         Ok(())

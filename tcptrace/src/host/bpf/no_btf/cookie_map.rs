@@ -1,8 +1,9 @@
 //! Gives transitions and rows of the same socket the same cookie, on kernels without BTF.
 //!
-//! There, the event identifies a socket by an id of ours, and sock_diag by its cookie. All they share is
-//! the tuple: the two ends. Whichever comes first gives the socket its cookie. Two sockets with the
-//! same tuple in two namespaces cannot be told apart; that is the limit of such kernels.
+//! There, the event identifies a socket by an id of ours, and sock_diag by its cookie. All they
+//! share is the tuple: the two ends. Whichever comes first gives the socket its cookie. Two
+//! sockets with the same tuple in two namespaces cannot be told apart; that is the limit of such
+//! kernels.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::{SocketRow, Transition, Tuple, state};
@@ -54,9 +55,9 @@ impl CookieMap {
 
     /// Gives the rows of a walk of all followed states the cookies of their sockets.
     ///
-    /// Forgets the sockets that neither this walk nor the last one saw: when the last one missed them,
-    /// their transitions may still have been in the ring. Forgets none unless the walk `is_complete`,
-    /// which means that it left out no namespace.
+    /// Forgets the sockets that neither this walk nor the last one saw: when the last one missed
+    /// them, their transitions may still have been in the ring. Forgets none unless the walk
+    /// `is_complete`, which means that it left out no namespace.
     pub(crate) fn resolve_rows(&mut self, rows: &mut [SocketRow], is_complete: bool) {
         let mut seen = FxHashSet::default();
         for row in rows {

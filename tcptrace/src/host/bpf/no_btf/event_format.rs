@@ -1,5 +1,5 @@
-//! Reads from tracefs at which offsets the event `sock:inet_sock_set_state` has its fields, on kernels
-//! without BTF.
+//! Reads from tracefs at which offsets the event `sock:inet_sock_set_state` has its fields, on
+//! kernels without BTF.
 //!
 //! The offsets differ between kernels: RHEL 9 and real-time kernels have longer common fields.
 
@@ -24,8 +24,8 @@ pub(crate) enum FormatError {
     Field { name: &'static str, size: u32 },
 }
 
-/// Runs `action` with tracefs mounted: here, or else in a thread with a mount namespace of its own, so
-/// that the host stays as it is.
+/// Runs `action` with tracefs mounted: here, or else in a thread with a mount namespace of its
+/// own, so that the host stays as it is.
 ///
 /// # Errors
 /// tracefs cannot be mounted.
@@ -48,17 +48,18 @@ pub(crate) fn with_tracefs<T: Send>(action: impl FnOnce() -> T + Send) -> io::Re
 ///
 /// # Errors
 /// See [`FormatError`].
-pub(crate) fn read() -> Result<EventLayout, FormatError> {
+pub(crate) fn read_format() -> Result<EventLayout, FormatError> {
     let path = "events/sock/inet_sock_set_state/format";
     let at = |tracefs: &str| fs::read_to_string(Path::new(tracefs).join(path));
     // The error at the usual place says more than the one at the other place.
     let format = at(TRACEFS).or_else(|error| at(IN_DEBUGFS).map_err(|_| error))?;
-    parse(&format)
+    parse_format(&format)
 }
 
-fn parse(format: &str) -> Result<EventLayout, FormatError> {
-    let find =
-        |name: &'static str, size: u32| field(format, name, size).ok_or(FormatError::Field { name, size });
+fn parse_format(format: &str) -> Result<EventLayout, FormatError> {
+    let find = |name: &'static str, size: u32| {
+        field_offset(format, name, size).ok_or(FormatError::Field { name, size })
+    };
     Ok(EventLayout {
         socket: find("skaddr", 8)?,
         old_state: find("oldstate", 4)?,
@@ -76,7 +77,7 @@ fn parse(format: &str) -> Result<EventLayout, FormatError> {
 
 /// Returns the offset of a field, from a line such as
 /// `field:__u8 saddr[4]; offset:32; size:4; signed:0;` (with tabs).
-fn field(format: &str, name: &str, size: u32) -> Option<u32> {
+fn field_offset(format: &str, name: &str, size: u32) -> Option<u32> {
     format.lines().find_map(|line| {
         let mut parts = line.trim().split(';').map(str::trim);
         let declaration = parts.next()?.strip_prefix("field:")?;
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn fields_are_found_where_this_kernel_has_them() {
         for shift in [0, 8] {
-            let layout = parse(&format(shift)).expect("complete");
+            let layout = parse_format(&format(shift)).expect("complete");
             assert_eq!((layout.socket, layout.remote_v6), (8 + shift, 56 + shift));
             assert_eq!((layout.local_v4, layout.local_v6), (32 + shift, 40 + shift));
         }
@@ -134,10 +135,10 @@ mod tests {
     fn a_field_of_another_size_or_none_is_an_error_that_names_it() {
         let narrow =
             format(0).replace("__u16 protocol;\toffset:30;\tsize:2", "__u8 protocol;\toffset:30;\tsize:1");
-        let error = parse(&narrow).expect_err("protocol is one byte").to_string();
+        let error = parse_format(&narrow).expect_err("protocol is one byte").to_string();
         assert!(error.contains("`protocol` of 2 bytes"), "{error}");
         for broken in ["", "field:", "field:const void * skaddr;", "field:skaddr; offset:x; size:8;"] {
-            assert!(parse(broken).is_err(), "{broken}");
+            assert!(parse_format(broken).is_err(), "{broken}");
         }
     }
 
@@ -149,14 +150,14 @@ mod tests {
             let whole = format(0);
             let from = whole.len().min(cut);
             let broken = format!("{}{with}{}", &whole[..from], &whole[whole.len().min(from + skipped)..]);
-            match parse(&broken) {
+            match parse_format(&broken) {
                 Ok(layout) => {
                     let declared = format!("offset:{}", layout.socket);
                     prop_assert!(broken.contains(&declared));
                 }
                 Err(error) => prop_assert!(!error.to_string().is_empty()),
             }
-            prop_assert!(parse(&with).is_err());
+            prop_assert!(parse_format(&with).is_err());
         }
     }
 }
