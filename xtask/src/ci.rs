@@ -10,9 +10,9 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    deny, matrix,
+    matrix,
     setup::{self, Scope},
-    shell,
+    shell::{self, say},
     test::{self, Outcome},
 };
 
@@ -31,6 +31,12 @@ const CHECKS: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// The version of cargo-deny that is installed where there is none.
+const DENY_VERSION: &str = "0.20.2";
+/// What was not checked, and what to do about it.
+const NO_ADVISORIES: &str = "NOT CHECKED: advisories, because their database cannot be fetched. Run \
+                             `cargo deny check advisories` where the network allows it";
+
 /// Runs everything.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut steps = Steps::default();
@@ -47,7 +53,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         });
     }
     let mut has_advisories = true;
-    steps.run("dependencies", || deny::check().map(|checked| has_advisories = checked));
+    steps.run("dependencies", || check_dependencies().map(|checked| has_advisories = checked));
     let mut run_tests = |name, run: fn() -> Result<Outcome>| {
         steps.run(name, || {
             // Tests that could not be started count as a failure.
@@ -66,7 +72,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     all.totals.failed += u64::try_from(unrun)?;
     eprintln!("\n{}\n", steps.summary.join("\n"));
     if !has_advisories {
-        eprintln!("{}\n", deny::NO_ADVISORIES);
+        eprintln!("{NO_ADVISORIES}\n");
     }
     println!("{}", all.totals);
     Ok(if steps.have_failed || unrun > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -95,4 +101,27 @@ impl Steps {
         let verdict = if result.is_ok() { "ok" } else { "FAILED" };
         self.summary.push(format!("{verdict:6} {name} ({seconds:.1} s)"));
     }
+}
+
+/// Checks with deny.toml what Cargo.lock names, and installs cargo-deny first if it is missing.
+/// Returns whether advisories were checked too.
+fn check_dependencies() -> Result<bool> {
+    if shell::quietly(shell::cargo().args(["deny", "--version"])).is_err() {
+        say(format_args!(
+            "installing cargo-deny {DENY_VERSION}: it checks the dependencies against deny.toml"
+        ));
+        shell::run(shell::cargo().args([
+            "install",
+            "cargo-deny",
+            "--version",
+            DENY_VERSION,
+            "--locked",
+            "--force",
+        ]))?;
+    }
+    // `check` exits with 1 for a vulnerable dependency and for a database that it cannot fetch.
+    let has_database = shell::run(shell::cargo().args(["deny", "fetch", "db"])).is_ok();
+    let offline: &[&str] = if has_database { &[] } else { &["licenses", "bans", "sources"] };
+    shell::run(shell::cargo().args(["deny", "check"]).args(offline))?;
+    Ok(has_database)
 }

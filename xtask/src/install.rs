@@ -8,6 +8,7 @@ use crate::{
     compile::{self, Profile},
     setup::{self, Scope},
     shell::{self, say},
+    test::Environment,
 };
 
 /// Builds the release and installs it under `prefix`.
@@ -17,7 +18,7 @@ pub(crate) fn run(prefix: &Path) -> Result<()> {
     setup::prepare(Scope::Build)?;
     let built = compile::tcptrace(Profile::Release)?;
     let installed = prefix.join("bin/tcptrace");
-    let mut install = shell::as_root("install", &[])?;
+    let mut install = shell::as_root("install", &Environment::new())?;
     shell::run(install.args(["-D", "--mode=0755"]).arg(&built).arg(&installed))?;
     say(format_args!("installed {}", installed.display()));
     match found_as_root() {
@@ -36,6 +37,6 @@ pub(crate) fn run(prefix: &Path) -> Result<()> {
 
 /// The tcptrace that root finds; sudo has its own PATH.
 fn found_as_root() -> Option<String> {
-    let mut shell = shell::as_root("sh", &[]).ok()?;
+    let mut shell = shell::as_root("sh", &Environment::new()).ok()?;
     shell::quietly(shell.args(["-c", "command -v tcptrace"])).ok()
 }

@@ -14,7 +14,6 @@
 mod bench;
 mod ci;
 mod compile;
-mod deny;
 mod install;
 mod matrix;
 mod results;

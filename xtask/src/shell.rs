@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
+use crate::test::Environment;
+
 /// A directory of root's tools, which the PATH of other users may lack.
 const SYSTEM_DIRECTORY: &str = "/usr/sbin";
 
@@ -48,11 +50,11 @@ pub(crate) fn cargo() -> Command {
 }
 
 /// A command that runs as root with `environment` added, through sudo where needed.
-pub(crate) fn as_root(program: impl AsRef<OsStr>, environment: &[(OsString, OsString)]) -> Result<Command> {
+pub(crate) fn as_root(program: impl AsRef<OsStr>, environment: &Environment) -> Result<Command> {
     let program = program.as_ref();
     if rustix::process::geteuid().is_root() {
         let mut direct = command(program);
-        direct.envs(environment.iter().cloned());
+        direct.envs(environment);
         return Ok(direct);
     }
     let Some(sudo) = find("sudo") else {
@@ -64,12 +66,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, environment: &[(OsString, OsSt
     let mut wrapped = command(sudo);
     // `env` sets the variables, because sudo may be configured not to pass them on.
     wrapped.args(["--", "env"]);
-    wrapped.args(environment.iter().map(|(name, value)| {
-        let mut assignment = name.clone();
-        assignment.push("=");
-        assignment.push(value);
-        assignment
-    }));
+    wrapped.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
     wrapped.arg(program);
     Ok(wrapped)
 }
@@ -78,7 +75,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, environment: &[(OsString, OsSt
 /// on failure.
 pub(crate) fn become_root(program: &Path, arguments: &[OsString]) -> Error {
     let run = || {
-        let mut command = as_root(program, &[])?;
+        let mut command = as_root(program, &Environment::new())?;
         // The user's own directory, not the checkout's: arguments may be relative paths.
         command.current_dir(env::current_dir().context("the current directory is gone")?);
         Ok(Error::new(command.args(arguments).exec()).context(format!("cannot run {}", program.display())))
@@ -120,7 +117,7 @@ pub(crate) fn show(command: &Command) -> String {
 pub(crate) fn run_self_as_root(task: &impl serde::Serialize) -> Result<ExitCode> {
     let this = env::current_exe().context("/proc is not mounted")?;
     let task = serde_json::to_string(task)?;
-    let status = as_root(this, &[])?.args(["as-root", &task]).status();
+    let status = as_root(this, &Environment::new())?.args(["as-root", &task]).status();
     let is_good = status.context("cannot run the part that needs root")?.success();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,10 +3,10 @@
 //! Guests with other kernels run the same kernel tests ([`matrix`]).
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     io::Write as _,
-    path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -31,6 +31,9 @@ pub(crate) const WITHOUT_VARIABLE: &str = "TCPTRACE_TEST_WITHOUT";
 pub(crate) const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 /// Without BTF transitions have no network namespace: concurrent tests would see each other's.
 pub(crate) const ONE_THREAD: &str = "1";
+
+/// Variables by name.
+pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Which tests, and how.
 #[derive(Debug, Default, clap::Args)]
@@ -124,7 +127,9 @@ pub(crate) fn run_here(options: &Options) -> Result<Outcome> {
 }
 
 fn run_kernel_tests(arguments: &[String]) -> Result<Vec<Results>> {
-    let environment = environment(&compile::tcptrace(Profile::Release)?, env::vars_os());
+    let mut environment = environment(env::vars_os());
+    environment
+        .insert(BINARY_VARIABLE.to_owned(), compile::tcptrace(Profile::Release)?.display().to_string());
     let programs = compile::kernel_tests()?.programs.into_iter();
     let run = |program: compile::Executable| {
         say(format_args!("kernel tests as root: {}", program.name));
@@ -139,20 +144,13 @@ fn run_kernel_tests(arguments: &[String]) -> Result<Vec<Results>> {
 }
 
 /// What the tests get from our environment; sudo passes nothing on by itself.
-pub(crate) fn environment(
-    tcptrace: &Path,
-    ours: impl Iterator<Item = (OsString, OsString)>,
-) -> Vec<(OsString, OsString)> {
-    let is_wanted = |name: &OsString| {
-        let name = name.to_string_lossy();
-        let passed_on = ["TCPTRACE_", "RUST_TEST_", "RUST_BACKTRACE"];
-        name != BINARY_VARIABLE && passed_on.iter().any(|prefix| name.starts_with(prefix))
-    };
-    let mut environment: Vec<_> = ours.filter(|(name, _)| is_wanted(name)).collect();
-    environment.push((BINARY_VARIABLE.into(), tcptrace.into()));
-    let is_set = |wanted: &str| environment.iter().any(|(name, value)| name == wanted && !value.is_empty());
-    if is_set(WITHOUT_VARIABLE) && !is_set(THREADS_VARIABLE) {
-        environment.push((THREADS_VARIABLE.into(), ONE_THREAD.into()));
+pub(crate) fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Environment {
+    let ours = ours.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let passed_on = ["TCPTRACE_", "RUST_TEST_", "RUST_BACKTRACE"];
+    let is_wanted = |(name, _): &(String, String)| passed_on.iter().any(|prefix| name.starts_with(prefix));
+    let mut environment: Environment = ours.filter(is_wanted).collect();
+    if environment.get(WITHOUT_VARIABLE).is_some_and(|features| !features.is_empty()) {
+        environment.entry(THREADS_VARIABLE.to_owned()).or_insert(ONE_THREAD.to_owned());
     }
     environment
 }
@@ -192,17 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tests_get_the_binary_and_what_concerns_them() {
-        let environment = |ours: &[(&str, &str)]| -> Vec<_> {
-            let ours = ours.iter().map(|(name, value)| (name.into(), value.into()));
-            let environment = environment(Path::new("/t/tcptrace"), ours).into_iter();
-            environment.map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
+    fn the_tests_get_what_concerns_them() {
+        let environment = |ours: &[(&str, &str)]| {
+            let environment = environment(ours.iter().map(|(name, value)| (name.into(), value.into())));
+            environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
         };
-        let ours =
-            [("TCPTRACE_BIN", "/old"), ("TCPTRACE_SLOW", "1"), ("RUST_BACKTRACE", "1"), ("HOME", "/root")];
-        let expected = ["TCPTRACE_SLOW=1", "RUST_BACKTRACE=1", "TCPTRACE_BIN=/t/tcptrace"];
-        assert_eq!(environment(&ours), expected);
+        let ours = [("TCPTRACE_SLOW", "1"), ("RUST_BACKTRACE", "1"), ("HOME", "/root")];
+        assert_eq!(environment(&ours), "RUST_BACKTRACE=1 TCPTRACE_SLOW=1");
         let without_btf = environment(&[("TCPTRACE_TEST_WITHOUT", "btf")]);
-        assert!(without_btf.contains(&"RUST_TEST_THREADS=1".into()));
+        assert_eq!(without_btf, "RUST_TEST_THREADS=1 TCPTRACE_TEST_WITHOUT=btf");
     }
 }

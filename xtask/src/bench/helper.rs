@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read},
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
@@ -59,22 +59,14 @@ pub(crate) fn next_line(lines: &Receiver<String>, what: &str) -> Result<String> 
     lines.recv_timeout(PATIENCE).with_context(|| format!("{what} did not come"))
 }
 
-/// A helper that is ready, and ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) process: Killed,
-    /// When it is closed, the helper ends, even if xtask was killed.
-    _stdin: Option<ChildStdin>,
-}
-
-/// Starts a helper and waits until it says that it is ready.
-pub(crate) fn start(helpers: &Path, name: &str, arguments: &[&str]) -> Result<Running> {
+/// Starts a helper and waits until it says that it is ready. It ends when its stdin is closed,
+/// even if xtask was killed.
+pub(crate) fn start(helpers: &Path, name: &str, arguments: &[&str]) -> Result<Killed> {
     let mut command = shell::command(helpers.join(name));
-    let mut process = Killed::spawn(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-    let stdin = process.0.stdin.take();
-    let said = next_line(&process.stdout()?, name)?;
+    let mut helper = Killed::spawn(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let said = next_line(&helper.stdout()?, name)?;
     ensure!(said == "ready", "{name} said {said:?}");
-    Ok(Running { process, _stdin: stdin })
+    Ok(helper)
 }
 
 /// Makes so many connections in so many threads, and returns how many were made in how many

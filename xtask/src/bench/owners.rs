@@ -83,7 +83,7 @@ pub(crate) fn run(measure: &Measure, rounds: usize) -> Result<Owned> {
         owned.peak.add(to_figure(peak) / 1024.0);
     }
     let server = helper::start(&measure.helpers, "leaky-server", &[&SOCKETS.to_string()])?;
-    let namespace = format!("/proc/{}/ns/net", server.process.0.id());
+    let namespace = format!("/proc/{}/ns/net", server.0.id());
     let namespace = File::open(namespace).context("the server has ended")?;
     // `ss` and `lsof` see their own namespace; the thread that is in it starts them.
     let in_namespace = || {

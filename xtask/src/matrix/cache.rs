@@ -66,13 +66,13 @@ pub(super) fn provide(kernels: &[Kernel]) -> Result<BTreeMap<&'static str, Resul
     let lock = File::create(cache.join("lock"))?;
     // Another run may be fetching at this moment.
     lock.lock().context("cannot lock the kernel cache")?;
-    let apt = Apt::set_up(kernels, &cache.join("apt"))?;
-    if let Err(error) = quietly(apt.command("apt-get").arg("update")) {
+    set_up_apt(kernels, &cache)?;
+    if let Err(error) = quietly(apt("apt-get", &cache).arg("update")) {
         say(format_args!("whether there are newer kernels is unknown: {error:#}"));
     }
-    let names = quietly(apt.command("apt-cache").args(["pkgnames", "linux-"]))?;
+    let names = quietly(apt("apt-cache", &cache).args(["pkgnames", "linux-"]))?;
     let names = names.lines().map(str::to_owned).collect();
-    Ok(kernels.iter().map(|kernel| (kernel.label, provide_kernel(kernel, &apt, &names, &cache))).collect())
+    Ok(kernels.iter().map(|kernel| (kernel.label, provide_kernel(kernel, &names, &cache))).collect())
 }
 
 fn cache_directory() -> Result<PathBuf> {
@@ -84,7 +84,7 @@ fn cache_directory() -> Result<PathBuf> {
 }
 
 /// The newest kernel of its line.
-fn provide_kernel(kernel: &Kernel, apt: &Apt, names: &BTreeSet<String>, cache: &Path) -> Result<Cached> {
+fn provide_kernel(kernel: &Kernel, names: &BTreeSet<String>, cache: &Path) -> Result<Cached> {
     let (version, packages) = kernel.choose(names)?;
     let directory = cache.join(format!("linux-{version}"));
     if let Ok(cached) = Cached::find(&directory) {
@@ -94,7 +94,7 @@ fn provide_kernel(kernel: &Kernel, apt: &Apt, names: &BTreeSet<String>, cache: &
     let new = cache.join("new");
     let _not_there = fs::remove_dir_all(&new);
     fs::create_dir_all(&new)?;
-    quietly(apt.command("apt-get").arg("download").args(&packages).current_dir(&new))?;
+    quietly(apt("apt-get", cache).arg("download").args(&packages).current_dir(&new))?;
     let mut unpack = shell::command("sh");
     quietly(unpack.args(["-c", UNPACK, "sh", "vmlinuz"]).args(MODULES).current_dir(&new))?;
     Cached::find(&new).with_context(|| format!("in {}", packages.join(" and ")))?;
@@ -109,32 +109,23 @@ fn provide_kernel(kernel: &Kernel, apt: &Apt, names: &BTreeSet<String>, cache: &
     Cached::find(&directory)
 }
 
-/// An apt with its own sources, lists and cache.
-#[derive(Debug)]
-struct Apt {
-    configuration: PathBuf,
+/// Sets up an apt with its own sources, lists and cache for the suites of these kernels.
+fn set_up_apt(kernels: &[Kernel], cache: &Path) -> Result<()> {
+    let directory = cache.join("apt");
+    for inside in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(directory.join(inside))?;
+    }
+    let sources = kernels.iter().map(|kernel| Ok(source(kernel, &address(kernel.archive)?)));
+    let sources = sources.collect::<Result<BTreeSet<_>>>()?;
+    fs::write(directory.join("sources.list"), sources.into_iter().collect::<String>())?;
+    fs::write(directory.join("status"), "")?;
+    Ok(fs::write(directory.join("apt.conf"), configuration(&directory))?)
 }
 
-impl Apt {
-    /// Sets up apt for the suites of these kernels.
-    fn set_up(kernels: &[Kernel], directory: &Path) -> Result<Self> {
-        for inside in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(directory.join(inside))?;
-        }
-        let sources = kernels.iter().map(|kernel| Ok(source(kernel, &address(kernel.archive)?)));
-        let sources = sources.collect::<Result<BTreeSet<_>>>()?;
-        fs::write(directory.join("sources.list"), sources.into_iter().collect::<String>())?;
-        fs::write(directory.join("status"), "")?;
-        let configuration = directory.join("apt.conf");
-        fs::write(&configuration, self::configuration(directory))?;
-        Ok(Self { configuration })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut apt = shell::command(program);
-        apt.env("LC_ALL", "C").arg("--config-file").arg(&self.configuration).arg("-qq");
-        apt
-    }
+fn apt(program: &str, cache: &Path) -> Command {
+    let mut apt = shell::command(program);
+    apt.env("LC_ALL", "C").arg("--config-file").arg(cache.join("apt/apt.conf")).arg("-qq");
+    apt
 }
 
 fn source(kernel: &Kernel, address: &str) -> String {

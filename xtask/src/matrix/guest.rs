@@ -5,7 +5,6 @@
 //! happens, as a line of JSON over the second serial line.
 
 use std::{
-    collections::BTreeMap,
     io::Write as _,
     os::unix::process::ExitStatusExt as _,
     path::Path,
@@ -33,7 +32,7 @@ use serde_json::Value;
 use super::features::{self, Features};
 use crate::{
     results::{self, Results},
-    test::WITHOUT_VARIABLE,
+    test::{Environment, WITHOUT_VARIABLE},
 };
 
 /// Where the guest finds its [`Job`], its modules and the test programs.
@@ -74,7 +73,7 @@ pub(super) struct Job {
     /// Arguments for each test program.
     pub(super) arguments: Vec<String>,
     /// The environment of all programs.
-    pub(super) environment: BTreeMap<String, String>,
+    pub(super) environment: Environment,
 }
 
 /// What a guest reports.

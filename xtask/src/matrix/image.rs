@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -17,7 +16,7 @@ use super::guest::{JOB, Job, MODULES, PROGRAMS};
 use crate::{
     compile::{Executable, KernelTests},
     shell::{self, quietly},
-    test,
+    test::{self, Environment},
 };
 
 /// Tools of the host that guests have too: for the tests, and `ip` for the guest itself.
@@ -40,14 +39,13 @@ pub(super) fn job(
     programs: &[&str],
     modules: &[PathBuf],
     arguments: &[String],
-    ours: &[(OsString, OsString)],
+    ours: &Environment,
     without: Option<&str>,
 ) -> Job {
     let threads = if without.is_some() { test::ONE_THREAD } else { THREADS };
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let mut environment = vec![owned((test::THREADS_VARIABLE, threads)), owned(PATIENCE)];
-    environment
-        .extend(ours.iter().map(|(name, value)| (name.display().to_string(), value.display().to_string())));
+    let mut environment: Environment = [(test::THREADS_VARIABLE, threads), PATIENCE].map(owned).into();
+    environment.extend(ours.clone());
     // Where they are in the guest.
     let places =
         [(test::BINARY_VARIABLE, "/bin/tcptrace"), (HELPERS_VARIABLE, "/helpers"), (TOOLS_VARIABLE, "")];
@@ -57,7 +55,7 @@ pub(super) fn job(
         programs: programs.iter().map(|&program| program.to_owned()).collect(),
         modules: modules.iter().map(|module| file_name(module)).collect(),
         arguments: arguments.to_owned(),
-        environment: environment.into_iter().collect(),
+        environment,
     }
 }
 
@@ -180,7 +178,7 @@ mod tests {
     #[test]
     fn the_job_names_the_guests_own_paths() {
         let ours = [("TCPTRACE_BIN", "/t/tcptrace"), ("RUST_BACKTRACE", "1"), ("TCPTRACE_PATIENCE", "9")];
-        let ours = ours.map(|(name, value)| (name.into(), value.into()));
+        let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let written = |without| job(&["stuck"], &["/k/veth.ko".into()], &["leak".into()], &ours, without);
         let expected = [
             ("RUST_BACKTRACE", "1"),

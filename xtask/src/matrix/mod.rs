@@ -74,30 +74,20 @@ pub(crate) fn run(labels: &[String], arguments: &[String]) -> Result<Outcome> {
     let programs = kernels::guest_programs(&names, arguments)?;
     let shared = logs.join("shared.cpio");
     image::build(&tests, &programs, &tcptrace, &shared)?;
-    let environment = test::environment(&tcptrace, env::vars_os());
+    let environment = test::environment(env::vars_os());
     let kernels: BTreeMap<_, _> = guests.iter().map(|guest| (guest.kernel.label, guest.kernel)).collect();
     let cached = cache::provide(&kernels.into_values().collect::<Vec<Kernel>>())?;
     let reports = in_parallel(&guests, |guest| {
         let cached = cached[guest.kernel.label].as_ref().map_err(|why| format!("{why:#}"))?;
         let job = image::job(&programs, &cached.modules, arguments, &environment, guest.without);
-        let logs = logs.join(guest.label);
-        let files = qemu::Files {
-            kernel: cached.image.clone(),
-            image: logs.join("image.cpio"),
-            console: logs.join("console.log"),
-            results: logs.join("tests.log"),
-        };
+        let directory = logs.join(guest.label);
         let boot = || {
-            fs::create_dir_all(&logs)?;
-            for log in [&files.console, &files.results] {
-                // What an earlier run left there must not pass for this one's.
-                fs::write(log, "")?;
-            }
-            image::build_for_guest(&shared, &cached.modules, &job, &files.image)?;
+            fs::create_dir_all(&directory)?;
+            image::build_for_guest(&shared, &cached.modules, &job, &directory.join(qemu::IMAGE))?;
             say(format_args!("kernel {}: booting", guest.label));
-            let (trouble, time) = qemu::run(&files)?;
-            fs::remove_file(&files.image)?;
-            Ok::<_, anyhow::Error>(Report::new(&read_log(&files.results), trouble, time))
+            let (trouble, time) = qemu::run(&cached.image, &directory)?;
+            fs::remove_file(directory.join(qemu::IMAGE))?;
+            Ok::<_, anyhow::Error>(Report::new(&read_log(&directory.join(qemu::RESULTS)), trouble, time))
         };
         let report =
             boot().unwrap_or_else(|error| Report::of_failure(format!("it cannot be booted: {error:#}")));
@@ -170,7 +160,7 @@ fn show_failures(label: &str, report: &Report, logs: &Path) {
         let output = last_lines(output, OUTPUT_LINES);
         println!("\n---- kernel {label}: {} ----\n{output}", results.name);
     }
-    for name in ["console.log", "tests.log"].into_iter().filter(|_| !report.troubles.is_empty()) {
+    for name in [qemu::CONSOLE, qemu::RESULTS].into_iter().filter(|_| !report.troubles.is_empty()) {
         let log = last_lines(&read_log(&logs.join(name)), LOG_LINES);
         println!("\n---- kernel {label}: the end of {name} ----\n{log}");
     }

@@ -6,7 +6,7 @@
 
 use std::{
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -29,25 +29,17 @@ const MEMORY_MIB: u64 = 1024;
 const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 mitigations=off lsm=lockdown,bpf rdinit=/xtask -- guest";
 
-/// Where the files of a guest are.
-#[derive(Debug)]
-pub(super) struct Files {
-    /// The kernel, as boot loaders take it.
-    pub(super) kernel: PathBuf,
-    /// Its first file system.
-    pub(super) image: PathBuf,
-    /// The console.
-    pub(super) console: PathBuf,
-    /// The frames about the tests.
-    pub(super) results: PathBuf,
-}
+/// The guest's first file system, its console, and what it sends, in its directory.
+pub(super) const IMAGE: &str = "image.cpio";
+pub(super) const CONSOLE: &str = "console.log";
+pub(super) const RESULTS: &str = "tests.log";
 
 /// Runs a guest until it turns itself off or panics. Returns what went wrong otherwise, and how
 /// long it took.
-pub(super) fn run(files: &Files) -> Result<(Option<String>, Duration)> {
+pub(super) fn run(kernel: &Path, directory: &Path) -> Result<(Option<String>, Duration)> {
     let start = Instant::now();
-    let complaints = files.console.with_file_name("qemu.log");
-    let mut qemu = start_qemu(files, &complaints)?;
+    let complaints = directory.join("qemu.log");
+    let mut qemu = start_qemu(kernel, directory, File::create(&complaints)?)?;
     let trouble = loop {
         if let Some(status) = qemu.try_wait().context("cannot wait for QEMU")? {
             let said = fs::read_to_string(&complaints).unwrap_or_default();
@@ -63,11 +55,11 @@ pub(super) fn run(files: &Files) -> Result<(Option<String>, Duration)> {
     Ok((trouble, start.elapsed()))
 }
 
-fn start_qemu(files: &Files, complaints: &Path) -> Result<Child> {
-    let image = fs::metadata(&files.image)?.len();
+fn start_qemu(kernel: &Path, directory: &Path, complaints: File) -> Result<Child> {
+    let image = directory.join(IMAGE);
     // The archive and what is unpacked from it are in memory at the same time, and a file system
     // in memory may fill half of it.
-    let memory = MEMORY_MIB + 3 * image.div_ceil(1 << 20);
+    let memory = MEMORY_MIB + 3 * fs::metadata(&image)?.len().div_ceil(1 << 20);
     let mut qemu = shell::command("qemu-system-x86_64");
     // A processor without AVX: emulating that takes a sixth more time.
     qemu.args(["-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "Nehalem", "-smp", "1"]);
@@ -80,16 +72,18 @@ fn start_qemu(files: &Files, complaints: &Path) -> Result<Child> {
         "-m",
         &memory.to_string(),
     ]);
-    qemu.arg("-kernel").arg(&files.kernel).arg("-initrd").arg(&files.image);
+    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&image);
     qemu.args(["-append", COMMAND_LINE]);
-    for (number, path) in [&files.console, &files.results].into_iter().enumerate() {
+    for (number, log) in [CONSOLE, RESULTS].into_iter().enumerate() {
+        let path = directory.join(log);
+        // What an earlier run left there must not pass for this one's.
+        fs::write(&path, "")?;
         // In QEMU's options a comma in a value is written twice.
         let path = path.display().to_string().replace(',', ",,");
         qemu.args(["-chardev", &format!("file,id=serial{number},path={path}")]);
         qemu.args(["-device", &format!("isa-serial,chardev=serial{number},index={number}")]);
     }
-    let log = File::create(complaints)?;
-    qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.into_file());
+    qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints.into_file());
     // However xtask ends, by Ctrl-C too, no guest stays behind. The thread that starts it waits
     // for its end. SAFETY: between fork and exec this makes one system call, prctl(2), which
     // touches no memory.

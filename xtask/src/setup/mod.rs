@@ -155,7 +155,8 @@ fn is_installed(package: &str) -> bool {
 }
 
 fn apt_get() -> Result<Command> {
-    let mut command = shell::as_root("apt-get", &[("DEBIAN_FRONTEND".into(), "noninteractive".into())])?;
+    let mut command =
+        shell::as_root("apt-get", &[("DEBIAN_FRONTEND".into(), "noninteractive".into())].into())?;
     // A fresh machine may be updating itself at this moment.
     command.args(["-o", "DPkg::Lock::Timeout=300"]);
     Ok(command)
