@@ -1,4 +1,4 @@
-//! The command line: parsed and checked before anything is touched.
+//! The command line. It is parsed and checked before anything else happens.
 
 pub mod advice;
 
@@ -13,8 +13,8 @@ use crate::{
     host::features::Feature,
 };
 
-/// Thresholds and the like must leave room for sums on a 64-bit nanosecond clock.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The longest duration: sums of two still fit a 64-bit nanosecond clock.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Reports TCP sockets stuck in CLOSE_WAIT: since when, held by whom, and why.
 ///
@@ -31,7 +31,7 @@ pub struct Cli {
     #[arg(
         long,
         value_name = "DUR",
-        value_parser = duration,
+        value_parser = parse_duration,
         allow_hyphen_values = true,
         help_heading = "Views"
     )]
@@ -56,14 +56,14 @@ pub struct Cli {
     #[arg(
         long,
         value_name = "DUR",
-        value_parser = positive_duration,
+        value_parser = parse_positive_duration,
         allow_hyphen_values = true,
         requires = "stuck",
         help_heading = "Views"
     )]
     remind: Option<Duration>,
 
-    /// Judge what is open right now, report, exit with 1 if anything is stuck
+    /// Judge the sockets that are open now, report, and exit: with 1 if any is stuck
     #[arg(
         long,
         requires = "stuck",
@@ -72,7 +72,7 @@ pub struct Cli {
     )]
     once: bool,
 
-    /// Read a recorded JSON stream (`-` is stdin; gzip and zstd too) in place of the kernel; needs no privilege
+    /// Read a recorded JSON stream instead of the kernel (`-` is stdin; gzip and zstd too); needs no privilege
     #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "duration", "without"], help_heading = "Views")]
     replay: Option<PathBuf>,
 
@@ -83,7 +83,7 @@ pub struct Cli {
     #[arg(
         long,
         value_name = "DUR",
-        value_parser = positive_duration,
+        value_parser = parse_positive_duration,
         allow_hyphen_values = true,
         help_heading = "Output"
     )]
@@ -93,7 +93,7 @@ pub struct Cli {
     #[arg(
         long,
         value_name = "N",
-        value_parser = count,
+        value_parser = parse_count,
         allow_hyphen_values = true,
         help_heading = "Output"
     )]
@@ -103,42 +103,42 @@ pub struct Cli {
     #[arg(long, help_heading = "Output")]
     json: bool,
 
-    /// Append the records to FILE instead of writing them to stdout; opened again on SIGHUP
+    /// Append the records to FILE instead of stdout; SIGHUP reopens it
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 
-    /// Colour in the text: `auto` is for a terminal, and obeys NO_COLOR
+    /// Colour the text; `auto` obeys `NO_COLOR`
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, help_heading = "Output")]
     color: Color,
 
-    /// Say less on stderr: errors only
+    /// Print only errors and warnings on stderr
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     quiet: bool,
 
-    /// Say more on stderr: with --json too what is watched, and the totals
+    /// Print more on stderr: what is watched and the totals, also with --json
     #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 
-    /// Serve Prometheus metrics there while running, at http://ADDR:PORT/metrics
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics while running
     #[arg(
         long,
         value_name = "ADDR:PORT",
-        value_parser = address,
+        value_parser = parse_address,
         conflicts_with_all = ["once", "replay"],
         help_heading = "Output"
     )]
     metrics: Option<SocketAddr>,
 
-    /// Do not use a kernel feature: for trying out what an older kernel would do
+    /// Do not use these kernel features: shows what an older kernel would do
     #[arg(long, value_name = "FEATURE", value_delimiter = ',', hide = true)]
     without: Vec<Feature>,
 
-    /// Size of the ring that transitions come through, bytes: a power of two, of 4096 at least
-    #[arg(long, value_name = "BYTES", value_parser = ring_size, default_value_t = 4 << 20, hide = true)]
+    /// Size of the ring buffer for transitions, bytes: a power of two, at least 4096
+    #[arg(long, value_name = "BYTES", value_parser = parse_ring_size, default_value_t = 4 << 20, hide = true)]
     ring_size: u32,
 
-    /// Bytes of output that may wait for a slow reader before transitions are dropped: 4096 at least
-    #[arg(long, value_name = "BYTES", value_parser = queue_size, default_value_t = 32 << 20, hide = true)]
+    /// Bytes of output that may wait for a slow reader before transitions are dropped: at least 4096
+    #[arg(long, value_name = "BYTES", value_parser = parse_queue_size, default_value_t = 32 << 20, hide = true)]
     queue_size: usize,
 }
 
@@ -146,84 +146,90 @@ const AFTER_HELP: &str = "\
 DUR is a number with a unit: 500ms, 30s, 2m, 1h30m.
 
 Examples:
-  sudo tcptrace --stuck 30s            what is stuck, as it happens
+  sudo tcptrace --stuck 30s            sockets that are stuck, as it happens
   sudo tcptrace --stuck 30s --json     the same for a log pipeline
-  sudo tcptrace --stuck 30s --once     for a health check: 1 if anything is stuck
-  sudo tcptrace --lives                each connection when it is over: who closed it, why, bytes
+  sudo tcptrace --stuck 30s --once     a health check: status 1 if any is stuck
+  sudo tcptrace --lives                each connection when it is over
   sudo tcptrace                        every TCP state transition
-  sudo tcptrace --port 443 -6          those of some sockets
+  sudo tcptrace --port 443 -6          those of some sockets only
   sudo tcptrace --stuck 30s --metrics 127.0.0.1:9777
-                                       figures for Prometheus beside the records
+                                       Prometheus metrics beside the records
   sudo tcptrace --lives --json --output FILE
-                                       into a file; SIGHUP opens it again
-  tcptrace --replay FILE --stuck 5s    what a recording says with another threshold, also
-                                       of a .gz or .zst file
+                                       append to FILE; SIGHUP reopens it
+  tcptrace --replay FILE --stuck 5s    a recording, judged by another threshold;
+                                       FILE may be compressed (.gz, .zst)
 
-Exit status: 0 done; 1 --once found stuck sockets; 2 wrong usage; 3 this host cannot
-be traced, or --once could not look at what it was asked about; 4 failed while running.";
+Exit status:
+  0  done
+  1  --once found stuck sockets
+  2  wrong usage
+  3  this host cannot be traced, or --once could not look at what it was asked
+     about
+  4  failed while running";
 
 /// When text has colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless the environment is against it.
+    /// On a terminal, unless the environment forbids it.
     Auto,
-    /// Wherever it goes.
+    /// Always.
     Always,
-    /// Nowhere.
+    /// Never.
     Never,
 }
 
-/// What to do, from the command line.
+/// What a run is to do, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Which records to make.
+    /// The views.
     pub views: Views,
-    /// What the tracker is to look for.
+    /// What the tracker looks for.
     pub policy: Policy,
-    /// The states of which a recording of transitions is to have the sockets that no transition tells of, as a mask.
+    /// As a mask, the states whose sockets a JSON stream of transitions gets `found` records for, so that it can
+    /// be replayed.
     pub recorded: u32,
-    /// The states in `policy.watched`, as they were named.
+    /// The states in `policy.watched`, in the order given.
     pub states: Vec<State>,
-    /// Whether to judge what is open right now, and end.
+    /// Whether to judge the sockets that are open now, and exit.
     pub once: bool,
-    /// What is to be read in place of the kernel.
+    /// The recording to read instead of the kernel.
     pub replay: Option<PathBuf>,
-    /// What is reported.
+    /// Which records are reported.
     pub filter: Filter,
-    /// When to stop.
+    /// How long to run.
     pub duration: Option<Duration>,
     /// After how many records to stop.
     pub count: Option<u64>,
-    /// JSON in place of text.
+    /// Whether to write JSON instead of text.
     pub json: bool,
-    /// The file that the records are appended to; `None`: stdout.
+    /// The file that records are appended to; `None` is stdout.
     pub output: Option<PathBuf>,
     /// When text has colour.
     pub color: Color,
-    /// How much to say on stderr: below 0 less, above 0 more than usual.
+    /// How much to print on stderr: below 0 less than usual, above 0 more.
     pub verbosity: i8,
-    /// Where metrics are to be served.
+    /// The address at which metrics are served.
     pub metrics: Option<SocketAddr>,
-    /// Kernel features to leave alone.
+    /// Kernel features that are not used.
     pub without: Vec<Feature>,
-    /// Size of the ring, bytes.
+    /// Size of the ring buffer, bytes.
     pub ring_bytes: u32,
-    /// How much output may wait for a slow reader, bytes.
+    /// How many bytes of output may wait for a slow reader.
     pub queue_bytes: usize,
 }
 
 impl Plan {
-    /// What the view of stuck sockets is of, in words: `30s in CLOSE-WAIT`.
+    /// Formats what `--stuck` watches: `30s in CLOSE-WAIT`.
     pub fn watched(&self) -> String {
         format!("{} in {}", self.threshold(), self.state_names())
     }
 
-    /// The threshold in words.
+    /// Formats the threshold.
     pub fn threshold(&self) -> String {
         humantime::format_duration(Duration::from_nanos(self.policy.threshold_ns)).to_string()
     }
 
-    /// The watched states as `ss` spells them.
+    /// Lists the watched states, as `ss` spells them.
     pub fn state_names(&self) -> String {
         let names: Vec<_> = self.states.iter().map(|state| state.ss_name()).collect();
         names.join(", ")
@@ -234,14 +240,14 @@ impl Cli {
     /// Parses the program's arguments.
     ///
     /// # Errors
-    /// Wrong usage, or a request for help: clap's error prints itself, with a tip, and has the exit status.
+    /// Wrong usage, or a request for help: clap's error prints itself, with a tip, and carries the exit status.
     pub fn from_arguments<T: Into<OsString> + Clone>(
         arguments: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
         Self::try_parse_from(arguments).map_err(advice::add_tip)
     }
 
-    /// What these arguments ask for.
+    /// Returns what these arguments ask for.
     pub fn plan(self) -> Plan {
         let (stuck, lives) = (self.stuck.is_some(), self.lives);
         let views = Views { transitions: self.transitions || !(stuck || lives), stuck, lives };
@@ -276,8 +282,8 @@ impl Cli {
     }
 }
 
-/// `500ms`, `30s`, `1h30m`; never a bare number.
-fn duration(text: &str) -> Result<Duration, String> {
+/// Parses `500ms`, `30s` or `1h30m`; never a bare number.
+fn parse_duration(text: &str) -> Result<Duration, String> {
     const RIGHT: &str = "a duration looks like 500ms, 30s, 2m or 1h30m";
     if let Some(positive) = text.strip_prefix('-') {
         return Err(match humantime::parse_duration(positive) {
@@ -290,46 +296,46 @@ fn duration(text: &str) -> Result<Duration, String> {
         Err(_) => format!("{error}; {RIGHT}"),
     })?;
     if duration > LONGEST {
-        return Err("it is longer than 100 years".to_owned());
+        return Err("a duration is at most 100 years".to_owned());
     }
     Ok(duration)
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("it has to be longer than nothing, for example 30s".to_owned()),
+fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it has to be longer than 0, for example 30s".to_owned()),
         duration => Ok(duration),
     }
 }
 
-/// How many records.
-fn count(text: &str) -> Result<u64, String> {
+/// Parses a number of records.
+fn parse_count(text: &str) -> Result<u64, String> {
     match text.parse() {
-        Ok(0) => Err("it has to be at least 1; without --count the run goes on".to_owned()),
+        Ok(0) => Err("it has to be at least 1; without --count the run does not stop by itself".to_owned()),
         Ok(count) => Ok(count),
-        Err(_) => Err("a number of records from 1 on, for example 10".to_owned()),
+        Err(_) => Err("a number of records is at least 1, for example 10".to_owned()),
     }
 }
 
-/// `127.0.0.1:9777`, `[::1]:9777`; never a bare port, which would leave open who can reach it.
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// Parses `127.0.0.1:9777` or `[::1]:9777`; never a bare port, which does not say who can reach it.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| match text.trim_start_matches(['*', ':']).parse::<u16>() {
         Ok(port) => format!("an address is needed too, for example 127.0.0.1:{port}"),
         Err(_) => "an address and a port are needed, for example 127.0.0.1:9777 or [::1]:9777".to_owned(),
     })
 }
 
-fn ring_size(text: &str) -> Result<u32, String> {
+fn parse_ring_size(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(bytes) if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) => Ok(bytes),
-        _ => Err("a ring is a power of two of bytes, from 4096 to 1073741824".to_owned()),
+        _ => Err("the size of the ring is a power of two, from 4096 to 1073741824 bytes".to_owned()),
     }
 }
 
-fn queue_size(text: &str) -> Result<usize, String> {
+fn parse_queue_size(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(bytes) if (4096..=1 << 30).contains(&bytes) => Ok(bytes),
-        _ => Err("a queue has from 4096 to 1073741824 bytes".to_owned()),
+        _ => Err("the size of the queue is from 4096 to 1073741824 bytes".to_owned()),
     }
 }
 

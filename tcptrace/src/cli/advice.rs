@@ -1,16 +1,15 @@
-//! Tips for wrong usage: what was probably meant, as a command line to copy.
+//! Tips for wrong usage: what the user probably meant, as an option to copy.
 //!
-//! clap says what is wrong. It cannot know that a bare `30s` is a threshold, or that `ss` users expect `-p`.
+//! clap says what is wrong. It cannot know that a bare `30s` is a threshold, or that users of `ss` expect `-p`.
 
 use std::{net::IpAddr, path::Path};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use ipnet::IpNet;
 
-use crate::cli::duration;
-use crate::events::State;
+use crate::{cli::parse_duration, events::State};
 
-/// An example for each option whose value is easily forgotten.
+/// An example for each option whose value is often forgotten.
 const EXAMPLES: [&str; 16] = [
     "--stuck 30s",
     "--state close-wait,fin-wait-2",
@@ -30,11 +29,11 @@ const EXAMPLES: [&str; 16] = [
     "--container 3f2a9c",
 ];
 
-/// Letters that other tools, or habit, suggest.
+/// Short options that other tools have.
 const LETTERS: [(&str, &str); 8] = [
     ("-p", "`--pid N` selects a process, `--port N` a port; the process of a socket is always shown"),
     ("-j", "`--json` writes one JSON object a line"),
-    ("-s", "`--stuck DUR` shows what is stuck, for example `--stuck 30s`"),
+    ("-s", "`--stuck DUR` shows the sockets that are stuck, for example `--stuck 30s`"),
     ("-c", "`--count N` ends the run after N records; `--comm NAME` selects processes by name"),
     ("-t", "every record is about TCP; `--transitions` shows every change of state"),
     ("-d", "`--duration DUR` ends the run, for example `--duration 1m`"),
@@ -42,18 +41,18 @@ const LETTERS: [(&str, &str); 8] = [
     ("-D", "`--remote-port N` selects sockets by their remote port"),
 ];
 
-/// Adds a tip to an error of clap's, where there is one.
+/// Adds a tip to clap's error, if there is one.
 pub(crate) fn add_tip(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         if error.kind() == ErrorKind::MissingRequiredArgument {
-            insert(&mut error, "add a threshold, for example `--stuck 30s`".to_owned());
+            insert_tip(&mut error, "add a threshold, for example `--stuck 30s`".to_owned());
         }
         return error;
     };
     let is_missing =
         matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if value.is_empty());
     let tip = match error.kind() {
-        ErrorKind::UnknownArgument => for_unknown(argument),
+        ErrorKind::UnknownArgument => tip_for_unknown(argument),
         ErrorKind::InvalidValue if is_missing => {
             let option = argument.split(' ').next().unwrap_or(argument);
             let has_option = |example: &&&str| example.split(' ').next() == Some(option);
@@ -65,17 +64,17 @@ pub(crate) fn add_tip(mut error: clap::Error) -> clap::Error {
         _ => None,
     };
     if let Some(tip) = tip {
-        insert(&mut error, tip);
+        insert_tip(&mut error, tip);
     }
     error
 }
 
-fn insert(error: &mut clap::Error, tip: String) {
+fn insert_tip(error: &mut clap::Error, tip: String) {
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
 }
 
-/// What an argument stands for that is no option.
-fn for_unknown(argument: &str) -> Option<String> {
+/// Guesses what an unknown argument stands for.
+fn tip_for_unknown(argument: &str) -> Option<String> {
     if argument.starts_with('-') {
         let known = LETTERS.iter().find(|(letter, _)| *letter == argument);
         return known.map(|(_, tip)| (*tip).to_owned());
@@ -88,7 +87,7 @@ fn for_unknown(argument: &str) -> Option<String> {
     };
     Some(if !argument.is_empty() && argument.bytes().all(|byte| byte.is_ascii_digit()) {
         format!("`--pid {argument}` selects a process, `--port {argument}` a port")
-    } else if duration(argument).is_ok() {
+    } else if parse_duration(argument).is_ok() {
         format!(
             "`--stuck {argument}` shows what is stuck for that long, `--duration {argument}` ends the run"
         )

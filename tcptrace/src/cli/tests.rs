@@ -1,6 +1,6 @@
-//! Arguments in, plans or refusals out.
+//! Arguments in, a plan or an error out.
 
-use clap::error::ErrorKind;
+use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
 
@@ -69,10 +69,10 @@ fn wrong_usage_is_answered_with_what_was_probably_meant() {
         ("--stuck 30", "for example `30s`"),
         ("--stuck 30s --remind -1m", "did you mean 1m?"),
         ("--duration -5s", "did you mean 5s?"),
-        ("--duration 0s", "longer than nothing, for example 30s"),
+        ("--duration 0s", "longer than 0, for example 30s"),
         ("--count 0", "at least 1"),
-        ("--count -1", "from 1 on, for example 10"),
-        ("--count x", "from 1 on, for example 10"),
+        ("--count -1", "at least 1, for example 10"),
+        ("--count x", "at least 1, for example 10"),
         ("--once", "add a threshold, for example `--stuck 30s`"),
         ("--state close-wait", "add a threshold, for example `--stuck 30s`"),
         ("--stuck 30s --state", "for example `--state close-wait,fin-wait-2`"),
@@ -164,6 +164,15 @@ fn what_waits_in_memory_is_bounded_as_asked_for() {
     };
     assert_eq!(bounds(""), (4 << 20, 32 << 20));
     assert_eq!(bounds("--ring-size 8192 --queue-size 5000"), (8192, 5000));
+}
+
+#[test]
+fn help_fits_80_columns() {
+    let width_of = |line: &str| line.chars().count();
+    assert_eq!(AFTER_HELP.lines().find(|line| width_of(line) > 80), None);
+    let help = Cli::command().term_width(80).render_long_help().to_string();
+    assert_eq!(help.lines().find(|line| width_of(line) > 80), None, "{help}");
+    assert!(help.contains(AFTER_HELP), "a line of the examples is wrapped:\n{help}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Figures → the text that Prometheus reads (its exposition format 0.0.4, which all other scrapers read too): for each
-//! metric its meaning, its type, and a line for each set of labels.
+//! Renders figures in the text format that Prometheus and all other scrapers read (exposition format
+//! 0.0.4): for each metric its help, its type, and a line for each set of labels.
 //!
-//! docs/metrics.md has the same as a table; a test compares the two.
+//! docs/metrics.md lists the same metrics. A test compares the two.
 
 use std::fmt::{Display, Write as _};
 
@@ -16,9 +16,9 @@ pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What a metric is.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// A total that only grows as long as tcptrace runs.
+    /// A total, which only grows while tcptrace runs.
     Counter,
-    /// What is now.
+    /// A value of the moment.
     Gauge,
 }
 
@@ -33,10 +33,10 @@ pub fn render_page(figures: &Figures) -> String {
     page.by_state(sockets);
     page.totals(totals);
     if views.lives {
-        page.one("life_records_total", Counter, "Connections told when they were over.", totals.lives);
+        page.single("life_records_total", Counter, "Connections told when they were over.", totals.lives);
     }
     if views.stuck {
-        page.stuck(totals, sockets, *threshold_ns as f64 / 1e9);
+        page.stuck(totals, sockets, to_f64(*threshold_ns) / 1e9);
         page.processes(processes);
     }
     page.0
@@ -95,24 +95,24 @@ impl Page {
             ),
             ("filtered_records_total", "Records that the filters kept back.", totals.filtered),
         ] {
-            self.one(name, Counter, help, total);
+            self.single(name, Counter, help, total);
         }
     }
 
     fn stuck(&mut self, totals: &Summary, sockets: &SocketFigures, threshold_s: f64) {
-        self.one(
+        self.single(
             "stuck_records_total",
             Counter,
             "Sockets reported stuck, each once: reminders are not counted.",
             totals.stuck,
         );
-        self.one(
+        self.single(
             "cleared_records_total",
             Counter,
             "Stuck sockets reported to have left their state.",
             totals.cleared,
         );
-        self.one(
+        self.single(
             "stuck_threshold_seconds",
             Gauge,
             "How long a socket has to be in a watched state to be stuck, seconds.",
@@ -130,7 +130,7 @@ impl Page {
             "stuck_oldest_seconds",
             Gauge,
             "How long the oldest of them has been in that state at least, seconds.",
-            stuck().filter_map(|(labels, stuck)| Some((labels, stuck.oldest_ns? as f64 / 1e9))),
+            stuck().filter_map(|(labels, stuck)| Some((labels, to_f64(stuck.oldest_ns?) / 1e9))),
         );
     }
 
@@ -142,17 +142,17 @@ impl Page {
             (
                 "process_stuck_sockets",
                 "Stuck sockets that a process holds, or has not accepted.",
-                |process| Some(process.stuck as f64),
+                |process| Some(to_f64(process.stuck as u64)),
             ),
             (
                 "process_stuck_shared_sockets",
                 "How many of these are charged to other processes as well.",
-                |process| Some(process.shared as f64),
+                |process| Some(to_f64(process.shared as u64)),
             ),
             (
                 "process_stuck_oldest_seconds",
                 "How long the oldest of them has been in its state at least, seconds.",
-                // Microseconds, so that no more decimals come of it than there are.
+                // Rounded to microseconds: the division adds no decimals of its own.
                 |process| Some((process.oldest_ms? * 1e3).round() / 1e6),
             ),
             (
@@ -161,12 +161,12 @@ impl Page {
                 |process| process.growth_is_known.then_some(process.growth_per_min),
             ),
             ("process_open_fds", "File descriptors that such a process has open.", |process| {
-                Some(process.fds_open? as f64)
+                Some(to_f64(process.fds_open?))
             }),
             (
                 "process_max_fds",
                 "File descriptors that such a process may have open: its soft limit.",
-                |process| Some(process.fds_limit? as f64),
+                |process| Some(to_f64(process.fds_limit?)),
             ),
             (
                 "process_fds_growth_per_minute",
@@ -184,7 +184,7 @@ impl Page {
             let known = shown.iter().filter_map(|(labels, process)| Some((labels, figure(process)?)));
             self.metric(name, Gauge, help, known);
         }
-        self.one(
+        self.single(
             "processes_not_shown",
             Gauge,
             "Processes with stuck sockets that have no metrics of their own, because others have more.",
@@ -192,12 +192,12 @@ impl Page {
         );
     }
 
-    /// A metric without labels.
-    fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    /// Appends a metric without labels.
+    fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.metric(name, kind, help, [("", value)]);
     }
 
-    /// A metric and its values, each with its labels as [`labels`] writes them.
+    /// Appends a metric and its values, each with its labels as [`labels`] formats them.
     fn metric<L: Display, V: Display>(
         &mut self,
         name: &str,
@@ -217,13 +217,19 @@ impl Page {
     }
 }
 
-/// Of a process: its pid, and its name as text shows it, so that no name is more than a name to who looks at the page.
+/// Converts a number to a value of a metric.
+#[expect(clippy::cast_precision_loss, reason = "a value is a 64-bit float in the format itself")]
+const fn to_f64(number: u64) -> f64 {
+    number as f64
+}
+
+/// Formats the labels of a process: its pid, and its name, escaped as in text.
 fn labels_of(process: &ProcessRecord) -> String {
     let comm = process.comm.as_ref().map(printable_name).unwrap_or_default();
     labels(&[("pid", &process.pid.to_string()), ("comm", &comm)])
 }
 
-/// `{name="value",…}`; a backslash, a quote and the end of a line are escaped in a value.
+/// Formats labels, `{name="value",…}`. Backslashes, quotes and line ends in values are escaped.
 fn labels(labels: &[(&str, &str)]) -> String {
     let mut text = String::from("{");
     for (name, value) in labels {

@@ -1,8 +1,9 @@
-//! Answers HTTP at the address that was asked for, and at no other.
+//! Answers HTTP at the address given, and at no other.
 //!
-//! For the figures it asks the session, which makes them between two of its steps: whatever a client does, tracing waits
-//! for nothing but that. Connections are bounded in number, size and time. When there are too many, the one that has not
-//! asked for longest gives way, so that no number of silent clients keeps a scraper out.
+//! For each scrape it requests figures from the run loop, which counts them between two of its steps:
+//! tracing waits for nothing else that a client does. Connections are bounded in number, size and time. If
+//! there are too many, the one whose last request is the longest ago is closed, so that idle clients
+//! cannot keep a scraper out.
 
 use std::{
     convert::Infallible,
@@ -39,25 +40,25 @@ use crate::{
     outputs::prometheus::page::{MEDIA_TYPE, render_page},
 };
 
-/// Connections at once.
-const CONNECTIONS: usize = 16;
+/// The most connections at a time.
+const MAX_CONNECTIONS: usize = 16;
 
-/// Connections that wait in the kernel to be accepted: many come at once.
+/// The most connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 128;
 
-/// How long after its last request, or its beginning, a connection is given up: longer than most leave between two
-/// scrapes, so that these need no new one.
+/// How long after its last request, or its start, a connection is closed. It is longer than most scrape
+/// intervals, so that a scraper can keep its connection.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Bytes that a request's head may have; the least that hyper allows.
-const HEAD: usize = 8192;
+/// The most bytes of a request's head: the least that hyper allows.
+const MAX_HEAD: usize = 8192;
 
-/// After a connection that could not be accepted, as where descriptors have run out.
+/// The pause after a connection could not be accepted, for example because descriptors have run out.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const PATH: &str = "/metrics";
 
-/// An address that cannot be listened at.
+/// The error if the address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve metrics at {at}: {error}")]
 pub struct CannotServe {
@@ -65,7 +66,7 @@ pub struct CannotServe {
     error: io::Error,
 }
 
-/// The socket at which metrics are going to be served.
+/// A socket that is ready to serve metrics.
 #[derive(Debug)]
 pub struct Listener {
     socket: StdListener,
@@ -73,10 +74,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at this address only: at `[::]` to IPv6 and nothing else. With port 0 the kernel chooses one.
+    /// Binds to this address only; `[::]` does not include IPv4. With port 0 the kernel chooses a port.
     ///
     /// # Errors
-    /// The address is in use, or not this host's, or not allowed.
+    /// The address is in use, is not this host's, or may not be bound.
     pub fn bind(at: SocketAddr) -> Result<Self, CannotServe> {
         Self::try_bind(at).map_err(|error| CannotServe { at, error })
     }
@@ -85,7 +86,7 @@ impl Listener {
         let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        // Connections of a run before may still be in TIME_WAIT.
+        // Connections of an earlier run may still be in TIME_WAIT.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         if at.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, true)?;
@@ -96,24 +97,24 @@ impl Listener {
         Ok(Self { socket: socket.into(), at })
     }
 
-    /// Where metrics are to be had.
+    /// Returns the URL of the metrics.
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.at)
     }
 
-    /// Begins to answer; what is asked for comes out of what this returns.
+    /// Starts to answer, and returns the scrapes that need figures.
     ///
     /// # Errors
     /// The runtime cannot wait for connections.
     pub(crate) fn serve(self) -> io::Result<Scrapes> {
         let listener = TcpListener::from_std(self.socket)?;
         let (asks, asked) = mpsc::channel(1);
-        tokio::spawn(accept(listener, asks));
+        tokio::spawn(accept_connections(listener, asks));
         Ok(Scrapes(asked))
     }
 }
 
-/// The scrapes that wait for their figures.
+/// The scrapes that wait for figures.
 #[derive(Debug)]
 pub(crate) struct Scrapes(mpsc::Receiver<Scrape>);
 
@@ -129,14 +130,14 @@ impl Scrapes {
     }
 }
 
-/// A scrape that waits for its figures.
+/// A scrape that waits for figures.
 #[derive(Debug)]
 pub(crate) struct Scrape(oneshot::Sender<Figures>);
 
 impl Scrape {
-    /// Gives it what it asked for.
+    /// Answers the scrape.
     pub(crate) fn answer(self, figures: Figures) {
-        let _gone_meanwhile = self.0.send(figures);
+        let _client_has_gone = self.0.send(figures);
     }
 }
 
@@ -146,7 +147,7 @@ struct Connection {
     last: Last,
 }
 
-/// When a connection last asked for something, or when it began.
+/// When a connection last made a request, or when it started.
 #[derive(Clone)]
 struct Last(Arc<Mutex<Instant>>);
 
@@ -160,32 +161,37 @@ impl Last {
     }
 }
 
-async fn accept(listener: TcpListener, asks: mpsc::Sender<Scrape>) -> Infallible {
-    let mut open: Vec<Connection> = Vec::with_capacity(CONNECTIONS);
+async fn accept_connections(listener: TcpListener, asks: mpsc::Sender<Scrape>) -> Infallible {
+    let mut open: Vec<Connection> = Vec::with_capacity(MAX_CONNECTIONS);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
         open.retain(|connection| !connection.task.is_finished());
-        let longest_silent = (0..open.len()).min_by_key(|index| *open[*index].last.time());
-        if let Some(index) = longest_silent.filter(|_| open.len() == CONNECTIONS) {
+        let longest_idle = (0..open.len()).min_by_key(|index| *open[*index].last.time());
+        if let Some(index) = longest_idle.filter(|_| open.len() == MAX_CONNECTIONS) {
             open.swap_remove(index).task.abort();
         }
         let last = Last::now();
-        let task = tokio::spawn(converse(stream, asks.clone(), last.clone()));
+        let task = tokio::spawn(serve_connection(stream, asks.clone(), last.clone()));
         open.push(Connection { task, last });
     }
 }
 
-/// Answers what comes through one connection until its end, or until it has been silent, or has not taken its answer, for
-/// too long.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, asks: mpsc::Sender<Scrape>, last: Last) {
+/// Answers the requests of one connection until it ends, or until it has been idle, or has not read its
+/// answer, for too long.
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    asks: mpsc::Sender<Scrape>,
+    last: Last,
+) {
     let service = service_fn(|request| {
         *last.time() = Instant::now();
-        answer(request, asks.clone())
+        answer_request(request, asks.clone())
     });
-    let connection = http1::Builder::new().max_buf_size(HEAD).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     loop {
         let until = *last.time() + PATIENCE;
@@ -200,13 +206,13 @@ type Answer = Response<Full<Bytes>>;
 
 /// # Errors
 /// The run has ended.
-async fn answer(
+async fn answer_request(
     request: Request<Incoming>,
     asks: mpsc::Sender<Scrape>,
 ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
-    // The answer to HEAD is that to GET, of which hyper leaves out the body.
+    // hyper leaves out the body of the answer to HEAD.
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read: GET, HEAD\n");
+        let mut answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read: GET, HEAD\n");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(answer);
     }
@@ -214,16 +220,16 @@ async fn answer(
         PATH => {
             let (scrape, figures) = oneshot::channel();
             asks.send(Scrape(scrape)).await?;
-            let mut answer = text(StatusCode::OK, render_page(&figures.await?));
+            let mut answer = text_answer(StatusCode::OK, render_page(&figures.await?));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
             Ok(answer)
         }
-        "/" => Ok(text(StatusCode::OK, "tcptrace: metrics are at /metrics\n")),
-        _ => Ok(text(StatusCode::NOT_FOUND, "not here: metrics are at /metrics\n")),
+        "/" => Ok(text_answer(StatusCode::OK, "tcptrace: metrics are at /metrics\n")),
+        _ => Ok(text_answer(StatusCode::NOT_FOUND, "not here: metrics are at /metrics\n")),
     }
 }
 
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+fn text_answer(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -236,15 +242,15 @@ mod tests {
 
     use super::*;
 
-    /// A connection that holds so many bytes on their way; who asks for figures waits.
+    /// A connection that holds this many bytes in transit. Requests for figures wait.
     fn connected(bytes: usize) -> (DuplexStream, JoinHandle<()>, mpsc::Receiver<Scrape>) {
         let (asks, asked) = mpsc::channel(1);
         let (ours, theirs) = duplex(bytes);
-        (ours, tokio::spawn(converse(theirs, asks, Last::now())), asked)
+        (ours, tokio::spawn(serve_connection(theirs, asks, Last::now())), asked)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_nothing_or_not_all_is_left_after_a_while() {
+    async fn a_client_that_sends_no_whole_request_is_closed_after_a_while() {
         for said in ["", "GET /metrics HT"] {
             let began = Instant::now();
             let (mut client, task, _asked) = connected(1024);
@@ -256,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_left_after_a_while() {
+    async fn a_client_that_does_not_read_is_closed_after_a_while() {
         let began = Instant::now();
         let (mut client, task, _asked) = connected(40);
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("there is room");
@@ -268,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_asks_again_in_time_keeps_its_connection() {
+    async fn a_client_that_makes_another_request_in_time_keeps_its_connection() {
         let (mut client, _task, _asked) = connected(1024);
         for _ in 0..5 {
             client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is open");

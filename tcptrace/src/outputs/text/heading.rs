@@ -65,7 +65,7 @@ impl TextRenderer {
             View::Lives => self.life_heading(&ends),
         };
         if self.layout.endpoints == Endpoints::Below {
-            self.below = "LPORT->REMOTE".to_owned();
+            self.below.push_str("LPORT->REMOTE");
         }
         self.write_line(out, |text, line| text.write_coloured(line, BOLD, |line| line.push_str(&heading)));
     }
