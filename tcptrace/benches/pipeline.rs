@@ -22,7 +22,7 @@ use tcptrace::{
         tracker::{Policy, Tracker},
     },
     events::{Event, Views},
-    host::bpf::decode,
+    host::bpf::{decode, state_change::state_change},
     outputs::{json::Json, text::TextRenderer},
 };
 use tcptrace_common::state;
@@ -116,8 +116,9 @@ impl Pipeline {
 
     fn take(&mut self, event: &[u8]) {
         let Self { tracker, reporter, json, text, processes, out, .. } = self;
-        let heard = decode::ring_event(event).expect("the load makes valid records");
-        tracker.hear(&heard, &mut |finding| {
+        let record = decode::ring_event(event).expect("the load makes valid records");
+        let change = state_change(&record);
+        tracker.apply_transition(&change, &mut |finding| {
             let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
             if let Some(mut record) = reporter.finding(&finding, &Evidence::default(), &wall) {
                 match text {

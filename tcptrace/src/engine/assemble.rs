@@ -4,7 +4,6 @@ pub mod life;
 pub mod process;
 
 use rustc_hash::FxHashSet;
-use tcptrace_common::TransitionFlags;
 
 use self::life::life_record;
 use crate::{
@@ -12,11 +11,8 @@ use crate::{
     engine::{
         cause::{cause, recv_queue, send_queue},
         ownership::{responsible::Charged, walk_index::Evidence},
-        tracker::{
-            Socket,
-            finding::{Actor, Finding, Origin, ending, is_opening},
-            found::Found,
-        },
+        state_change::{Actor, Origin, StateChange},
+        tracker::{Socket, finding::Finding, found::Found},
     },
     events::{
         Cause, Cleared, Event, Instant, Listener, Lost, LostReason, Name, OriginHow, OriginRecord, Owner,
@@ -45,21 +41,21 @@ impl Reporter {
     pub fn finding(&mut self, finding: &Finding, evidence: &Evidence, wall: &WallClock) -> Option<Record> {
         let at = |mono_ns| Instant { wall_ns: wall.at(mono_ns), mono_ns };
         match finding {
-            Finding::Transition { transition, in_old_state_ns, actor, origin } => {
+            Finding::Transition { change, in_old_state_ns } => {
                 self.heard();
                 self.views.transitions.then(|| {
-                    let (owner, owner_how) = charge(transition, actor.as_ref(), origin.as_ref());
+                    let (owner, owner_how) = charge(change);
                     Record {
-                        at: at(transition.ktime_ns),
+                        at: at(change.at_ns),
                         event: Event::Transition(Transition {
-                            socket: SocketId::new(transition.cookie, transition.netns, &transition.tuple),
-                            old_state: State(transition.old_state),
-                            new_state: State(transition.new_state),
-                            stand_in: transition.flags.contains(TransitionFlags::TIMEWAIT),
+                            socket: SocketId::new(change.cookie, change.netns, &change.tuple),
+                            old_state: State(change.old_state),
+                            new_state: State(change.new_state),
+                            stand_in: change.is_timewait,
                             in_old_state_ms: in_old_state_ns.map(milliseconds),
                             owner,
                             owner_how,
-                            how: ending(transition),
+                            how: change.ending_unless_opening(),
                         }),
                     }
                 })
@@ -224,15 +220,11 @@ fn state_of(
 }
 
 /// Who has to do with a socket that changed its state: who acts, or else who brought it into its process.
-pub fn charge(
-    transition: &tcptrace_common::Transition,
-    actor: Option<&Actor>,
-    origin: Option<&Actor>,
-) -> (Option<Owner>, OwnerHow) {
-    match (actor, origin) {
-        (Some(actor), _) if is_opening(transition) => (Some(owner(actor)), OwnerHow::Origin),
+pub(crate) fn charge(change: &StateChange) -> (Option<Owner>, OwnerHow) {
+    match (&change.actor, &change.opener) {
+        (Some(actor), _) if change.is_opening() => (Some(owner(actor)), OwnerHow::Origin),
         (Some(actor), _) => (Some(owner(actor)), OwnerHow::Close),
-        (None, Some(origin)) => (Some(owner(origin)), OwnerHow::Origin),
+        (None, Some(opener)) => (Some(owner(opener)), OwnerHow::Origin),
         (None, None) => (None, OwnerHow::None),
     }
 }

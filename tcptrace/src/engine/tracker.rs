@@ -23,32 +23,30 @@ pub mod places;
 pub mod sockets;
 
 use rustc_hash::FxHashSet;
-use tcptrace_common::{Closing, SocketRow, Transition, TransitionFlags, Tuple, state};
+use tcptrace_common::{SocketRow, Tuple, state};
 
-use self::lives::Lives;
-use self::sockets::Sockets;
-use crate::events::Ending;
+use self::{finding::Finding, lives::Lives, sockets::Sockets};
 use crate::{
-    engine::ring_event::RingEvent,
-    engine::{age::Since, walk::Walk},
+    engine::{
+        age::Since,
+        state_change::{Actor, Origin, StateChange},
+        walk::Walk,
+    },
+    events::Ending,
 };
-use finding::ending_of_leaving;
-pub use finding::{Actor, Finding, Origin, is_opening, signs};
-pub use found::Found;
-pub use lives::Life;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The states that are followed, as a mask. Sockets in others are forgotten.
+    /// The states in which sockets are tracked, as a mask. Sockets in other states are forgotten.
     pub followed: u32,
     /// The states in which a socket can be stuck, as a mask; a part of `followed`.
     pub watched: u32,
-    /// How long in a watched state is stuck, nanoseconds.
+    /// How long a socket has to be in a watched state to be stuck, nanoseconds.
     pub threshold_ns: u64,
-    /// After how long a socket that is still stuck is found stuck again, nanoseconds.
+    /// The time between two reports of a socket that is still stuck, nanoseconds; `None`: it is reported once.
     pub remind_ns: Option<u64>,
-    /// Whether a connection's life is told when it is over. All states are followed then.
+    /// Whether connections are followed to their end and reported then. All states are followed if so.
     pub lives: bool,
 }
 
@@ -57,18 +55,18 @@ pub struct Policy {
 pub struct Socket {
     /// Its two ends, as complete as they have been seen.
     pub tuple: Tuple,
-    /// Its network namespace; 0 where it is not known.
+    /// Its network namespace; 0 if unknown.
     pub netns: u32,
     /// Its state.
     pub state: u8,
     /// Since when it is in that state.
     pub since: Since,
-    /// When something was last heard of it, `CLOCK_MONOTONIC` nanoseconds.
-    heard_ns: u64,
-    /// When it is to be judged next, likewise; [`NEVER`] where it is not.
-    due_ns: u64,
-    /// Whether it has been found stuck in this state.
-    reported: bool,
+    /// When it was last seen, in a transition or by a walk, `CLOCK_MONOTONIC` nanoseconds.
+    last_seen_ns: u64,
+    /// When it is to be judged next, `CLOCK_MONOTONIC` nanoseconds; [`NEVER`] if it is not.
+    deadline_ns: u64,
+    /// Whether it has been reported stuck in this state.
+    is_reported: bool,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -78,161 +76,147 @@ const NEVER: u64 = u64::MAX;
 pub struct Unseen {
     /// Those that are gone, as they were known.
     pub gone: Vec<(u64, Socket)>,
-    /// How many others may still be there: the walk does not cover their namespaces.
+    /// How many others may still be open: the walk does not cover their namespaces.
     pub unknown: usize,
 }
 
-/// How a socket left its state.
+/// How a socket left its state, as a record other than a transition says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// The state it left for.
+pub struct Exit {
+    /// The state it entered.
     pub new_state: u8,
     /// When, `CLOCK_MONOTONIC` nanoseconds.
     pub at_ns: u64,
-    /// Who caused it.
+    /// The task that caused it.
     pub actor: Option<Actor>,
-    /// In which way.
+    /// How it left.
     pub how: Ending,
 }
 
-/// All sockets that are followed.
+/// All sockets that are tracked.
 #[derive(Debug)]
 pub struct Tracker {
     policy: Policy,
     sockets: Sockets,
-    told_twice: u64,
-    /// Where lives are to be told.
+    duplicates: u64,
+    /// Present if connections are followed to their end.
     lives: Option<Lives>,
 }
 
 impl Tracker {
-    /// A tracker that knows no socket yet.
+    /// Makes a tracker that knows no socket yet.
     pub fn new(policy: Policy) -> Self {
         let lives = policy.lives.then(Lives::default);
-        Self { policy, sockets: Sockets::new(policy.lives), told_twice: 0, lives }
+        Self { policy, sockets: Sockets::new(policy.lives), duplicates: 0, lives }
     }
 
-    /// How many sockets are followed.
+    /// The number of sockets that are tracked.
     pub const fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Whether none is.
+    /// Whether no socket is tracked.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All that are followed, with their cookies, in no order.
+    /// All sockets that are tracked, with their cookies, in no order.
     pub fn sockets(&self) -> impl Iterator<Item = (u64, &Socket)> {
         self.sockets.iter()
     }
 
-    /// How many transitions two programs have written: the second record of each counts for nothing.
-    pub const fn told_twice(&self) -> u64 {
-        self.told_twice
+    /// How many transitions both the primary and the fallback program wrote. The second record of each is dropped.
+    pub const fn duplicates(&self) -> u64 {
+        self.duplicates
     }
 
-    /// Takes in what came through the ring.
-    pub fn hear(&mut self, heard: &RingEvent, found: &mut impl FnMut(Finding)) {
-        match heard {
-            RingEvent::Transition(transition) => self.take(transition, None, found),
-            RingEvent::Closing(closing) => self.take(&closing.transition, Some(closing), found),
-        }
-    }
-
-    /// Takes in a transition, and what its socket's life came to where it is the last one and that is told.
-    fn take(&mut self, transition: &Transition, closing: Option<&Closing>, found: &mut impl FnMut(Finding)) {
-        let actor = Actor::of(transition);
-        let Transition { ktime_ns, cookie, netns, old_state, new_state, .. } = *transition;
+    /// Applies a state change.
+    pub fn apply_transition(&mut self, change: &StateChange, found: &mut impl FnMut(Finding)) {
+        let StateChange { at_ns, cookie, old_state, new_state, actor, .. } = *change;
         let (known, origin) = self.sockets.known(cookie).unzip();
-        if is_told_twice(transition, known) {
-            self.told_twice += 1;
+        if is_duplicate(change, known) {
+            self.duplicates += 1;
             return;
         }
-        let tuple = complete(transition.tuple, known.map(|socket| socket.tuple));
-        let netns = if netns == 0 { known.map_or(0, |socket| socket.netns) } else { netns };
-        let origin = if is_opening(transition) {
-            actor.map(|actor| Origin { actor, at_ns: ktime_ns })
-        } else {
-            origin.flatten()
-        };
+        let tuple = complete(change.tuple, known.map(|socket| socket.tuple));
+        let netns = if change.netns == 0 { known.map_or(0, |socket| socket.netns) } else { change.netns };
+        let origin =
+            if change.is_opening() { actor.map(|actor| Origin { actor, at_ns }) } else { origin.flatten() };
         let in_old_state_ns = known
             .filter(|socket| socket.state == old_state)
             .and_then(|socket| socket.since.exact_ns())
-            .and_then(|since| ktime_ns.checked_sub(since));
+            .and_then(|since| at_ns.checked_sub(since));
+        let opener = origin.map(|origin| origin.actor).or(change.opener);
         found(Finding::Transition {
-            transition: Transition { tuple, netns, ..*transition },
+            change: StateChange { tuple, netns, opener, final_stats: None, ..*change },
             in_old_state_ns,
-            actor,
-            origin: origin.map(|origin| origin.actor).or_else(|| Actor::before(transition)),
         });
-        if let Some(socket) = known.filter(|socket| ktime_ns < socket.heard_ns) {
-            self.note(transition, None, actor);
-            // A walk has already seen where this led to, or beyond; it still tells when that began.
-            if socket.state == new_state && socket.since.includes(ktime_ns) {
-                self.put(cookie, Socket { since: Since::exact(ktime_ns), tuple, ..socket });
+        if let Some(socket) = known.filter(|socket| at_ns < socket.last_seen_ns) {
+            self.note(change, None);
+            // A walk has already seen the new state, or a later one. The change still says when that began.
+            if socket.state == new_state && socket.since.includes(at_ns) {
+                self.put(cookie, Socket { since: Since::exact(at_ns), tuple, ..socket });
             }
             return;
         }
-        let ends = is_last(transition);
-        if let Some(socket) = known.filter(|socket| socket.reported) {
+        let is_last = change.is_last();
+        if let Some(socket) = known.filter(|socket| socket.is_reported) {
             found(Finding::Cleared {
                 cookie,
                 socket,
-                // A stand-in in the same state is not the socket, which is closed.
-                new_state: if ends && new_state == old_state { state::CLOSE } else { new_state },
-                at_ns: ktime_ns,
+                // A timewait socket in the same state is not the socket, which is closed.
+                new_state: if is_last && new_state == old_state { state::CLOSE } else { new_state },
+                at_ns,
                 actor,
-                how: ending_of_leaving(transition),
+                how: change.ending,
             });
         }
-        if let Some(lives) = self.lives.as_mut().filter(|_| ends)
-            && let Some(life) =
-                lives.end(self.sockets.course(cookie), transition, known.as_ref(), closing, actor, origin)
+        if let Some(lives) = self.lives.as_mut().filter(|_| is_last)
+            && let Some(life) = lives.end(self.sockets.course(cookie), change, known.as_ref(), origin)
         {
-            found(Finding::Life { cookie, tuple, netns, at_ns: ktime_ns, life });
+            found(Finding::Life { cookie, tuple, netns, at_ns, life });
         }
         self.put(
             cookie,
             Socket {
                 tuple,
                 netns,
-                state: if ends { state::CLOSE } else { new_state },
-                since: Since::exact(ktime_ns),
-                heard_ns: ktime_ns,
-                due_ns: NEVER,
-                reported: false,
+                state: if is_last { state::CLOSE } else { new_state },
+                since: Since::exact(at_ns),
+                last_seen_ns: at_ns,
+                deadline_ns: NEVER,
+                is_reported: false,
             },
         );
-        if is_opening(transition) {
+        if change.is_opening() {
             self.sockets.set_origin(cookie, origin);
         }
-        if !ends {
-            self.note(transition, known.as_ref(), actor);
+        if !is_last {
+            self.note(change, known.as_ref());
         }
     }
 
-    /// Notes what a transition adds to its connection's course.
-    fn note(&mut self, transition: &Transition, known: Option<&Socket>, actor: Option<Actor>) {
+    /// Notes what a state change adds to its connection's course.
+    fn note(&mut self, change: &StateChange, known: Option<&Socket>) {
         if let Some(lives) = &mut self.lives
-            && let Some(course) = self.sockets.course_mut(transition.cookie)
+            && let Some(course) = self.sockets.course_mut(change.cookie)
         {
-            lives.hear(course, transition, known, actor);
+            lives.hear(course, change, known);
         }
     }
 
     /// Takes in a socket that a walk saw, with what its clocks say about its age. Says whether this is a repair, after the
     /// first walk: it was not known, or thought to be in another state.
-    pub fn row(&mut self, row: &SocketRow, since: Since, found: &mut impl FnMut(Finding)) -> bool {
+    pub fn observe_socket(&mut self, row: &SocketRow, since: Since, found: &mut impl FnMut(Finding)) -> bool {
         let SocketRow { ktime_ns, cookie, netns, state, .. } = *row;
         let seen = Socket {
             tuple: row.tuple,
             netns,
             state,
             since,
-            heard_ns: ktime_ns,
-            due_ns: NEVER,
-            reported: false,
+            last_seen_ns: ktime_ns,
+            deadline_ns: NEVER,
+            is_reported: false,
         };
         let Some(known) = self.sockets.get(cookie).copied() else {
             self.put(cookie, seen);
@@ -244,15 +228,15 @@ impl Tracker {
             return self.follows(state);
         };
         let tuple = complete(row.tuple, Some(known.tuple));
-        if ktime_ns < known.heard_ns {
+        if ktime_ns < known.last_seen_ns {
             return false;
         }
         if known.state == state {
             let since = known.since.narrowed_by(since);
-            self.put(cookie, Socket { tuple, netns, since, heard_ns: ktime_ns, ..known });
+            self.put(cookie, Socket { tuple, netns, since, last_seen_ns: ktime_ns, ..known });
             return false;
         }
-        if known.reported {
+        if known.is_reported {
             found(Finding::Cleared {
                 cookie,
                 socket: known,
@@ -263,21 +247,21 @@ impl Tracker {
             });
         }
         if let Some(course) = self.sockets.course_mut(cookie) {
-            course.leave(&known, known.heard_ns);
+            course.leave(&known, known.last_seen_ns);
         }
         // It came here at some time after it was last heard of.
-        let since = since.narrowed_by(Since::between(Some(known.heard_ns), ktime_ns));
+        let since = since.narrowed_by(Since::between(Some(known.last_seen_ns), ktime_ns));
         self.put(cookie, Socket { tuple, since, ..seen });
         true
     }
 
     /// Ends a walk of all the followed states: forgets the sockets that it should have seen and did not.
     /// A socket is kept if the walk does not cover its namespace: it may still be there.
-    pub fn walked(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> Unseen {
+    pub fn sweep_unseen(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) -> Unseen {
         if let Some(lives) = &mut self.lives {
             lives.forget_vanished();
         }
-        let unseen = self.sockets.iter().filter(|(_, socket)| socket.heard_ns < walk.started_ns);
+        let unseen = self.sockets.iter().filter(|(_, socket)| socket.last_seen_ns < walk.started_ns);
         let unseen = unseen.map(|(cookie, socket)| (cookie, *socket));
         let (gone, unknown): (Vec<_>, Vec<_>) = unseen.partition(|(_, socket)| walk.covers(socket.netns));
         for (cookie, _) in &gone {
@@ -292,16 +276,20 @@ impl Tracker {
     }
 
     /// Takes in that a socket left a state, where no transition tells it.
-    pub fn left(&mut self, cookie: u64, from: u8, left: Left, found: &mut impl FnMut(Finding)) {
-        let Left { new_state, at_ns, actor, how } = left;
-        let Some(socket) = self.sockets.get(cookie).copied().filter(|socket| socket.state == from) else {
+    pub fn apply_exit(&mut self, cookie: u64, from_state: u8, exit: Exit, found: &mut impl FnMut(Finding)) {
+        let Exit { new_state, at_ns, actor, how } = exit;
+        let Some(socket) = self.sockets.get(cookie).copied().filter(|socket| socket.state == from_state)
+        else {
             return;
         };
-        if socket.reported {
+        if socket.is_reported {
             found(Finding::Cleared { cookie, socket, new_state, at_ns, actor, how });
         }
         let since = Since::exact(at_ns);
-        self.put(cookie, Socket { state: new_state, since, heard_ns: at_ns, reported: false, ..socket });
+        self.put(
+            cookie,
+            Socket { state: new_state, since, last_seen_ns: at_ns, is_reported: false, ..socket },
+        );
     }
 
     /// Forgets a socket that is no longer there, its closing never heard of.
@@ -309,7 +297,7 @@ impl Tracker {
         let (course, origin) = (self.sockets.course(cookie), self.sockets.origin(cookie));
         if let Some(socket) = self.sockets.remove(cookie) {
             self.count_listeners(Some(&socket), None);
-            if socket.reported {
+            if socket.is_reported {
                 found(Finding::Cleared {
                     cookie,
                     socket,
@@ -331,14 +319,14 @@ impl Tracker {
     /// followed.
     fn put(&mut self, cookie: u64, socket: Socket) {
         let watched = self.policy.watched & state::bit(socket.state) != 0;
-        let due_ns = if !watched {
+        let deadline_ns = if !watched {
             NEVER
-        } else if socket.reported {
-            socket.due_ns
+        } else if socket.is_reported {
+            socket.deadline_ns
         } else {
             socket.since.latest_ns().saturating_add(self.policy.threshold_ns)
         };
-        self.replace(cookie, Socket { due_ns, ..socket });
+        self.replace(cookie, Socket { deadline_ns, ..socket });
     }
 
     fn replace(&mut self, cookie: u64, socket: Socket) {
@@ -359,20 +347,15 @@ impl Tracker {
     }
 }
 
-/// Whether a socket is gone after it: closed, or replaced by a stand-in.
-const fn is_last(transition: &Transition) -> bool {
-    transition.new_state == state::CLOSE || transition.flags.contains(TransitionFlags::TIMEWAIT)
-}
-
-/// Whether the program that stands in for the first one wrote a transition that the first had written already: the
-/// socket is known to have made it. One cannot make it twice without leaving that state in between; and one that is
-/// known has not made its last.
-fn is_told_twice(transition: &Transition, known: Option<Socket>) -> bool {
-    transition.flags.contains(TransitionFlags::FALLBACK_RECORDED)
+/// Whether the primary program has already written the transition that a fallback program wrote: the socket is known to have
+/// made it. A socket cannot make the same transition twice without leaving the state in between, and one that is still known
+/// has not made its last.
+fn is_duplicate(change: &StateChange, known: Option<Socket>) -> bool {
+    change.is_fallback
         && match known {
-            Some(_) if is_last(transition) => false,
-            Some(socket) => socket.state == transition.new_state && socket.since.exact_ns().is_some(),
-            None => is_last(transition),
+            Some(_) if change.is_last() => false,
+            Some(socket) => socket.state == change.new_state && socket.since.exact_ns().is_some(),
+            None => change.is_last(),
         }
 }
 

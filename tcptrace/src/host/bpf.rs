@@ -18,5 +18,7 @@ pub mod offsets;
 #[cfg(test)]
 mod offsets_tests;
 pub mod programs;
+pub mod ring_event;
 pub mod skip_count;
+pub mod state_change;
 pub mod with_btf;

@@ -8,7 +8,7 @@ use crate::clock;
 use std::borrow::Borrow;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{Transition, state};
+use tcptrace_common::state;
 
 use self::held_back::HeldBack;
 
@@ -22,11 +22,8 @@ use crate::{
         filter::admission::Admission,
         ownership::{responsible::Charged, walk_index::Evidence},
         processes::{Condition, ProcessId, Rollup},
-        tracker::{
-            Socket,
-            finding::{Actor, Finding},
-            found::Found,
-        },
+        state_change::{Actor, StateChange},
+        tracker::{Socket, finding::Finding, found::Found},
         walk::{Named, Walk},
     },
     events::{
@@ -133,10 +130,11 @@ impl Sink {
         if let Finding::Cleared { cookie, at_ns, .. } = finding {
             self.rollup.cleared(*cookie, *at_ns);
         }
-        if let Finding::Transition { transition, actor: Some(actor), .. } = finding
+        if let Finding::Transition { change, .. } = finding
+            && let Some(actor) = &change.actor
             && self.reporter.views().lives
         {
-            self.meet_actor(transition, actor);
+            self.meet_actor(change, actor);
         }
         if let Some(record) = self.reporter.finding(finding, evidence, &self.wall) {
             self.offer(record);
@@ -150,17 +148,15 @@ impl Sink {
     }
 
     /// Takes note of who acts on a socket, as long as that can be looked up: its life is told when it is over.
-    fn meet_actor(&mut self, transition: &Transition, actor: &Actor) {
-        if transition.old_state == state::LISTEN {
+    fn meet_actor(&mut self, change: &StateChange, actor: &Actor) {
+        if change.old_state == state::LISTEN {
             // A listener has no life; what was noted for one is not needed any more.
-            return self.admission.forget(transition.cookie);
+            return self.admission.forget(change.cookie);
         }
-        let (Some(mut owner), _) = crate::engine::assemble::charge(transition, Some(actor), None) else {
-            return;
-        };
-        self.look_up(&mut owner, transition.ktime_ns);
+        let mut owner = crate::engine::assemble::owner(actor);
+        self.look_up(&mut owner, change.at_ns);
         if self.admission.filter.asks_for_processes() {
-            self.admission.learn(transition.cookie, [&owner]);
+            self.admission.learn(change.cookie, [&owner]);
         }
     }
 

@@ -308,7 +308,7 @@ impl Session {
         if self.resync_wanted {
             return Some((self.pace.resync(), Purpose::Resync));
         }
-        let judge = self.tracker.next_due_ns().map(|due| (self.pace.judging(due), Purpose::Judge));
+        let judge = self.tracker.next_deadline_ns().map(|due| (self.pace.judging(due), Purpose::Judge));
         let follow_up = self.pace.follow_up().map(|at_ns| (at_ns, Purpose::Resync));
         [judge, follow_up].into_iter().flatten().min_by_key(|(at_ns, _)| *at_ns)
     }
@@ -322,7 +322,7 @@ impl Session {
         match self.next_walk().filter(|(at_ns, _)| *at_ns <= now_ns) {
             Some((_, Purpose::Resync)) => self.resync()?,
             Some((_, Purpose::Judge)) => {
-                let reach = Reach::Sockets(self.tracker.due_by(now_ns));
+                let reach = Reach::Sockets(self.tracker.due_sockets(now_ns));
                 if let Some(walk) = self.walk(self.followed, &reach)? {
                     let repaired = self.take_in(&walk)?;
                     if repaired > 0 {
@@ -350,8 +350,8 @@ impl Session {
     /// Takes in what is in the ring. Says whether there was anything.
     fn drain(&mut self, limit: Limit) -> Result<bool, Failure> {
         let Self { kernel, tracker, sink, .. } = self;
-        let drained = kernel.drain(limit, |heard| {
-            tracker.hear(heard, &mut |finding| sink.finding(&finding, &Evidence::default()));
+        let drained = kernel.drain(limit, |change| {
+            tracker.apply_transition(change, &mut |finding| sink.finding(&finding, &Evidence::default()));
         })?;
         self.has_more = drained.has_more;
         self.count_lost()?;
@@ -366,13 +366,13 @@ impl Session {
         let mut rows = walk.sockets.iter().peekable();
         let mut found = |finding| sink.finding(&finding, &Evidence::default());
         let mut row = |tracker: &mut Tracker, row, found: &mut _| {
-            repaired += usize::from(tracker.row(row, since_by_stamps(row, *jiffy_ns), found));
+            repaired += usize::from(tracker.observe_socket(row, since_by_stamps(row, *jiffy_ns), found));
         };
-        let Drained { has_more, .. } = kernel.drain(Limit::until(clock::monotonic_ns()), |heard| {
-            while let Some(earlier) = rows.next_if(|row| row.ktime_ns <= heard.transition().ktime_ns) {
+        let Drained { has_more, .. } = kernel.drain(Limit::until(clock::monotonic_ns()), |change| {
+            while let Some(earlier) = rows.next_if(|row| row.ktime_ns <= change.at_ns) {
                 row(tracker, earlier, &mut found);
             }
-            tracker.hear(heard, &mut found);
+            tracker.apply_transition(change, &mut found);
         })?;
         for last in rows {
             row(tracker, last, &mut found);
@@ -436,7 +436,7 @@ impl Session {
     fn count_lost(&mut self) -> Result<(), Failure> {
         let now_ns = clock::monotonic_ns();
         let NewLosses { ring_full, skipped, suspected } =
-            self.kernel.take_new_losses(self.tracker.told_twice(), now_ns)?;
+            self.kernel.take_new_losses(self.tracker.duplicates(), now_ns)?;
         self.report_lost(ring_full, LostReason::RingFull, now_ns);
         self.report_lost(skipped, LostReason::Skipped, now_ns);
         self.doubt.is_reported |= ring_full + skipped > 0;

@@ -7,23 +7,20 @@
 pub mod recorded;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::{COMM_LEN, SocketRow, Task, TransitionFlags, state};
+use tcptrace_common::{OpenCall, SocketRow, state};
 
 use self::recorded::Recorded;
 use crate::{
     cli::Plan,
     clock::WallClock,
     diagnostics::{inform, is_verbose, say, shortened},
-    engine::ring_event::RingEvent,
     engine::{
         age::Since,
+        exit_signs::ExitSigns,
         ownership::walk_index::Evidence,
         processes::{Condition, ProcessId},
-        tracker::{
-            Left, Policy, Tracker,
-            finding::{Actor, Finding, is_opening, signs},
-            found::Found,
-        },
+        state_change::{Actor, StateChange},
+        tracker::{Exit, Policy, Tracker, finding::Finding, found::Found},
     },
     events::{Event, LostReason, Owner, OwnerHow, Record, Start, Stuck, Transition},
     outputs::{
@@ -135,15 +132,12 @@ impl Replay {
                 }
             }
             Some(Event::Cleared(cleared)) => {
-                let actor = cleared.by.as_ref().map(|owner| {
-                    let (task, is_named) = task(owner);
-                    Actor::new(&task, is_named)
-                });
-                let left = Left { new_state: cleared.new_state.0, at_ns: mono_ns, actor, how: cleared.how };
+                let actor = cleared.by.as_ref().map(actor);
+                let exit = Exit { new_state: cleared.new_state.0, at_ns: mono_ns, actor, how: cleared.how };
                 let mut found = Vec::new();
                 let cookie = cleared.socket.cookie;
                 self.judge_one(cookie, mono_ns);
-                self.tracker.left(cookie, cleared.state.0, left, &mut |finding| found.push(finding));
+                self.tracker.apply_exit(cookie, cleared.state.0, exit, &mut |finding| found.push(finding));
                 found.iter().for_each(|finding| self.cleared(finding, cleared.by.as_ref()));
             }
             Some(Event::Life(life)) => {
@@ -152,7 +146,7 @@ impl Replay {
                 }
             }
             Some(Event::Lost(lost)) => {
-                self.tracker.doubt();
+                self.tracker.suspend_deadlines();
                 self.is_incomplete |= lost.reason == LostReason::ReaderSlow;
                 let record = self.sink.reporter.lost(lost.lost, lost.reason, at);
                 self.sink.record(record);
@@ -160,7 +154,7 @@ impl Replay {
             Some(Event::Resync(resync)) => {
                 // What was found to be otherwise has been told before.
                 if resync.found.is_some() && !self.is_incomplete {
-                    self.tracker.trust(mono_ns);
+                    self.tracker.resume_deadlines(mono_ns);
                 }
                 let record = self.sink.reporter.resync(resync, at);
                 self.sink.record(record);
@@ -192,11 +186,11 @@ impl Replay {
 
     fn transition(&mut self, record: Record) {
         let Event::Transition(transition) = &record.event else { return };
-        let heard = RingEvent::Transition(wire(transition, record.at.mono_ns));
+        let change = state_change(transition, record.at.mono_ns);
         let cookie = transition.socket.cookie;
         self.judge_one(cookie, record.at.mono_ns);
         let mut found = Vec::new();
-        self.tracker.hear(&heard, &mut |finding| found.push(finding));
+        self.tracker.apply_transition(&change, &mut |finding| found.push(finding));
         let by = transition.owner.clone().filter(|_| transition.owner_how == OwnerHow::Close);
         let mut record = Some(record);
         for finding in &found {
@@ -250,7 +244,7 @@ impl Replay {
             ..bytemuck::Zeroable::zeroed()
         };
         let mut found = Vec::new();
-        self.tracker.row(&row, since, &mut |finding| found.push(finding));
+        self.tracker.observe_socket(&row, since, &mut |finding| found.push(finding));
         found.iter().for_each(|finding| self.cleared(finding, None));
         if row.state == state::CLOSE {
             self.seen.remove(&row.cookie);
@@ -269,7 +263,7 @@ impl Replay {
     /// The same of one socket of which there is news of that time.
     fn judge_one(&mut self, cookie: u64, until_ns: u64) {
         let mut found = Vec::new();
-        while self.tracker.judge_one(cookie, until_ns, &mut |finding| found.push(finding)) {}
+        while self.tracker.judge_socket_until(cookie, until_ns, &mut |finding| found.push(finding)) {}
         self.report_stuck(&found);
     }
 
@@ -327,43 +321,39 @@ fn condition(names: &FxHashMap<u32, crate::events::Name>, id: ProcessId) -> Cond
     Condition { comm, ..Condition::default() }
 }
 
-/// A recorded transition as it came from the kernel, as far as it was recorded.
-fn wire(transition: &Transition, ktime_ns: u64) -> tcptrace_common::Transition {
+/// A recorded transition as a state change, as far as it was recorded.
+fn state_change(transition: &Transition, at_ns: u64) -> StateChange {
     let Transition { socket, old_state, new_state, stand_in, owner, owner_how, how, .. } = transition;
-    let (signs, sk_err) = signs(*how);
-    let mut wire = tcptrace_common::Transition {
-        ktime_ns,
-        cookie: socket.cookie,
-        netns: socket.netns.unwrap_or(0),
-        sk_err,
-        tuple: socket.tuple(),
-        old_state: old_state.0,
-        new_state: new_state.0,
-        flags: signs & !TransitionFlags::ACTOR_KNOWN,
-        ..bytemuck::Zeroable::zeroed()
+    let (old_state, new_state, is_timewait) = (old_state.0, new_state.0, *stand_in);
+    let named = owner.as_ref().map(actor);
+    // The recording names who acted as the opener if the actor opened the socket.
+    let acts = *owner_how == OwnerHow::Close || OpenCall::of_transition(old_state, new_state).is_some();
+    let (actor, opener) = if acts { (named, None) } else { (None, named) };
+    // A recording of an older version does not say how.
+    let inferred = || {
+        let has_actor = actor.is_some();
+        ExitSigns { old_state, new_state, is_timewait, has_actor, ..ExitSigns::default() }.ending()
     };
-    if *stand_in {
-        wire.flags |= TransitionFlags::TIMEWAIT;
+    StateChange {
+        netns: socket.netns.unwrap_or(0),
+        actor,
+        opener,
+        is_timewait,
+        ending: how.unwrap_or_else(inferred),
+        ..StateChange::new(at_ns, socket.cookie, socket.tuple(), old_state, new_state)
     }
-    // Who acts is known where the recording names it.
-    if let Some(owner) = owner {
-        let acts = *owner_how == OwnerHow::Close || is_opening(&wire);
-        let (task, is_named) = task(owner);
-        wire.flags |= if acts { TransitionFlags::ACTOR_KNOWN } else { TransitionFlags::OPENER_KNOWN };
-        wire.flags.set(TransitionFlags::PROCESS_NAMED, is_named);
-        wire.task = task;
-    }
-    wire
 }
 
-/// Returns a recorded owner as a task, and whether its process is named. A recording does not say
-/// which of its threads it was.
-fn task(owner: &Owner) -> (Task, bool) {
-    let (comm, tid, is_named) = match owner.comm {
-        Some(comm) => (comm.0, owner.pid, true),
-        None => ([0; COMM_LEN], 0, false),
-    };
-    (Task { pid: owner.pid, tid, uid: owner.uid.unwrap_or(0), comm, thread_comm: comm }, is_named)
+/// A recorded owner as an actor. The recording does not say which of its threads acted.
+fn actor(owner: &Owner) -> Actor {
+    let comm = owner.comm.map(|comm| comm.0);
+    Actor {
+        pid: owner.pid,
+        tid: if comm.is_some() { owner.pid } else { 0 },
+        uid: owner.uid.unwrap_or(0),
+        comm,
+        thread_comm: comm.unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

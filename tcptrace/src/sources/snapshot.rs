@@ -61,13 +61,13 @@ pub fn run(plan: &Plan, mut kernel: Kernel, output: LineWriter, format: Format) 
     let jiffy_ns = clock::jiffy_ns();
     for row in &walk.sockets {
         // One that has not been judged yet does not clear.
-        tracker.row(row, since_by_stamps(row, jiffy_ns), &mut |_| {});
+        tracker.observe_socket(row, since_by_stamps(row, jiffy_ns), &mut |_| {});
     }
-    let (stuck, others) = tracker.judge_as_heard();
+    let (stuck, others) = tracker.judge_at_observation();
     let cookies = stuck.iter().copied().collect();
     sink.judged(
         &cookies,
-        stuck.iter().filter_map(|cookie| tracker.as_heard(*cookie).map(Finding::Stuck)),
+        stuck.iter().filter_map(|cookie| tracker.find_observed(*cookie).map(Finding::Stuck)),
         &walk,
     );
     sink.roll_up(sink.rollup.all(), clock::monotonic_ns());

@@ -2,12 +2,12 @@
 
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    SocketRow, Transition,
+    SocketRow, Tuple,
     state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT2, LISTEN, SYN_RECV},
 };
 
 use super::*;
-use crate::engine::{age::Since, ring_event::RingEvent, walk::Walk};
+use crate::engine::{age::Since, state_change::StateChange, walk::Walk};
 
 const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_000 * SECOND;
@@ -21,15 +21,9 @@ const fn policy(followed: u32) -> Policy {
 fn tracked(policy: Policy, sockets: &[(u64, u8, u64)]) -> Tracker {
     let mut tracker = Tracker::new(policy);
     let mut walk = Walk { started_ns: NOW, ..Walk::default() };
-    for (cookie, new_state, ktime_ns) in sockets {
-        let transition = Transition {
-            ktime_ns: *ktime_ns,
-            cookie: *cookie,
-            old_state: ESTABLISHED,
-            new_state: *new_state,
-            ..Transition::zeroed()
-        };
-        tracker.hear(&RingEvent::Transition(transition), &mut |_| {});
+    for (cookie, new_state, at_ns) in sockets {
+        let change = StateChange::new(*at_ns, *cookie, Tuple::zeroed(), ESTABLISHED, *new_state);
+        tracker.apply_transition(&change, &mut |_| {});
         walk.sockets.push(SocketRow {
             ktime_ns: NOW,
             cookie: *cookie,
@@ -38,7 +32,7 @@ fn tracked(policy: Policy, sockets: &[(u64, u8, u64)]) -> Tracker {
         });
     }
     for row in &walk.sockets {
-        tracker.row(row, Since::between(None, NOW), &mut |_| {});
+        tracker.observe_socket(row, Since::between(None, NOW), &mut |_| {});
     }
     tracker.judge(&walk, &mut |_| {});
     tracker

@@ -37,7 +37,7 @@ impl Due {
         let (mut due, mut next) = (Vec::new(), vec![0]);
         while let Some(index) = next.pop() {
             let Some(place) = self.heap.get(index).copied().map(at) else { continue };
-            if kept[place].socket.due_ns <= now_ns {
+            if kept[place].socket.deadline_ns <= now_ns {
                 due.push(place);
                 next.extend(CHILDREN * index + 1..=CHILDREN * index + CHILDREN);
             }
@@ -45,10 +45,10 @@ impl Due {
         due
     }
 
-    /// Puts a socket where it belongs after its `due_ns` has changed: in, elsewhere, or out.
+    /// Puts a socket where it belongs after its `deadline_ns` has changed: in, elsewhere, or out.
     pub(crate) fn settle(&mut self, place: usize, kept: &mut Dense<Kept>) {
         let Kept { due_at, socket, .. } = &kept[place];
-        match (*due_at, socket.due_ns) {
+        match (*due_at, socket.deadline_ns) {
             (NOWHERE, NEVER) => {}
             (NOWHERE, _) => {
                 self.heap.push(place_of(place));
@@ -92,7 +92,7 @@ impl Due {
         let entry = self.heap[index];
         let key = |entry: u32, kept: &Dense<Kept>| {
             let Kept { cookie, socket, .. } = &kept[at(entry)];
-            (socket.due_ns, *cookie)
+            (socket.deadline_ns, *cookie)
         };
         let own = key(entry, kept);
         while index > 0 {

@@ -3,7 +3,10 @@
 use rustc_hash::FxHashMap;
 use tcptrace_common::state;
 
-use crate::engine::tracker::{NEVER, Since, Socket, Tracker, finding::Origin};
+use crate::engine::{
+    state_change::Origin,
+    tracker::{NEVER, Since, Socket, Tracker},
+};
 
 /// How a look at sockets found one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl Tracker {
 
     /// What a walk that began then has brought to light about these states: which sockets are in one of them, or no longer
     /// in that of `before`, without a transition that told so. `gone`: the sockets that it has not seen any more.
-    pub fn found(
+    pub fn found_since(
         &self,
         states: u32,
         before: &FxHashMap<u64, u8>,
@@ -47,10 +50,10 @@ impl Tracker {
         let there = self.sockets.iter().filter(is_news);
         let there = there.map(|(cookie, socket)| {
             let origin = self.sockets.origin(cookie);
-            Found { cookie, socket: *socket, origin, seen_ns: socket.heard_ns, is_reminder: false }
+            Found { cookie, socket: *socket, origin, seen_ns: socket.last_seen_ns, is_reminder: false }
         });
         let gone = gone.iter().filter(|(_, socket)| is_meant(socket.state)).map(|(cookie, socket)| {
-            let since = Since::between(Some(socket.heard_ns), walked_ns);
+            let since = Since::between(Some(socket.last_seen_ns), walked_ns);
             Found {
                 cookie: *cookie,
                 socket: Socket { state: state::CLOSE, since, ..*socket },
@@ -65,13 +68,13 @@ impl Tracker {
     }
 
     /// What was in doubt has been looked at, and what was wrong has been put right: judges all again.
-    pub fn trust(&mut self, now_ns: u64) {
-        let quiet = self.sockets.iter().filter(|(_, socket)| socket.due_ns == NEVER);
+    pub fn resume_deadlines(&mut self, now_ns: u64) {
+        let quiet = self.sockets.iter().filter(|(_, socket)| socket.deadline_ns == NEVER);
         let quiet: Vec<_> = quiet.map(|(cookie, socket)| (cookie, *socket)).collect();
         for (cookie, socket) in quiet {
-            let again = self.policy.remind_ns.filter(|_| socket.reported);
-            let due_ns = again.map_or(NEVER, |remind| now_ns.saturating_add(remind));
-            self.put(cookie, Socket { due_ns, ..socket });
+            let again = self.policy.remind_ns.filter(|_| socket.is_reported);
+            let deadline_ns = again.map_or(NEVER, |remind| now_ns.saturating_add(remind));
+            self.put(cookie, Socket { deadline_ns, ..socket });
         }
     }
 }

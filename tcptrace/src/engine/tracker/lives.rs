@@ -6,15 +6,15 @@
 use std::num::NonZeroU64;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{Closing, Counters, OpenCall, SocketRow, Transition, TransitionFlags, state};
+use tcptrace_common::{Counters, SocketRow, state};
 
 use self::reason::close_reason;
 use crate::{
-    engine::tracker::{
-        Socket,
-        finding::{Actor, Origin},
+    engine::{
+        state_change::{Actor, Origin, StateChange},
+        tracker::Socket,
     },
-    events::{CloseReason, Role, TimeInState},
+    events::{CloseReason, Ending, OriginHow, Role, TimeInState},
 };
 
 pub mod reason;
@@ -99,35 +99,29 @@ pub(crate) struct Lives {
 }
 
 impl Lives {
-    /// Notes a transition that is not the last, and the time in the old state where it is the newest word: `known` is
+    /// Notes a state change that is not the last, and the time in the old state where it is the newest word: `known` is
     /// what was known of the socket.
-    pub(crate) fn hear(
-        &mut self,
-        course: &mut Course,
-        transition: &Transition,
-        known: Option<&Socket>,
-        actor: Option<Actor>,
-    ) {
-        let Transition { cookie, ktime_ns, old_state, new_state, flags, .. } = *transition;
+    pub(crate) fn hear(&mut self, course: &mut Course, change: &StateChange, known: Option<&Socket>) {
+        let StateChange { cookie, at_ns, old_state, new_state, actor, .. } = *change;
         if new_state == state::LISTEN {
             return;
         }
         if let Some(known) = known {
-            course.leave(known, if known.state == old_state { ktime_ns } else { known.heard_ns });
+            course.leave(known, if known.state == old_state { at_ns } else { known.last_seen_ns });
         }
         match (old_state, new_state) {
             (state::CLOSE, state::SYN_SENT) => {
-                (course.opened_ns, course.role) = (NonZeroU64::new(ktime_ns), Role::Client);
+                (course.opened_ns, course.role) = (NonZeroU64::new(at_ns), Role::Client);
             }
             (state::LISTEN, state::SYN_RECV) => {
-                (course.opened_ns, course.role) = (NonZeroU64::new(ktime_ns), Role::Server);
+                (course.opened_ns, course.role) = (NonZeroU64::new(at_ns), Role::Server);
             }
             (state::SYN_SENT, _) if course.role == Role::Unknown => course.role = Role::Client,
             (state::SYN_RECV, _) if course.role == Role::Unknown => course.role = Role::Server,
             _ => {}
         }
         if let (Some(actor), state::FIN_WAIT1 | state::LAST_ACK) = (actor, new_state) {
-            self.closers.insert(cookie, (actor, flags.contains(TransitionFlags::EXITING)));
+            self.closers.insert(cookie, (actor, change.ending == Ending::Exited));
         }
     }
 
@@ -170,27 +164,24 @@ impl Lives {
     pub(crate) fn end(
         &mut self,
         course: Course,
-        last: &Transition,
+        last: &StateChange,
         known: Option<&Socket>,
-        closing: Option<&Closing>,
-        actor: Option<Actor>,
         origin: Option<Origin>,
     ) -> Option<Life> {
-        let Transition { cookie, ktime_ns, old_state, sk_err, flags, .. } = *last;
+        let StateChange { cookie, at_ns, old_state, actor, ref final_stats, .. } = *last;
         let closed = self.closers.remove(&cookie);
         if self.vanished.remove(&cookie) || matches!(old_state, state::LISTEN | state::CLOSE) {
             return None;
         }
-        let exits = flags.contains(TransitionFlags::ACTOR_KNOWN) && flags.contains(TransitionFlags::EXITING);
-        let has_exited = exits || closed.is_some_and(|(_, by_ending)| by_ending);
+        let has_exited = last.ending == Ending::Exited || closed.is_some_and(|(_, by_ending)| by_ending);
         let in_last = known.map(|known| {
-            let until_ns = if known.state == old_state { ktime_ns } else { known.heard_ns };
+            let until_ns = if known.state == old_state { at_ns } else { known.last_seen_ns };
             (known.state, until_ns.saturating_sub(known.since.latest_ns()))
         });
-        let noted = closing.map(|closing| &closing.opener).filter(|origin| origin.call != OpenCall::UNKNOWN);
-        let role = match (course.role, noted.map(|origin| origin.call)) {
-            (Role::Unknown, Some(OpenCall::CONNECT)) => Role::Client,
-            (Role::Unknown, Some(OpenCall::ACCEPT)) => Role::Server,
+        let (noted, how) = final_stats.as_ref().and_then(|stats| stats.origin).unzip();
+        let role = match (course.role, how) {
+            (Role::Unknown, Some(OriginHow::Connect)) => Role::Client,
+            (Role::Unknown, Some(OriginHow::Accept)) => Role::Server,
             (Role::Unknown, _) if old_state == state::SYN_SENT => Role::Client,
             (role, _) => role,
         };
@@ -199,11 +190,11 @@ impl Lives {
             is_end_seen: true,
             role,
             states: course.states(in_last),
-            reason: close_reason(last, closing.is_some(), has_exited),
-            sk_err,
-            counters: closing.map(|closing| closing.counters),
+            reason: close_reason(last, has_exited),
+            sk_err: final_stats.as_ref().map_or(0, |stats| stats.sk_err),
+            counters: final_stats.as_ref().map(|stats| stats.counters),
             closer: actor.or(closed.map(|(actor, _)| actor)),
-            origin: origin.or(noted.map(Origin::from)),
+            origin: origin.or(noted),
         })
     }
 
@@ -220,7 +211,7 @@ impl Lives {
             return None;
         }
         self.vanished.insert(cookie);
-        let in_last = known.heard_ns.saturating_sub(known.since.latest_ns());
+        let in_last = known.last_seen_ns.saturating_sub(known.since.latest_ns());
         Some(Life {
             opened_ns: course.opened_ns.map(NonZeroU64::get),
             is_end_seen: false,

@@ -7,10 +7,12 @@ use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
-use crate::engine::tracker::{
-    finding::Actor,
-    places::shrinks,
-    sockets::{at, place_of},
+use crate::engine::{
+    state_change::Actor,
+    tracker::{
+        places::shrinks,
+        sockets::{at, place_of},
+    },
 };
 
 /// The place of a task that is not known.

@@ -4,14 +4,16 @@
 //! one of them takes in memory is the same however many there are, and is given back when it leaves; the task that opened
 //! it is kept elsewhere, once for all that it opened.
 
-use crate::engine::tracker::{
-    NEVER, Socket,
-    dense::Dense,
-    due::{Due, NOWHERE},
-    finding::Origin,
-    lives::Course,
-    origins::{NOBODY, Origins},
-    places::Places,
+use crate::engine::{
+    state_change::Origin,
+    tracker::{
+        NEVER, Socket,
+        dense::Dense,
+        due::{Due, NOWHERE},
+        lives::Course,
+        origins::{NOBODY, Origins},
+        places::Places,
+    },
 };
 
 /// A socket in its place.
@@ -99,7 +101,7 @@ impl Sockets {
         if let Some(place) = places.find_or_insert(cookie, place_of(last), |place| kept[at(place)].cookie) {
             let place = at(place);
             let before = std::mem::replace(&mut kept[place].socket, socket);
-            if before.due_ns != socket.due_ns {
+            if before.deadline_ns != socket.deadline_ns {
                 due.settle(place, kept);
             }
             return Some(before);
@@ -130,10 +132,10 @@ impl Sockets {
         Some(removed.socket)
     }
 
-    /// When the next one is to be judged, and which: `(due_ns, cookie)`.
+    /// When the next one is to be judged, and which: `(deadline_ns, cookie)`.
     pub(crate) fn next_due(&self) -> Option<(u64, u64)> {
         let Kept { cookie, socket, .. } = &self.kept[self.due.first()?];
-        Some((socket.due_ns, *cookie))
+        Some((socket.deadline_ns, *cookie))
     }
 
     /// Those that are to be judged by then, in no order.
@@ -146,7 +148,7 @@ impl Sockets {
     pub(crate) fn clear_due(&mut self) {
         for place in self.due.clear() {
             let kept = &mut self.kept[at(place)];
-            (kept.socket.due_ns, kept.due_at) = (NEVER, NOWHERE);
+            (kept.socket.deadline_ns, kept.due_at) = (NEVER, NOWHERE);
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::AnyBitPattern;
 use tcptrace_common::{AF_INET, AF_INET6, Closing, Descriptor, Opener, RowFlags, SocketRow, Tuple, state};
 
-use crate::engine::ring_event::RingEvent;
+use crate::host::bpf::ring_event::RingEvent;
 
 /// These bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,12 +7,14 @@ use aya::maps::MapError;
 use crate::{
     clock,
     diagnostics::say,
-    engine::ring_event::RingEvent,
+    engine::state_change::StateChange,
     host::{
         bpf::{
             decode::{self, DecodeError},
             drain::{self, Drained, Limit},
             loss::NewLosses,
+            ring_event::RingEvent,
+            state_change::state_change,
         },
         kernel::Kernel,
         walk::own_closes::clear_own_actor,
@@ -26,12 +28,16 @@ impl Kernel {
         self.transitions.as_fd()
     }
 
-    /// Passes the records in the ring to `each` up to a limit, those of each socket in the order
+    /// Passes the state changes in the ring to `each` up to a limit, those of each socket in the order
     /// in which they happened. Also passes on what the BPF programs logged.
     ///
     /// # Errors
     /// The ring held something that is no record. What came after it is still there.
-    pub fn drain(&mut self, limit: Limit, mut each: impl FnMut(&RingEvent)) -> Result<Drained, DecodeError> {
+    pub fn drain(
+        &mut self,
+        limit: Limit,
+        mut each: impl FnMut(&StateChange),
+    ) -> Result<Drained, DecodeError> {
         let Self { transitions, cookies, .. } = self;
         let drained = drain::drain(limit, clock::monotonic_ns, || {
             let Some(bytes) = transitions.next() else { return Ok(None) };
@@ -40,8 +46,9 @@ impl Kernel {
             if let (Some(cookies), RingEvent::Transition(transition)) = (&mut *cookies, &mut event) {
                 cookies.resolve_transition(transition);
             }
-            each(&event);
-            Ok(Some(event.transition().ktime_ns))
+            let change = state_change(&event);
+            each(&change);
+            Ok(Some(change.at_ns))
         })?;
         self.log.flush();
         Ok(drained)

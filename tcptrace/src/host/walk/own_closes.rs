@@ -65,7 +65,10 @@ mod tests {
     use tcptrace_common::state;
 
     use super::*;
-    use crate::{engine::tracker::finding::ending, events::Ending};
+    use crate::{
+        events::Ending,
+        host::bpf::{ring_event::RingEvent, state_change::state_change},
+    };
 
     fn closed_by(pid: u32, thread: &str) -> Transition {
         let mut transition = Transition {
@@ -79,12 +82,16 @@ mod tests {
         transition
     }
 
+    fn ending(transition: Transition) -> Ending {
+        state_change(&RingEvent::Transition(transition)).ending
+    }
+
     #[test]
     fn a_close_by_our_own_walk_has_no_actor() {
         let mut by_us = closed_by(std::process::id(), NAME);
         clear_own_actor(&mut by_us);
         assert_eq!((by_us.flags, by_us.task), (TransitionFlags::empty(), Task::zeroed()));
-        assert_eq!(ending(&by_us), Some(Ending::Unknown));
+        assert_eq!(ending(by_us), Ending::Unknown);
     }
 
     #[test]
@@ -96,7 +103,7 @@ mod tests {
             let mut received = closed;
             clear_own_actor(&mut received);
             assert_eq!(received, closed, "{pid} {thread}");
-            assert_eq!(ending(&received), Some(Ending::Closed));
+            assert_eq!(ending(received), Ending::Closed);
         }
     }
 

@@ -4,7 +4,7 @@ use bytemuck::Zeroable as _;
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
-use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Task, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Tuple, state, v4_mapped};
 
 use super::*;
 use crate::{
@@ -14,15 +14,12 @@ use crate::{
         assemble::Reporter,
         ownership::walk_index::Evidence,
         process_info::ProcessDetails,
-        ring_event::RingEvent,
-        tracker::{
-            Policy, Tracker,
-            finding::{Actor, Finding},
-        },
+        state_change::{Actor, StateChange},
+        tracker::{Policy, Tracker, finding::Finding},
         walk::{Holder, Walk},
     },
     events::{
-        Cleared, Family, Instant, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow, Peer,
+        Cleared, Ending, Family, Instant, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow, Peer,
         ProcessRecord, Resync, SocketId, State, Stuck, Transition, Views,
     },
     outputs::json::Json,
@@ -70,22 +67,13 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
     });
     let mut reporter = Reporter::new(Views { transitions: true, stuck: true, lives: false }, 30 * SECOND);
     let mut findings = Vec::new();
-    let transition = |ktime_ns, old_state, new_state| tcptrace_common::Transition {
-        ktime_ns,
-        cookie: 14893,
+    let transition = |at_ns, old_state, new_state| StateChange {
         netns: 4_026_531_840,
-        tuple,
-        old_state,
-        new_state,
-        ..tcptrace_common::Transition::zeroed()
+        ..StateChange::new(at_ns, 14893, tuple, old_state, new_state)
     };
     let mut take = |finding| findings.push(finding);
-    tracker.hear(
-        &RingEvent::Transition(transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
-        &mut take,
-    );
-    tracker
-        .hear(&RingEvent::Transition(transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)), &mut take);
+    tracker.apply_transition(&transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED), &mut take);
+    tracker.apply_transition(&transition(entered, state::ESTABLISHED, state::CLOSE_WAIT), &mut take);
     let seen = SocketRow {
         ktime_ns: entered + 30 * SECOND + 400_000,
         cookie: 14893,
@@ -101,15 +89,15 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         holders: holders.to_vec(),
         ..Walk::default()
     };
-    tracker.row(&seen, Since::between(None, seen.ktime_ns), &mut take);
+    tracker.observe_socket(&seen, Since::between(None, seen.ktime_ns), &mut take);
     tracker.judge(&walk, &mut take);
-    let leave = tcptrace_common::Transition {
-        flags: tcptrace_common::TransitionFlags::ACTOR_KNOWN
-            | tcptrace_common::TransitionFlags::PROCESS_NAMED,
-        task: Task { pid: 4242, tid: 4310, uid: 1000, comm: comm(name), thread_comm: comm(b"worker") },
+    let (comm, thread_comm) = (Some(comm(name)), comm(b"worker"));
+    let leave = StateChange {
+        actor: Some(Actor { pid: 4242, tid: 4310, uid: 1000, comm, thread_comm }),
+        ending: Ending::Closed,
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };
-    tracker.hear(&RingEvent::Transition(leave), &mut take);
+    tracker.apply_transition(&leave, &mut take);
     let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
         assert_eq!(pid, 4242);
         ProcessDetails {
@@ -335,15 +323,11 @@ fn losses_are_counted_apart_by_their_reason() {
 fn an_actor_that_is_no_utf8_is_still_json() {
     let actor = Actor { pid: 1, tid: 1, uid: 0, comm: Some([0xff; 16]), thread_comm: [0xff; 16] };
     let finding = Finding::Transition {
-        transition: tcptrace_common::Transition {
-            tuple: v4_tuple(),
-            old_state: state::CLOSE,
-            new_state: state::SYN_SENT,
-            ..tcptrace_common::Transition::zeroed()
+        change: StateChange {
+            actor: Some(actor),
+            ..StateChange::new(0, 0, v4_tuple(), state::CLOSE, state::SYN_SENT)
         },
         in_old_state_ns: None,
-        actor: Some(actor),
-        origin: None,
     };
     let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
     let record = reporter.finding(&finding, &Evidence::default(), &WALL).expect("wanted");

@@ -25,7 +25,7 @@ impl Session {
         let mut repaired = self.take_in(&walk)?;
         let Self { tracker, sink, .. } = self;
         let Unseen { gone, unknown } =
-            tracker.walked(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
+            tracker.sweep_unseen(&walk, &mut |finding| sink.finding(&finding, &Evidence::default()));
         repaired += gone.len();
         let found = self.tell_found(&walk, &before, &gone);
         if after_loss {
@@ -53,7 +53,7 @@ impl Session {
         if self.recorded == 0 {
             return None;
         }
-        let found = self.tracker.found(self.recorded, before, gone, walk.started_ns);
+        let found = self.tracker.found_since(self.recorded, before, gone, walk.started_ns);
         self.sink.found(&found, walk);
         Some(found.len() as u64)
     }

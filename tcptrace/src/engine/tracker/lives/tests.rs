@@ -3,7 +3,7 @@
 use bytemuck::Zeroable as _;
 use rustix::io::Errno;
 use tcptrace_common::{
-    AF_INET, Task, TransitionFlags, Tuple,
+    AF_INET, Tuple,
     state::{
         CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
         TIME_WAIT,
@@ -11,13 +11,12 @@ use tcptrace_common::{
 };
 
 use super::*;
-use crate::{
-    engine::ring_event::RingEvent,
-    engine::{
-        age::Since,
-        tracker::{Policy, Tracker, finding::Finding},
-        walk::Walk,
-    },
+use crate::engine::{
+    age::Since,
+    exit_signs::ExitSigns,
+    state_change::FinalStats,
+    tracker::{Policy, Tracker, finding::Finding},
+    walk::Walk,
 };
 
 const NETNS: u32 = 4_026_531_840;
@@ -26,16 +25,8 @@ fn tuple() -> Tuple {
     Tuple { local_port: 9666, remote_port: 40112, family: AF_INET, ..Tuple::zeroed() }
 }
 
-fn transition(ktime_ns: u64, old_state: u8, new_state: u8) -> Transition {
-    Transition {
-        ktime_ns,
-        cookie: 1,
-        netns: NETNS,
-        tuple: tuple(),
-        old_state,
-        new_state,
-        ..Transition::zeroed()
-    }
+fn transition(at_ns: u64, old_state: u8, new_state: u8) -> StateChange {
+    StateChange { netns: NETNS, ..StateChange::new(at_ns, 1, tuple(), old_state, new_state) }
 }
 
 fn row(cookie: u64, ktime_ns: u64, state: u8) -> SocketRow {
@@ -44,23 +35,33 @@ fn row(cookie: u64, ktime_ns: u64, state: u8) -> SocketRow {
     SocketRow { ktime_ns, cookie, netns: NETNS, state, tuple, ..SocketRow::zeroed() }
 }
 
-/// The same, by the task that is on the CPU, which has that pid.
-fn by(pid: u32, transition: Transition) -> Transition {
-    let task = Task { pid, tid: pid, ..Task::zeroed() };
-    Transition { flags: transition.flags | TransitionFlags::ACTOR_KNOWN, task, ..transition }
+fn task(pid: u32) -> Actor {
+    Actor { pid, tid: pid, uid: 0, comm: None, thread_comm: [0; 16] }
 }
 
-fn exiting(transition: Transition) -> Transition {
-    Transition { flags: transition.flags | TransitionFlags::EXITING, ..transition }
+/// The same change, made by the task with that pid.
+fn by(pid: u32, change: StateChange) -> StateChange {
+    StateChange { actor: Some(task(pid)), ending: Ending::Closed, ..change }
 }
 
-fn with_error(errno: Errno, transition: Transition) -> Transition {
-    Transition { sk_err: errno.raw_os_error(), ..transition }
+fn exiting(change: StateChange) -> StateChange {
+    StateChange { ending: Ending::Exited, ..change }
 }
 
-fn last(transition: Transition) -> RingEvent {
+/// The last change of a connection, with what the kernel counted.
+fn last(change: StateChange) -> StateChange {
     let counters = Counters { bytes_sent: 7, ..Counters::zeroed() };
-    RingEvent::Closing(Closing { transition, counters, ..Closing::zeroed() })
+    let stats = FinalStats { counters, sk_err: 0, is_aborted: false, origin: None };
+    StateChange { final_stats: change.final_stats.or(Some(stats)), ..change }
+}
+
+fn with_error(errno: Errno, change: StateChange) -> StateChange {
+    let StateChange { old_state, new_state, .. } = change;
+    let mut change = last(change);
+    let sk_err = errno.raw_os_error();
+    change.ending = ExitSigns { old_state, new_state, sk_err, ..ExitSigns::default() }.ending();
+    change.final_stats.as_mut().expect("the last change has them").sk_err = sk_err;
+    change
 }
 
 /// A tracker of lives, and those that it told.
@@ -76,27 +77,25 @@ impl Driven {
         Self { tracker: Tracker::new(policy), lives: Vec::new() }
     }
 
-    fn hear(&mut self, heard: RingEvent) {
+    fn apply(&mut self, change: StateChange) {
         let Self { tracker, lives } = self;
-        tracker.hear(&heard, &mut |finding| {
+        tracker.apply_transition(&change, &mut |finding| {
             if let Finding::Life { at_ns, life, .. } = finding {
                 lives.push((at_ns, life));
             }
         });
     }
 
-    /// Transitions, of which one to CLOSE, or one that a stand-in follows, is the last.
-    fn lives(&mut self, transitions: &[Transition]) {
-        for transition in transitions {
-            let is_last =
-                transition.new_state == CLOSE || transition.flags.contains(TransitionFlags::TIMEWAIT);
-            self.hear(if is_last { last(*transition) } else { RingEvent::Transition(*transition) });
+    /// Applies changes. Those that are a connection's last have final stats.
+    fn lives(&mut self, changes: &[StateChange]) {
+        for change in changes {
+            self.apply(if change.is_last() { last(*change) } else { *change });
         }
     }
 
     fn row(&mut self, row: &SocketRow) {
         let since = Since::between(None, row.ktime_ns);
-        self.tracker.row(row, since, &mut |finding| panic!("nothing to tell: {finding:?}"));
+        self.tracker.observe_socket(row, since, &mut |finding| panic!("nothing to tell: {finding:?}"));
     }
 
     fn only(self) -> Life {
@@ -111,22 +110,22 @@ fn states(life: &Life) -> Vec<(u8, u64)> {
 }
 
 /// The one life that these transitions make.
-fn life(transitions: &[Transition]) -> Life {
+fn life(transitions: &[StateChange]) -> Life {
     let mut driven = Driven::new();
     driven.lives(transitions);
     assert!(driven.tracker.is_empty());
     driven.only()
 }
 
-fn opened() -> [Transition; 2] {
+fn opened() -> [StateChange; 2] {
     [by(42, transition(1_000, CLOSE, SYN_SENT)), transition(2_000, SYN_SENT, ESTABLISHED)]
 }
 
-fn accepted() -> [Transition; 2] {
+fn accepted() -> [StateChange; 2] {
     [transition(1_000, LISTEN, SYN_RECV), transition(2_000, SYN_RECV, ESTABLISHED)]
 }
 
-fn after(beginning: [Transition; 2], rest: &[Transition]) -> Life {
+fn after(beginning: [StateChange; 2], rest: &[StateChange]) -> Life {
     life(&[&beginning, rest].concat())
 }
 
@@ -169,7 +168,7 @@ fn who_closed_first() {
         &[
             by(43, transition(5_000, ESTABLISHED, FIN_WAIT1)),
             transition(6_000, FIN_WAIT1, CLOSING),
-            Transition { flags: TransitionFlags::TIMEWAIT, ..transition(7_000, CLOSING, TIME_WAIT) },
+            StateChange { is_timewait: true, ..transition(7_000, CLOSING, TIME_WAIT) },
         ],
     );
     assert_eq!(both.reason, CloseReason::LocalClose, "we did not know of theirs");
@@ -195,7 +194,11 @@ fn a_reset_of_either_end() {
 
 #[test]
 fn a_reset_that_we_send_after_a_shutdown_is_what_ended_it() {
-    let aborted = |last: Transition| Transition { flags: last.flags | TransitionFlags::ABORTED, ..last };
+    let aborted = |change| {
+        let mut change = last(change);
+        change.final_stats.as_mut().expect("the last change has them").is_aborted = true;
+        change
+    };
     for state in [FIN_WAIT1, FIN_WAIT2] {
         let ours = [by(43, transition(5_000, ESTABLISHED, FIN_WAIT1))];
         let ended = |last| after(opened(), &[&ours[..], &[last]].concat());
@@ -203,8 +206,7 @@ fn a_reset_that_we_send_after_a_shutdown_is_what_ended_it() {
         let told = ended(aborted(closed));
         assert_eq!((told.reason, told.closer.map(|closer| closer.pid)), (CloseReason::ResetSent, Some(44)));
         assert_eq!(ended(closed).reason, CloseReason::LocalClose, "an orderly one");
-        let exiting = Transition { flags: closed.flags | TransitionFlags::EXITING, ..closed };
-        assert_eq!(ended(aborted(exiting)).reason, CloseReason::Exit);
+        assert_eq!(ended(aborted(exiting(closed))).reason, CloseReason::Exit);
     }
     let theirs = [
         transition(5_000, ESTABLISHED, CLOSE_WAIT),
@@ -293,7 +295,7 @@ fn what_the_plain_event_leaves_open() {
         (LAST_ACK, CloseReason::PeerClose),
     ] {
         let mut driven = Driven::new();
-        driven.hear(RingEvent::Transition(transition(5_000, state, CLOSE)));
+        driven.apply(transition(5_000, state, CLOSE));
         let told = driven.only();
         assert_eq!((told.reason, told.counters), (reason, None), "{state}");
     }
@@ -304,7 +306,7 @@ fn a_listener_has_no_life() {
     let mut driven = Driven::new();
     driven.lives(&[by(42, transition(1_000, CLOSE, LISTEN)), by(42, transition(2_000, LISTEN, CLOSE))]);
     driven.row(&row(2, 3_000, LISTEN));
-    driven.lives(&[Transition { cookie: 2, ..by(42, transition(4_000, LISTEN, CLOSE)) }]);
+    driven.lives(&[StateChange { cookie: 2, ..by(42, transition(4_000, LISTEN, CLOSE)) }]);
     assert_eq!(driven.lives, []);
 }
 
@@ -323,11 +325,12 @@ fn a_connection_from_before_the_start_is_a_listeners_if_one_is_at_its_port() {
 
 #[test]
 fn the_kernel_knows_where_it_came_from() {
-    for (how, role) in [(OpenCall::CONNECT, Role::Client), (OpenCall::ACCEPT, Role::Server)] {
+    for (how, role) in [(OriginHow::Connect, Role::Client), (OriginHow::Accept, Role::Server)] {
         let mut driven = Driven::new();
-        let mut closing = Closing { transition: transition(5_000, ESTABLISHED, CLOSE), ..Closing::zeroed() };
-        (closing.opener.call, closing.opener.task.pid) = (how, 44);
-        driven.hear(RingEvent::Closing(closing));
+        let mut change = last(transition(5_000, ESTABLISHED, CLOSE));
+        let noted = Origin { actor: task(44), at_ns: 1_000 };
+        change.final_stats.as_mut().expect("the last change has them").origin = Some((noted, how));
+        driven.apply(change);
         let told = driven.only();
         assert_eq!((told.role, told.origin.map(|origin| origin.actor.pid)), (role, Some(44)));
     }
@@ -339,7 +342,7 @@ fn a_life_whose_end_was_lost_is_told_once_and_says_so() {
     driven.lives(&opened());
     let walk = Walk { started_ns: 9_000, namespaces: [NETNS].into_iter().collect(), ..Walk::default() };
     let Driven { tracker, lives } = &mut driven;
-    tracker.walked(&walk, &mut |finding| match finding {
+    tracker.sweep_unseen(&walk, &mut |finding| match finding {
         Finding::Life { at_ns, life, .. } => lives.push((at_ns, life)),
         other => panic!("{other:?}"),
     });
@@ -367,10 +370,7 @@ fn what_two_programs_wrote_is_one_life() {
     let mut driven = Driven::new();
     driven.lives(&opened());
     let closed = with_error(Errno::CONNRESET, transition(5_000, ESTABLISHED, CLOSE));
-    driven.lives(&[
-        closed,
-        Transition { flags: TransitionFlags::FALLBACK_RECORDED, ktime_ns: 5_001, ..closed },
-    ]);
+    driven.lives(&[closed, StateChange { is_fallback: true, at_ns: 5_001, ..closed }]);
     assert_eq!(driven.only().reason, CloseReason::ResetReceived);
 }
 

@@ -7,17 +7,17 @@ use proptest::prelude::*;
 use tcptrace_common::{Tuple, state};
 
 use super::*;
-use crate::engine::{age::Since, tracker::finding::Actor};
+use crate::engine::{age::Since, state_change::Actor};
 
-fn socket(due_ns: u64) -> Socket {
+fn socket(deadline_ns: u64) -> Socket {
     Socket {
         tuple: Tuple::zeroed(),
         netns: 1,
         state: state::CLOSE_WAIT,
         since: Since::exact(1),
-        heard_ns: 1,
-        due_ns,
-        reported: false,
+        last_seen_ns: 1,
+        deadline_ns,
+        is_reported: false,
     }
 }
 
@@ -34,7 +34,7 @@ fn check(sockets: &Sockets) {
     let (mut is_due, mut opened) = (0, 0);
     for (place, Kept { cookie, socket, due_at, opener, .. }) in kept.iter().enumerate() {
         assert_eq!(sockets.find(*cookie), Some(place));
-        assert_eq!(socket.due_ns == NEVER, *due_at == NOWHERE);
+        assert_eq!(socket.deadline_ns == NEVER, *due_at == NOWHERE);
         if *due_at != NOWHERE {
             assert_eq!(due.place_at(at(*due_at)), place);
             is_due += 1;
@@ -48,8 +48,8 @@ fn check(sockets: &Sockets) {
 /// Takes the first one off again and again.
 fn all_due(sockets: &mut Sockets) -> Vec<(u64, u64)> {
     let mut all = Vec::new();
-    while let Some((due_ns, cookie)) = sockets.next_due() {
-        all.push((due_ns, cookie));
+    while let Some((deadline_ns, cookie)) = sockets.next_due() {
+        all.push((deadline_ns, cookie));
         sockets.insert(cookie, socket(NEVER));
     }
     all
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
     // Few times, so that several are due at once.
     let due = prop_oneof![Just(NEVER), 0..20_u64];
     prop_oneof![
-        10 => (0..60_u64, due).prop_map(|(cookie, due_ns)| Step::Insert(cookie, due_ns)),
+        10 => (0..60_u64, due).prop_map(|(cookie, deadline_ns)| Step::Insert(cookie, deadline_ns)),
         5 => (0..60_u64).prop_map(Step::Remove),
         5 => (0..60_u64, proptest::option::of((0..9_u32).prop_map(origin)))
             .prop_map(|(cookie, origin)| Step::Open(cookie, origin)),
@@ -82,11 +82,11 @@ proptest! {
         let (mut model, mut due, mut origins) = (HashMap::new(), BTreeSet::new(), HashMap::new());
         for step in steps {
             match step {
-                Step::Insert(cookie, due_ns) => {
-                    let before = model.insert(cookie, socket(due_ns));
-                    prop_assert_eq!(sockets.insert(cookie, socket(due_ns)), before);
-                    due.remove(&(before.map_or(NEVER, |before: Socket| before.due_ns), cookie));
-                    due.extend((due_ns != NEVER).then_some((due_ns, cookie)));
+                Step::Insert(cookie, deadline_ns) => {
+                    let before = model.insert(cookie, socket(deadline_ns));
+                    prop_assert_eq!(sockets.insert(cookie, socket(deadline_ns)), before);
+                    due.remove(&(before.map_or(NEVER, |before: Socket| before.deadline_ns), cookie));
+                    due.extend((deadline_ns != NEVER).then_some((deadline_ns, cookie)));
                     let course = sockets.course_mut(cookie).expect("there is one for each");
                     *course = Course::opened_at(1 + cookie);
                 }
@@ -94,7 +94,7 @@ proptest! {
                     let before = model.remove(&cookie);
                     origins.remove(&cookie);
                     prop_assert_eq!(sockets.remove(cookie), before);
-                    due.remove(&(before.map_or(NEVER, |before| before.due_ns), cookie));
+                    due.remove(&(before.map_or(NEVER, |before| before.deadline_ns), cookie));
                 }
                 Step::Open(cookie, origin) => {
                     sockets.set_origin(cookie, origin);
@@ -105,7 +105,7 @@ proptest! {
                 Step::Doubt => {
                     sockets.clear_due();
                     due.clear();
-                    model.values_mut().for_each(|socket| socket.due_ns = NEVER);
+                    model.values_mut().for_each(|socket| socket.deadline_ns = NEVER);
                 }
             }
             check(&sockets);

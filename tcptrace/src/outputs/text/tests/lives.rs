@@ -4,7 +4,7 @@ use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::*;
 use crate::{
-    engine::tracker::{finding::Origin, lives::Life},
+    engine::{state_change::Origin, tracker::lives::Life},
     events::{CloseReason, LifeRecord, Role},
 };
 
