@@ -1,8 +1,8 @@
-//! Builds the BPF object of `tcptrace-ebpf`; `tcptrace/src/host/bpf/object.rs` embeds it.
+//! Builds the BPF object of `tcptrace-ebpf`, which `tcptrace/src/host/bpf/object.rs` embeds.
 //!
-//! Two toolchains can: rustup's nightly with rust-src, which most people have, and a rustc with a prebuilt
-//! `core` for BPF linked as the rustup toolchain `bpf`, which `cargo xtask setup` makes on Debian.
-//! `TCPTRACE_BPF_TOOLCHAIN` names another one.
+//! Two toolchains can build it: rustup's nightly with rust-src, which most people have, or a rustc
+//! with a prebuilt `core` for BPF, linked as the rustup toolchain `bpf`, which `cargo xtask setup`
+//! makes on Debian. `TCPTRACE_BPF_TOOLCHAIN` names another one.
 
 use std::{env, path::Path, process::Command};
 
@@ -34,12 +34,12 @@ fn main() -> Result<()> {
         ),
     };
     if matches!(toolchain, Toolchain::Custom(name) if !has_core_sources(name)) {
-        // A crate name, not `1`: aya-build then takes the prebuilt core, and the one crate that needs an
-        // unstable feature gets it.
+        // A crate name in place of `1`: aya-build then takes the prebuilt core, and only the crate
+        // that needs an unstable feature gets it.
         // SAFETY: this program has one thread.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
     }
-    // aya-build shows each line that the inner cargo says as a warning: let it say what matters.
+    // aya-build shows each line of the inner cargo as a warning, so the inner cargo is kept quiet.
     // SAFETY: as above.
     unsafe {
         env::set_var("CARGO_TERM_QUIET", "true");
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     build_ebpf([package], toolchain)
 }
 
-/// Where rustup's `toolchain` lives, if it is there.
+/// Returns the folder of a rustup toolchain, if it is installed.
 fn sysroot(toolchain: &str) -> Option<String> {
     let output =
         Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output().ok()?;
@@ -56,7 +56,7 @@ fn sysroot(toolchain: &str) -> Option<String> {
     output.status.success().then(|| path.trim().to_owned())
 }
 
-/// Whether `toolchain` can build `core` itself (rustup component rust-src).
+/// Whether a toolchain can build `core` itself (rustup component rust-src).
 fn has_core_sources(toolchain: &str) -> bool {
     sysroot(toolchain).is_some_and(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core").is_dir())
 }

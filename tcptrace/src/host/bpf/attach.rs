@@ -20,5 +20,5 @@ pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
             decided => return decided,
         }
     };
-    no_btf::attach(options, reason)
+    no_btf::attach(options, &reason)
 }

@@ -59,7 +59,7 @@ pub(crate) fn load_first(
     let is_allowed =
         |helpers: &Helpers| (allowed.cookie || !helpers.cookie) && (allowed.storage || !helpers.storage);
     for helpers in ATTEMPTS.into_iter().filter(is_allowed) {
-        let mut ebpf = object::create_maps(loader, options, config(helpers))?;
+        let mut ebpf = object::create_maps(loader, options, &config(helpers))?;
         let made = btf.or_else(join_btf)?;
         match load_indispensable(&mut ebpf, options, &made) {
             Ok(()) => return Ok((ebpf, used_helpers(helpers, reasons), made)),

@@ -33,26 +33,26 @@ use crate::{
 ///
 /// # Errors
 /// The event cannot be read, or the kernel refuses the program that reads it.
-pub(crate) fn attach(options: &Options, reason: String) -> Result<Attachment, AttachError> {
+pub(crate) fn attach(options: &Options, reason: &str) -> Result<Attachment, AttachError> {
     if options.transitions {
         attach_traced(options, reason)
     } else {
         let config = object::base_config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
-        let ebpf = object::create_maps(&mut loader::without_kernel_btf()?, options, config)?;
+        let ebpf = object::create_maps(&mut loader::without_kernel_btf()?, options, &config)?;
         Ok(attachment(options, ebpf, Vec::new(), NOT_NEEDED.to_owned()))
     }
 }
 
-fn attach_traced(options: &Options, reason: String) -> Result<Attachment, AttachError> {
+fn attach_traced(options: &Options, reason: &str) -> Result<Attachment, AttachError> {
     let no_event = |error: &dyn std::error::Error| AttachError::NoEvent {
-        no_btf: reason.clone(),
+        no_btf: reason.to_owned(),
         no_event: error.to_string(),
     };
     let mut loader = loader::without_kernel_btf()?;
     let attach_event = || {
         let event = event_format::read_format().map_err(|error| no_event(&error))?;
         let config = object::base_config(options, KernelLayout::UNKNOWN, event);
-        let mut ebpf = object::create_maps(&mut loader, options, config)?;
+        let mut ebpf = object::create_maps(&mut loader, options, &config)?;
         let program = find_program::<&mut TracePoint>(&mut ebpf, EVENT)?;
         let link = program
             .load()

@@ -38,10 +38,10 @@ pub(crate) const fn base_config(options: &Options, layout: KernelLayout, event: 
 pub(crate) fn create_maps(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
-    config: Config,
+    config: &Config,
 ) -> Result<Ebpf, AttachError> {
     // The loader keeps the reference for a second attempt, so the configuration is leaked.
-    let config: &'static Config = Box::leak(Box::new(config));
+    let config: &'static Config = Box::leak(Box::new(*config));
     loader
         // BTF serves the relocations of C programs. Ours have none.
         .btf(None)

@@ -36,7 +36,9 @@ pub(crate) fn read_namespace(
         Err(states) => {
             let mut rows = Vec::new();
             sock_diag::walk_namespace(states, netns, &mut rows)?;
-            rows.into_iter().for_each(|row| walk.add(row, None));
+            for row in rows {
+                walk.add(row, None);
+            }
         }
     }
     Ok(())
