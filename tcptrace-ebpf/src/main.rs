@@ -1,12 +1,25 @@
-//! The BPF programs, one entry point each; what they do is in the modules.
+//! The BPF programs: one entry point each, of a few lines.
 //!
-//! `transition`, or on kernels without BTF `transition_event`, runs at every TCP state change and writes one
-//! record into the ring; `transition_fallback` and `transition_second_fallback` do so where the kernel could not run the first, and
-//! `transition_counter` counts where it could not run the one without BTF.
-//! `accepted` runs at every accept(2) and notes who called it; `timewait` where a stand-in is about to take a socket's
-//! place. `tcp_sockets` and `socket_holders` run only when
-//! user space walks the kernel's sockets or file descriptors. Nothing here decides what is stuck, or formats
-//! anything.
+//! Nothing here decides which socket is stuck, and nothing formats text. One transition passes
+//! through these files, from top to bottom:
+//!
+//! | file | its job |
+//! | --- | --- |
+//! | `main` | the entry points |
+//! | `handle` | drops what is of no interest; emits a record, or stores an opener |
+//! | `fallback` | decides which program handles the transition, if the kernel skipped one |
+//! | `held_back` | holds back the first record of a listener's child |
+//! | `emit` | fills in the record and puts it into the ring |
+//! | `cookie` | the socket's cookie |
+//! | `tuple` | the socket's two ends |
+//! | `actor` | the current task, and whether it caused the transition |
+//! | `opener` | who opened the socket, in the socket's storage |
+//! | `counters` | what the kernel has counted, in the last record of a socket |
+//!
+//! `pointers` wraps the kernel's structures, `config` is what user space has set, and `change` is the
+//! change of state that is handled. `iter_tcp` and `iter_file` run when user space walks the kernel's
+//! sockets or descriptors; `socket_row` fills in a row for both. `no_btf` replaces `handle` on kernels
+//! without BTF.
 
 #![no_std]
 #![no_main]
@@ -16,97 +29,97 @@
     reason = "the entry points, which the macro makes public again without their docs"
 )]
 
-mod guard;
-mod identity;
-mod kernel;
-mod life;
-mod origin;
-mod ring;
-mod row;
-mod tally;
-mod task;
-mod transition;
+mod actor;
+mod change;
+mod config;
+mod cookie;
+mod counters;
+mod emit;
+mod fallback;
+mod handle;
+mod held_back;
+mod iter_context;
+mod iter_file;
+mod iter_tcp;
+mod no_btf;
+mod opener;
+mod pointers;
+mod socket_row;
+mod tuple;
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext as _,
-    helpers::generated::bpf_sock_from_file,
     macros::{btf_tracepoint, fentry, raw_tracepoint, tracepoint},
     programs::{BtfTracePointContext, FEntryContext, RawTracePointContext, TracePointContext},
 };
+use tcptrace_common::OpenCall;
 
-/// `sock:inet_sock_set_state`.
+use crate::{change::Program, handle::handle_transition, iter_context::IterContext, pointers::Sock};
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition(ctx: BtfTracePointContext) -> i32 {
-    let (sk, old_state, new_state) = arguments(&ctx);
-    transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 0);
+    handle_transition(&ctx, Program::Primary);
     0
 }
 
-/// A second program on the same tracepoint, which does nothing but what the first was kept from.
+/// Second on the same tracepoint.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition_fallback(ctx: BtfTracePointContext) -> i32 {
-    let (sk, old_state, new_state) = arguments(&ctx);
-    transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 1);
+    handle_transition(&ctx, Program::Fallback);
     0
 }
 
-/// A third, for what the second was kept from while it stood in.
+/// Third on the same tracepoint.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition_second_fallback(ctx: BtfTracePointContext) -> i32 {
-    let (sk, old_state, new_state) = arguments(&ctx);
-    transition::see_to(ctx.as_ptr(), sk, old_state, new_state, 2);
+    handle_transition(&ctx, Program::SecondFallback);
     0
 }
 
-/// Those of the tracepoint: `(const struct sock *sk, const int oldstate, const int newstate)`.
-#[inline(always)]
-fn arguments(ctx: &BtfTracePointContext) -> (*const c_void, u8, u8) {
-    let (old_state, new_state): (u32, u32) = (ctx.arg(1), ctx.arg(2));
-    (ctx.arg(0), old_state as u8, new_state as u8)
-}
-
-/// `security_sock_graft(struct sock *sk, struct socket *parent)` (`security/security.c`): accept(2) gives a socket
-/// to the task that called it.
+/// `security_sock_graft(struct sock *sk, struct socket *parent)` (`security/security.c`): accept(2)
+/// gives a socket to the task that called it.
 #[fentry(function = "security_sock_graft")]
 pub fn accepted(ctx: FEntryContext) -> i32 {
-    origin::remember(ctx.arg(0), tcptrace_common::OpenCall::ACCEPT);
+    // SAFETY: the first argument of the function is a live `struct sock`.
+    let sock = unsafe { Sock::new(ctx.arg(0)) };
+    opener::store_current_task(sock, OpenCall::ACCEPT);
     0
 }
 
-/// `tcp_time_wait(struct sock *sk, int state, int timeo)` (`net/ipv4/tcp_minisocks.c`): the kernel is about to close a
-/// socket, and to put a stand-in in that state in its place.
+/// `tcp_time_wait(struct sock *sk, int state, int timeo)` (`net/ipv4/tcp_minisocks.c`): the kernel is
+/// about to close a socket and to replace it by a timewait socket in that state.
 #[fentry(function = "tcp_time_wait")]
 pub fn timewait(ctx: FEntryContext) -> i32 {
-    origin::replaced_by(ctx.arg(0), ctx.arg(1));
+    // SAFETY: the first argument of the function is a live `struct sock`.
+    let sock = unsafe { Sock::new(ctx.arg(0)) };
+    let state: u32 = ctx.arg(1);
+    opener::store_timewait_state(sock, state as u8); // a state is below 16
     0
 }
 
-/// The same as an event of tracefs, for kernels without BTF. Only one of the two is ever loaded.
+/// The same tracepoint as an event of tracefs, for kernels without BTF.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn transition_event(ctx: TracePointContext) -> i32 {
-    // What cannot be read cannot be recorded; the kernel has no page of an event that it cannot read.
-    let _unreadable = transition::record_event(&ctx);
+    // An event that cannot be read has no record.
+    let _unreadable = no_btf::handle_event(&ctx);
     0
 }
 
-/// Goes with it, and counts what it is kept from.
+/// The same tracepoint again: counts what `transition_event` may be skipped for.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn transition_counter(ctx: RawTracePointContext) -> i32 {
-    let (old_state, new_state): (u32, u32) = (ctx.arg(1), ctx.arg(2));
-    tally::happened(ctx.arg(0), old_state as u8, new_state as u8);
+    no_btf::count_event(&ctx);
     0
 }
 
-/// `iter/tcp`: each TCP socket of the network namespace that opened the iterator
+/// `iter/tcp`: each TCP socket of the network namespace in which the iterator was opened
 /// (`struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`).
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub extern "C" fn tcp_sockets(ctx: *mut c_void) -> i32 {
-    let ctx = IterContext(ctx);
-    let sk = ctx.pointer(1);
-    row::write_socket(&ctx, sk);
+    iter_tcp::write_socket(&IterContext::new(ctx));
     0
 }
 
@@ -115,60 +128,8 @@ pub extern "C" fn tcp_sockets(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub extern "C" fn socket_holders(ctx: *mut c_void) -> i32 {
-    let ctx = IterContext(ctx);
-    let (task, file) = (ctx.pointer(1), ctx.pointer(3));
-    if task.is_null() || file.is_null() {
-        return 0; // the call that ends the walk
-    }
-    // SAFETY: `file` is the context's own pointer, checked for null; the verifier holds us to its type.
-    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
-    if socket.is_null() {
-        return 0;
-    }
-    // SAFETY: `socket` is a live `struct socket` for the length of this call.
-    let sk = unsafe { kernel::load::<*const c_void>(socket.cast(), kernel::layout!(socket_sk)) };
-    row::write_holder(&ctx, sk, task, ctx.word(2));
+    iter_file::write_holder(&IterContext::new(ctx));
     0
-}
-
-/// The context of an iterator: 8-byte slots, the first of which leads to the `seq_file` being written.
-pub(crate) struct IterContext(*mut c_void);
-
-impl aya_ebpf::EbpfContext for IterContext {
-    fn as_ptr(&self) -> *mut c_void {
-        self.0
-    }
-}
-
-impl IterContext {
-    #[inline(always)]
-    fn pointer(&self, slot: usize) -> *const c_void {
-        // SAFETY: the verifier checks that the slot is one of the context's pointers.
-        unsafe { self.0.cast::<*const c_void>().add(slot).read() }
-    }
-
-    #[inline(always)]
-    fn word(&self, slot: usize) -> u32 {
-        // SAFETY: the verifier checks that the slot is one of the context's integers.
-        unsafe { self.0.cast::<u64>().add(slot).cast::<u32>().read() }
-    }
-
-    /// Appends a row to what user space reads. A row that no longer fits the kernel's buffer is written
-    /// again by the kernel's own retry of the same element, so nothing is lost here.
-    #[inline(always)]
-    fn write<T: bytemuck::Pod>(&self, row: &T) {
-        let meta = self.pointer(0);
-        // SAFETY: `seq` is the first member of `struct bpf_iter_meta` (`include/linux/bpf.h`); the row has no
-        // padding, so that every byte written is initialised.
-        unsafe {
-            let seq = meta.cast::<*mut aya_ebpf::bindings::seq_file>().read();
-            aya_ebpf::helpers::generated::bpf_seq_write(
-                seq,
-                core::ptr::from_ref(row).cast(),
-                size_of::<T>() as u32,
-            );
-        }
-    }
 }
 
 #[unsafe(link_section = "license")]

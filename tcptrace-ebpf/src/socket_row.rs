@@ -1,0 +1,102 @@
+//! The row of a socket: the only place that fills in a [`SocketRow`].
+
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
+    macros::map,
+    maps::Array,
+};
+use bytemuck::Zeroable;
+use tcptrace_common::{RowFlags, SocketRow, WalkFilter, state};
+
+use crate::{
+    iter_context::IterContext,
+    opener,
+    pointers::{Sock, SockCommon, TcpSock, TimewaitSock},
+    tuple::write_tuple,
+};
+
+/// What user space asks of the walk under way: one entry, set before each walk.
+#[map]
+static WALK_FILTER: Array<WalkFilter> = Array::with_max_entries(1, 0);
+
+/// Returns what user space asks of the walk under way.
+#[inline(always)]
+pub(crate) fn walk_filter() -> Option<&'static WalkFilter> {
+    WALK_FILTER.get(0)
+}
+
+/// Writes the row of a full socket, and its opener if that is stored. `sock` and `tcp` are the same
+/// socket, `cookie` is its cookie and `state` the state it was found in.
+#[inline(always)]
+pub(crate) fn write_full_socket(
+    ctx: &IterContext,
+    sock: Sock,
+    tcp: TcpSock,
+    cookie: u64,
+    state: u8,
+    filter: &WalkFilter,
+) {
+    let opener = opener::of_sock(sock);
+    let mut row = start_row(tcp.common(), cookie, state, tcp.local_port());
+    // SAFETY: the helper takes no arguments.
+    let jiffies = unsafe { bpf_jiffies64() } as u32; // the kernel's timestamps have the lower 32 bits
+    row.flags = RowFlags::HAS_SEQUENCES;
+    match tcp.socket() {
+        None => row.flags |= RowFlags::IN_ACCEPT_QUEUE,
+        Some(socket) => {
+            if let Some(file) = socket.file() {
+                row.flags |= RowFlags::HAS_FILE;
+                // The inode is two more places in memory.
+                if filter.needs_inode.get() {
+                    row.inode = file.inode().number() as u32; // the kernel numbers sockets with 32 bits
+                }
+            }
+        }
+    }
+    if opener.is_some() {
+        row.flags |= RowFlags::HAS_OPENER;
+    }
+    (row.snd_una, row.rcv_nxt) = (tcp.snd_una(), tcp.rcv_nxt());
+    (row.unread, row.unsent) = if state == state::LISTEN {
+        (tcp.backlog(), tcp.backlog_limit())
+    } else {
+        (row.rcv_nxt.wrapping_sub(tcp.copied_seq()), tcp.write_seq().wrapping_sub(row.snd_una))
+    };
+    row.since_ack_jiffies = jiffies.wrapping_sub(tcp.last_ack());
+    row.since_data_jiffies = jiffies.wrapping_sub(tcp.last_data());
+    row.sk_err = tcp.err();
+    // Two writes, because both together would take more of the stack.
+    ctx.write(&row);
+    if let Some(opener) = opener {
+        ctx.write(opener);
+    }
+}
+
+/// Writes the row of a timewait socket in FIN_WAIT2.
+#[inline(always)]
+pub(crate) fn write_timewait_socket(ctx: &IterContext, timewait: TimewaitSock, cookie: u64) {
+    let common = timewait.common();
+    let mut row = start_row(common, cookie, state::FIN_WAIT2, common.held_port());
+    row.flags = RowFlags::TIMEWAIT | RowFlags::HAS_SEQUENCES;
+    // In this state the peer has acknowledged everything.
+    row.snd_una = timewait.snd_nxt();
+    row.rcv_nxt = timewait.rcv_nxt();
+    ctx.write(&row);
+}
+
+/// Fills in what a row has of every socket; the rest is 0.
+#[inline(always)]
+fn start_row(common: SockCommon, cookie: u64, state: u8, local_port: u16) -> SocketRow {
+    let mut row = SocketRow::zeroed();
+    // SAFETY: the helper takes no arguments.
+    row.ktime_ns = unsafe { bpf_ktime_get_ns() };
+    row.cookie = cookie;
+    row.netns = common.netns();
+    row.state = state;
+    // SAFETY: the row is aligned to eight bytes, and so is the tuple in it.
+    unsafe { write_tuple(&raw mut row.tuple, common, local_port) };
+    row
+}
+
+// The tuple is written in words.
+const _: () = assert!(core::mem::offset_of!(SocketRow, tuple) % 8 == 0);
