@@ -18,8 +18,8 @@ const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Reports TCP sockets stuck in CLOSE_WAIT: since when, held by whom, and why.
 ///
-/// A socket is in CLOSE_WAIT when the peer has closed the connection and the local process has not. They pile
-/// up when a program forgets to close, until it runs out of file descriptors.
+/// A socket is in CLOSE_WAIT when the peer has closed the connection and the local process has
+/// not. They pile up when a program forgets to close, until it runs out of file descriptors.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
@@ -37,7 +37,8 @@ pub struct Cli {
     )]
     stuck: Option<Duration>,
 
-    /// One record per connection when it is over: how long, who closed it and why, bytes, retransmits
+    /// One record per connection when it is over: how long, who closed it and why, bytes,
+    /// retransmits
     #[arg(long, help_heading = "Views")]
     lives: bool,
 
@@ -72,7 +73,8 @@ pub struct Cli {
     )]
     once: bool,
 
-    /// Read a recorded JSON stream instead of the kernel (`-` is stdin; gzip and zstd too); needs no privilege
+    /// Read a recorded JSON stream instead of the kernel (`-` is stdin; gzip and zstd too); needs
+    /// no privilege
     #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "duration", "without"], help_heading = "Views")]
     replay: Option<PathBuf>,
 
@@ -137,7 +139,8 @@ pub struct Cli {
     #[arg(long, value_name = "BYTES", value_parser = parse_ring_size, default_value_t = 4 << 20, hide = true)]
     ring_size: u32,
 
-    /// Bytes of output that may wait for a slow reader before transitions are dropped: at least 4096
+    /// Bytes of output that may wait for a slow reader before transitions are dropped: at least
+    /// 4096
     #[arg(long, value_name = "BYTES", value_parser = parse_queue_size, default_value_t = 32 << 20, hide = true)]
     queue_size: usize,
 }
@@ -185,8 +188,8 @@ pub struct Plan {
     pub views: Views,
     /// What the tracker looks for.
     pub policy: Policy,
-    /// As a mask, the states whose sockets a JSON stream of transitions gets `found` records for, so that it can
-    /// be replayed.
+    /// As a mask, the states whose sockets a JSON stream of transitions gets `found` records for,
+    /// so that it can be replayed.
     pub recorded: u32,
     /// The states in `policy.watched`, in the order given.
     pub states: Vec<State>,
@@ -240,7 +243,8 @@ impl Cli {
     /// Parses the program's arguments.
     ///
     /// # Errors
-    /// Wrong usage, or a request for help: clap's error prints itself, with a tip, and carries the exit status.
+    /// Wrong usage, or a request for help: clap's error prints itself, with a tip, and carries the
+    /// exit status.
     pub fn from_arguments<T: Into<OsString> + Clone>(
         arguments: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
@@ -317,7 +321,8 @@ fn parse_count(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses `127.0.0.1:9777` or `[::1]:9777`; never a bare port, which does not say who can reach it.
+/// Parses `127.0.0.1:9777` or `[::1]:9777`; never a bare port, which does not say who can reach
+/// it.
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| match text.trim_start_matches(['*', ':']).parse::<u16>() {
         Ok(port) => format!("an address is needed too, for example 127.0.0.1:{port}"),

@@ -1,7 +1,7 @@
 //! Messages on stderr, beside the records. Nothing else writes to stderr.
 //!
-//! A message may quote a recording, a path, an argument or a process. Whatever it quotes, it stays one
-//! line, and cannot command a terminal.
+//! A message may quote a recording, a path, an argument or a process. Whatever it quotes, it stays
+//! one line, and cannot command a terminal.
 
 use std::{
     borrow::Cow,
@@ -25,8 +25,8 @@ pub fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) > 0
 }
 
-/// Prints what went wrong or is missing, as one line in one write. It is no failure if stderr cannot be
-/// written.
+/// Prints what went wrong or is missing, as one line in one write. It is no failure if stderr
+/// cannot be written.
 pub fn say(message: impl Display) {
     write(&format!("tcptrace: {}\n", escape_harmful(&message.to_string())));
 }
@@ -59,7 +59,8 @@ fn write(text: &str) {
     let _stderr_is_closed = stderr.write_all(format!("{start}{text}").as_bytes());
 }
 
-/// Returns a text with every character escaped that moves the cursor, ends a line, or affects others.
+/// Returns a text with every character escaped that moves the cursor, ends a line, or affects
+/// others.
 pub fn escape_harmful(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return text.into();

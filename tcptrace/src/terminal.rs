@@ -41,8 +41,8 @@ impl Terminal {
     }
 }
 
-/// Whether the environment allows colours: not with `NO_COLOR` (<https://no-color.org>), and not if `TERM`
-/// is unset, empty or `dumb`.
+/// Whether the environment allows colours: not with `NO_COLOR` (<https://no-color.org>), and not
+/// if `TERM` is unset, empty or `dumb`.
 pub fn shows_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let value = |name| variable(name).unwrap_or_default();
     let term = value("TERM");

@@ -1,6 +1,7 @@
 //! Tips for wrong usage: what the user probably meant, as an option to copy.
 //!
-//! clap says what is wrong. It cannot know that a bare `30s` is a threshold, or that users of `ss` expect `-p`.
+//! clap says what is wrong. It cannot know that a bare `30s` is a threshold, or that users of `ss`
+//! expect `-p`.
 
 use std::{net::IpAddr, path::Path};
 

@@ -2,7 +2,8 @@
 
 use crate::events::Name;
 
-/// Looks up the names of interfaces in one network namespace. A record has an interface's index only.
+/// Looks up the names of interfaces in one network namespace. A record has an interface's index
+/// only.
 #[derive(Clone, Copy, Debug)]
 pub struct InterfaceNames {
     /// The network namespace that the names are valid in, by its inode number.

@@ -21,8 +21,8 @@ pub fn looked_at_message(start: &Start, namespaces: usize, watched: &str) -> Str
     format!("looked at {} for {watched}", sockets_in(start, namespaces))
 }
 
-/// Says what `--once` found: how many sockets are stuck, and how many others are in a watched state but
-/// not proven to have been there for the threshold.
+/// Says what `--once` found: how many sockets are stuck, and how many others are in a watched
+/// state but not proven to have been there for the threshold.
 pub fn verdict_message(stuck: u64, others: usize, states: &str, threshold: &str) -> String {
     let mut text = if stuck == 0 { "nothing stuck".to_owned() } else { format!("{stuck} stuck") };
     if others > 0 {

@@ -15,15 +15,15 @@ pub(crate) fn printable_name(name: &Name) -> String {
     text
 }
 
-/// Whether a character affects those around it instead of taking a column or two of its own: it moves the
-/// cursor, is invisible, combines with another, or changes the direction of writing.
+/// Whether a character affects those around it instead of taking a column or two of its own: it
+/// moves the cursor, is invisible, combines with another, or changes the direction of writing.
 pub(crate) fn affects_neighbours(c: char) -> bool {
     char_width(c) == 0 || is_right_to_left(c)
 }
 
-/// Whether a character is in a block of a script that runs from right to left (`DerivedBidiClass.txt`: R
-/// and AL, unassigned characters included). A terminal may show it before the text that it follows, and
-/// reorder the columns after it.
+/// Whether a character is in a block of a script that runs from right to left
+/// (`DerivedBidiClass.txt`: R and AL, unassigned characters included). A terminal may show it
+/// before the text that it follows, and reorder the columns after it.
 const fn is_right_to_left(c: char) -> bool {
     matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}'
         | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
@@ -45,7 +45,8 @@ impl<'a> From<&'a Owner> for ProcessName<'a> {
 }
 
 impl ProcessName<'_> {
-    /// Formats `name/pid` in at most `width` columns. The pid and one column of the name are never cut.
+    /// Formats `name/pid` in at most `width` columns. The pid and one column of the name are never
+    /// cut.
     pub(crate) fn format(self, width: usize) -> String {
         let mut text = String::new();
         self.write(&mut text, width);
@@ -85,8 +86,8 @@ fn as_plain_text(name: &Name) -> Option<&str> {
     name.bytes().iter().all(is_plain).then(|| std::str::from_utf8(name.bytes()).ok()).flatten()
 }
 
-/// Appends as many of a name's characters, escaped as [`printable_name`] does, as fit `room` columns. No
-/// escape is cut.
+/// Appends as many of a name's characters, escaped as [`printable_name`] does, as fit `room`
+/// columns. No escape is cut.
 fn write_printable(line: &mut String, name: &Name, room: usize) {
     let mut left = room;
     let mut piece = String::new();

@@ -44,7 +44,8 @@ pub(crate) fn write_count(line: &mut String, count: u32) {
     };
 }
 
-/// Formats how many sockets a line stands for, in the width of a descriptor: `×412`, `×12k`, `×3M`.
+/// Formats how many sockets a line stands for, in the width of a descriptor: `×412`, `×12k`,
+/// `×3M`.
 pub(crate) fn format_multiplier(count: usize) -> String {
     match count {
         0..10_000 => format!("×{count}"),
@@ -53,7 +54,8 @@ pub(crate) fn format_multiplier(count: usize) -> String {
     }
 }
 
-/// Appends a number of bytes in at most five columns: `512B`, `1.5K`, `999K`, `1.0M`. A K is 1024 bytes.
+/// Appends a number of bytes in at most five columns: `512B`, `1.5K`, `999K`, `1.0M`. A K is 1024
+/// bytes.
 pub(crate) fn write_bytes(line: &mut String, count: u64) {
     #[expect(clippy::cast_precision_loss, reason = "it is rounded to three digits")]
     let mut scaled = count as f64;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::humanize::number::{truncate, write_number, write_tenths};
 
-/// Formats a length of time, given in milliseconds: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`, `100d`.
+/// Formats a length of time, given in milliseconds: `350ms`, `30.0s`, `1m02s`, `5h02m`, `3d04h`,
+/// `100d`.
 pub fn format_span(ms: f64) -> String {
     let mut text = String::new();
     write_span(&mut text, ms);
@@ -25,8 +26,8 @@ pub(crate) fn write_span(line: &mut String, ms: f64) {
     };
 }
 
-/// Appends how long a connection lasted, given in milliseconds. Many last less than one: those are in
-/// microseconds, `43µs`.
+/// Appends how long a connection lasted, given in milliseconds. Many last less than one: those are
+/// in microseconds, `43µs`.
 pub(crate) fn write_lifetime(line: &mut String, ms: f64) {
     if ms < 1.0 {
         let _infallible = write!(line, "{:.0}µs", ms * 1e3);
@@ -59,8 +60,8 @@ pub(crate) struct Age {
 }
 
 impl Age {
-    /// Formats an age: `30.0s` if it is exact, else its range, `30.0s-5h02m`. A range that is wider than
-    /// `width` columns or has no upper bound shows the lower bound only: `30.0s+`.
+    /// Formats an age: `30.0s` if it is exact, else its range, `30.0s-5h02m`. A range that is
+    /// wider than `width` columns or has no upper bound shows the lower bound only: `30.0s+`.
     pub(crate) fn format(self, width: usize) -> String {
         let least = format_span(self.at_least_ms);
         let range = self

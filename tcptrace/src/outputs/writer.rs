@@ -1,11 +1,12 @@
-//! Writes whole lines to stdout or a file, in a thread of its own: a reader that stops never stops the
-//! tracing.
+//! Writes whole lines to stdout or a file, in a thread of its own: a reader that stops never stops
+//! the tracing.
 //!
-//! The thread writes as many lines at a time as fit `PIPE_BUF`, which a pipe takes completely or not at
-//! all. However the run ends, the reader of a pipe gets no partial line, unless that line alone is longer.
+//! The thread writes as many lines at a time as fit `PIPE_BUF`, which a pipe takes completely or
+//! not at all. However the run ends, the reader of a pipe gets no partial line, unless that line
+//! alone is longer.
 //!
-//! The queue is bounded. Once it is full, records that repeat are dropped and counted. Records that say
-//! what is stuck are kept: they are bounded by the sockets there are.
+//! The queue is bounded. Once it is full, records that repeat are dropped and counted. Records
+//! that say what is stuck are kept: they are bounded by the sockets there are.
 
 pub mod target;
 
@@ -34,8 +35,8 @@ use crate::{
 /// The most bytes that a pipe takes in one piece (pipe(7)).
 const PIPE_BUF: usize = 4096;
 
-/// The most empty buffers that are kept to be filled again. A buffer that was just written is still in the
-/// processor's cache, and needs no new memory from the system.
+/// The most empty buffers that are kept to be filled again. A buffer that was just written is
+/// still in the processor's cache, and needs no new memory from the system.
 const MAX_SPARES: usize = 4;
 
 /// The most bytes that such a buffer has.
@@ -49,8 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct WriterOptions {
     /// How many bytes may wait before records are dropped.
     pub queue_bytes: usize,
-    /// Drops the privileges of the writer's thread, which calls this first. The argument is whether the
-    /// thread may have to reopen its file.
+    /// Drops the privileges of the writer's thread, which calls this first. The argument is
+    /// whether the thread may have to reopen its file.
     pub drop_privileges: fn(bool) -> io::Result<()>,
 }
 
@@ -150,8 +151,8 @@ impl LineWriter {
     /// # Errors
     /// The thread could not be created, or no descriptor is left.
     pub fn start(target: impl Into<Target>, options: WriterOptions) -> io::Result<Self> {
-        // A file that has reached its limit (`ulimit -f`) makes write(2) fail instead of killing this process.
-        // SAFETY: no handler is installed.
+        // A file that has reached its limit (`ulimit -f`) makes write(2) fail instead of killing
+        // this process. SAFETY: no handler is installed.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         let target = target.into();
         let target_name = target.name();
@@ -162,8 +163,8 @@ impl LineWriter {
         let thread = std::thread::Builder::new().name("tcptrace-out".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                // The thread only writes to what is open. If a seccomp filter forbids this call, the start has
-                // reported that.
+                // The thread only writes to what is open. If a seccomp filter forbids this call,
+                // the start has reported that.
                 let _privileges_stay = (options.drop_privileges)(may_reopen);
                 run_thread(&shared, target);
             }
@@ -226,7 +227,8 @@ impl LineWriter {
         async move { shared.ended_early.notified().await }
     }
 
-    /// Writes what is queued, as long as the reader takes some of it, and returns how writing ended.
+    /// Writes what is queued, as long as the reader takes some of it, and returns how writing
+    /// ended.
     pub fn finish(mut self) -> WriteEnd {
         let mut queue = self.shared.lock_queue();
         queue.is_finished = true;
@@ -349,7 +351,8 @@ fn write_lines(file: &mut File, lines: &[u8]) -> Result<(), EarlyEnd> {
     Ok(())
 }
 
-/// Whether nobody will ever read the file: the reader of a pipe or a socket, or the terminal, has gone.
+/// Whether nobody will ever read the file: the reader of a pipe or a socket, or the terminal, has
+/// gone.
 pub fn is_reader_gone(file: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(file, PollFlags::empty())];
     let is_known = poll(&mut polled, Some(&Timespec::default())).is_ok();

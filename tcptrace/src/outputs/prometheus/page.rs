@@ -1,5 +1,5 @@
-//! Renders figures in the text format that Prometheus and all other scrapers read (exposition format
-//! 0.0.4): for each metric its help, its type, and a line for each set of labels.
+//! Renders figures in the text format that Prometheus and all other scrapers read (exposition
+//! format 0.0.4): for each metric its help, its type, and a line for each set of labels.
 //!
 //! docs/metrics.md lists the same metrics. A test compares the two.
 
@@ -24,8 +24,8 @@ enum Kind {
 
 use Kind::{Counter, Gauge};
 
-/// Renders all metrics as text. A value that is not known has no line. Metrics of a view that is off are
-/// left out.
+/// Renders all metrics as text. A value that is not known has no line. Metrics of a view that is
+/// off are left out.
 pub fn render_page(figures: &Figures) -> String {
     let Figures { tracer, views, threshold_ns, totals, sockets, processes } = figures;
     let mut page = Page::default();

@@ -1,4 +1,5 @@
-//! Columns: text appended to a line and padded to a width. A line has several; none of them allocates.
+//! Columns: text appended to a line and padded to a width. A line has several; none of them
+//! allocates.
 
 use crate::humanize::width::display_width;
 

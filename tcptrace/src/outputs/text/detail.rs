@@ -26,7 +26,8 @@ pub(crate) fn describe_cause(details: &SocketDetails) -> String {
     }
 }
 
-/// Says which thread connected or accepted the socket; `None` if the holder's name says it already.
+/// Says which thread connected or accepted the socket; `None` if the holder's name says it
+/// already.
 pub(crate) fn describe_origin(details: &SocketDetails) -> Option<String> {
     let origin = details.origin.as_ref()?;
     let did = match origin.how {

@@ -42,8 +42,8 @@ impl TextRenderer {
         self.write_endpoints(line, ports, local, remote);
     }
 
-    /// Appends the columns of what `local` and `remote` write, and a space. If one of the two does not fit its
-    /// column, both are written below.
+    /// Appends the columns of what `local` and `remote` write, and a space. If one of the two does
+    /// not fit its column, both are written below.
     pub(crate) fn write_endpoints(
         &mut self,
         line: &mut String,
@@ -82,8 +82,9 @@ impl TextRenderer {
     }
 }
 
-/// Appends the endpoint that `write` writes, and spaces up to `width` columns. An endpoint that is wider is
-/// replaced by its port and a sign that there is more, `[…]:443`. Returns whether the endpoint fits.
+/// Appends the endpoint that `write` writes, and spaces up to `width` columns. An endpoint that is
+/// wider is replaced by its port and a sign that there is more, `[…]:443`. Returns whether the
+/// endpoint fits.
 fn write_endpoint_cell(line: &mut String, width: usize, port: u16, write: impl FnOnce(&mut String)) -> bool {
     let begin = line.len();
     write(line);
@@ -99,8 +100,8 @@ fn write_endpoint_cell(line: &mut String, width: usize, port: u16, write: impl F
     fits
 }
 
-/// Returns the zone of a socket's link-local addresses: `%eth0`, or `%3` if the interface has no name here.
-/// It is empty if neither end has a link-local address.
+/// Returns the zone of a socket's link-local addresses: `%eth0`, or `%3` if the interface has no
+/// name here. It is empty if neither end has a link-local address.
 pub(crate) fn zone_suffix(names: Option<InterfaceNames>, socket: &SocketId) -> String {
     let Some(index) = socket.interface else { return String::new() };
     match names.filter(|names| socket.netns == Some(names.netns)).and_then(|names| (names.name)(index)) {

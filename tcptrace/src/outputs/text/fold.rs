@@ -2,9 +2,9 @@
 
 use crate::humanize::width::char_width;
 
-/// Appends a line as lines of at most `width` columns, and returns how many. It is broken at spaces, or
-/// anywhere if there are none, and continues behind `indent` spaces. Only the spaces at a break are left
-/// out.
+/// Appends a line as lines of at most `width` columns, and returns how many. It is broken at
+/// spaces, or anywhere if there are none, and continues behind `indent` spaces. Only the spaces at
+/// a break are left out.
 pub(crate) fn fold_line(line: &str, width: usize, indent: usize, out: &mut Vec<u8>) -> u64 {
     let indent = indent.min(width / 2);
     let mut lines = 0;
@@ -25,7 +25,8 @@ pub(crate) fn fold_line(line: &str, width: usize, indent: usize, out: &mut Vec<u
     }
 }
 
-/// Returns how many bytes of a text are its first line of at most `room` columns: at least one character.
+/// Returns how many bytes of a text are its first line of at most `room` columns: at least one
+/// character.
 fn first_line_length(text: &str, room: usize) -> usize {
     let (mut columns, mut in_colour, mut last_space) = (0, false, None);
     for (at, c) in text.char_indices() {

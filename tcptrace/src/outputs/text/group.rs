@@ -112,8 +112,8 @@ impl Groupable for Cleared {
     }
 }
 
-/// Groups records that are alike, in the order of each group's first record. A socket whose side is not known
-/// joins the larger group: that of its local port, or that of its remote end.
+/// Groups records that are alike, in the order of each group's first record. A socket whose side
+/// is not known joins the larger group: that of its local port, or that of its remote end.
 pub(crate) fn group_alike<T: Groupable>(records: Vec<(Instant, T)>) -> Vec<Group<T>> {
     let mut counts: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
     for (_, one) in &records {
@@ -164,8 +164,8 @@ pub(crate) fn write_local_ends<T: Groupable>(line: &mut String, group: &Group<T>
     }
 }
 
-/// Appends the remote ends of a group: the remote service, or for a local one the peer's address, or how many
-/// addresses there are.
+/// Appends the remote ends of a group: the remote service, or for a local one the peer's address,
+/// or how many addresses there are.
 pub(crate) fn write_remote_ends<T: Groupable>(line: &mut String, group: &Group<T>, zone: &str) {
     match group.service {
         Service::Remote(address) => write_endpoint(line, address.ip(), zone, address.port()),

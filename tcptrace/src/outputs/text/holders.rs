@@ -1,5 +1,5 @@
-//! The holders of a socket: which process a line names, with which descriptor, and what it says about the
-//! others.
+//! The holders of a socket: which process a line names, with which descriptor, and what it says
+//! about the others.
 
 use std::{cmp::Reverse, fmt::Write as _};
 
@@ -52,7 +52,8 @@ impl<'a> Holders<'a> {
         let mut processes = by_process(listed);
         let of_first = processes.next().map_or(0, <[Owner]>::len);
         let other_processes = processes.count() + unlisted.len();
-        // If there is no other process, the descriptors that are not listed are those of the first.
+        // If there is no other process, the descriptors that are not listed are those of the
+        // first.
         let of_first = if other_processes == 0 { descriptors_total } else { of_first };
         Self {
             first: listed.first(),
@@ -74,8 +75,8 @@ impl<'a> Holders<'a> {
         text
     }
 
-    /// Formats the process: `java/4242`, or `java/4242+20` if 20 others hold the socket as well. It takes
-    /// at most `width` columns, unless that leaves no room for a letter of the name.
+    /// Formats the process: `java/4242`, or `java/4242+20` if 20 others hold the socket as well.
+    /// It takes at most `width` columns, unless that leaves no room for a letter of the name.
     pub(crate) fn format_process(&self, width: usize) -> String {
         match self.first {
             Some(first) => ProcessName::from(first).format_with_others(self.other_processes, width),
@@ -83,8 +84,8 @@ impl<'a> Holders<'a> {
         }
     }
 
-    /// Says which other processes hold the socket: each with its descriptor, or how many there are of each
-    /// name. `None` if there is no other.
+    /// Says which other processes hold the socket: each with its descriptor, or how many there are
+    /// of each name. `None` if there is no other.
     pub(crate) fn describe_others(&self) -> Option<String> {
         let names = match self.other_processes {
             0 => return None,

@@ -1,5 +1,5 @@
-//! The layout: which columns there are and how wide they are, from the room that the terminal has and
-//! what the columns have to hold.
+//! The layout: which columns there are and how wide they are, from the room that the terminal has
+//! and what the columns have to hold.
 //!
 //! All views need the same width for their other columns, so one rule holds for all of them.
 
@@ -48,7 +48,8 @@ impl Default for ColumnNeeds {
 }
 
 impl ColumnNeeds {
-    /// Makes room for an endpoint. An IPv6 address makes room for any other, so that the heading changes once.
+    /// Makes room for an endpoint. An IPv6 address makes room for any other, so that the heading
+    /// changes once.
     pub(crate) fn fit_endpoint(&mut self, columns: usize) {
         if columns > self.endpoint {
             self.endpoint = columns.max(LONG_ENDPOINT);
@@ -83,7 +84,8 @@ pub(crate) struct Layout {
     /// Columns of the terminal; `None` without a terminal: nothing is too wide then.
     pub(crate) width: Option<usize>,
     pub(crate) endpoints: Endpoints,
-    /// Whether there is room for what is useful beside the rest: milliseconds, retransmits, round-trip times.
+    /// Whether there is room for what is useful beside the rest: milliseconds, retransmits,
+    /// round-trip times.
     pub(crate) is_roomy: bool,
     /// Columns of an age. A range fits if the layout is roomy.
     pub(crate) age: usize,
@@ -100,7 +102,8 @@ impl Layout {
     pub(crate) fn fit(width: Option<u16>, needs: ColumnNeeds) -> Self {
         let ColumnNeeds { endpoint, descriptor, process: min_process } = needs;
         let width = width.map(|width| usize::from(if width == 0 { DEFAULT_WIDTH } else { width }));
-        // A wide descriptor takes columns from the process, and from the ends what the process cannot spare.
+        // A wide descriptor takes columns from the process, and from the ends what the process
+        // cannot spare.
         let excess = descriptor - DESCRIPTOR;
         let process = |usual: usize| usual.saturating_sub(excess).max(min_process);
         let taken_from_ends = |usual| process(usual) + excess - usual;

@@ -1,5 +1,5 @@
-//! The line of a connection that is over: how long it lasted, whose it was, how much it carried, and what
-//! ended it.
+//! The line of a connection that is over: how long it lasted, whose it was, how much it carried,
+//! and what ended it.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
-//! Lines: written piece by piece into one buffer, coloured, and folded to the width of the terminal.
+//! Lines: written piece by piece into one buffer, coloured, and folded to the width of the
+//! terminal.
 
 use jiff::Timestamp;
 
@@ -15,8 +16,8 @@ pub(crate) const BOLD: &str = "\x1b[1m";
 const RESET: &str = "\x1b[0m";
 
 impl TextRenderer {
-    /// Appends the line that `write` writes, and what it leaves in `below` as a line of its own. Either is
-    /// folded if it is wider than the terminal.
+    /// Appends the line that `write` writes, and what it leaves in `below` as a line of its own.
+    /// Either is folded if it is wider than the terminal.
     pub(crate) fn write_line(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Self, &mut String)) {
         let mut line = std::mem::take(&mut self.line);
         write(self, &mut line);

@@ -19,7 +19,8 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Returns when the first record happened, `CLOCK_MONOTONIC` nanoseconds; `None` if there is none.
+    /// Returns when the first record happened, `CLOCK_MONOTONIC` nanoseconds; `None` if there is
+    /// none.
     pub(crate) const fn since_ns(&self) -> Option<u64> {
         self.since_ns
     }

@@ -40,8 +40,9 @@ struct ProcessLine {
 }
 
 impl TextRenderer {
-    /// Writes the lines of processes. Those that hold the same stuck sockets share a line, as do those of one
-    /// name that have ended. If there are many lines, only the most urgent are written.
+    /// Writes the lines of processes. Those that hold the same stuck sockets share a line, as do
+    /// those of one name that have ended. If there are many lines, only the most urgent are
+    /// written.
     pub(crate) fn write_processes(&mut self, processes: Vec<(Instant, ProcessRecord)>, out: &mut Vec<u8>) {
         let mut lines: Vec<(Instant, ProcessLine)> = Vec::new();
         let mut indices = FxHashMap::default();
@@ -109,8 +110,8 @@ impl ProcessWords {
 }
 
 impl ProcessLine {
-    /// Adds another process, which holds the same stuck sockets or has ended too. The line shows the
-    /// descriptors of the process that runs out of them first, or else has the fewest free.
+    /// Adds another process, which holds the same stuck sockets or has ended too. The line shows
+    /// the descriptors of the process that runs out of them first, or else has the fewest free.
     fn add_process(&mut self, other: &ProcessRecord) {
         self.others += 1;
         self.record.stopped &= other.stopped;

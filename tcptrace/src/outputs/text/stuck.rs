@@ -82,7 +82,8 @@ impl TextRenderer {
         self.append_if_fits(line, &format!(", now {new_state}"));
     }
 
-    /// Writes one line for a group of cleared sockets, with the longest time that one of them was stuck.
+    /// Writes one line for a group of cleared sockets, with the longest time that one of them was
+    /// stuck.
     pub(crate) fn write_cleared_group(&mut self, line: &mut String, group: &Group<Cleared>) {
         let longest_ms = group.members.iter().map(|(_, one)| one.in_state_ms).fold(0.0, f64::max);
         let (at, first) = &group.members[0];
@@ -116,8 +117,8 @@ impl TextRenderer {
         let _infallible = write!(line, " {process} {fd:>descriptor$} ");
     }
 
-    /// Appends the cause, with the state before it unless that is CLOSE_WAIT. If there is no room for both,
-    /// the cause goes below.
+    /// Appends the cause, with the state before it unless that is CLOSE_WAIT. If there is no room
+    /// for both, the cause goes below.
     fn write_state_and_cause(&mut self, line: &mut String, state: State, cause: &str) {
         if state.0 == state::CLOSE_WAIT {
             return line.push_str(cause);

@@ -56,8 +56,8 @@ impl Target {
         Ok(written.is_file() && (written.dev(), written.ino()) == (read.dev(), read.ino()))
     }
 
-    /// Reopens the file at its path: the one that is open may have been renamed. Returns whether there is
-    /// a path.
+    /// Reopens the file at its path: the one that is open may have been renamed. Returns whether
+    /// there is a path.
     ///
     /// # Errors
     /// As for [`Self::open`]. The file that was open stays open then.
@@ -87,8 +87,8 @@ fn open_to_append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a file ends within a line: an earlier run was killed, or its disk was full. False if the file
-/// cannot be read.
+/// Whether a file ends within a line: an earlier run was killed, or its disk was full. False if
+/// the file cannot be read.
 fn ends_within_line(file: &File) -> bool {
     let read = || {
         let mut file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;

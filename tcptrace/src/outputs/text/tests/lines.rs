@@ -1,4 +1,5 @@
-//! Lines of transitions, which are written piece by piece, against what the calendar and `format!` make of them.
+//! Lines of transitions, which are written piece by piece, against what the calendar and `format!`
+//! make of them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,8 +16,8 @@ const ZONES: [&str; 4] = [
     "MMT0:44:30",                           // Africa/Monrovia until 1972: an offset with seconds
 ];
 
-/// Where to begin, seconds since 1970: just before the clocks change in the first two zones that do, twice each; where the
-/// sign does; where nanoseconds leave 64 bits, and the calendar ends.
+/// Where to begin, seconds since 1970: just before the clocks change in the first two zones that
+/// do, twice each; where the sign does; where nanoseconds leave 64 bits, and the calendar ends.
 const BEGINS: [i64; 8] = [
     1_774_745_999,
     1_792_889_999,

@@ -1,5 +1,5 @@
-//! The longest that each column can hold, in terminals of many widths: no line is wider than the terminal, columns stay
-//! below their headings, and both ends of every socket are there in full.
+//! The longest that each column can hold, in terminals of many widths: no line is wider than the
+//! terminal, columns stay below their headings, and both ends of every socket are there in full.
 
 use std::net::SocketAddr;
 
@@ -275,7 +275,8 @@ fn every_column_holds_its_longest_in_every_width() {
                     assert_aligned(&heading, line);
                 }
             }
-            // What has been broken in two is in one piece again without what the second line is indented by.
+            // What has been broken in two is in one piece again without what the second line is
+            // indented by.
             let whole = lines.iter().fold(String::new(), |text, line| text + line.trim_start());
             if !together {
                 for (local, remote) in ENDS {
@@ -425,7 +426,8 @@ fn a_link_local_address_tells_its_interface() {
             assert!(lines.concat().contains(&format!("[fe80::a:b:c:d{zone}]:51234")), "{lines:?}");
         }
     }
-    // A socket that is bound to an interface needs none to be told where an address means the same on all.
+    // A socket that is bound to an interface needs none to be told where an address means the same
+    // on all.
     let global = on_a_link(None, None, ENDS[1]).pop().expect("a line");
     assert!(global.contains(" [2001:db8::1]:443 ") && global.contains(" [2001:db8::2]:51234 "), "{global}");
 }
