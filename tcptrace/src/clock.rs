@@ -1,6 +1,8 @@
 //! The clocks: `CLOCK_MONOTONIC`, by which the kernel stamps its records and all ages are counted,
 //! and the wall clock, which people read.
 
+use std::sync::OnceLock;
+
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 /// Reads `CLOCK_MONOTONIC`, nanoseconds: the clock of `bpf_ktime_get_ns`.
@@ -26,7 +28,9 @@ pub fn suspended_ns() -> u64 {
 /// It is the resolution of the kernel's coarse clocks, which advance once a tick (clock_getres(2);
 /// `KTIME_LOW_RES`, `kernel/time/hrtimer.c`).
 pub fn jiffy_ns() -> u64 {
-    nanoseconds(clock_getres(ClockId::MonotonicCoarse)).try_into().unwrap_or(0)
+    // Read once: sock_diag needs it for every socket, and it takes a system call.
+    static JIFFY_NS: OnceLock<u64> = OnceLock::new();
+    *JIFFY_NS.get_or_init(|| nanoseconds(clock_getres(ClockId::MonotonicCoarse)).try_into().unwrap_or(0))
 }
 
 /// Converts instants of `CLOCK_MONOTONIC` to wall-clock time.
