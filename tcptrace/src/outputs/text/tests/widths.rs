@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use proptest::prelude::*;
 use unicode_width::UnicodeWidthChar as _;
 
 use super::*;
@@ -52,7 +53,11 @@ const AGES: [(f64, Option<f64>, bool); 6] = [
 ];
 
 fn socket((local, remote): (&str, &str)) -> SocketId {
-    let [local, remote]: [SocketAddr; 2] = [local, remote].map(|end| end.parse().expect("an address"));
+    let [local, remote] = [local, remote].map(|end| end.parse().expect("an address"));
+    socket_between(local, remote)
+}
+
+fn socket_between(local: SocketAddr, remote: SocketAddr) -> SocketId {
     let family = if local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     SocketId {
         cookie: 1,
@@ -448,4 +453,88 @@ fn a_record_has_the_interface_of_link_local_addresses_only() {
     assert_eq!(fields(("[fe80::1]:443", "[fe80::2]:1")), (json!("fe80::1"), Some(json!(3))));
     assert_eq!(fields(ENDS[1]), (json!("2001:db8::1"), None));
     assert_eq!(fields(ENDS[0]), (json!("255.255.255.255"), None));
+}
+
+/// Names that mislead a terminal, or that a person would give.
+fn any_name() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..16),
+        "[\\x00-\u{ff}]{0,8}|[\u{590}-\u{8ff}\u{1100}-\u{11ff}\u{2000}-\u{206f}]{0,5}|.{0,5}"
+            .prop_map(String::into_bytes),
+        "[a-z]{1,15}".prop_map(String::into_bytes),
+    ]
+}
+
+fn any_socket() -> impl Strategy<Value = SocketId> {
+    let ends = prop_oneof![
+        any::<[std::net::Ipv4Addr; 2]>().prop_map(|ends| ends.map(IpAddr::from)),
+        any::<[std::net::Ipv6Addr; 2]>().prop_map(|ends| ends.map(IpAddr::from)),
+    ];
+    (ends, any::<[u16; 2]>()).prop_map(|(ends, ports)| {
+        let [local, remote] = [0, 1].map(|end| SocketAddr::new(ends[end].to_canonical(), ports[end]));
+        socket_between(local, remote)
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_record_stays_in_any_terminal(
+        width in 40_u16..250,
+        name in any_name(),
+        thread in any_name(),
+        socket in any_socket(),
+        pid in 0_u32..5_000_000,
+        holders in 0_usize..40,
+        ages in any::<[u32; 2]>(),
+        (old, new) in (1_u8..13, 1_u8..13),
+        numbers in any::<[Option<u32>; 2]>(),
+        together: bool,
+    ) {
+        let [least, most] = ages.map(|age| f64::from(age) * f64::from(age % 1000));
+        let owners: Vec<_> = (0..holders).map(|nth| owner(pid + nth as u32 % 3, nth as u32, &name)).collect();
+        let all = records(v4_tuple(), &thread);
+        let changed = all.into_iter().map(|mut record| {
+            match &mut record.event {
+                Event::Stuck(stuck) => {
+                    stuck.socket = socket;
+                    stuck.owners = owners.clone();
+                    stuck.owners_total = holders;
+                    (stuck.age_ms, stuck.age_max_ms, stuck.exact) = (least, Some(least + most), most == 0.0);
+                    stuck.state = State(old);
+                }
+                Event::Cleared(cleared) => {
+                    (cleared.socket, cleared.by) = (socket, owners.first().cloned());
+                    cleared.in_state_ms = most;
+                }
+                Event::Transition(transition) => {
+                    (transition.socket, transition.owner) = (socket, owners.first().cloned());
+                    (transition.old_state, transition.new_state) = (State(old), State(new));
+                    transition.in_old_state_ms = Some(least);
+                }
+                _ => {}
+            }
+            record
+        });
+        let mut shown: Vec<_> = changed.collect();
+        let mut life = lives().swap_remove(0);
+        if let Event::Life(life) = &mut life.event {
+            (life.socket, life.owner) = (socket, owners.first().cloned());
+            (life.retransmits, life.rtt_us) = (numbers[0], numbers[1]);
+            life.duration_ms = Some(most);
+        }
+        shown.push(life);
+        shown.push(Record { at: WALL_AT, event: Event::Process(ProcessRecord::new(pid, &Rolled {
+            comm: Some(comm(&name)), stuck: holders, oldest_ns: Some(u64::from(ages[0])), ..Rolled::default()
+        })) });
+        let mut heading = Vec::new();
+        for line in written(Some(width), false, &shown, together) {
+            prop_assert!(!line.chars().any(|c| c.is_control() || c.width() == Some(0)), "{:?}", line);
+            let cells = cells(&line);
+            prop_assert!(cells.len() <= width.into(), "wider than {}:\n{}", width, line);
+            if line.starts_with("TIME") {
+                heading = cells;
+            }
+        }
+        prop_assert!(!heading.is_empty());
+    }
 }
