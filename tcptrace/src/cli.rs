@@ -290,15 +290,16 @@ impl Cli {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     const RIGHT: &str = "a duration looks like 500ms, 30s, 2m or 1h30m";
     if let Some(positive) = text.strip_prefix('-') {
-        return Err(match humantime::parse_duration(positive) {
+        return Err(match parse_duration(positive) {
             Ok(_) => format!("a duration is not negative: did you mean {positive}?"),
             Err(_) => RIGHT.to_owned(),
         });
     }
-    let duration = humantime::parse_duration(text).map_err(|error| match text.trim().parse::<f64>() {
-        Ok(_) => format!("a duration needs a unit, for example `{text}s` or `{text}ms`"),
-        Err(_) => format!("{error}; {RIGHT}"),
-    })?;
+    // humantime takes a bare `0`.
+    if text.trim().parse().is_ok_and(f64::is_finite) {
+        return Err(format!("a duration needs a unit, for example `{text}s` or `{text}ms`"));
+    }
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; {RIGHT}"))?;
     if duration > LONGEST {
         return Err("a duration is at most 100 years".to_owned());
     }

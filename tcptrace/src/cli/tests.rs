@@ -1,6 +1,9 @@
 //! Arguments in, a plan or an error out.
 
+use std::{collections::BTreeSet, os::unix::ffi::OsStringExt as _};
+
 use clap::{CommandFactory as _, error::ErrorKind};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -57,6 +60,7 @@ fn once_is_a_way_to_look_at_what_is_stuck() {
 fn a_bare_number_is_no_duration_and_the_error_says_so() {
     assert!(refusal("--stuck 30").contains("needs a unit, for example `30s`"));
     assert!(refusal("--duration 1.5").contains("needs a unit"));
+    assert!(refusal("--stuck 0").contains("needs a unit, for example `0s`"));
 }
 
 #[test]
@@ -243,5 +247,74 @@ fn every_command_in_the_docs_is_understood() {
         };
         assert_eq!(text.lines().find(is_raw), None, "{name}");
         assert_eq!(text.matches("[Service]").count(), text.matches("[Install]").count(), "{name}");
+    }
+}
+
+/// Options as they are, their values, and what is neither.
+fn argument() -> impl Strategy<Value = OsString> {
+    let options: BTreeSet<String> = Cli::command()
+        .get_arguments()
+        .flat_map(|argument| {
+            let long = argument.get_long().map(|name| format!("--{name}"));
+            long.into_iter().chain(argument.get_short().map(|letter| format!("-{letter}")))
+        })
+        .collect();
+    let values = ["30s", "-5s", "0", "1-2", "close-wait", "10.0.0.0/8", "::1", "/x", "auto", "-", "--", ""];
+    prop_oneof![
+        4 => prop::sample::select(options.into_iter().collect::<Vec<_>>()).prop_map(OsString::from),
+        4 => prop::sample::select(values.to_vec()).prop_map(OsString::from),
+        1 => "\\PC{0,12}".prop_map(OsString::from),
+        1 => "--?[a-z-]{1,12}=?[0-9a-z]{0,5}".prop_map(OsString::from),
+        1 => prop::collection::vec(any::<u8>(), 0..12).prop_map(OsString::from_vec),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_arguments_are_a_plan_or_an_answer(arguments in prop::collection::vec(argument(), 0..7)) {
+        let arguments = std::iter::once(OsString::from("tcptrace")).chain(arguments);
+        match Cli::from_arguments(arguments) {
+            Ok(cli) => {
+                let plan = cli.plan();
+                prop_assert!(plan.views.transitions || plan.views.stuck || plan.views.lives);
+                prop_assert!(u128::from(plan.policy.threshold_ns) <= LONGEST.as_nanos());
+                prop_assert_eq!(plan.policy.watched & !plan.policy.followed, 0);
+                prop_assert!(!plan.once || plan.views.stuck);
+            }
+            Err(error) => {
+                prop_assert!([0, 2].contains(&error.exit_code()));
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn any_duration_is_the_sum_of_its_parts(
+        parts in prop::collection::vec((any::<u32>(), prop::sample::select(vec![
+            ("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000_u64), ("h", 3_600_000_000_000)
+        ])), 1..5)
+    ) {
+        let text: String = parts.iter().map(|(number, (unit, _))| format!("{number}{unit}")).collect();
+        let ns: u128 = parts.iter().map(|(number, (_, ns))| u128::from(*number) * u128::from(*ns)).sum();
+        match parse_duration(&text) {
+            Ok(duration) => prop_assert_eq!(duration.as_nanos(), ns),
+            Err(error) => prop_assert!(ns > LONGEST.as_nanos() && error.contains("100 years"), "{}: {}", text, error),
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_duration_with_a_unit_or_an_error_with_a_right_one(
+        text in "-?[0-9]{0,3}[.]?[0-9]{0,3}|-?([0-9]{0,20} ?(ms|s|m|h|year|x)?){0,3}|\\PC{0,12}"
+    ) {
+        match parse_duration(&text) {
+            Ok(duration) => {
+                prop_assert!(duration <= LONGEST);
+                prop_assert!(text.trim().parse::<f64>().is_err(), "a bare number: {}", text);
+            }
+            Err(error) => {
+                let shows_one = ["500ms", "a unit, for example", "did you mean", "100 years"].iter().any(|words| error.contains(words));
+                prop_assert!(shows_one, "{}: {}", text, error);
+            }
+        }
     }
 }

@@ -183,6 +183,9 @@ fn fields(kind: &str, bytes: &[u8]) -> serde_json::Result<Option<Event>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
 
     const TRANSITION: &str = r#"{"v":1,"event":"transition","time":"2026-11-22T15:45:32.104233918Z","mono_ns":7,"cookie":5,"netns":null,"family":"ipv4","local_addr":"10.0.0.5","local_port":80,"remote_addr":"10.0.0.9","remote_port":4000,"old_state":"ESTABLISHED","new_state":"CLOSE_WAIT","stand_in":false,"in_old_state_ms":null,"owner":null,"owner_how":"none","how":"peer"}"#;
@@ -275,5 +278,135 @@ mod tests {
     fn an_empty_recording_is_a_mistake() {
         let error = read("").expect_err("nothing in it");
         assert_eq!(error, "the recording is empty");
+    }
+
+    /// A record of each kind that a replay reads, with all its fields.
+    fn records() -> Vec<Value> {
+        let head = json!({
+            "v": 1, "time": "2026-11-22T15:45:33.104233918Z", "mono_ns": 2_000_000_000_u64, "cookie": 6, "netns": 7,
+            "family": "ipv6", "local_addr": "fe80::1", "local_port": 80, "remote_addr": "fe80::2", "remote_port": 4000,
+            "interface": 3,
+        });
+        let owner = json!({
+            "pid": 42, "fd": 5, "comm": "java", "exe": "/usr/bin/java", "uid": 0, "cgroup": "/", "container": null,
+        });
+        let origin = json!({
+            "pid": 42, "tid": 43, "comm": "http-nio", "how": "accept", "time": "2026-11-22T15:45:30.104233918Z",
+        });
+        let stuck = json!({
+            "state": "CLOSE_WAIT", "threshold_ms": 1000.0, "age_ms": 1000.5, "age_max_ms": 5000.0, "exact": false,
+            "since": "2026-11-22T15:45:32.103733918Z", "recv_queue": 3, "send_queue": 0, "cause": "data_unread",
+            "owners": [owner], "owners_total": 1, "owner_how": "fd", "origin": origin,
+            "listener": {"cookie": 8, "local_addr": "::", "local_port": 80, "backlog": 1, "backlog_limit": 128},
+            "peer": {"cookie": 9, "netns": 7, "state": "FIN_WAIT2", "owners": [owner], "owners_total": 1,
+                     "owner_how": "fd", "gone": false},
+        });
+        let kinds = json!({
+            "start": {"version": "1", "kernel": "6.1", "host": "h", "boot_id": "b", "sockets": 3, "sources": {}},
+            "transition": {"old_state": "ESTABLISHED", "new_state": "CLOSE_WAIT", "stand_in": false,
+                "in_old_state_ms": 1.5, "owner": owner, "owner_how": "close", "how": "peer"},
+            "stuck": stuck, "found": stuck,
+            "cleared": {"state": "CLOSE_WAIT", "new_state": "LAST_ACK", "in_state_ms": 1.5, "how": "closed", "by": owner},
+            "life": {"opened": null, "duration_ms": 1.5, "role": "client", "states": {"ESTABLISHED": 1.5},
+                "close_reason": "local_close", "error": null, "bytes_sent": 1, "bytes_received": 2, "retransmits": 0,
+                "rtt_us": 5, "owner": owner, "owner_how": "close"},
+            "lost": {"lost": 1, "lost_total": 1, "reason": "ring_full"},
+            "resync": {"sockets": 3, "repaired": 1},
+        });
+        let kinds = kinds.as_object().expect("an object");
+        let record = |(event, own): (&String, &Value)| {
+            let mut record = head.clone();
+            let fields = record.as_object_mut().expect("an object");
+            fields.insert("event".to_owned(), event.as_str().into());
+            fields.extend(own.as_object().expect("an object").clone());
+            record
+        };
+        kinds.iter().map(record).collect()
+    }
+
+    /// The values within, itself included.
+    fn values(value: &mut Value) -> Vec<&mut Value> {
+        let is_whole = !value.is_array() && !value.is_object();
+        if is_whole {
+            return vec![value];
+        }
+        match value {
+            Value::Array(items) => items.iter_mut().flat_map(values).collect(),
+            Value::Object(fields) => fields.values_mut().flat_map(values).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+            "(CLOSE_WAIT|CLOSE|fd|peer|ipv4|::1|10.0.0.1|9999-12-31T23:59:59.999999999Z)"
+                .prop_map(Value::from),
+            "x{600}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z_]{1,8}", inner, 0..4)
+                    .prop_map(|fields| fields.into_iter().collect()),
+            ]
+        })
+    }
+
+    fn assert_read_or_told(bytes: &[u8]) -> Result<(), TestCaseError> {
+        let whole = [TRANSITION.as_bytes(), b"\n", bytes, b"\n", TRANSITION.as_bytes()].concat();
+        if let Err(error) = read(&whole) {
+            prop_assert!(error.starts_with("line "), "{}", error);
+            prop_assert!(error.chars().count() < 400, "{}", error);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_record_of_each_kind_is_read() {
+        for record in records() {
+            let lines = read(format!("{record}\n")).unwrap_or_else(|error| panic!("{error}: {record}"));
+            assert!(lines[0].event.is_some(), "{record}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_values_in_a_record_are_read_or_told_in_short(
+            nth in any::<prop::sample::Index>(),
+            wrong in proptest::collection::vec((any::<prop::sample::Index>(), any_value()), 1..4),
+            missing in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut record = nth.get(&records()).clone();
+            for (at, value) in wrong {
+                let mut values = values(&mut record);
+                let at = at.index(values.len());
+                *values[at] = value;
+            }
+            if let (Some(missing), Some(fields)) = (missing, record.as_object_mut()) {
+                let name = fields.keys().nth(missing.index(fields.len())).cloned();
+                fields.retain(|field, _| Some(field) != name.as_ref());
+            }
+            assert_read_or_told(record.to_string().as_bytes())?;
+        }
+
+        #[test]
+        fn any_bytes_are_lines_or_told_in_short(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300), json in any_value(),
+            cut in any::<prop::sample::Index>(), byte: u8,
+        ) {
+            assert_read_or_told(&bytes)?;
+            assert_read_or_told(json.to_string().as_bytes())?;
+            let mut damaged = TRANSITION.as_bytes().to_vec();
+            let cut = cut.index(damaged.len());
+            damaged[cut] = byte;
+            assert_read_or_told(&damaged)?;
+            assert_read_or_told(&damaged[..cut])?;
+        }
     }
 }

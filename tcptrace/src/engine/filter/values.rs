@@ -158,3 +158,77 @@ pub(crate) fn path(text: &str) -> Result<String, InvalidValue> {
 pub(crate) fn container(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() { Err(InvalidValue::Container) } else { Ok(text.to_owned()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_two_numbers_are_a_range_of_all_between_or_an_error_that_turns_them_round(
+            first: u32, last: u32, other: u32
+        ) {
+            match uids(&format!("{first}-{last}")) {
+                Ok(range) => {
+                    prop_assert!(range.contains(first) && range.contains(last));
+                    prop_assert_eq!(range.contains(other), (first..=last).contains(&other));
+                    prop_assert_eq!(range.one().is_some(), first == last);
+                }
+                Err(error) => {
+                    prop_assert_eq!(&error, &InvalidValue::Backwards { first, last });
+                    let turned = format!("{last}-{first}");
+                    prop_assert!(error.to_string().contains(&turned));
+                }
+            }
+            prop_assert_eq!(uids(&first.to_string()).map(Range::one), Ok(Some(first)));
+        }
+
+        #[test]
+        fn any_text_is_a_value_that_there_may_be_or_an_error(text in "[0-9-]{0,12}|[0-9a-f:./]{0,20}|\\PC{0,20}") {
+            if let Ok(range) = pids(&text) {
+                prop_assert!(0 < range.first && range.first <= range.last);
+            }
+            if let Ok(range) = ports(&text) {
+                prop_assert!(0 < range.first && range.first <= range.last && range.last <= 65_535);
+            }
+            if let Ok(network) = network(&text) {
+                prop_assert_eq!(super::network(&network.to_string()), Ok(network));
+            }
+            if let Ok(path) = path(&text) {
+                prop_assert!(path.is_empty() || (path.starts_with('/') && !path.ends_with('/')));
+            }
+            prop_assert_ne!(namespace(&text), Ok(0));
+        }
+
+        #[test]
+        fn any_address_is_in_its_networks_and_in_no_longer_one_of_its_neighbour(
+            address: IpAddr, length in 0_u8..=128, flipped in 0_u32..128
+        ) {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            let text = format!("{address}/{length}");
+            if u32::from(length) > bits {
+                prop_assert_eq!(network(&text), Err(InvalidValue::Prefix));
+                return Ok(());
+            }
+            let network = network(&text).expect("an address and a prefix");
+            prop_assert!(network.contains(&address.to_canonical()) || network.contains(&address));
+            // The same but for one bit: in the network if the prefix does not reach that bit.
+            let flipped = flipped % bits;
+            let neighbour = match address {
+                IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits() ^ (1 << (31 - flipped)))),
+                IpAddr::V6(v6) => IpAddr::from(std::net::Ipv6Addr::from_bits(v6.to_bits() ^ (1 << (127 - flipped)))),
+            };
+            if neighbour.to_canonical() == neighbour && address.to_canonical() == address {
+                prop_assert_eq!(network.contains(&neighbour), u32::from(length) <= flipped);
+            }
+        }
+
+        #[test]
+        fn any_namespace_is_understood_as_tools_print_it(inode in 1_u32..) {
+            prop_assert_eq!(namespace(&inode.to_string()), Ok(inode));
+            prop_assert_eq!(namespace(&format!("net:[{inode}]")), Ok(inode));
+        }
+    }
+}

@@ -238,6 +238,11 @@ mod tests {
                 let record = event.transition();
                 prop_assert!(known.contains(&record.old_state) && known.contains(&record.new_state));
                 prop_assert!(sound.contains(&record.tuple.family));
+                let read = match &event {
+                    RingEvent::Transition(transition) => bytes_of(transition),
+                    RingEvent::Closing(closing) => bytes_of(closing),
+                };
+                prop_assert_eq!(read, &bytes[..], "no byte is lost or moved");
             }
             let mut rows = &bytes[..];
             while !rows.is_empty() && let Ok((row, _)) = socket_row(&mut rows) {

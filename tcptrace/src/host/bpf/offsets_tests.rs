@@ -130,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn no_broken_word_makes_it_panic_or_hang(
+    fn any_broken_words_are_a_layout_or_an_error(
         wrong in proptest::collection::vec((any::<prop::sample::Index>(), word()), 1..8),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {

@@ -223,11 +223,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_hides_a_field(name in proptest::collection::vec(any::<u8>(), 0..16), start in any::<u64>()) {
-            let fields = format!(") S 1 1 1 0 -1 4194560 1 0 0 0 7 8 0 0 20 0 1 0 {start} 0 0\n");
+        fn any_name_hides_no_field(
+            name in proptest::collection::vec(any::<u8>(), 0..16), start in any::<u64>(), flags: u32,
+        ) {
+            let fields = format!(") S 1 1 1 0 -1 {flags} 1 0 0 0 7 8 0 0 20 0 1 0 {start} 0 0\n");
             let line = [b"7 (", &name[..], fields.as_bytes()].concat();
             let stat = Stat::parse(&line).expect("a line as the kernel has it");
             prop_assert_eq!((stat.state, stat.cpu_ticks, stat.start_ticks), (b'S', 15, start));
+            prop_assert_eq!((stat.flags, stat.is_kernel_thread()), (flags.into(), flags & 0x0020_0000 != 0));
             prop_assert!(stat.comm.starts_with(&name));
         }
 

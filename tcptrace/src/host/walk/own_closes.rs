@@ -62,6 +62,7 @@ fn has_capabilities(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tcptrace_common::state;
 
     use super::*;
@@ -118,5 +119,15 @@ mod tests {
     #[test]
     fn the_kernel_keeps_all_of_the_name() {
         assert!(NAME.len() < tcptrace_common::COMM_LEN);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_grants_no_capability(name in "[^\n]{0,15}", set: u64, broken in "\\PC{0,60}") {
+            // The kernel escapes the end of a line in a name (proc(5)).
+            let status = format!("Name:\t{name}\nUid:\t0\nCapInh:\tffff\nCapPrm:\t{set:016x}\n");
+            prop_assert_eq!(has_capabilities(&status), set != 0);
+            let _some_or_none = has_capabilities(&broken);
+        }
     }
 }

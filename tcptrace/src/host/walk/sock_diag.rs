@@ -328,5 +328,48 @@ mod tests {
             let _or_an_error = parse_answer(&one_wrong, 1, 1, &mut rows);
             let _or_none = find_attribute(&bytes, INET_DIAG_INFO);
         }
+
+        #[test]
+        fn any_sockets_are_rows_in_their_order(
+            sockets in proptest::collection::vec(
+                (1_u8..13, any::<[u16; 2]>(), any::<[[u8; 16]; 2]>(), any::<[u32; 5]>(), any::<bool>()), 0..20
+            ),
+            is_last: bool,
+        ) {
+            let mut bytes = Vec::new();
+            for (state, ports, addresses, [cookie, high, inode, unread, unsent], is_v6) in &sockets {
+                let answer = Answer {
+                    family: if *is_v6 { AF_INET6 } else { AF_INET } as u8,
+                    state: *state,
+                    id: DiagSocketId {
+                        local_port: ports[0].to_be_bytes(),
+                        remote_port: ports[1].to_be_bytes(),
+                        local_addr: addresses[0],
+                        remote_addr: addresses[1],
+                        cookie: [*cookie, *high],
+                        ..DiagSocketId::zeroed()
+                    },
+                    recv_queue: *unread,
+                    send_queue: *unsent,
+                    inode: *inode,
+                    ..Answer::zeroed()
+                };
+                bytes.extend(message(SOCK_DIAG_BY_FAMILY, bytemuck::bytes_of(&answer)));
+            }
+            if is_last {
+                bytes.extend(message(NLMSG_DONE, &[0; 4]));
+            }
+            let mut rows = Vec::new();
+            prop_assert_eq!(parse_answer(&bytes, 77, 5, &mut rows).expect("well-formed"), !is_last);
+            prop_assert_eq!(rows.len(), sockets.len());
+            for (row, (state, ports, addresses, numbers, is_v6)) in rows.iter().zip(&sockets) {
+                prop_assert_eq!((row.state, row.netns, row.ktime_ns), (*state, 77, 5));
+                prop_assert_eq!([row.tuple.local_port, row.tuple.remote_port], *ports);
+                prop_assert_eq!(&[row.inode, row.unread, row.unsent], &numbers[2..]);
+                prop_assert_eq!(row.cookie, u64::from(numbers[0]) | u64::from(numbers[1]) << 32);
+                let end = |bytes: [u8; 16]| if *is_v6 { bytes } else { v4_mapped([bytes[0], bytes[1], bytes[2], bytes[3]]) };
+                prop_assert_eq!([row.tuple.local_addr, row.tuple.remote_addr], addresses.map(end));
+            }
+        }
     }
 }

@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn no_number_or_word_makes_it_panic(
+    fn any_number_or_word_is_an_error_or_a_replay(
         wrong in proptest::collection::vec((any::<prop::sample::Index>(), word()), 1..6)
     ) {
         // Of the words between quotes and of the numbers, some become others.

@@ -159,5 +159,29 @@ mod tests {
             }
             prop_assert!(parse_format(&with).is_err());
         }
+
+        #[test]
+        fn any_order_and_any_offsets_are_read_as_they_are(
+            offsets in prop::array::uniform11(any::<u32>()),
+            order in Just((0..11).collect::<Vec<_>>()).prop_shuffle(),
+            foreign in "[a-z_]{1,12}",
+        ) {
+            let lines: Vec<String> = format(0).lines().map(str::to_owned).collect();
+            let (head, fields) = lines.split_at(lines.len() - 11);
+            let mut text = head.join("\n");
+            for at in order {
+                let (before, rest) = fields[at].split_once("offset:").expect("each field has one");
+                let (_, after) = rest.split_once(';').expect("it ends");
+                text += &format!("\n{before}offset:{};{after}", offsets[at]);
+                text += &format!("\n\tfield:__u32 x{foreign};\toffset:7;\tsize:4;\tsigned:0;");
+            }
+            let layout = parse_format(&text).expect("all are there");
+            let EventLayout { socket, old_state, new_state, local_port, remote_port, family, protocol, .. } = layout;
+            let EventLayout { local_v4, remote_v4, local_v6, remote_v6, .. } = layout;
+            prop_assert_eq!(offsets, [
+                socket, old_state, new_state, local_port, remote_port, family, protocol, local_v4, remote_v4, local_v6,
+                remote_v6,
+            ]);
+        }
     }
 }

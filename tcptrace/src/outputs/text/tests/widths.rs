@@ -1,7 +1,7 @@
 //! The longest that each column can hold, in terminals of many widths: no line is wider than the
 //! terminal, columns stay below their headings, and both ends of every socket are there in full.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthChar as _;
@@ -497,8 +497,8 @@ proptest! {
             match &mut record.event {
                 Event::Stuck(stuck) => {
                     stuck.socket = socket;
-                    stuck.owners = owners.clone();
-                    stuck.owners_total = holders;
+                    stuck.details.owners = owners.clone();
+                    stuck.details.owners_total = holders;
                     (stuck.age_ms, stuck.age_max_ms, stuck.exact) = (least, Some(least + most), most == 0.0);
                     stuck.state = State(old);
                 }
@@ -523,7 +523,7 @@ proptest! {
             life.duration_ms = Some(most);
         }
         shown.push(life);
-        shown.push(Record { at: WALL_AT, event: Event::Process(ProcessRecord::new(pid, &Rolled {
+        shown.push(Record { at: WALL_AT, event: Event::Process(process_record(pid, &Rolled {
             comm: Some(comm(&name)), stuck: holders, oldest_ns: Some(u64::from(ages[0])), ..Rolled::default()
         })) });
         let mut heading = Vec::new();
