@@ -205,6 +205,7 @@ impl Config {
     /// opener is kept in the socket's storage, and for one that closes a socket if we keep its
     /// cookie.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a pair is below 256")]
     pub const fn with_interest(mut self) -> Self {
         self.interest = [0; 8];
         let mut pair = 0;
@@ -233,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    fn interesting(config: Config) -> Vec<(u8, u8)> {
+    fn interesting(config: &Config) -> Vec<(u8, u8)> {
         let interest = config.with_interest().interest;
         let is_set = |&(old_state, new_state): &(u8, u8)| {
             let (word, bit) = interest_bit(old_state, new_state);
@@ -252,7 +253,7 @@ mod tests {
         };
         let pairs = (1..=12).flat_map(|old| (1..=12).map(move |new| (old, new)));
         let changes: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
-        assert_eq!(interesting(all), changes);
+        assert_eq!(interesting(&all), changes);
     }
 
     #[test]
@@ -263,18 +264,18 @@ mod tests {
             has_storage: Bool32::FALSE,
             ..Config::UNSET
         };
-        let found = interesting(one);
+        let found = interesting(&one);
         assert_eq!(found.len(), 22, "into it and out of it: {found:?}");
         assert!(found.iter().all(|(old, new)| [*old, *new].contains(&state::CLOSE_WAIT)), "{found:?}");
 
         let mut with_openings = found.clone();
         with_openings.extend([(state::CLOSE, state::SYN_SENT), (state::CLOSE, state::LISTEN)]);
         with_openings.sort_unstable();
-        assert_eq!(interesting(Config { has_storage: Bool32::TRUE, ..one }), with_openings);
+        assert_eq!(interesting(&Config { has_storage: Bool32::TRUE, ..one }), with_openings);
 
         let mut with_closings = found;
         with_closings.extend((1..=12).filter(|old| *old != state::CLOSE_WAIT).map(|old| (old, state::CLOSE)));
         with_closings.sort_unstable();
-        assert_eq!(interesting(Config { has_cookie: Bool32::FALSE, ..one }), with_closings);
+        assert_eq!(interesting(&Config { has_cookie: Bool32::FALSE, ..one }), with_closings);
     }
 }

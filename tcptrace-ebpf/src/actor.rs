@@ -39,7 +39,7 @@ pub(crate) fn causes(change: StateChange, has_no_error: bool) -> bool {
 ///
 /// - COMPLETED: the peer acknowledged our FIN or, in FIN_WAIT2, sent its own. The socket has noted
 ///   either by now.
-/// - ACTOR_KNOWN: a process closes what it had shut down before. It holds the lock of the socket
+/// - `ACTOR_KNOWN`: a process closes what it had shut down before. It holds the lock of the socket
 ///   meanwhile. With ABORTED, it closes before an orderly end: the kernel orphans the socket before
 ///   an orderly close, but after an abort (`__tcp_close`, `net/ipv4/tcp.c`).
 /// - Empty: not known. Nobody holds the lock: a timer gave up a socket without a process, or data
@@ -72,7 +72,7 @@ fn find_close_flags(tcp: TcpSock, old_state: u8) -> Option<TransitionFlags> {
     Some(TransitionFlags::ACTOR_KNOWN | aborted)
 }
 
-/// Writes the current task. Returns PROCESS_NAMED and EXITING as they apply.
+/// Writes the current task. Returns `PROCESS_NAMED` and `EXITING` as they apply.
 ///
 /// # Safety
 /// All of `to` can be written to.

@@ -53,7 +53,7 @@ pub(crate) fn forget_address(address: u64) {
     let _was_there = COOKIES.remove(address);
 }
 
-/// Spreads the bits (the finaliser of SplitMix64). So no kernel address is shown to users, and the
+/// Spreads the bits (the finaliser of `SplitMix64`). So no kernel address is shown to users, and the
 /// cookies of two sockets are unlikely to agree in the bits that are kept.
 #[inline(always)]
 fn mix_bits(mut x: u64) -> u64 {

@@ -21,6 +21,12 @@
 //! sockets or descriptors; `socket_row` fills in a row for both. `no_btf` replaces `handle` on kernels
 //! without BTF.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    clippy::redundant_closure_for_method_calls,
+    reason = "each cast says why beside it; the macro hands over the contexts; closures are inlined"
+)]
 #![no_std]
 #![no_main]
 #![allow(

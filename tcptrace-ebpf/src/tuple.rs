@@ -9,6 +9,7 @@ use crate::pointers::SockCommon;
 /// # Safety
 /// All of `to` can be written to, and `to` is aligned to eight bytes.
 #[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "the caller vouches for eight bytes")]
 pub(crate) unsafe fn write_tuple(to: *mut Tuple, sock: SockCommon, local_port: u16) {
     let family = sock.family();
     let (local, remote) = if family == AF_INET6

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         let stuck = walk.sockets.iter().filter(|row| row.state == state::CLOSE_WAIT);
         let stuck: FxHashSet<u64> = stuck.map(|row| row.cookie).collect();
         let evidence = Evidence::gather(&walk, &stuck, process::look_up);
-        let gathered = began.elapsed() - walked;
+        let gathered = began.elapsed().saturating_sub(walked);
         let held = stuck.iter().filter(|cookie| evidence.holders(**cookie).next().is_some()).count();
         println!("{} {} {} {held}", walked.as_nanos(), gathered.as_nanos(), stuck.len());
     }

@@ -121,19 +121,18 @@ impl Pipeline {
         tracker.apply_transition(&change, &mut |finding| {
             let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
             if let Some(mut record) = reporter.finding(&finding, &Evidence::default(), &wall) {
-                match text {
-                    Some(text) => text.add_record(record, out),
-                    None => {
-                        if let Event::Transition(transition) = &mut record.event
-                            && let Some(owner) = &mut transition.owner
-                        {
-                            tcptrace::engine::ownership::responsible::complete(
-                                owner,
-                                processes.entry(owner.pid).or_insert_with(a_process),
-                            );
-                        }
-                        json.take(&record, out);
+                if let Some(text) = text {
+                    text.add_record(record, out);
+                } else {
+                    if let Event::Transition(transition) = &mut record.event
+                        && let Some(owner) = &mut transition.owner
+                    {
+                        tcptrace::engine::ownership::responsible::complete(
+                            owner,
+                            processes.entry(owner.pid).or_insert_with(a_process),
+                        );
                     }
+                    json.take(&record, out);
                 }
             }
         });

@@ -22,6 +22,7 @@ const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 /// not. They pile up when a program forgets to close, until it runs out of file descriptors.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, max_term_width = 100)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub struct Cli {
     /// One record per TCP state transition; the default when no view is named
     #[arg(long, help_heading = "Views")]

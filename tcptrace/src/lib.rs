@@ -3,6 +3,21 @@
 //! Data flows one way: [`sources`] feed the [`engine`], which emits [`events`]; [`outputs`] show them. [`host`] is all
 //! that touches the kernel and `/proc`.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::float_cmp,
+        clippy::large_types_passed_by_value,
+        clippy::match_same_arms,
+        clippy::unchecked_time_subtraction,
+        clippy::unnecessary_wraps,
+        reason = "tests count in small numbers, compare what is exact, and take records by value to change them"
+    )
+)]
+
 pub mod cli;
 pub mod clock;
 pub mod diagnostics;

@@ -81,7 +81,7 @@ pub struct Attached {
 pub fn attach_nothing() -> io::Result<Attached> {
     let mut load = Load {
         prog_type: BPF_PROG_TYPE_TRACING,
-        insn_cnt: NOTHING.len() as u32,
+        insn_cnt: u32::try_from(NOTHING.len()).expect("two"),
         insns: NOTHING.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         expected_attach_type: BPF_TRACE_RAW_TP,
@@ -92,7 +92,7 @@ pub fn attach_nothing() -> io::Result<Attached> {
     // SAFETY: the kernel reads as much as the length says, and what the addresses in it lead to: two instructions and a
     // C string, which are constants.
     let program = unsafe { bpf(BPF_PROG_LOAD, &load) }?;
-    let open = Open { prog_fd: program.as_raw_fd() as u32, ..Open::default() };
+    let open = Open { prog_fd: program.as_raw_fd().cast_unsigned(), ..Open::default() };
     // SAFETY: the kernel reads as much as the length says; it has no address in it but null.
     let link = unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &open) }?;
     Ok(Attached { _program: program, _link: link })

@@ -87,6 +87,7 @@ pub fn bring_loopback_up() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
+    #[expect(clippy::cast_possible_truncation, reason = "both flags are in the lower half")]
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.

@@ -226,7 +226,9 @@ fn shortened(value: Value) -> Value {
         Value::Number(number) => match number.as_f64() {
             // Beyond 2^53 not every integer is one of these.
             Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => {
-                Value::from(float as i64)
+                #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and 53 bits at most")]
+                let integer = float as i64;
+                Value::from(integer)
             }
             _ => Value::Number(number),
         },

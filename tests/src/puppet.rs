@@ -61,7 +61,7 @@ impl Puppet {
         Self::start(command)
     }
 
-    /// Starts one that inherits this socket, as a socket-activated service does (sd_listen_fds(3)): its number there
+    /// Starts one that inherits this socket, as a socket-activated service does (`sd_listen_fds(3)`): its number there
     /// is 3.
     pub fn with_inherited(socket: &OwnedFd) -> Self {
         use std::os::unix::process::CommandExt as _;
@@ -268,7 +268,7 @@ impl Puppet {
 
     /// Takes another name (`/proc/PID/comm`).
     pub fn rename(&mut self, name: &[u8]) {
-        let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = name.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         self.tell(format_args!("name {hex}"));
     }
 

@@ -11,6 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 pub use document::{document, strict};
+#[allow(clippy::enum_glob_use, reason = "a table of them")]
 use table::{
     EVENTS, EVERY_RECORD, Fields,
     Kind::{self, *},

@@ -63,7 +63,8 @@ impl Copied {
         held: CapabilitySet,
     ) -> io::Result<TracerCommand> {
         // `struct vfs_cap_data`: revision 2 with the effective bit, then permitted and inheritable, low words first.
-        let (low, high) = (held.bits() as u32, (held.bits() >> 32) as u32);
+        let [low, high] = [held.bits() & u64::from(u32::MAX), held.bits() >> 32]
+            .map(|half| u32::try_from(half).expect("32 bits"));
         let data: Vec<u8> = [0x0200_0001, low, 0, high, 0].into_iter().flat_map(u32::to_le_bytes).collect();
         rustix::fs::setxattr(self.0.join("tcptrace"), "security.capability", &data, XattrFlags::empty())?;
         let mut command = self.run_copy(command);

@@ -77,6 +77,11 @@ pub struct Measured {
 ///
 /// # Panics
 /// `ss` does not show it, or not in a way that is understood.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a round trip takes less than centuries"
+)]
 pub fn counters(socket: &Sock) -> Measured {
     let port = |end: SocketAddr| format!("= :{}", end.port());
     let remote = socket.remote.expect("a connection");

@@ -19,8 +19,8 @@ struct Two {
     /// By another one's, over IPv6, in another namespace, as the first process of a pid namespace.
     second: Sock,
     server: Puppet,
-    _first: (Puppet, Puppet, Namespace),
-    _second: (Puppet, Namespace),
+    first_held: (Puppet, Puppet, Namespace),
+    second_held: (Puppet, Namespace),
 }
 
 fn leak((at, from): (&str, &str)) -> (Sock, Puppet, Puppet, Namespace) {
@@ -37,7 +37,7 @@ fn leak((at, from): (&str, &str)) -> (Sock, Puppet, Puppet, Namespace) {
 impl Two {
     fn new() -> Self {
         let (first, client, server, namespace) = leak(V4);
-        let _first = (client, server, namespace);
+        let first_held = (client, server, namespace);
         let (theirs, client, mut server, namespace) = leak(V6);
         server.rename(b"other");
         server.tell("real-user 4711");
@@ -45,7 +45,13 @@ impl Two {
         server.close(&theirs);
         let now_ns = monotonic_ns();
         poll_until("time to pass", || (monotonic_ns() >= now_ns + 400_000_000).then_some(()));
-        Self { first, second: Sock { pid: child, ..theirs }, server, _first, _second: (client, namespace) }
+        Self {
+            first,
+            second: Sock { pid: child, ..theirs },
+            server,
+            first_held,
+            second_held: (client, namespace),
+        }
     }
 
     /// Which of the two are reported with this filter, each with a roll-up of its process if it is.
@@ -76,7 +82,7 @@ impl Two {
 fn each_filter_reports_what_it_admits_and_keeps_back_the_rest() {
     let two = Two::new();
     let (first, second) = (two.first, two.second);
-    for (only_first, only_second) in [
+    for (onlyfirst_held, onlysecond_held) in [
         (format!("--pid {}", first.pid), format!("--pid {}", second.pid)),
         // As it sees itself.
         (format!("--pid 2,{}", first.pid), "--pid 1".to_owned()),
@@ -91,8 +97,8 @@ fn each_filter_reports_what_it_admits_and_keeps_back_the_rest() {
         ("-4".to_owned(), "-6".to_owned()),
         (format!("-4 --pid {}", first.pid), format!("--comm other --netns {}", second.netns)),
     ] {
-        assert_eq!(two.reported(&only_first), [true, false], "{only_first}");
-        assert_eq!(two.reported(&only_second), [false, true], "{only_second}");
+        assert_eq!(two.reported(&onlyfirst_held), [true, false], "{onlyfirst_held}");
+        assert_eq!(two.reported(&onlysecond_held), [false, true], "{onlysecond_held}");
     }
     assert_eq!(two.reported(""), [true, true]);
     assert_eq!(two.reported(&format!("-6 --pid {}", first.pid)), [false, false]);
@@ -121,8 +127,8 @@ fn a_container_and_its_cgroup_are_filters_too() {
     for keeping_back in ["--container 9c1e", "--cgroup /tcptrace-filter"] {
         assert!(!two.reported(keeping_back)[1], "{keeping_back}");
     }
-    let Two { server, _first, _second, .. } = two;
-    drop((server, _first, _second)); // before the group
+    let Two { server, first_held, second_held, .. } = two;
+    drop((server, first_held, second_held)); // before the group
 }
 
 #[test]

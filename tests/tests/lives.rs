@@ -1,6 +1,12 @@
 //! `--lives`: one record for each connection when it is over. Bytes are held against what the test wrote and read, times
 //! against its own clock. How a connection ends is in `life_endings.rs`.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "milliseconds of a test's run, as nanoseconds"
+)]
+
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde_json::Value;

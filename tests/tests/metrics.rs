@@ -1,5 +1,12 @@
 //! `--metrics`: what is served is what there is, to whoever asks, at the address that was named and at no other.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::float_cmp,
+    reason = "metrics that are counts"
+)]
+
 use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read as _, Write as _},
@@ -403,6 +410,7 @@ fn clients_that_say_nothing_or_nonsense_or_never_read_keep_nobody_from_anything(
         }
         (full >= 20).then_some(())
     });
+    #[expect(clippy::large_stack_arrays, reason = "the request of a client that does not stop")]
     let long = [&b"GET /metrics HTTP/1.1\r\nX: "[..], &[b'x'; 100_000]].concat();
     let nonsense: [&[u8]; 5] =
         [b"\x16\x03\x01\x02\x00\x01\x00", b"\r\n\r\n\r\n", b"\0\0\0\r\n\r\n", b"GET\r\n\r\n", &long];

@@ -161,7 +161,7 @@ fn jq_shows_every_transition_at_a_port_as_it_happens() {
         let text = shop.read("transitions.out");
         let whole = &text[..text.rfind('\n').map_or(0, |last| last + 1)];
         let its = rows(whole).into_iter().filter(|row| row[from] == port && row[to] != port);
-        its.map(|row| (row[5].to_owned(), row[6].to_owned(), row[7].to_owned())).collect::<Vec<_>>()
+        its.map(|row| (row[5].clone(), row[6].clone(), row[7].clone())).collect::<Vec<_>>()
     };
     poll_until("its last transition", || seen(4, 2).iter().any(|(_, new, _)| new == "CLOSE").then_some(()));
     assert!(pipeline.stop().success(), "{}", shop.read("transitions.err"));

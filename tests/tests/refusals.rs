@@ -182,6 +182,11 @@ fn a_container_that_forbids_bpf_is_told_where_to_look() {
 }
 
 /// A seccomp filter as container runtimes have: one system call fails with `errno`, all else is allowed.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "codes, numbers of system calls and lengths are small"
+)]
 fn answer(call: libc::c_long, errno: i32) -> io::Result<()> {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let mut filter = [

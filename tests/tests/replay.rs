@@ -1,5 +1,11 @@
 //! `--replay`: a recording gives what the live run would have given, to anybody.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "times of a test's run, as microseconds"
+)]
+
 use std::{collections::HashMap, fs, os::unix::process::CommandExt as _};
 
 use tests::{

@@ -1,5 +1,11 @@
 //! Namespaces in which the tracer is right all the same: those with another clock, and with other cgroups.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "milliseconds of a test's run, as nanoseconds"
+)]
+
 use std::{
     ffi::CString,
     fs, io,

@@ -104,13 +104,13 @@ fn live_for_a_moment(pid: u32, moment: Duration) -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) } {
         0 => unsafe {
             // SAFETY: both are system calls with integers.
-            libc::usleep(moment.as_micros() as u32);
+            libc::usleep(u32::try_from(moment.as_micros()).unwrap_or(u32::MAX));
             libc::_exit(0);
         },
         -1 => Err(io::Error::last_os_error()),
         child => {
             // SAFETY: the status is not asked for.
-            unsafe { libc::waitpid(child as i32, std::ptr::null_mut(), 0) };
+            unsafe { libc::waitpid(child.try_into().expect("a pid"), std::ptr::null_mut(), 0) };
             Ok(())
         }
     }

@@ -76,7 +76,7 @@ impl Load {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        (self.random % self.live.len() as u64) as usize
+        usize::try_from(self.random % self.live.len() as u64).expect("below a length")
     }
 
     /// The next event: any of the live sockets ends, and a new one takes its place.

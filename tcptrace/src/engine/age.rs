@@ -47,6 +47,7 @@ impl Since {
     }
 
     /// What both prove together. Two that contradict each other leave the first as it is.
+    #[must_use]
     pub fn narrowed_by(self, other: Self) -> Self {
         let both =
             Self { earliest: self.earliest.max(other.earliest), latest: self.latest.min(other.latest) };

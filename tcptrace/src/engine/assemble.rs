@@ -104,7 +104,6 @@ impl Reporter {
     pub fn reported(&mut self, event: &Event) {
         match event {
             Event::Stuck(stuck) if self.stuck.insert(stuck.socket.cookie) => self.totals.stuck += 1,
-            Event::Stuck(_) => {}
             Event::Cleared(cleared) => {
                 self.stuck.remove(&cleared.socket.cookie);
                 self.totals.cleared += 1;

@@ -7,6 +7,7 @@ use crate::events::Ending;
 
 /// The signs that show how a socket left a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a sign of its own")]
 pub struct ExitSigns {
     /// The state it left.
     pub old_state: u8,

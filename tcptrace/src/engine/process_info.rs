@@ -11,7 +11,7 @@ use crate::engine::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessDetails {
     /// Its pids in the namespaces within the host's (`NSpid` in `/proc/PID/status`,
-    /// pid_namespaces(7)); `None` if it is in none.
+    /// `pid_namespaces(7)`); `None` if it is in none.
     pub inner_pids: Option<Arc<[u32]>>,
     /// Its name (`/proc/PID/comm`), any bytes.
     pub comm: Option<Vec<u8>>,

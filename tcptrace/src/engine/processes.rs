@@ -176,6 +176,11 @@ struct Outlook {
 }
 
 impl Outlook {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates: what is far away stays far away"
+    )]
     fn of(rolled: &Rolled, now_ns: u64) -> Self {
         let full_ns = |seconds: f64| match seconds {
             0.0 => 0,

@@ -32,6 +32,7 @@ pub(crate) fn text<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S:
 }
 
 /// Serializes a text that may be missing, with its limit.
+#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
 pub(crate) fn text_or_null<S: Serializer>(
     text: &Option<impl AsRef<str>>,
     serializer: S,

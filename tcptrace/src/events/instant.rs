@@ -34,8 +34,12 @@ pub fn milliseconds(ns: u64) -> f64 {
 }
 
 /// Converts milliseconds of a record to nanoseconds, rounded to the microsecond that was written.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates: below 0 and NaN become 0"
+)]
 pub fn nanoseconds(ms: f64) -> u64 {
-    // `as` saturates: below 0 and NaN become 0.
     ((ms * 1_000.0).round() as u64).saturating_mul(1_000)
 }
 
@@ -45,6 +49,7 @@ pub(crate) fn rfc3339<S: Serializer>(at: &Instant, serializer: S) -> Result<S::O
 }
 
 /// Serializes the wall clock's time, or null.
+#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
 pub(crate) fn rfc3339_or_null<S: Serializer>(at: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => rfc3339(at, serializer),

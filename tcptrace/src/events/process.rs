@@ -6,6 +6,7 @@ use crate::events::Name;
 
 /// The roll-up of the stuck sockets of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ProcessRecord {
     /// The process (thread group), as the host's pid namespace numbers it.
     pub pid: u32,

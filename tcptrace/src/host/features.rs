@@ -34,7 +34,7 @@ pub enum Feature {
     /// A program where the kernel replaces a socket by a timewait socket, which needs BPF
     /// trampolines: sees TIME_WAIT.
     TimeWait,
-    /// Entering other network namespaces (CAP_SYS_ADMIN): finds also their sockets without
+    /// Entering other network namespaces (`CAP_SYS_ADMIN`): finds also their sockets without
     /// holders.
     #[value(skip)]
     SetNs,

@@ -22,7 +22,7 @@ const TO_LOAD: [(CapabilitySet, &str); 2] =
     [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")];
 
 /// The capabilities that walks use: CAP_BPF for bpf(2) itself, which Linux 6.1 and before refuse
-/// to all others if kernel.unprivileged_bpf_disabled is set; CAP_SYS_ADMIN for setns(2);
+/// to all others if `kernel.unprivileged_bpf_disabled` is set; CAP_SYS_ADMIN for setns(2);
 /// CAP_SYS_PTRACE for other users' `/proc/PID/{exe,ns}`; CAP_DAC_READ_SEARCH for the descriptors
 /// in `/proc/PID/fd`.
 const TO_WALK: CapabilitySet = CapabilitySet::BPF

@@ -12,7 +12,7 @@ use std::io;
 /// transitions until its task has a CPU again.
 ///
 /// # Errors
-/// See sched_setscheduler(2).
+/// See `sched_setscheduler(2)`.
 pub fn yield_to_others() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: 0 is this thread, and the kernel only reads the parameters.

@@ -145,10 +145,9 @@ impl Actors {
         }
         let place = &mut self.0[*pid as usize % ACTORS];
         let texts = [exe, cgroup, container];
-        if !place
-            .as_ref()
-            .is_some_and(|actor| actor.texts.iter().zip(texts).all(|(one, other)| is_same(one, other)))
-        {
+        if !place.as_ref().is_some_and(|actor| {
+            actor.texts.iter().zip(texts).all(|(one, other)| is_same(one.as_ref(), other.as_ref()))
+        }) {
             *place = None;
         }
         let actor = place.get_or_insert_with(|| {
@@ -165,7 +164,7 @@ impl Actors {
 }
 
 /// Whether two texts are one, or both are missing.
-fn is_same(one: &Option<Arc<str>>, other: &Option<Arc<str>>) -> bool {
+fn is_same(one: Option<&Arc<str>>, other: Option<&Arc<str>>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,
@@ -295,6 +294,13 @@ fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
 }
 
 /// A number that comes from whole microseconds, as all of ours do: its shortest form has no more digits than those.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::float_cmp,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "`as` saturates, and what it cut is compared; `option` hands out references"
+)]
 fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
     let us = (ms * 1_000.0 + 0.5) as u64;
     // Beyond that, numbers have another form.
@@ -317,12 +323,14 @@ fn boolean(boolean: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if boolean { b"true" } else { b"false" });
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "`option` hands out references")]
 fn ending(how: &Ending, out: &mut Vec<u8>) {
     out.push(b'"');
     out.extend_from_slice(how.name().as_bytes());
     out.push(b'"');
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "`option` hands out references")]
 fn integer(integer: &u32, out: &mut Vec<u8>) {
     number(*integer, out);
 }

@@ -103,6 +103,7 @@ struct Shared {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact that the other thread waits for")]
 struct Queue {
     chunks: VecDeque<Vec<u8>>,
     /// Empty buffers, to be filled again.

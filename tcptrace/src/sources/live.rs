@@ -51,7 +51,7 @@ use crate::{
 
 /// After records have come, how long the next are let to gather: few wake-ups in a burst, and still on screen
 /// at once for people.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER_NS: u64 = 10_000_000;
 
 /// A walk that repaired something this long before a loss is suspected has repaired that loss: suspicions are gathered for a
 /// second.
@@ -318,7 +318,7 @@ impl Session {
         self.sink.wall.refresh();
         let came = self.drain(limit)?;
         let now_ns = clock::monotonic_ns();
-        self.gather_until_ns = if came { now_ns + GATHER.as_nanos() as u64 } else { 0 };
+        self.gather_until_ns = if came { now_ns + GATHER_NS } else { 0 };
         match self.next_walk().filter(|(at_ns, _)| *at_ns <= now_ns) {
             Some((_, Purpose::Resync)) => self.resync()?,
             Some((_, Purpose::Judge)) => {
@@ -456,8 +456,8 @@ impl Session {
     /// How many sockets were repaired after a loss, if there was one: by a look at all, or by another walk just before. A
     /// suspected loss is one, and is reported, if there was something to repair. So many transitions were lost then, and at
     /// most as many as were skipped.
-    fn repaired_after_loss(&mut self, doubt: Doubt, mut repaired: usize, at_ns: u64) -> Option<usize> {
-        if at_ns.saturating_sub(doubt.repaired_ns) <= REPAIRED_BEFORE.as_nanos() as u64 {
+    fn repaired_after_loss(&mut self, doubt: &Doubt, mut repaired: usize, at_ns: u64) -> Option<usize> {
+        if u128::from(at_ns.saturating_sub(doubt.repaired_ns)) <= REPAIRED_BEFORE.as_nanos() {
             repaired += doubt.repaired;
         }
         if !doubt.is_reported && repaired > 0 {

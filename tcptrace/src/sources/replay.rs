@@ -121,7 +121,7 @@ impl Replay {
         match event {
             Some(Event::Start(_)) => self.sink.pass(&bytes),
             Some(Event::Transition(transition)) => {
-                self.transition(Record { at, event: Event::Transition(transition) })
+                self.transition(Record { at, event: Event::Transition(transition) });
             }
             Some(Event::Stuck(stuck)) => self.stuck(mono_ns, stuck),
             Some(Event::Found(found)) => {

@@ -32,7 +32,8 @@ fn main() -> io::Result<()> {
     let began = Instant::now();
     thread::scope(|scope| {
         // They are in the namespace of the thread that starts them.
-        let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || churn(thread as u8, each))).collect();
+        let all: Vec<_> =
+            (0..=u8::MAX).take(threads).map(|thread| scope.spawn(move || churn(thread, each))).collect();
         all.into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;

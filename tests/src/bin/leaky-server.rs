@@ -89,15 +89,10 @@ fn states() -> Option<Vec<String>> {
 /// Has the kernel's stand-in for a closed socket wait for the peer's FIN for a second, rather than for a minute (tcp(7)).
 fn forget_soon(socket: RawFd) -> io::Result<()> {
     let seconds: libc::c_int = 1;
+    const LENGTH: libc::socklen_t = 4; // of an `int`
     // SAFETY: setsockopt(2) reads the four bytes of an integer that outlives the call.
     let set = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::IPPROTO_TCP,
-            libc::TCP_LINGER2,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
+        libc::setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, (&raw const seconds).cast(), LENGTH)
     };
     if set == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }

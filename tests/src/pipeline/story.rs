@@ -26,9 +26,9 @@ pub struct Story {
 }
 
 /// How many bytes the client sent that did talk.
-pub const SENT: u64 = 1_000;
+pub const SENT: usize = 1_000;
 /// How many it got.
-pub const ANSWERED: u64 = 500;
+pub const ANSWERED: usize = 500;
 
 impl Story {
     /// Waits for each record by `await_record`; processes are named after `name`.
@@ -54,10 +54,10 @@ impl Story {
         let (crowd, crowded) = leak_of(&format!("{name}-crowd"), CROWD);
 
         let talked = scene.connection();
-        scene.client.write(&talked.0, SENT as usize);
-        scene.server.read(&talked.1, SENT as usize);
-        scene.server.write(&talked.1, ANSWERED as usize);
-        scene.client.read(&talked.0, ANSWERED as usize);
+        scene.client.write(&talked.0, SENT);
+        scene.server.read(&talked.1, SENT);
+        scene.server.write(&talked.1, ANSWERED);
+        scene.client.read(&talked.0, ANSWERED);
         scene.client.close(&talked.0);
         scene.server.read_to_the_end(&talked.1);
         scene.server.close(&talked.1);

@@ -141,9 +141,10 @@ pub(super) fn ending(record: &Map<String, Value>) -> Result<(), String> {
 /// Only in those states is there a stand-in, and nothing else is in TIME_WAIT; who acted is told where somebody did.
 pub(super) fn transition(record: &Map<String, Value>) -> Result<(), String> {
     let (old, new) = (&record["old_state"], &record["new_state"]);
-    let agrees = match record["stand_in"] == true {
-        true => (old == "FIN_WAIT2" || old == "CLOSING") && (new == "TIME_WAIT" || new == "FIN_WAIT2"),
-        false => old != "TIME_WAIT" && new != "TIME_WAIT" && old != new,
+    let agrees = if record["stand_in"] == true {
+        (old == "FIN_WAIT2" || old == "CLOSING") && (new == "TIME_WAIT" || new == "FIN_WAIT2")
+    } else {
+        old != "TIME_WAIT" && new != "TIME_WAIT" && old != new
     };
     let somebody_acted = record["how"] == "closed" || record["how"] == "exited";
     if somebody_acted != (record["owner_how"] == "close") {

@@ -37,6 +37,7 @@ pub(super) enum Kind {
     Spent,
 }
 
+#[allow(clippy::enum_glob_use, reason = "a table of them")]
 use Kind::*;
 
 pub(super) const ENDINGS: &[&str] =

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -84,10 +84,11 @@ pub enum InvalidValue {
 }
 
 /// `N` or `N-M`; `invalid` where it is neither.
-fn range(text: &str, invalid: InvalidValue) -> Result<Range, InvalidValue> {
-    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => text.parse::<u32>().map_err(|_| invalid.clone()),
-        false => Err(invalid.clone()),
+fn range(text: &str, invalid: &InvalidValue) -> Result<Range, InvalidValue> {
+    let number = |text: &str| {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if is_number { text.parse::<u32>().ok() } else { None };
+        number.ok_or_else(|| invalid.clone())
     };
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
@@ -98,18 +99,18 @@ fn range(text: &str, invalid: InvalidValue) -> Result<Range, InvalidValue> {
 
 /// A range of pids.
 pub(crate) fn pids(text: &str) -> Result<Range, InvalidValue> {
-    let range = range(text, InvalidValue::Pid)?;
+    let range = range(text, &InvalidValue::Pid)?;
     if range.first == 0 { Err(InvalidValue::PidZero) } else { Ok(range) }
 }
 
 /// A range of user ids.
 pub(crate) fn uids(text: &str) -> Result<Range, InvalidValue> {
-    range(text, InvalidValue::Uid)
+    range(text, &InvalidValue::Uid)
 }
 
 /// A range of ports.
 pub(crate) fn ports(text: &str) -> Result<Range, InvalidValue> {
-    let range = range(text, InvalidValue::Port)?;
+    let range = range(text, &InvalidValue::Port)?;
     let is_port = |number| (1..=u32::from(u16::MAX)).contains(&number);
     if is_port(range.first) && is_port(range.last) { Ok(range) } else { Err(InvalidValue::NoSuchPort) }
 }
@@ -119,13 +120,16 @@ pub(crate) fn comm(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() { Err(InvalidValue::Comm) } else { Ok(text.to_owned()) }
 }
 
+/// The bits of an IPv6 address before the IPv4 address that it maps: `::ffff:0:0/96`.
+const MAPPED_BITS: u8 = 96;
+
 /// `10.0.0.0/8`, or one address. IPv4-mapped ones are IPv4, as in the records.
 pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse::<IpNet>().or_else(|_| one()).map_err(|_| not_a_network(text))?;
     if let IpNet::V6(network) = network
         && let Some(v4) = network.addr().to_ipv4_mapped()
-        && let Some(length) = network.prefix_len().checked_sub(128 - Ipv4Addr::BITS as u8)
+        && let Some(length) = network.prefix_len().checked_sub(MAPPED_BITS)
     {
         return Ipv4Net::new(v4, length).map(IpNet::V4).map_err(|_| InvalidValue::Network);
     }
@@ -217,7 +221,7 @@ mod tests {
             // The same but for one bit: in the network if the prefix does not reach that bit.
             let flipped = flipped % bits;
             let neighbour = match address {
-                IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits() ^ (1 << (31 - flipped)))),
+                IpAddr::V4(v4) => IpAddr::from(std::net::Ipv4Addr::from_bits(v4.to_bits() ^ (1 << (31 - flipped)))),
                 IpAddr::V6(v6) => IpAddr::from(std::net::Ipv6Addr::from_bits(v6.to_bits() ^ (1 << (127 - flipped)))),
             };
             if neighbour.to_canonical() == neighbour && address.to_canonical() == address {

@@ -124,6 +124,7 @@ impl<'w> Evidence<'w> {
     }
 
     /// What is known of the socket of this row, from now on if not before.
+    #[expect(clippy::cast_possible_truncation, reason = "a walk has fewer than 2^32 sockets")]
     fn see(&mut self, row: &'w SocketRow) -> &mut Seen<'w> {
         let cookie_at = |place: &u32| self.seen[*place as usize].row.cookie;
         let new = self.seen.len();
@@ -166,6 +167,7 @@ impl<'w> Evidence<'w> {
     }
 
     /// Finds the other ends of these, and returns them.
+    #[expect(clippy::cast_possible_truncation, reason = "a walk has fewer than 2^32 sockets")]
     fn find_peers(&mut self, wanted: &[&'w SocketRow], walk: &'w Walk) -> Vec<&'w SocketRow> {
         let mut ours: Vec<Ours<'_>> = Vec::with_capacity(wanted.len());
         // One of those with these ends; it leads to the next.

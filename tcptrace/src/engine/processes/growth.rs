@@ -31,11 +31,13 @@ impl Changes {
         // One second more than the window: the last one is not over yet.
         if index > WINDOW {
             let beyond = index - WINDOW;
-            self.seconds.drain(..(beyond as usize).min(self.seconds.len()));
+            self.seconds.drain(
+                ..usize::try_from(beyond).map_or(self.seconds.len(), |beyond| beyond.min(self.seconds.len())),
+            );
             self.first += beyond;
             index = WINDOW;
         }
-        let index = index as usize;
+        let Ok(index) = usize::try_from(index) else { return };
         if index >= self.seconds.len() {
             self.seconds.resize(index + 1, 0);
         }

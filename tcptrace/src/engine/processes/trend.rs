@@ -114,6 +114,7 @@ impl Trend {
     }
 
     /// In how many seconds the level is higher by `free`. `None` if it never is.
+    #[expect(clippy::float_cmp, reason = "a constant, not a result")]
     pub(crate) fn until(&self, free: f64) -> Option<f64> {
         let speed = self.per_second;
         if speed <= 0.0 {
@@ -150,6 +151,7 @@ fn growth(series: &Series, watched: f64) -> Option<Trend> {
 
 /// A growth in bursts of about the same size at about the same intervals, if the next one is not
 /// overdue.
+#[expect(clippy::float_cmp, reason = "a count")]
 fn bursts(series: &Series) -> Option<Trend> {
     struct Burst {
         from: f64,
@@ -201,6 +203,11 @@ fn bursts(series: &Series) -> Option<Trend> {
 }
 
 /// A growth that shows in most of the latest parts of this length.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates, and the minimum follows"
+)]
 fn sustained(series: &Series, watched: f64, length: f64) -> Option<Trend> {
     let count = COUNT.min((watched / length) as usize);
     let least = if length > PARTS[0] { 5 } else { 3 };

@@ -1,4 +1,4 @@
-//! Walks the sockets of a network namespace with sock_diag(7), as `ss` does. This is the way on
+//! Walks the sockets of a network namespace with `sock_diag(7)`, as `ss` does. This is the way on
 //! kernels without BTF, on which no iterator can be loaded.
 //!
 //! The crate for this protocol (netlink-packet-sock-diag 0.5) builds a value with every attribute of

@@ -105,7 +105,7 @@ async fn gone(reader: Option<&AsyncFd<OwnedFd>>) {
         // A key was pressed at the terminal, or a socket's peer has sent something.
         ready.clear_ready();
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Waits until then, or forever.

@@ -33,7 +33,7 @@ impl Session {
         }
         self.pace_follow_up(unknown > 0 || !walk.left_out.is_empty());
         // A look at what the one before left out is told if it found anything.
-        if let Some(repaired) = self.repaired_after_loss(doubt, repaired, walk.started_ns) {
+        if let Some(repaired) = self.repaired_after_loss(&doubt, repaired, walk.started_ns) {
             let at = self.sink.at(walk.started_ns);
             let resync = Resync { sockets: walk.sockets.len(), repaired, found };
             let record = self.sink.reporter.resync(resync, at);

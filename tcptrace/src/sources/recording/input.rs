@@ -229,14 +229,14 @@ impl<R: BufRead> Zstd<R> {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                 }
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.failed(&error)),
             }
         }
         Ok(false)
     }
 
     /// The decoder's error: where its source has ended, that is what it stumbled over.
-    fn failed(&mut self, error: FrameDecoderError) -> io::Error {
+    fn failed(&mut self, error: &FrameDecoderError) -> io::Error {
         match self.source.fill_buf() {
             Ok([]) => ErrorKind::UnexpectedEof.into(),
             Ok(_) => io::Error::new(ErrorKind::InvalidData, error.to_string()),
@@ -255,7 +255,7 @@ impl<R: BufRead> Read for Zstd<R> {
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
                 if let Err(error) = self.decoder.decode_blocks(&mut self.source, one) {
-                    return Err(self.failed(error));
+                    return Err(self.failed(&error));
                 }
             }
             let read = self.decoder.read(buffer)?;

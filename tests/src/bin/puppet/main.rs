@@ -290,6 +290,7 @@ fn number<T: std::str::FromStr>(word: &str) -> Outcome<T> {
     word.parse().map_err(|_| format!("no number: {word}"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands over the error")]
 fn text(error: impl ToString) -> String {
     error.to_string()
 }

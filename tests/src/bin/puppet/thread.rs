@@ -25,7 +25,7 @@ impl Puppet {
         answer
     }
 
-    /// Accepts in a thread that has a table of descriptors of its own (unshare(2), CLONE_FILES): no other thread has
+    /// Accepts in a thread that has a table of descriptors of its own (unshare(2), `CLONE_FILES`): no other thread has
     /// the new one.
     pub(crate) fn accept_apart(&mut self, fd: &str) -> Outcome<Value> {
         let mut puppet = std::mem::take(self);

@@ -12,6 +12,7 @@ pub(in crate::host::bpf) struct Blob {
 
 impl Blob {
     /// Adds a string. Returns its offset.
+    #[expect(clippy::cast_possible_truncation, reason = "what is made here is small")]
     pub(in crate::host::bpf) fn string(&mut self, text: &str) -> u32 {
         if self.strings.is_empty() {
             self.strings.push(0);

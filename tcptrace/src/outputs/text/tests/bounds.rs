@@ -203,7 +203,7 @@ fn a_recording_without_bounds_is_brought_within_them() {
     let line = |stuck: &Stuck| {
         let record = Record { at: LONGEST_TIME, event: Event::Stuck(Box::new(stuck.clone())) };
         let mut value = serde_json::to_value(record).expect("JSON");
-        let peer = &mut value["peer"].as_object_mut().expect("a peer");
+        let peer = value["peer"].as_object_mut().expect("a peer");
         assert!(peer.remove("owners_total").is_some());
         let fields = value.as_object_mut().expect("an object");
         assert!(fields.remove("owners_total").is_some());

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthChar as _;
 use super::*;
 use crate::{
     engine::{assemble::process::process_record, processes::Rolled},
-    events::{Cause, CloseReason, LifeRecord, Lost},
+    events::{Cause, CloseReason, LifeRecord, Lost, TimeInState},
 };
 
 const WIDTHS: [Option<u16>; 12] = [
@@ -166,7 +166,7 @@ fn lives() -> Vec<Record> {
                         opened: None,
                         duration_ms: Some(8.64e9),
                         role: crate::events::Role::Unknown,
-                        states: Default::default(),
+                        states: TimeInState::default(),
                         close_reason,
                         error: Some("EADDRNOTAVAIL".into()),
                         bytes_sent: bytes,
