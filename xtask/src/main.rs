@@ -2,8 +2,8 @@
 //! command.
 //!
 //! This file holds the command line and calls the module that does the work: [`setup`] installs
-//! what a command needs, [`compile`] builds, [`test`] runs tests here and [`matrix`] in guests
-//! with other kernels, [`bench`] and [`soak`] measure, [`ci`] runs all checks.
+//! what a command needs, [`compile`] builds, [`mod@test`] runs tests here and [`matrix`] in guests
+//! with other kernels, [`mod@bench`] and [`soak`] measure, [`ci`] runs all checks.
 
 #![expect(
     clippy::print_stdout,
