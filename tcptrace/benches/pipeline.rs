@@ -35,7 +35,7 @@ const LIVE: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// So many events are counted for the number of allocations.
 const EVENTS: usize = 200_000;
 
-/// As in `sink.rs`: bytes of output that are handed over at a time.
+/// Bytes of output that are handed over at a time, as in `outputs/publisher.rs`.
 const BATCH: usize = 64 << 10;
 
 fn main() {

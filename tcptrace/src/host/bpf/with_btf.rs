@@ -29,8 +29,8 @@ use crate::host::{
 
 /// Loads and attaches the programs.
 ///
-/// # Errors The kernel has no usable BTF, refuses a program that is indispensable, or something
-/// has run out.
+/// # Errors
+/// The kernel has no usable BTF, refuses a program that is indispensable, or something has run out.
 pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
     let (layout, targets) = read_kernel(options)?;
     let mut loader = loader::without_kernel_btf()?;
