@@ -62,14 +62,15 @@ pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, BtfError> {
 
 /// Encodes the targets, with placeholders for all other ids up to the last one.
 fn encode_types(targets: &[Target]) -> Vec<u8> {
-    let (mut types, mut strings) = (Vec::<u32>::new(), vec![0]);
-    let mut next_id = 1;
+    // There are more than a hundred thousand ids. A vector that grew would leave the memory of its
+    // smaller sizes to this thread, which does not give it back.
+    let count = targets.last().map_or(0, |(id, ..)| *id as usize); // addresses have 64 bits
+    let mut types = vec![[0, FORWARD << 24, 0]; count];
+    let mut strings = vec![0];
     for (id, kind, name) in targets {
-        (next_id..*id).for_each(|_| types.extend([0, FORWARD << 24, 0]));
-        types.extend([section_length(&strings), kind << 24, 0]);
+        types[*id as usize - 1] = [section_length(&strings), kind << 24, 0]; // the first id is 1
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
-        next_id = id + 1;
     }
     let types: &[u8] = bytemuck::must_cast_slice(&types);
     let header = [
