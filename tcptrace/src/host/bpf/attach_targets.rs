@@ -9,7 +9,7 @@
 use aya::{Btf, BtfError, Endianness};
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 
-use crate::host::bpf::btf::{self, FUNC, HEADER_BYTES, MAGIC, TYPEDEF, TypeQuery};
+use crate::host::bpf::btf::{self, FUNC, HEADER_BYTES, MAGIC, TYPE_BYTES, TYPEDEF, TypeQuery};
 
 /// The kind of a forward declaration, which serves as placeholder (`include/uapi/linux/btf.h`).
 const FORWARD: u32 = 7;
@@ -61,32 +61,35 @@ pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, BtfError> {
 }
 
 /// Encodes the targets, with placeholders for all other ids up to the last one.
+///
+/// All goes into one vector of the right size: there are tens of thousands of placeholders, and what
+/// this thread allocates beside it stays with the process.
 fn encode_types(targets: &[Target]) -> Vec<u8> {
-    // There are more than a hundred thousand ids. A vector that grew would leave the memory of its
-    // smaller sizes to this thread, which does not give it back.
     let count = targets.last().map_or(0, |(id, ..)| *id as usize); // addresses have 64 bits
-    let mut types = vec![[0, FORWARD << 24, 0]; count];
     let mut strings = vec![0];
+    let strings_length = 1 + targets.iter().map(|(.., name)| name.len() + 1).sum::<usize>();
+    let types_length = count * TYPE_BYTES;
+    let mut encoded = Vec::with_capacity(HEADER_BYTES + types_length + strings_length);
+    let [types_length, strings_length] = [types_length, strings_length].map(section_length);
+    encoded.extend_from_slice(&MAGIC);
+    encoded.extend_from_slice(&[1, 0]); // version, flags
+    let mut put = |words: &[u32]| encoded.extend_from_slice(bytemuck::must_cast_slice(words));
+    put(&[section_length(HEADER_BYTES), 0, types_length, types_length, strings_length]);
+    let mut next_id = 1;
     for (id, kind, name) in targets {
-        types[*id as usize - 1] = [section_length(&strings), kind << 24, 0]; // the first id is 1
+        (next_id..*id).for_each(|_| put(&[0, FORWARD << 24, 0]));
+        put(&[section_length(strings.len()), kind << 24, 0]);
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
+        next_id = id + 1;
     }
-    let types: &[u8] = bytemuck::must_cast_slice(&types);
-    let header = [
-        section_length(&[0; HEADER_BYTES]),
-        0,
-        section_length(types),
-        section_length(types),
-        section_length(&strings),
-    ];
-    // Version 1, no flags.
-    [&MAGIC, &[1, 0][..], bytemuck::must_cast_slice(&header), types, &strings].concat()
+    encoded.extend_from_slice(&strings);
+    encoded
 }
 
 /// Returns a length in the width that BTF uses. A section of ours is far below 4 GB.
-fn section_length(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+fn section_length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
