@@ -1,4 +1,4 @@
-//! How long it takes to find out who holds the stuck sockets: the walk that judging makes, and the evidence gathered from
+//! How long it takes to find out who holds the stuck sockets: the walk that judging makes, and the index gathered from
 //! it. Only that: no start, no output.
 //!
 //! `cargo xtask bench` runs it among thousands of sockets and compares it with `ss` and `lsof`; alone it needs root. Its
@@ -13,7 +13,7 @@ use rustc_hash::FxHashSet;
 use tcptrace::{
     diagnostics::say,
     engine::{
-        ownership::walk_index::Evidence,
+        ownership::walk_index::WalkIndex,
         walk::{self, Reach},
     },
     host::{kernel::Kernel, options::Options, preflight, proc::process},
@@ -55,9 +55,9 @@ fn main() -> ExitCode {
         let walked = began.elapsed();
         let stuck = walk.sockets.iter().filter(|row| row.state == state::CLOSE_WAIT);
         let stuck: FxHashSet<u64> = stuck.map(|row| row.cookie).collect();
-        let evidence = Evidence::gather(&walk, &stuck, process::look_up);
+        let index = WalkIndex::of(&walk, &stuck, process::look_up);
         let gathered = began.elapsed().saturating_sub(walked);
-        let held = stuck.iter().filter(|cookie| evidence.holders(**cookie).next().is_some()).count();
+        let held = stuck.iter().filter(|cookie| index.holders(**cookie).next().is_some()).count();
         println!("{} {} {} {held}", walked.as_nanos(), gathered.as_nanos(), stuck.len());
     }
     ExitCode::SUCCESS

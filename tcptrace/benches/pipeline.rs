@@ -16,12 +16,15 @@ use rustc_hash::FxHashMap;
 use tcptrace::{
     clock::WallClock,
     engine::{
-        assemble::Reporter,
-        ownership::walk_index::Evidence,
-        process_info::ProcessDetails,
-        tracker::{Policy, Tracker},
+        Engine, Settings,
+        filter::Filter,
+        input::Input,
+        process_info::{ProcessDetails, ProcessInfo},
+        processes::{ProcessId, ProcessStats},
+        tracker::Policy,
+        walk::Named,
     },
-    events::{Event, Views},
+    events::{EventSink, Record, Views},
     host::bpf::{decode, state_change::state_change},
     outputs::{json::Json, text::TextRenderer},
 };
@@ -35,7 +38,7 @@ const LIVE: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// So many events are counted for the number of allocations.
 const EVENTS: usize = 200_000;
 
-/// Bytes of output that are handed over at a time, as in `outputs/publisher.rs`.
+/// As in `sink.rs`: bytes of output that are handed over at a time.
 const BATCH: usize = 64 << 10;
 
 fn main() {
@@ -60,14 +63,59 @@ enum Mode {
 
 /// Bytes from the ring in, bytes for the output out.
 struct Pipeline {
-    tracker: Tracker,
-    reporter: Reporter,
+    engine: Engine<CachedProcesses>,
+    rendered: Rendered,
+    load: Load,
+}
+
+/// Renders events, as a stream does.
+struct Rendered {
     json: Json,
     text: Option<TextRenderer>,
-    load: Load,
-    /// What is known of the processes that act, as it is cached between their first act and the next ones.
-    processes: FxHashMap<u32, ProcessDetails>,
     out: Vec<u8>,
+}
+
+impl EventSink for Rendered {
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn publish(&mut self, record: Record) {
+        match &mut self.text {
+            Some(text) => text.add_record(record, &mut self.out),
+            None => self.json.write_record(&record, &mut self.out),
+        }
+    }
+}
+
+/// The processes that act, as a live run knows them between their first act and the next ones.
+#[derive(Default)]
+struct CachedProcesses(FxHashMap<u32, ProcessDetails>);
+
+impl ProcessInfo for CachedProcesses {
+    fn holder_details(&self, _pid: u32, _named: Option<Named>) -> ProcessDetails {
+        a_process()
+    }
+
+    fn actor_details(&mut self, pid: u32, _comm: Option<&[u8]>, _at_ns: u64) -> Option<&ProcessDetails> {
+        Some(self.0.entry(pid).or_insert_with(a_process))
+    }
+
+    fn opener_details(&mut self, pid: u32, _since_ns: u64, now_ns: u64) -> Option<&ProcessDetails> {
+        self.actor_details(pid, None, now_ns)
+    }
+
+    fn process_id(&self, pid: u32, _named: Option<Named>) -> ProcessId {
+        ProcessId { pid, start_ticks: 1 }
+    }
+
+    fn process_stats(&self, _id: ProcessId) -> Option<ProcessStats> {
+        None
+    }
+
+    fn is_alive(&self, _id: ProcessId) -> bool {
+        true
+    }
 }
 
 impl Pipeline {
@@ -76,24 +124,30 @@ impl Pipeline {
         let (stuck, lives) = (matches!(mode, Mode::Stuck), matches!(mode, Mode::Lives | Mode::LivesText));
         let is_text = matches!(mode, Mode::Text | Mode::LivesText);
         let watched = if stuck { state::bit(state::CLOSE_WAIT) } else { 0 };
-        let threshold_ns = 30_000_000_000;
-        let policy = Policy {
-            followed: if stuck { watched } else { state::ALL },
-            watched,
-            threshold_ns,
-            remind_ns: None,
-            lives,
+        let settings = Settings {
+            views: Views { transitions: !stuck && !lives, stuck, lives },
+            policy: Policy {
+                followed: if stuck { watched } else { state::ALL },
+                watched,
+                threshold_ns: 30_000_000_000,
+                remind_ns: None,
+                lives,
+            },
+            filter: Filter::default(),
+            recorded_states: 0,
+            describes_actors: !is_text,
+            jiffy_ns: 4_000_000,
         };
-        let mut pipeline = Self {
-            tracker: Tracker::new(policy),
-            reporter: Reporter::new(Views { transitions: !stuck && !lives, stuck, lives }, threshold_ns),
+        let mut engine = Engine::new(settings, 0, CachedProcesses::default());
+        engine.set_wall_clock(&WallClock::with_offset_ns(1_800_000_000_000_000_000));
+        let rendered = Rendered {
             json: Json::default(),
             text: is_text.then(|| TextRenderer::new(None, false, jiff::tz::TimeZone::UTC)),
-            load: if stuck { Load::of_closers() } else { Load::of_connections() },
-            processes: FxHashMap::default(),
             out: Vec::with_capacity(2 * BATCH),
         };
-        while pipeline.tracker.len() < live {
+        let load = if stuck { Load::of_closers() } else { Load::of_connections() };
+        let mut pipeline = Self { engine, rendered, load };
+        while pipeline.engine.tracked_sockets() < live {
             let opening = pipeline.load.open();
             opening.into_iter().for_each(|event| pipeline.take(&event));
         }
@@ -108,37 +162,19 @@ impl Pipeline {
 
     /// Has sockets end until no more are left than that.
     fn shrink(&mut self, live: usize) {
-        while self.tracker.len() > live {
+        while self.engine.tracked_sockets() > live {
             let closing = self.load.close();
             closing.into_iter().for_each(|event| self.take(&event));
         }
     }
 
     fn take(&mut self, event: &[u8]) {
-        let Self { tracker, reporter, json, text, processes, out, .. } = self;
-        let record = decode::ring_event(event).expect("the load makes valid records");
-        let change = state_change(&record);
-        tracker.apply_transition(&change, &mut |finding| {
-            let wall = WallClock::with_offset_ns(1_800_000_000_000_000_000);
-            if let Some(mut record) = reporter.finding(&finding, &Evidence::default(), &wall) {
-                if let Some(text) = text {
-                    text.add_record(record, out);
-                } else {
-                    if let Event::Transition(transition) = &mut record.event
-                        && let Some(owner) = &mut transition.owner
-                    {
-                        tcptrace::engine::ownership::responsible::complete(
-                            owner,
-                            processes.entry(owner.pid).or_insert_with(a_process),
-                        );
-                    }
-                    json.take(&record, out);
-                }
-            }
-        });
-        if out.len() >= BATCH {
-            divan::black_box(&*out);
-            out.clear();
+        let Self { engine, rendered, .. } = self;
+        let event = decode::ring_event(event).expect("the load makes valid records");
+        engine.apply(Input::Transition(&state_change(&event)), rendered);
+        if rendered.out.len() >= BATCH {
+            divan::black_box(&*rendered.out);
+            rendered.out.clear();
         }
     }
 }

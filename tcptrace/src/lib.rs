@@ -28,3 +28,5 @@ pub mod humanize;
 pub mod outputs;
 pub mod sources;
 pub mod terminal;
+#[cfg(test)]
+mod testing;

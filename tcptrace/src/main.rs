@@ -21,13 +21,14 @@ use tcptrace::{
     },
     outputs::{
         json::Json,
-        prometheus::serve::Listener,
-        publisher::Format,
-        text::TextRenderer,
+        prometheus::{output::PrometheusOutput, serve::Listener},
+        publisher::Publisher,
+        stream::StreamOutput,
+        text::{TextRenderer, format::TextFormat},
         writer::{LineWriter, WriterOptions, target::Target},
     },
     sources::{
-        live::{self, Failure},
+        Failure, live,
         recording::input::Input,
         replay,
         snapshot::{self, Verdict},
@@ -84,8 +85,8 @@ fn main() -> ExitCode {
         // Without it the run is as right, and only less considerate.
         let _refused = scheduling::yield_to_others();
     }
-    let (format, output) = match output(&plan, target) {
-        Ok(output) => output,
+    let publisher = match publisher(&plan, target) {
+        Ok(publisher) => publisher,
         Err(failure) => return cut_short(&plan, failure),
     };
     let kernel = match Kernel::attach(&options) {
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
             return REFUSED.into();
         }
     };
-    run(&plan, kernel, output, format, metrics).unwrap_or_else(|failure| cut_short(&plan, failure))
+    run(&plan, kernel, publisher, metrics).unwrap_or_else(|failure| cut_short(&plan, failure))
 }
 
 /// The exit status after a failure. A look that runs out of threads, descriptors or memory has not looked: for a health
@@ -117,26 +118,28 @@ fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
     })
 }
 
-/// Runs, or looks once.
+/// Traces, or looks once.
 fn run(
     plan: &Plan,
     kernel: Kernel,
-    output: LineWriter,
-    format: Format,
+    mut publisher: Publisher,
     metrics: Option<Listener>,
 ) -> Result<ExitCode, Failure> {
     if plan.once {
-        return Ok(match snapshot::run(plan, kernel, output, format)? {
+        return Ok(match snapshot::run(plan, kernel, publisher)? {
             Verdict::NothingStuck => ExitCode::SUCCESS,
             Verdict::Stuck => STUCK.into(),
             Verdict::NotLookedAt => REFUSED.into(),
         });
     }
-    if let Some(metrics) = &metrics {
-        inform(format_args!("metrics at {}", metrics.url()));
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(live::run(plan, kernel, output, format, metrics))?;
+    runtime.block_on(async {
+        if let Some(metrics) = metrics {
+            inform(format_args!("metrics at {}", metrics.url()));
+            publisher.add(PrometheusOutput::new(metrics.serve()?));
+        }
+        live::run(plan, kernel, publisher).await
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -166,12 +169,12 @@ fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
         say(format_args!("{} is read and written at once: choose another file to write to", file.display()));
         return Ok(WRONG_USAGE.into());
     }
-    let (format, output) = output(plan, target)?;
-    let read_by = output.reader().map(OwnedFd::try_clone).transpose()?;
+    let publisher = publisher(plan, target)?;
+    let reader = publisher.reader().map(OwnedFd::try_clone).transpose()?;
     // From here on nothing is opened.
     let _as_it_was = give_up_all();
-    match Input::new(recording, read_by) {
-        Ok(recording) => replay::run(plan, recording, output, format)?,
+    match Input::new(recording, reader) {
+        Ok(recording) => replay::run(plan, recording, publisher)?,
         Err(error) => return Ok(cannot("read", file, &error)),
     }
     Ok(ExitCode::SUCCESS)
@@ -200,27 +203,36 @@ fn target(plan: &Plan) -> Result<Target, ExitCode> {
     }
 }
 
-/// How to write the records, and what writes them.
-fn output(plan: &Plan, target: Target) -> Result<(Format, LineWriter), Failure> {
-    let format = if plan.json {
-        Format::Json(Json::default())
-    } else {
-        let terminal = Terminal::behind(&target)?;
-        let colour = match plan.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => terminal.is_some() && shows_colour(|name| std::env::var_os(name)),
-        };
-        let size = terminal.as_ref().map(Terminal::size);
-        let text = TextRenderer::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
-        // A recording may be of another host.
-        let names = if plan.replay.is_none() { own_interface_names() } else { None };
-        let text = text.with_interface_names(names);
-        Format::Text { text: Box::new(text), terminal }
-    };
+/// The outputs of this run but for metrics, which take the runtime.
+fn publisher(plan: &Plan, target: Target) -> Result<Publisher, Failure> {
+    // Only what traces has to keep up with something.
+    let waits = plan.once || plan.replay.is_some();
+    let mut publisher = Publisher::new(plan.count);
     let options = WriterOptions { queue_bytes: plan.queue_bytes, drop_privileges: keep_only_writing };
-    let output = LineWriter::start(target, options).map_err(Failure::Writer)?;
-    Ok((format, output))
+    if plan.json {
+        let writer = LineWriter::start(target, options).map_err(Failure::Writer)?;
+        publisher.add(StreamOutput::new(Json::default(), writer, waits));
+    } else {
+        let text = text_format(plan, &target)?;
+        let writer = LineWriter::start(target, options).map_err(Failure::Writer)?;
+        publisher.add(StreamOutput::new(text, writer, waits));
+    }
+    Ok(publisher)
+}
+
+/// Text as it fits where it goes.
+fn text_format(plan: &Plan, target: &Target) -> Result<TextFormat, Failure> {
+    let terminal = Terminal::behind(target)?;
+    let colour = match plan.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => terminal.is_some() && shows_colour(|name| std::env::var_os(name)),
+    };
+    let size = terminal.as_ref().map(Terminal::size);
+    let text = TextRenderer::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
+    // A recording may be of another host.
+    let names = if plan.replay.is_none() { own_interface_names() } else { None };
+    Ok(TextFormat::new(text.with_interface_names(names), terminal))
 }
 
 /// The arguments, or the end: with 2 for wrong usage, with 0 after --help.

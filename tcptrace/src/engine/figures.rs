@@ -5,7 +5,7 @@ use tcptrace_common::state;
 use crate::{
     engine::{
         assemble::process::process_record,
-        processes::{Condition, ProcessId, Rollup},
+        processes::{ProcessId, ProcessStats, Processes},
         tracker::{Policy, Tracker},
     },
     events::{ProcessFigures, SocketFigures, State, StuckFigures},
@@ -59,14 +59,14 @@ pub fn count_sockets(
 /// Rolls up the processes that hold the most stuck sockets, without changing any roll-up. `condition`
 /// returns what the system says of a process, or `None` if it has ended: such a process is left out.
 pub fn look_at_processes(
-    rollup: &Rollup,
+    rollup: &Processes,
     now_ns: u64,
-    condition: impl Fn(ProcessId) -> Option<Condition>,
+    condition: impl Fn(ProcessId) -> Option<ProcessStats>,
 ) -> ProcessFigures {
     let ids = rollup.by_stuck();
     let not_shown = ids.len().saturating_sub(MAX_PROCESSES);
     let look = |id: ProcessId| {
-        let rolled = rollup.look(id, &condition(id)?, now_ns)?;
+        let rolled = rollup.preview(id, &condition(id)?, now_ns)?;
         Some(process_record(id.pid, &rolled))
     };
     ProcessFigures { shown: ids.into_iter().take(MAX_PROCESSES).filter_map(look).collect(), not_shown }

@@ -1,5 +1,6 @@
-//! Who is responsible for a socket, from what a walk has seen.
+//! Who is responsible for a socket, and what else a walk proves about it.
 
+pub mod details;
 pub mod ends;
 pub mod responsible;
 pub mod walk_index;

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::engine::{
-    processes::{Condition, ProcessId},
-    walk::Named,
+use crate::{
+    engine::{
+        processes::{ProcessId, ProcessStats},
+        walk::Named,
+    },
+    events::Owner,
 };
 
 /// What is known of a process beyond its pid. `None`: it could not be read, or does not apply.
@@ -43,8 +46,11 @@ pub trait ProcessInfo {
     fn process_id(&self, pid: u32, named: Option<Named>) -> ProcessId;
 
     /// Reads what a process is doing; `None` if it has ended.
-    fn process_stats(&self, id: ProcessId) -> Option<Condition>;
+    fn process_stats(&self, id: ProcessId) -> Option<ProcessStats>;
 
     /// Whether a process still runs.
     fn is_alive(&self, id: ProcessId) -> bool;
+
+    /// Notes what an event says of a process: nothing else may know it.
+    fn note_owner(&mut self, _owner: &Owner) {}
 }

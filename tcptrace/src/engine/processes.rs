@@ -62,7 +62,7 @@ pub struct ProcessId {
 
 /// What the system says of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
+pub struct ProcessStats {
     /// Its name, NUL-padded; nothing else where it cannot be read.
     pub comm: [u8; COMM_LEN],
     /// CPU time it has used, nanoseconds, all threads, user and system.
@@ -77,7 +77,7 @@ pub struct Condition {
 
 /// The roll-up of one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rolled {
+pub struct ProcessRollup {
     /// Its name, NUL-padded, as it was last known.
     pub comm: Option<[u8; COMM_LEN]>,
     /// Whether it has ended.
@@ -109,12 +109,12 @@ pub struct Rolled {
 
 /// All processes that hold stuck sockets.
 #[derive(Debug)]
-pub struct Rollup {
+pub struct Processes {
     /// When tracing began, `CLOCK_MONOTONIC` nanoseconds.
     began_ns: u64,
     threshold_ns: u64,
     sockets: FxHashMap<u64, Held>,
-    processes: FxHashMap<ProcessId, Process>,
+    by_id: FxHashMap<ProcessId, Process>,
     /// No sample is taken before this, `CLOCK_MONOTONIC` nanoseconds.
     resting_until_ns: u64,
     /// How many processes there may be before it pays to look which of them have ended.
@@ -181,7 +181,7 @@ impl Outlook {
         clippy::cast_sign_loss,
         reason = "`as` saturates: what is far away stays far away"
     )]
-    fn of(rolled: &Rolled, now_ns: u64) -> Self {
+    fn of(rolled: &ProcessRollup, now_ns: u64) -> Self {
         let full_ns = |seconds: f64| match seconds {
             0.0 => 0,
             _ => now_ns.saturating_add((seconds * SECOND as f64) as u64),
@@ -206,28 +206,28 @@ impl Outlook {
     }
 }
 
-impl Rollup {
+impl Processes {
     /// No process yet. Tracing began at `began_ns`, and a socket is stuck after `threshold_ns`.
     pub fn new(began_ns: u64, threshold_ns: u64) -> Self {
         Self {
             began_ns,
             threshold_ns,
             sockets: FxHashMap::default(),
-            processes: FxHashMap::default(),
+            by_id: FxHashMap::default(),
             resting_until_ns: 0,
             room: 64,
         }
     }
 
     /// Tracing begins anew at `began_ns`.
-    pub fn begin(&mut self, began_ns: u64) {
+    pub fn restart(&mut self, began_ns: u64) {
         *self = Self::new(began_ns, self.threshold_ns);
     }
 
     /// Adds a socket that has been found stuck, for the first time or again: since when it is in
     /// its state, when it was seen there, and which processes are answerable for it, in any order
     /// and each as often as it likes. They hold it, or the listener in whose queue it is.
-    pub fn stuck(&mut self, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
+    pub fn add_stuck(&mut self, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
         let since_ns = since.latest_ns();
         let mut by = holders.to_vec();
         by.sort_unstable();
@@ -242,7 +242,7 @@ impl Rollup {
             since.exact_ns().filter(|_| is_new).map(|entered| entered.saturating_add(self.threshold_ns));
         for id in now {
             let (began_ns, first_ns) = (self.began_ns.saturating_add(self.threshold_ns), stuck_ns);
-            let process = self.processes.entry(*id).or_insert_with(|| Process::new(began_ns));
+            let process = self.by_id.entry(*id).or_insert_with(|| Process::new(began_ns));
             if process.stuck.is_empty() {
                 // However long it had none before: how fast it grows is how fast this leak grows.
                 process.growth = Changes::since(first_ns.unwrap_or(began_ns));
@@ -258,24 +258,24 @@ impl Rollup {
             }
         }
         for id in before.by.iter().filter(|id| !now.contains(id)) {
-            if let Some(process) = self.processes.get_mut(id) {
+            if let Some(process) = self.by_id.get_mut(id) {
                 process.loses((was_since_ns, cookie), seen_ns);
             }
         }
     }
 
     /// The roll-up of this process is wanted: a record about one of its sockets has been reported.
-    pub fn show(&mut self, id: ProcessId) {
-        if let Some(process) = self.processes.get_mut(&id) {
+    pub fn mark_reported(&mut self, id: ProcessId) {
+        if let Some(process) = self.by_id.get_mut(&id) {
             process.shown = true;
         }
     }
 
     /// A socket that was reported stuck no longer is.
-    pub fn cleared(&mut self, cookie: u64, at_ns: u64) {
+    pub fn clear_socket(&mut self, cookie: u64, at_ns: u64) {
         let Some(Held { since_ns, by }) = self.sockets.remove(&cookie) else { return };
         for id in by {
-            if let Some(process) = self.processes.get_mut(&id) {
+            if let Some(process) = self.by_id.get_mut(&id) {
                 process.loses((since_ns, cookie), at_ns);
             }
         }
@@ -283,31 +283,31 @@ impl Rollup {
 
     /// When the next roll-up is due, `CLOCK_MONOTONIC` nanoseconds.
     pub fn next_due_ns(&self) -> Option<u64> {
-        self.processes.values().filter_map(Process::due_ns).min()
+        self.by_id.values().filter_map(Process::due_ns).min()
     }
 
     /// When descriptors are to be counted next, `CLOCK_MONOTONIC` nanoseconds; 0 where they have
     /// never been.
     pub fn next_sample_ns(&self) -> Option<u64> {
-        let due = self.processes.values().filter(|process| process.is_sampled());
+        let due = self.by_id.values().filter(|process| process.is_sampled());
         due.map(|process| process.sample_due_ns.max(self.resting_until_ns)).min()
     }
 
     /// The processes whose descriptors are to be counted by now, those that have waited longest
     /// first.
-    pub fn to_sample(&self, now_ns: u64) -> Vec<ProcessId> {
+    pub fn due_samples(&self, now_ns: u64) -> Vec<ProcessId> {
         if now_ns < self.resting_until_ns {
             return Vec::new();
         }
         let mut ids = self.which(|process| process.is_sampled() && process.sample_due_ns <= now_ns);
-        ids.sort_by_key(|id| self.processes[id].sample_due_ns);
+        ids.sort_by_key(|id| self.by_id[id].sample_due_ns);
         ids
     }
 
-    /// Takes in what the system says of a process now, as [`Self::roll`] does, without a roll-up.
+    /// Takes in what the system says of a process now, as [`Self::roll_up`] does, without a roll-up.
     /// The next roll-up is due if what the last one made expect is no longer so.
-    pub fn sample(&mut self, id: ProcessId, condition: Option<&Condition>, now_ns: u64) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+    pub fn apply_sample(&mut self, id: ProcessId, condition: Option<&ProcessStats>, now_ns: u64) {
+        let Some(process) = self.by_id.get_mut(&id) else { return };
         let Some(condition) = condition else {
             // It has ended: the next roll-up is its last.
             process.sample_due_ns = u64::MAX;
@@ -323,7 +323,7 @@ impl Rollup {
     }
 
     /// Takes no sample before that time.
-    pub fn rest_until(&mut self, ns: u64) {
+    pub const fn rest_until(&mut self, ns: u64) {
         self.resting_until_ns = ns;
     }
 
@@ -333,12 +333,12 @@ impl Rollup {
     }
 
     /// All processes whose roll-up is wanted, by pid.
-    pub fn all(&self) -> Vec<ProcessId> {
+    pub fn all_reported(&self) -> Vec<ProcessId> {
         self.which(|process| process.shown)
     }
 
     fn which(&self, wanted: impl Fn(&Process) -> bool) -> Vec<ProcessId> {
-        let wanted = self.processes.iter().filter(|(_, process)| wanted(process));
+        let wanted = self.by_id.iter().filter(|(_, process)| wanted(process));
         let mut ids: Vec<_> = wanted.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
@@ -346,35 +346,40 @@ impl Rollup {
 
     /// Rolls up one process. `condition` is what the system says of it now; a process of which it says nothing has
     /// ended: this is its last roll-up, it holds nothing any more, and it is forgotten.
-    pub fn roll(&mut self, id: ProcessId, condition: Option<&Condition>, now_ns: u64) -> Option<Rolled> {
+    pub fn roll_up(
+        &mut self,
+        id: ProcessId,
+        condition: Option<&ProcessStats>,
+        now_ns: u64,
+    ) -> Option<ProcessRollup> {
         let Some(condition) = condition else {
-            let Process { comm, stuck, .. } = self.processes.remove(&id)?;
+            let Process { comm, stuck, .. } = self.by_id.remove(&id)?;
             for (_, cookie) in stuck {
                 if let Some(held) = self.sockets.get_mut(&cookie) {
                     held.by.retain(|by| *by != id);
                 }
             }
-            return Some(Rolled { comm, ended: true, ..Rolled::default() });
+            return Some(ProcessRollup { comm, ended: true, ..ProcessRollup::default() });
         };
-        let process = self.processes.get_mut(&id)?;
+        let process = self.by_id.get_mut(&id)?;
         process.take(condition, now_ns);
         let rolled = process.rolled(condition, &self.sockets, now_ns);
         process.news = None;
         process.told = Some(Told { at_ns: now_ns, outlook: Outlook::of(&rolled, now_ns) });
         let busy = process.busy(condition.cpu_ns, now_ns);
-        Some(Rolled { busy, ..rolled })
+        Some(ProcessRollup { busy, ..rolled })
     }
 
-    /// What [`Self::roll`] would say of a process now, but for its share of the CPU; nothing changes by it. `condition` is
+    /// What [`Self::roll_up`] would say of a process now, but for its share of the CPU; nothing changes by it. `condition` is
     /// what the system says of it now.
-    pub fn look(&self, id: ProcessId, condition: &Condition, now_ns: u64) -> Option<Rolled> {
-        Some(self.processes.get(&id)?.rolled(condition, &self.sockets, now_ns))
+    pub fn preview(&self, id: ProcessId, condition: &ProcessStats, now_ns: u64) -> Option<ProcessRollup> {
+        Some(self.by_id.get(&id)?.rolled(condition, &self.sockets, now_ns))
     }
 
     /// The processes with stuck sockets whose roll-up is wanted, those with the most first; one for a pid.
     pub fn by_stuck(&self) -> Vec<ProcessId> {
         let mut ids = self.which(|process| process.shown && !process.stuck.is_empty());
-        ids.sort_by_key(|id| Reverse(self.processes[id].stuck.len()));
+        ids.sort_by_key(|id| Reverse(self.by_id[id].stuck.len()));
         let mut pids = FxHashSet::default();
         ids.retain(|id| pids.insert(id.pid));
         ids
@@ -383,10 +388,10 @@ impl Rollup {
     /// Forgets processes without stuck sockets that have ended, now and then: when there are twice as many processes as
     /// when it last did.
     pub fn forget_ended(&mut self, lives: impl Fn(ProcessId) -> bool) {
-        if self.processes.len() >= self.room {
-            self.processes
+        if self.by_id.len() >= self.room {
+            self.by_id
                 .retain(|id, process| !process.stuck.is_empty() || process.due_ns().is_some() || lives(*id));
-            self.room = (2 * self.processes.len()).max(64);
+            self.room = (2 * self.by_id.len()).max(64);
         }
     }
 }
@@ -431,7 +436,7 @@ impl Process {
     }
 
     /// Takes in what the system says of it now.
-    fn take(&mut self, condition: &Condition, now_ns: u64) {
+    fn take(&mut self, condition: &ProcessStats, now_ns: u64) {
         self.comm = self.name(condition);
         if let Some(open) = condition.fds_open
             && self.fds.add(now_ns, open)
@@ -455,7 +460,7 @@ impl Process {
 
     /// Whether its descriptors have run out. One that fails for want of descriptors closes and
     /// opens some: a few free ones are no end of that.
-    fn is_full(&self, condition: &Condition) -> bool {
+    fn is_full(&self, condition: &ProcessStats) -> bool {
         condition.fds_open.zip(condition.fds_limit).is_some_and(|(open, limit)| {
             let few = if self.is_full { (limit / 100).max(2) } else { 0 };
             open.saturating_add(few) >= limit
@@ -463,17 +468,17 @@ impl Process {
     }
 
     /// Its name, as it is now or was last known.
-    fn name(&self, condition: &Condition) -> Option<[u8; COMM_LEN]> {
+    fn name(&self, condition: &ProcessStats) -> Option<[u8; COMM_LEN]> {
         Some(condition.comm).filter(|comm| *comm != [0; COMM_LEN]).or(self.comm)
     }
 
     /// Its roll-up, but for what depends on the one before.
-    fn rolled(&self, condition: &Condition, sockets: &FxHashMap<u64, Held>, now_ns: u64) -> Rolled {
-        let Condition { stopped, fds_open, fds_limit, .. } = *condition;
+    fn rolled(&self, condition: &ProcessStats, sockets: &FxHashMap<u64, Held>, now_ns: u64) -> ProcessRollup {
+        let ProcessStats { stopped, fds_open, fds_limit, .. } = *condition;
         let is_shared = |(_, cookie): &&(u64, u64)| sockets.get(cookie).is_some_and(|held| held.by.len() > 1);
         let per_minute = |trend: Option<Trend>| trend.map(|trend| trend.per_second * 60.0);
         let fds = fds_open.and_then(|_| self.fds.trend(now_ns));
-        Rolled {
+        ProcessRollup {
             comm: self.name(condition),
             ended: false,
             stopped,
@@ -493,7 +498,7 @@ impl Process {
         }
     }
 
-    fn full_in_s(&self, fds: &Trend, condition: &Condition, now_ns: u64) -> Option<f64> {
+    fn full_in_s(&self, fds: &Trend, condition: &ProcessStats, now_ns: u64) -> Option<f64> {
         let (open, limit) = condition.fds_open.zip(condition.fds_limit)?;
         let seconds = fds.until(limit.saturating_sub(open) as f64)?;
         let is_known = self.fds.watched_ns(now_ns) >= FORECAST_AFTER_NS

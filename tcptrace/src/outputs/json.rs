@@ -22,7 +22,10 @@ use crate::{
         Ending, Event, Instant, Name, Owner, Peer, Record, SCHEMA_VERSION, SocketDetails, SocketId, State,
         Stuck, Transition, bounds,
     },
-    outputs::timestamp_cache::{Second, padded},
+    outputs::{
+        stream::Format,
+        timestamp_cache::{Second, padded},
+    },
 };
 
 /// Bytes that hardly any line about a socket has more of: room is made once for all of it.
@@ -36,9 +39,15 @@ pub struct Json {
     actors: Actors,
 }
 
+impl Format for Json {
+    fn render(&mut self, record: Record, out: &mut Vec<u8>) {
+        self.write_record(&record, out);
+    }
+}
+
 impl Json {
     /// Appends a record as one line.
-    pub fn take(&mut self, record: &Record, out: &mut Vec<u8>) {
+    pub fn write_record(&mut self, record: &Record, out: &mut Vec<u8>) {
         match &record.event {
             Event::Transition(transition) => self.transition(record.at, transition, out),
             Event::Stuck(stuck) | Event::Found(stuck) => self.stuck(record, stuck, out),
@@ -385,23 +394,6 @@ impl Formatter for Harmless {
         }
         as_it_is.write_string_fragment(writer, rest)
     }
-}
-
-/// Appends a line of JSON from a recording as it is, but for characters that a terminal obeys: any bytes may come.
-pub(crate) fn recorded(line: &[u8], out: &mut Vec<u8>) {
-    for c in String::from_utf8_lossy(line).chars() {
-        match c {
-            // Between two tokens, and nowhere else, JSON has them as they are.
-            '\t' | '\r' | '\n' => {}
-            c if does_harm(c) => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    append(out, format_args!("\\u{unit:04x}"));
-                }
-            }
-            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    out.push(b'\n');
 }
 
 /// Whether a character does something instead of being something: DEL and the C1 controls, ends of lines, what is invisible or

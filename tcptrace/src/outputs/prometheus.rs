@@ -2,6 +2,7 @@
 //!
 //! `page` writes them as Prometheus reads them; `serve` answers over HTTP.
 
+pub mod output;
 pub mod page;
 pub mod serve;
 

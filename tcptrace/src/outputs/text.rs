@@ -11,6 +11,7 @@ pub mod column;
 pub mod detail;
 pub mod endpoint;
 pub mod fold;
+pub mod format;
 pub mod group;
 pub mod heading;
 pub mod holders;
@@ -154,6 +155,11 @@ impl TextRenderer {
         if self.next_flush_ns().is_some_and(|due_ns| due_ns <= now_ns) {
             self.flush_all(now_ns, out);
         }
+    }
+
+    /// Whether a roll-up is pending.
+    pub const fn has_roll_ups(&self) -> bool {
+        !self.pending.processes.is_empty()
     }
 
     /// Appends the lines of all pending records.

@@ -1,15 +1,15 @@
 //! A roll-up as a record.
 
 use crate::{
-    engine::processes::Rolled,
+    engine::processes::ProcessRollup,
     events::{Name, ProcessRecord, milliseconds},
 };
 
 /// Makes the record of a process's roll-up.
-pub fn process_record(pid: u32, rolled: &Rolled) -> ProcessRecord {
+pub fn process_record(pid: u32, rolled: &ProcessRollup) -> ProcessRecord {
     // Adding 0 turns -0.0 into 0.0.
     let thousandth = |number: f64| (number * 1_000.0).round() / 1_000.0 + 0.0;
-    let Rolled { stuck, shared, fds_open, fds_limit, ended, stopped, busy, .. } = *rolled;
+    let ProcessRollup { stuck, shared, fds_open, fds_limit, ended, stopped, busy, .. } = *rolled;
     ProcessRecord {
         pid,
         comm: rolled.comm.map(Name),

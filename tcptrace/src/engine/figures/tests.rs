@@ -89,20 +89,20 @@ const fn id(pid: u32) -> ProcessId {
 }
 
 /// As many processes as this, the first with one stuck socket, each other with one more than the one before.
-fn rolled_up(processes: u32) -> Rollup {
-    let mut rollup = Rollup::new(NOW, 30 * SECOND);
+fn rolled_up(processes: u32) -> Processes {
+    let mut rollup = Processes::new(NOW, 30 * SECOND);
     let mut cookies = 0..;
     for pid in 1..=processes {
         for cookie in cookies.by_ref().take(pid as usize) {
-            rollup.stuck(cookie, Since::exact(NOW - 60 * SECOND), NOW, &[id(pid)]);
+            rollup.add_stuck(cookie, Since::exact(NOW - 60 * SECOND), NOW, &[id(pid)]);
         }
-        rollup.show(id(pid));
+        rollup.mark_reported(id(pid));
     }
     rollup
 }
 
-fn condition(_: ProcessId) -> Option<Condition> {
-    Some(Condition { fds_open: Some(7), fds_limit: Some(1024), ..Condition::default() })
+fn condition(_: ProcessId) -> Option<ProcessStats> {
+    Some(ProcessStats { fds_open: Some(7), fds_limit: Some(1024), ..ProcessStats::default() })
 }
 
 #[test]
@@ -118,11 +118,11 @@ fn the_processes_with_the_most_are_shown_and_the_others_are_counted() {
 #[test]
 fn a_process_that_has_ended_or_has_none_or_is_not_wanted_is_not_shown_nor_a_pid_twice() {
     let mut rollup = rolled_up(3);
-    rollup.cleared(0, NOW);
+    rollup.clear_socket(0, NOW);
     let earlier = ProcessId { start_ticks: 6, ..id(3) };
-    rollup.stuck(100, Since::exact(NOW), NOW, &[earlier]);
-    rollup.show(earlier);
-    rollup.stuck(101, Since::exact(NOW), NOW, &[id(9)]);
+    rollup.add_stuck(100, Since::exact(NOW), NOW, &[earlier]);
+    rollup.mark_reported(earlier);
+    rollup.add_stuck(101, Since::exact(NOW), NOW, &[id(9)]);
     let seen = look_at_processes(&rollup, NOW, |id| condition(id).filter(|_| id.pid != 2));
     let pids: Vec<_> = seen.shown.iter().map(|process| (process.pid, process.stuck)).collect();
     assert_eq!(pids, [(3, 3)]);
@@ -134,6 +134,6 @@ fn looking_leaves_the_roll_up_as_it_is() {
     look_at_processes(&looked_at, NOW, condition);
     let later = NOW + SECOND;
     assert_eq!((looked_at.due(later), untouched.due(later)), (vec![id(1)], vec![id(1)]));
-    let roll = |rollup: &mut Rollup| rollup.roll(id(1), condition(id(1)).as_ref(), NOW);
+    let roll = |rollup: &mut Processes| rollup.roll_up(id(1), condition(id(1)).as_ref(), NOW);
     assert_eq!(roll(&mut looked_at), roll(&mut untouched));
 }

@@ -1,14 +1,13 @@
-//! Who is answerable for a socket, from what a walk has seen: the processes that hold it, or its listener.
+//! Who is responsible for a socket, by what a walk has seen: the processes that hold it, or its listener.
 
 use crate::{
-    engine::ownership::walk_index::Evidence,
+    engine::{ownership::walk_index::WalkIndex, process_info::ProcessDetails, walk::Holder},
     events::{Name, Owner, OwnerHow, bounds},
 };
-use crate::{engine::process_info::ProcessDetails, engine::walk::Holder};
 
 /// The processes and descriptors that a socket is charged to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charged {
+pub struct Responsible {
     /// Those that a record lists, by pid and descriptor: one of each process first, [`bounds::LISTED`] at most.
     pub owners: Vec<Owner>,
     /// How many there are, listed or not.
@@ -19,19 +18,22 @@ pub struct Charged {
     pub how: OwnerHow,
 }
 
-impl Charged {
-    /// Looks a socket up: its holders, or else those of the listener in whose accept queue it is.
-    pub fn of(cookie: u64, evidence: &Evidence) -> Self {
-        let holding: Vec<_> = evidence.holders(cookie).collect();
+impl WalkIndex<'_> {
+    /// Says who is responsible for a socket: its holders, or else those of the listener in whose
+    /// accept queue it is.
+    pub fn responsible_owners(&self, cookie: u64) -> Responsible {
+        let holding: Vec<_> = self.holders(cookie).collect();
         if !holding.is_empty() {
-            return Self::list(&holding, OwnerHow::Fd);
+            return Responsible::list(&holding, OwnerHow::Fd);
         }
-        let listeners = evidence.listeners(cookie).iter();
-        let mut listening: Vec<_> = listeners.flat_map(|row| evidence.holders(row.cookie)).collect();
+        let listeners = self.listeners(cookie).iter();
+        let mut listening: Vec<_> = listeners.flat_map(|row| self.holders(row.cookie)).collect();
         listening.sort_unstable_by_key(|(holder, _)| (holder.pid, holder.fd));
-        Self::list(&listening, OwnerHow::Listener)
+        Responsible::list(&listening, OwnerHow::Listener)
     }
+}
 
+impl Responsible {
     /// Every process, listed or not, at least once.
     pub fn processes(&self) -> impl Iterator<Item = &Owner> {
         self.owners.iter().chain(&self.unlisted)
@@ -100,9 +102,9 @@ mod tests {
         }
     }
 
-    fn charged(walk: &Walk) -> Charged {
-        let evidence = Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default());
-        Charged::of(1, &evidence)
+    fn charged(walk: &Walk) -> Responsible {
+        WalkIndex::of(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
+            .responsible_owners(1)
     }
 
     fn pids<'a>(owners: impl IntoIterator<Item = &'a Owner>) -> Vec<(u32, Option<u32>)> {

@@ -16,7 +16,7 @@ use crate::{
 
 /// What was looked up for the sockets about to be reported.
 #[derive(Debug, Default)]
-pub struct Evidence<'w> {
+pub struct WalkIndex<'w> {
     /// Those sockets, and the listeners and other ends that belong to them.
     seen: Vec<Seen<'w>>,
     /// The place of each among them, by identity: thousands in a table of their own size would not stay in the CPU's cache.
@@ -47,14 +47,14 @@ impl<'w> Seen<'w> {
     }
 }
 
-impl<'w> Evidence<'w> {
+impl<'w> WalkIndex<'w> {
     /// Gathers from a walk what concerns the sockets `cookies`, and looks up each process once.
-    pub fn gather(
+    pub fn of(
         walk: &'w Walk,
         cookies: &FxHashSet<u64>,
         look_up: impl Fn(u32, Option<Named>) -> ProcessDetails,
     ) -> Self {
-        let mut evidence = Self {
+        let mut index = Self {
             origins: Some(&walk.origins),
             seen: Vec::with_capacity(cookies.len()),
             places: HashTable::with_capacity(cookies.len()),
@@ -63,19 +63,19 @@ impl<'w> Evidence<'w> {
         let mut wanted: Vec<&SocketRow> = Vec::with_capacity(cookies.len());
         wanted.extend(walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)));
         // The newest word about a socket.
-        wanted.iter().for_each(|row| *evidence.see(row) = Seen::new(row));
-        let peers = evidence.find_peers(&wanted, walk);
-        evidence.find_listeners(wanted.iter().chain(&peers), walk);
+        wanted.iter().for_each(|row| *index.see(row) = Seen::new(row));
+        let peers = index.find_peers(&wanted, walk);
+        index.find_listeners(wanted.iter().chain(&peers), walk);
         for holders in walk.holders.chunk_by(|one, next| one.cookie == next.cookie) {
             let [Holder { cookie, .. }, ..] = holders else { continue };
-            if let Some(place) = evidence.place(*cookie) {
-                evidence.seen[place].holders = holders;
+            if let Some(place) = index.place(*cookie) {
+                index.seen[place].holders = holders;
                 for Holder { pid, process, .. } in holders {
-                    evidence.processes.entry(*pid).or_insert_with(|| look_up(*pid, *process));
+                    index.processes.entry(*pid).or_insert_with(|| look_up(*pid, *process));
                 }
             }
         }
-        evidence
+        index
     }
 
     /// The socket as the walk saw it.

@@ -1,14 +1,14 @@
 //! Processes that hold the same stuck sockets, such as the workers of a server that forks.
 
-use crate::engine::processes::{ProcessId, Rollup};
+use crate::engine::processes::{ProcessId, Processes};
 
-impl Rollup {
+impl Processes {
     /// The first, by pid, of the processes that hold exactly the same stuck sockets as this one; `None` if no other does.
     pub fn first_sharer(&self, id: ProcessId) -> Option<ProcessId> {
-        let stuck = &self.processes.get(&id)?.stuck;
+        let stuck = &self.by_id.get(&id)?.stuck;
         let (_, cookie) = stuck.first()?;
         let holds_the_same =
-            |other: &&ProcessId| self.processes.get(other).is_some_and(|other| other.stuck == *stuck);
+            |other: &&ProcessId| self.by_id.get(other).is_some_and(|other| other.stuck == *stuck);
         let mut sharers = self.sockets.get(cookie)?.by.iter().filter(holds_the_same);
         let first = sharers.next()?;
         sharers.next().map(|_| *first)
@@ -23,9 +23,9 @@ mod tests {
     #[test]
     fn processes_share_if_all_their_stuck_sockets_are_the_same() {
         let [parent, one, two, own] = [100, 101, 102, 103].map(|pid| ProcessId { pid, start_ticks: 1 });
-        let mut rollup = Rollup::new(0, 0);
+        let mut rollup = Processes::new(0, 0);
         let mut hold = |cookie, by: &[ProcessId]| {
-            rollup.stuck(cookie, Since::exact(cookie), cookie, by);
+            rollup.add_stuck(cookie, Since::exact(cookie), cookie, by);
             [parent, one, two, own].map(|id| rollup.first_sharer(id))
         };
         assert_eq!(hold(1, &[two, one, parent]), [Some(parent), Some(parent), Some(parent), None]);

@@ -11,8 +11,8 @@ const SERVER: ProcessId = ProcessId { pid: 4242, start_ticks: 7 };
 const OTHER: ProcessId = ProcessId { pid: 4243, start_ticks: 9 };
 
 /// A condition with so many descriptors open of so many.
-const fn fds(open: u64, limit: u64) -> Condition {
-    Condition {
+const fn fds(open: u64, limit: u64) -> ProcessStats {
+    ProcessStats {
         comm: *b"server\0\0\0\0\0\0\0\0\0\0",
         cpu_ns: 0,
         stopped: false,
@@ -22,20 +22,20 @@ const fn fds(open: u64, limit: u64) -> Condition {
 }
 
 /// A stuck socket that these hold, and of which they are told.
-fn hold(rollup: &mut Rollup, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
-    rollup.stuck(cookie, since, seen_ns, holders);
-    holders.iter().for_each(|id| rollup.show(*id));
+fn hold(rollup: &mut Processes, cookie: u64, since: Since, seen_ns: u64, holders: &[ProcessId]) {
+    rollup.add_stuck(cookie, since, seen_ns, holders);
+    holders.iter().for_each(|id| rollup.mark_reported(*id));
 }
 
 /// Sockets leaked by the server, each at the time it entered its state.
 struct Leaks {
-    rollup: Rollup,
+    rollup: Processes,
     cookie: u64,
 }
 
 impl Leaks {
     fn new() -> Self {
-        Self { rollup: Rollup::new(BEGAN, THRESHOLD), cookie: 0 }
+        Self { rollup: Processes::new(BEGAN, THRESHOLD), cookie: 0 }
     }
 
     fn before_the_start(&mut self, count: u64) {
@@ -55,7 +55,7 @@ impl Leaks {
     }
 
     fn growth(&mut self, now_ns: u64) -> Option<f64> {
-        self.rollup.roll(SERVER, Some(&fds(0, 0)), now_ns).expect("a known process").growth_per_min
+        self.rollup.roll_up(SERVER, Some(&fds(0, 0)), now_ns).expect("a known process").growth_per_min
     }
 }
 
@@ -123,10 +123,10 @@ fn a_process_that_closes_more_than_it_leaks_shrinks() {
     let mut leaks = Leaks::new();
     leaks.before_the_start(1_000);
     for second in 0..600 {
-        leaks.rollup.cleared(second + 1, BEGAN + THRESHOLD + second * SECOND);
+        leaks.rollup.clear_socket(second + 1, BEGAN + THRESHOLD + second * SECOND);
     }
     assert_about(leaks.growth(BEGAN + THRESHOLD + 10 * MINUTE), -60.0);
-    let rolled = leaks.rollup.roll(SERVER, Some(&fds(400, 1024)), BEGAN + THRESHOLD + 10 * MINUTE);
+    let rolled = leaks.rollup.roll_up(SERVER, Some(&fds(400, 1024)), BEGAN + THRESHOLD + 10 * MINUTE);
     let rolled = rolled.expect("a known process");
     assert_eq!((rolled.stuck, rolled.fds_full_in_s), (400, None));
 }
@@ -175,7 +175,7 @@ fn one_burst_or_a_server_that_warms_up_is_no_growth() {
         leaks.stuck_at(begin + second * SECOND, 10);
         let closed = leaks.cookie.saturating_sub(80);
         (closed.saturating_sub(9)..=closed)
-            .for_each(|cookie| leaks.rollup.cleared(cookie, begin + second * SECOND));
+            .for_each(|cookie| leaks.rollup.clear_socket(cookie, begin + second * SECOND));
         assert_eq!(leaks.growth(begin + second * SECOND).unwrap_or(0.0), 0.0, "after {second}");
     }
 }
@@ -200,22 +200,23 @@ fn when_descriptors_run_out_follows_from_all_that_are_open_and_not_from_the_stuc
     // Each second two descriptors more, while its stuck sockets clear.
     for second in 0..600 {
         let now = BEGAN + THRESHOLD + second * SECOND;
-        leaks.rollup.sample(SERVER, Some(&fds(24 + 2 * second, 2000)), now);
+        leaks.rollup.apply_sample(SERVER, Some(&fds(24 + 2 * second, 2000)), now);
         if second > 0 {
-            leaks.rollup.cleared(second, now);
+            leaks.rollup.clear_socket(second, now);
         }
     }
     let now = BEGAN + THRESHOLD + 600 * SECOND;
-    let look = |condition: Condition| leaks.rollup.look(SERVER, &condition, now).expect("a known process");
-    let full_in = |condition: Condition| look(condition).fds_full_in_s;
+    let look =
+        |condition: ProcessStats| leaks.rollup.preview(SERVER, &condition, now).expect("a known process");
+    let full_in = |condition: ProcessStats| look(condition).fds_full_in_s;
     let now_open = look(fds(1224, 2000));
     assert_about(now_open.growth_per_min, -60.0);
     assert_about(now_open.fds_growth_per_min, 120.0);
     assert_about(now_open.fds_full_in_s, 388.0);
     assert_eq!(full_in(fds(2000, 2000)), Some(0.0));
     assert_eq!(full_in(fds(3000, 2000)), Some(0.0), "a limit may be lowered below what is open");
-    assert_eq!(full_in(Condition { fds_limit: None, ..fds(424, 2000) }), None);
-    let unknown = look(Condition { fds_open: None, ..fds(424, 2000) });
+    assert_eq!(full_in(ProcessStats { fds_limit: None, ..fds(424, 2000) }), None);
+    let unknown = look(ProcessStats { fds_open: None, ..fds(424, 2000) });
     assert_eq!((unknown.fds_full_in_s, unknown.fds_growth_per_min), (None, None));
 }
 
@@ -238,11 +239,11 @@ fn what_is_no_longer_so_is_told_without_another_socket() {
             _ => 260,
         };
         let condition = fds(open.min(1024), 1024);
-        for id in leaks.rollup.to_sample(now) {
-            leaks.rollup.sample(id, Some(&condition), now);
+        for id in leaks.rollup.due_samples(now) {
+            leaks.rollup.apply_sample(id, Some(&condition), now);
         }
         for id in leaks.rollup.due(now) {
-            let rolled = leaks.rollup.roll(id, Some(&condition), now).expect("a known process");
+            let rolled = leaks.rollup.roll_up(id, Some(&condition), now).expect("a known process");
             told.push((second, rolled.growth_per_min.unwrap_or(0.0) > 0.0, rolled.fds_full_in_s));
         }
     }
@@ -264,16 +265,16 @@ fn what_is_no_longer_so_is_told_without_another_socket() {
 
 #[test]
 fn descriptors_are_counted_seldom_where_nothing_moves() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     assert_eq!(rollup.next_sample_ns(), None);
-    rollup.stuck(1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[SERVER]);
+    rollup.add_stuck(1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[SERVER]);
     assert_eq!(rollup.next_sample_ns(), None, "it is not wanted");
-    rollup.show(SERVER);
-    let count = |rollup: &mut Rollup, from: u64, to: u64, open: &dyn Fn(u64) -> u64| {
+    rollup.mark_reported(SERVER);
+    let count = |rollup: &mut Processes, from: u64, to: u64, open: &dyn Fn(u64) -> u64| {
         let mut count = 0;
         while let Some(now) = rollup.next_sample_ns().map(|due| due.max(from)).filter(|due| *due < to) {
-            assert_eq!(rollup.to_sample(now), [SERVER]);
-            rollup.sample(SERVER, Some(&fds(open(now), 1024)), now);
+            assert_eq!(rollup.due_samples(now), [SERVER]);
+            rollup.apply_sample(SERVER, Some(&fds(open(now), 1024)), now);
             count += 1;
         }
         count
@@ -288,35 +289,35 @@ fn descriptors_are_counted_seldom_where_nothing_moves() {
     assert!((25..=31).contains(&again), "{again}");
     rollup.rest_until(begin + 70 * MINUTE);
     assert_eq!(rollup.next_sample_ns(), Some(begin + 70 * MINUTE));
-    assert_eq!(rollup.to_sample(begin + 69 * MINUTE), []);
-    rollup.cleared(1, begin + 61 * MINUTE);
-    rollup.cleared(2, begin + 61 * MINUTE);
+    assert_eq!(rollup.due_samples(begin + 69 * MINUTE), []);
+    rollup.clear_socket(1, begin + 61 * MINUTE);
+    rollup.clear_socket(2, begin + 61 * MINUTE);
     assert_eq!(rollup.next_sample_ns(), None, "it has none");
 }
 
 #[test]
 fn a_process_that_ends_with_its_sockets_held_by_others_is_told() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
     for id in [SERVER, OTHER] {
-        rollup.roll(id, Some(&fds(5, 10)), seen);
+        rollup.roll_up(id, Some(&fds(5, 10)), seen);
     }
-    rollup.sample(SERVER, None, seen + MINUTE);
+    rollup.apply_sample(SERVER, None, seen + MINUTE);
     assert_eq!(rollup.due(seen + 2 * MINUTE), [SERVER]);
-    assert!(rollup.roll(SERVER, None, seen + 2 * MINUTE).is_some_and(|rolled| rolled.ended));
-    let other = rollup.roll(OTHER, Some(&fds(5, 10)), seen + 2 * MINUTE).expect("it lives");
+    assert!(rollup.roll_up(SERVER, None, seen + 2 * MINUTE).is_some_and(|rolled| rolled.ended));
+    let other = rollup.roll_up(OTHER, Some(&fds(5, 10)), seen + 2 * MINUTE).expect("it lives");
     assert_eq!((other.stuck, other.shared), (1, 0), "nobody else holds it any more");
 }
 
 #[test]
 fn a_socket_that_others_hold_as_well_is_shared() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
     hold(&mut rollup, 2, Since::exact(BEGAN), seen, &[SERVER, SERVER]);
-    let shared = |rollup: &Rollup, id| {
-        let rolled = rollup.look(id, &fds(0, 0), seen).expect("a known process");
+    let shared = |rollup: &Processes, id| {
+        let rolled = rollup.preview(id, &fds(0, 0), seen).expect("a known process");
         (rolled.stuck, rolled.shared)
     };
     assert_eq!((shared(&rollup, SERVER), shared(&rollup, OTHER)), ((2, 1), (1, 1)));
@@ -326,58 +327,58 @@ fn a_socket_that_others_hold_as_well_is_shared() {
 
 #[test]
 fn only_processes_that_are_wanted_are_told() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
-    rollup.stuck(1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
-    assert_eq!((rollup.next_due_ns(), rollup.all()), (None, vec![]));
-    rollup.stuck(2, Since::exact(BEGAN), seen, &[OTHER]);
-    rollup.show(OTHER);
-    assert_eq!((rollup.due(seen + SECOND), rollup.all()), (vec![OTHER], vec![OTHER]));
-    let rolled = rollup.roll(OTHER, Some(&fds(0, 0)), seen).expect("a known process");
+    rollup.add_stuck(1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
+    assert_eq!((rollup.next_due_ns(), rollup.all_reported()), (None, vec![]));
+    rollup.add_stuck(2, Since::exact(BEGAN), seen, &[OTHER]);
+    rollup.mark_reported(OTHER);
+    assert_eq!((rollup.due(seen + SECOND), rollup.all_reported()), (vec![OTHER], vec![OTHER]));
+    let rolled = rollup.roll_up(OTHER, Some(&fds(0, 0)), seen).expect("a known process");
     assert_eq!(rolled.stuck, 2, "also those that were not wanted");
 }
 
 #[test]
 fn a_socket_counts_once_in_each_process_that_holds_it() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     let since = Since::exact(BEGAN);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, since, seen, &[SERVER, OTHER, SERVER]);
     hold(&mut rollup, 2, Since::exact(BEGAN + SECOND), seen + SECOND, &[SERVER]);
     let now = seen + MINUTE;
     let mut rolled = |id| {
-        let rolled = rollup.roll(id, Some(&fds(0, 0)), now).expect("a known process");
+        let rolled = rollup.roll_up(id, Some(&fds(0, 0)), now).expect("a known process");
         (rolled.stuck, rolled.oldest_ns)
     };
     assert_eq!(rolled(SERVER), (2, Some(THRESHOLD + MINUTE)));
     assert_eq!(rolled(OTHER), (1, Some(THRESHOLD + MINUTE)));
     // Found stuck again, the other process having closed it meanwhile.
     hold(&mut rollup, 1, since, now, &[SERVER]);
-    rollup.cleared(2, now);
-    rollup.cleared(3, now);
-    let mut stuck = |id| rollup.roll(id, Some(&fds(0, 0)), now).expect("a known process").stuck;
+    rollup.clear_socket(2, now);
+    rollup.clear_socket(3, now);
+    let mut stuck = |id| rollup.roll_up(id, Some(&fds(0, 0)), now).expect("a known process").stuck;
     assert_eq!((stuck(SERVER), stuck(OTHER)), (1, 0));
 }
 
 #[test]
 fn a_pid_used_again_starts_anew() {
     let again = ProcessId { start_ticks: 8, ..SERVER };
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
-    rollup.cleared(1, seen + SECOND);
+    rollup.clear_socket(1, seen + SECOND);
     hold(&mut rollup, 2, Since::exact(BEGAN), seen + SECOND, &[again]);
-    assert_eq!(rollup.all(), [SERVER, again]);
-    let last = rollup.roll(SERVER, None, seen + SECOND).expect("a known process");
+    assert_eq!(rollup.all_reported(), [SERVER, again]);
+    let last = rollup.roll_up(SERVER, None, seen + SECOND).expect("a known process");
     assert_eq!((last.ended, last.stuck, last.oldest_ns), (true, 0, None));
-    assert_eq!(rollup.all(), [again], "one that has ended is forgotten");
-    assert_eq!(rollup.roll(SERVER, None, seen + SECOND), None);
-    assert_eq!(rollup.roll(again, Some(&fds(0, 0)), seen + SECOND).map(|rolled| rolled.stuck), Some(1));
+    assert_eq!(rollup.all_reported(), [again], "one that has ended is forgotten");
+    assert_eq!(rollup.roll_up(SERVER, None, seen + SECOND), None);
+    assert_eq!(rollup.roll_up(again, Some(&fds(0, 0)), seen + SECOND).map(|rolled| rolled.stuck), Some(1));
 }
 
 #[test]
 fn a_process_is_due_when_a_batch_is_whole_and_then_at_most_once_in_ten_seconds() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     assert_eq!(rollup.next_due_ns(), None);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
@@ -389,26 +390,26 @@ fn a_process_is_due_when_a_batch_is_whole_and_then_at_most_once_in_ten_seconds()
     assert_eq!(rollup.next_due_ns(), Some(seen + SECOND));
     let told = seen + SECOND;
     assert_eq!(rollup.due(told), [SERVER]);
-    assert_eq!(rollup.roll(SERVER, Some(&fds(0, 0)), told).map(|rolled| rolled.stuck), Some(10));
+    assert_eq!(rollup.roll_up(SERVER, Some(&fds(0, 0)), told).map(|rolled| rolled.stuck), Some(10));
     assert_eq!((rollup.next_due_ns(), rollup.due(u64::MAX)), (None, vec![]), "nothing new");
 
     hold(&mut rollup, 11, Since::exact(BEGAN), told + SECOND, &[SERVER]);
     assert_eq!(rollup.next_due_ns(), Some(told + BETWEEN_NS));
     assert_eq!(rollup.due(told + BETWEEN_NS - 1), []);
     assert_eq!(rollup.due(told + BETWEEN_NS), [SERVER]);
-    rollup.roll(SERVER, Some(&fds(0, 0)), told + BETWEEN_NS);
+    rollup.roll_up(SERVER, Some(&fds(0, 0)), told + BETWEEN_NS);
     // That there are fewer is told too.
-    rollup.cleared(1, told + 2 * BETWEEN_NS);
+    rollup.clear_socket(1, told + 2 * BETWEEN_NS);
     assert_eq!(rollup.due(told + 2 * BETWEEN_NS + SECOND), [SERVER]);
 }
 
 #[test]
 fn cpu_time_is_a_share_of_the_time_between_two_roll_ups() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     hold(&mut rollup, 1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[SERVER]);
     let mut busy = |cpu_ns, at_ns| {
-        let condition = Condition { cpu_ns, ..fds(0, 0) };
-        rollup.roll(SERVER, Some(&condition), BEGAN + at_ns).expect("a known process").busy
+        let condition = ProcessStats { cpu_ns, ..fds(0, 0) };
+        rollup.roll_up(SERVER, Some(&condition), BEGAN + at_ns).expect("a known process").busy
     };
     assert_eq!(busy(5 * SECOND, 0), None);
     assert_eq!(busy(5 * SECOND + SECOND / 4, SECOND / 2), None, "too short a time");
@@ -418,14 +419,14 @@ fn cpu_time_is_a_share_of_the_time_between_two_roll_ups() {
 
 #[test]
 fn processes_that_have_ended_do_not_pile_up() {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     for pid in 1..10_000 {
         let id = ProcessId { pid, start_ticks: 1 };
         hold(&mut rollup, 1, Since::exact(BEGAN), BEGAN + THRESHOLD, &[id]);
-        rollup.roll(id, Some(&fds(0, 0)), BEGAN + THRESHOLD);
-        rollup.cleared(1, BEGAN + THRESHOLD);
-        rollup.roll(id, Some(&fds(0, 0)), BEGAN + THRESHOLD);
+        rollup.roll_up(id, Some(&fds(0, 0)), BEGAN + THRESHOLD);
+        rollup.clear_socket(1, BEGAN + THRESHOLD);
+        rollup.roll_up(id, Some(&fds(0, 0)), BEGAN + THRESHOLD);
         rollup.forget_ended(|id| id.pid > pid);
     }
-    assert!(rollup.all().len() <= 64, "{}", rollup.all().len());
+    assert!(rollup.all_reported().len() <= 64, "{}", rollup.all_reported().len());
 }

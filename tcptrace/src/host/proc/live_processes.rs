@@ -7,7 +7,7 @@ use crate::{
     clock,
     engine::{
         process_info::{ProcessDetails, ProcessInfo},
-        processes::{Condition, ProcessId},
+        processes::{ProcessId, ProcessStats},
         walk::Named,
     },
     host::proc::{
@@ -108,7 +108,7 @@ impl ProcessInfo for LiveProcesses {
         proc_stat::process_id(pid, named)
     }
 
-    fn process_stats(&self, id: ProcessId) -> Option<Condition> {
+    fn process_stats(&self, id: ProcessId) -> Option<ProcessStats> {
         proc_stat::process_stats(id)
     }
 

@@ -11,7 +11,7 @@ use rustix::{
 use tcptrace_common::COMM_LEN;
 
 use crate::engine::{
-    processes::{Condition, ProcessId},
+    processes::{ProcessId, ProcessStats},
     walk::Named,
 };
 
@@ -42,16 +42,16 @@ pub(crate) fn tick_ns() -> u64 {
 
 /// Reads the statistics of a process; `None` if it has ended, whether or not another process has
 /// its pid by now.
-pub fn process_stats(id: ProcessId) -> Option<Condition> {
+pub fn process_stats(id: ProcessId) -> Option<ProcessStats> {
     let Some(stat) = Stat::read(id.pid) else {
-        return is_hidden(id.pid).then(Condition::default);
+        return is_hidden(id.pid).then(ProcessStats::default);
     };
     if stat.start_ticks != id.start_ticks {
         return None;
     }
     // If the first thread has exited before the others, it has no descriptors.
     let living = if stat.is_ending() { living_thread(id.pid) } else { Some((id.pid, stat.state)) };
-    Some(Condition {
+    Some(ProcessStats {
         comm: stat.comm,
         cpu_ns: stat.cpu_ticks.saturating_mul(tick_ns()),
         stopped: living.is_some_and(|(_, state)| matches!(state, b'T' | b't')),

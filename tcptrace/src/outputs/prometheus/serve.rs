@@ -8,11 +8,11 @@
 use std::{
     convert::Infallible,
     error::Error,
-    future::pending,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -106,7 +106,7 @@ impl Listener {
     ///
     /// # Errors
     /// The runtime cannot wait for connections.
-    pub(crate) fn serve(self) -> io::Result<Scrapes> {
+    pub fn serve(self) -> io::Result<Scrapes> {
         let listener = TcpListener::from_std(self.socket)?;
         let (asks, asked) = mpsc::channel(1);
         tokio::spawn(accept_connections(listener, asks));
@@ -116,23 +116,25 @@ impl Listener {
 
 /// The scrapes that wait for figures.
 #[derive(Debug)]
-pub(crate) struct Scrapes(mpsc::Receiver<Scrape>);
+pub struct Scrapes(mpsc::Receiver<Scrape>);
 
 impl Scrapes {
-    /// Waits for the next one. A wait that is given up loses none.
-    pub(crate) async fn next(&mut self) -> Scrape {
-        while let Some(scrape) = self.0.recv().await {
-            if !scrape.0.is_closed() {
-                return scrape;
+    /// Polls for the next one that somebody still waits for.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Scrape> {
+        loop {
+            match self.0.poll_recv(context) {
+                Poll::Ready(Some(scrape)) if scrape.0.is_closed() => {}
+                Poll::Ready(Some(scrape)) => return Poll::Ready(scrape),
+                // Nobody listens any more.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
-        pending().await
     }
 }
 
 /// A scrape that waits for figures.
 #[derive(Debug)]
-pub(crate) struct Scrape(oneshot::Sender<Figures>);
+pub struct Scrape(oneshot::Sender<Figures>);
 
 impl Scrape {
     /// Answers the scrape.
@@ -295,6 +297,7 @@ mod tests {
         for scrape in [gone, there] {
             asks.send(Scrape(scrape)).await.expect("there is room");
         }
-        assert!(!scrapes.next().await.0.is_closed());
+        let next = std::future::poll_fn(|context| scrapes.poll_next(context)).await;
+        assert!(!next.0.is_closed());
     }
 }

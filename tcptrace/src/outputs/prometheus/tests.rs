@@ -23,7 +23,7 @@ fn figures(comm: Option<Name>, views: Views) -> Figures {
         fds_limit: None,
         ..process_record(
             4242,
-            &crate::engine::processes::Rolled {
+            &crate::engine::processes::ProcessRollup {
                 stuck: 3,
                 shared: 1,
                 fds_open: Some(9),

@@ -2,7 +2,6 @@
 
 use bytemuck::Zeroable as _;
 use jiff::tz::TimeZone;
-use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 use tcptrace_common::{AF_INET, AF_INET6, SocketRow, Tuple, state, v4_mapped};
 
@@ -10,19 +9,19 @@ use super::*;
 use crate::{
     clock::WallClock,
     engine::{
-        age::Since,
-        assemble::Reporter,
-        ownership::walk_index::Evidence,
+        Engine,
+        input::{Input, Purpose},
         process_info::ProcessDetails,
         state_change::{Actor, StateChange},
-        tracker::{Policy, Tracker, finding::Finding},
+        tracker::finding::Finding,
         walk::{Holder, Walk},
     },
     events::{
-        Cleared, Ending, Family, Instant, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow, Peer,
-        ProcessRecord, Resync, SocketId, State, Stuck, Transition, Views,
+        Cleared, Ending, Family, Instant, Lost, LostReason, Name, OriginHow, OriginRecord, Owner, OwnerHow,
+        Peer, ProcessRecord, Resync, SocketId, State, Stuck, Summary, Transition, Views,
     },
     outputs::json::Json,
+    testing::{Collected, OneProcess, event_of, settings},
 };
 
 mod bounds;
@@ -58,22 +57,20 @@ fn records(tuple: Tuple, name: &[u8]) -> Vec<Record> {
 /// The same, with what the wall clock was when each was made.
 fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> Vec<Record> {
     let entered = 1_002 * SECOND;
-    let mut tracker = Tracker::new(Policy {
-        followed: state::ALL,
-        watched: state::bit(state::CLOSE_WAIT),
-        threshold_ns: 30 * SECOND,
-        remind_ns: None,
-        lives: false,
+    let process = OneProcess(ProcessDetails {
+        comm: Some(name.to_vec()),
+        exe: Some("/usr/bin/java".into()),
+        uid: Some(1000),
+        cgroup: Some("/app.slice".into()),
+        ..ProcessDetails::default()
     });
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: true, lives: false }, 30 * SECOND);
-    let mut findings = Vec::new();
+    let views = Views { transitions: true, stuck: true, lives: false };
+    let settings = settings(views, state::bit(state::CLOSE_WAIT), 30 * SECOND);
+    let mut engine = Engine::new(settings, 0, process);
     let transition = |at_ns, old_state, new_state| StateChange {
         netns: 4_026_531_840,
         ..StateChange::new(at_ns, 14893, tuple, old_state, new_state)
     };
-    let mut take = |finding| findings.push(finding);
-    tracker.apply_transition(&transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED), &mut take);
-    tracker.apply_transition(&transition(entered, state::ESTABLISHED, state::CLOSE_WAIT), &mut take);
     let seen = SocketRow {
         ktime_ns: entered + 30 * SECOND + 400_000,
         cookie: 14893,
@@ -89,28 +86,28 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         holders: holders.to_vec(),
         ..Walk::default()
     };
-    tracker.observe_socket(&seen, Since::between(None, seen.ktime_ns), &mut take);
-    tracker.judge(&walk, &mut take);
     let (comm, thread_comm) = (Some(comm(name)), comm(b"worker"));
     let leave = StateChange {
         actor: Some(Actor { pid: 4242, tid: 4310, uid: 1000, comm, thread_comm }),
         ending: Ending::Closed,
         ..transition(entered + 60 * SECOND, state::CLOSE_WAIT, state::LAST_ACK)
     };
-    tracker.apply_transition(&leave, &mut take);
-    let evidence = Evidence::gather(&walk, &FxHashSet::from_iter([14893]), |pid, _| {
-        assert_eq!(pid, 4242);
-        ProcessDetails {
-            inner_pids: None,
-            comm: Some(name.to_vec()),
-            exe: Some("/usr/bin/java".into()),
-            uid: Some(1000),
-            cgroup: Some("/app.slice".into()),
-            container: None,
-        }
-    });
-    let made = |(nth, finding)| reporter.finding(finding, &evidence, &wall(nth));
-    findings.iter().enumerate().filter_map(made).collect()
+    let mut events = Collected::default();
+    for (nth, input) in [
+        Input::Transition(&transition(entered - SECOND, state::SYN_RECV, state::ESTABLISHED)),
+        Input::Transition(&transition(entered, state::ESTABLISHED, state::CLOSE_WAIT)),
+        Input::WalkBegan(&walk, Purpose::Judge),
+        Input::Socket(&seen),
+        Input::WalkEnded(&walk, Purpose::Judge),
+        Input::Transition(&leave),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        engine.set_wall_clock(&wall(nth));
+        engine.apply(input, &mut events);
+    }
+    events.0
 }
 
 fn lines(width: Option<u16>, colour: bool, records: &[Record]) -> Vec<String> {
@@ -143,7 +140,7 @@ fn on_a_terminal_a_heading_comes_again_before_it_is_out_of_sight() {
 
 fn parsed(record: &Record) -> Value {
     let mut out = Vec::new();
-    Json::default().take(record, &mut out);
+    Json::default().write_record(record, &mut out);
     assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
     serde_json::from_slice(&out).expect("JSON")
 }
@@ -155,7 +152,7 @@ fn stuck(records: &[Record]) -> &Record {
 #[test]
 fn a_wall_clock_that_jumps_changes_no_age() {
     // Back by an hour before each record, then far ahead.
-    let jumps = |nth: usize| [0, -3_600, -7_200, 86_400, 0][nth % 5];
+    let jumps = |nth: usize| [0, -3_600, -7_200, 86_400, 60, -60][nth % 6];
     let jumping = |nth| WallClock::with_offset_ns(WALL.at(0) + i128::from(jumps(nth)) * i128::from(SECOND));
     let (steady, jumped) = (records(v4_tuple(), b"java"), records_by(v4_tuple(), b"java", jumping));
     assert_eq!(steady.len(), jumped.len());
@@ -277,15 +274,13 @@ fn a_mapped_address_is_ipv4_and_an_unset_end_follows_the_other() {
 #[test]
 fn every_record_says_what_it_is_and_when() {
     let at = Instant { wall_ns: 1_795_362_300_000_000_001, mono_ns: 7 };
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
-    let summary = |reporter: &Reporter| Record { at, event: Event::Summary(reporter.summary(1, at)) };
-    for record in [
-        reporter.lost(3, LostReason::RingFull, at),
-        reporter.lost(5, LostReason::Skipped, at),
-        reporter.resync(Resync { sockets: 10, repaired: 2, found: None }, at),
-        reporter.lost(4, LostReason::ReaderSlow, at),
-        summary(&reporter),
+    let resync = Resync { sockets: 10, repaired: 2, found: None };
+    for event in [
+        Event::Lost(Lost { lost: 3, lost_total: 3, reason: LostReason::RingFull }),
+        Event::Resync(resync),
+        Event::Summary(Summary { skipped: 5, ..Summary::default() }),
     ] {
+        let record = Record { at, event };
         let value = parsed(&record);
         assert_eq!(value["v"], json!(1));
         assert_eq!(value["event"], json!(record.event.name()));
@@ -293,30 +288,8 @@ fn every_record_says_what_it_is_and_when() {
             (&value["time"], &value["mono_ns"]),
             (&json!("2026-11-22T15:45:00.000000001Z"), &json!(7))
         );
+        assert!(value.get("skipped").is_none());
     }
-    let summary = reporter.summary(1, at);
-    assert_eq!((summary.lost, summary.dropped, summary.resyncs), (8, 4, 1));
-    assert!(parsed(&Record { at, event: Event::Summary(summary) }).get("skipped").is_none());
-}
-
-#[test]
-fn losses_are_counted_apart_by_their_reason() {
-    let at = Instant { wall_ns: 0, mono_ns: 0 };
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
-    let told = [
-        (3, LostReason::RingFull, "ring_full", 3),
-        (5, LostReason::Skipped, "skipped", 5),
-        (4, LostReason::ReaderSlow, "reader_slow", 4),
-        (2, LostReason::RingFull, "ring_full", 5),
-        (1, LostReason::Skipped, "skipped", 6),
-        (7, LostReason::ReaderSlow, "reader_slow", 11),
-    ];
-    for (lost, reason, name, total) in told {
-        let value = parsed(&reporter.lost(lost, reason, at));
-        let expected = (&json!(lost), &json!(name), &json!(total));
-        assert_eq!((&value["lost"], &value["reason"], &value["lost_total"]), expected);
-    }
-    assert_eq!((reporter.totals().lost, reporter.totals().dropped), (11, 11));
 }
 
 #[test]
@@ -329,8 +302,8 @@ fn an_actor_that_is_no_utf8_is_still_json() {
         },
         in_old_state_ns: None,
     };
-    let mut reporter = Reporter::new(Views { transitions: true, stuck: false, lives: false }, 0);
-    let record = reporter.finding(&finding, &Evidence::default(), &WALL).expect("wanted");
+    let views = Views { transitions: true, stuck: false, lives: false };
+    let record = event_of(views, &finding, &WALL).expect("wanted");
     assert_eq!(parsed(&record)["owner"]["comm"], json!("\u{fffd}".repeat(16)));
     assert_eq!(parsed(&record)["new_state"], json!(State(state::SYN_SENT).kernel_name()));
 }

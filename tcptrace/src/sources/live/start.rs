@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
-pub(crate) fn greet(sources: &[FeatureStatus], words: &str) {
+pub(crate) fn print_banner(sources: &[FeatureStatus], words: &str) {
     inform(words);
     for source in sources.iter().filter(|source| source.is_lacking()) {
         if let Some(reason) = &source.unavailable_reason {
@@ -19,7 +19,7 @@ pub(crate) fn greet(sources: &[FeatureStatus], words: &str) {
 }
 
 /// Says on stderr what a filter names that is not there yet. It may come, or be a typing error.
-pub(crate) fn await_missing(plan: &Plan, kernel: &Kernel, walk: &Walk) {
+pub(crate) fn print_missing(plan: &Plan, kernel: &Kernel, walk: &Walk) {
     if plan.filter.names_something() {
         let residents = kernel.residents(plan.filter.asks_for_processes());
         let Unseen { missing, .. } = Unseen::find(&plan.filter, walk, &residents, &Kernel::has_cgroup);

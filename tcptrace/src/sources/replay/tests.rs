@@ -8,7 +8,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     cli::Cli,
-    outputs::{json::Json, writer::WriterOptions},
+    outputs::{
+        json::Json,
+        stream::StreamOutput,
+        writer::{LineWriter, WriterOptions},
+    },
 };
 
 /// What a replay of this with these arguments writes, and how it ends.
@@ -17,13 +21,14 @@ fn replay(recording: &[u8], arguments: &str) -> (String, Result<(), String>) {
     let plan = Cli::try_parse_from(arguments).expect("good arguments").plan();
     let (mut read, write) = std::io::pipe().expect("a pipe");
     let options = WriterOptions { queue_bytes: 1 << 20, drop_privileges: |_| Ok(()) };
-    let output = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
+    let writer = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
+    let mut publisher = Publisher::new(plan.count);
+    publisher.add(StreamOutput::new(Json::default(), writer, true));
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         read.read_to_string(&mut text).map(|_| text)
     });
-    let format = Format::Json(Json::default());
-    let ended = run(&plan, recording, output, format).map_err(|failure| failure.to_string());
+    let ended = run(&plan, recording, publisher).map_err(|failure| failure.to_string());
     (reader.join().expect("it does not panic").expect("UTF-8"), ended)
 }
 

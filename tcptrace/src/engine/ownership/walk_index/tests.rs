@@ -33,8 +33,8 @@ fn walk(rows: &[SocketRow]) -> Walk {
     Walk { sockets: rows.to_vec(), ..Walk::default() }
 }
 
-fn gather(walk: &Walk) -> Evidence<'_> {
-    Evidence::gather(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
+fn gather(walk: &Walk) -> WalkIndex<'_> {
+    WalkIndex::of(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
 }
 
 fn listeners(rows: &[SocketRow]) -> Vec<u64> {
@@ -76,9 +76,9 @@ fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
     let holder = Holder { cookie: 1, pid: 42, fd: 5, process: None };
     let sockets = vec![waiting(), listener(2, US, 1)];
     let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
-    let evidence = gather(&walk);
-    assert_eq!(evidence.row(1).map(|row| row.flags), Some(RowFlags::empty()));
-    assert!(evidence.listeners(1).is_empty());
+    let index = gather(&walk);
+    assert_eq!(index.row(1).map(|row| row.flags), Some(RowFlags::empty()));
+    assert!(index.listeners(1).is_empty());
 }
 
 /// Two ends of one connection, ours in CLOSE_WAIT, as rows with sequence numbers.
@@ -138,11 +138,11 @@ fn another_end_that_nobody_has_accepted_leads_to_its_listener() {
         holders: vec![Holder { cookie: 3, pid: 42, fd: 5, process: None }],
         ..walk(&[ours, waits, listener(3, US, 1)])
     };
-    let evidence = gather(&walk);
-    assert_eq!(evidence.peer(1).map(|row| row.cookie), Some(2));
-    assert_eq!(evidence.listeners(2).iter().map(|row| row.cookie).collect::<Vec<_>>(), [3]);
-    assert_eq!(evidence.holders(3).count(), 1);
-    assert!(!evidence.is_gone(2));
+    let index = gather(&walk);
+    assert_eq!(index.peer(1).map(|row| row.cookie), Some(2));
+    assert_eq!(index.listeners(2).iter().map(|row| row.cookie).collect::<Vec<_>>(), [3]);
+    assert_eq!(index.holders(3).count(), 1);
+    assert!(!index.is_gone(2));
 }
 
 #[test]
@@ -178,8 +178,8 @@ fn the_other_end_may_be_a_stand_in() {
     let ours = row(1, state::CLOSE_WAIT, (US, 80), (THEM, 4000));
     let stand_in = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
     let walk = Walk { sockets: vec![ours], stand_ins: vec![stand_in], ..Walk::default() };
-    let evidence = gather(&walk);
-    assert_eq!(evidence.peer(1), Some(&stand_in));
+    let index = gather(&walk);
+    assert_eq!(index.peer(1), Some(&stand_in));
 }
 
 #[test]

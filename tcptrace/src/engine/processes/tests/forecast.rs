@@ -16,7 +16,7 @@ struct Said {
 /// A server that is watched from the start on, for so many seconds, and all that is said of it
 /// meanwhile.
 fn watch(level: Level<'_>, limit: u64, seconds: u64) -> Vec<Said> {
-    let mut rollup = Rollup::new(BEGAN, THRESHOLD);
+    let mut rollup = Processes::new(BEGAN, THRESHOLD);
     hold(&mut rollup, 1, Since::between(None, BEGAN - MINUTE), BEGAN, &[SERVER]);
     let begin = BEGAN / SAMPLING_STEP_NS * SAMPLING_STEP_NS;
     let mut said = Vec::new();
@@ -28,9 +28,9 @@ fn watch(level: Level<'_>, limit: u64, seconds: u64) -> Vec<Said> {
             break;
         }
         let condition = fds((level(after) as u64).min(limit), limit);
-        assert_eq!(rollup.to_sample(at_ns), [SERVER]);
-        rollup.sample(SERVER, Some(&condition), at_ns);
-        let rolled = rollup.look(SERVER, &condition, at_ns).expect("a known process");
+        assert_eq!(rollup.due_samples(at_ns), [SERVER]);
+        rollup.apply_sample(SERVER, Some(&condition), at_ns);
+        let rolled = rollup.preview(SERVER, &condition, at_ns).expect("a known process");
         said.push(Said {
             after,
             growth: rolled.fds_growth_per_min.unwrap_or(0.0),

@@ -3,6 +3,7 @@
 use tcptrace_common::{Counters, UNCOUNTED};
 
 use super::*;
+use crate::engine::totals::Totals;
 use crate::{
     engine::{state_change::Origin, tracker::lives::Life},
     events::{CloseReason, LifeRecord, Role},
@@ -42,11 +43,8 @@ fn record(life: Life) -> Record {
     let views = Views { transitions: false, stuck: false, lives: true };
     let finding =
         Finding::Life { cookie: 14893, tuple: v4_tuple(), netns: 4_026_531_840, at_ns: 1_002 * SECOND, life };
-    assert_eq!(
-        Reporter::new(Views { lives: false, ..views }, 0).finding(&finding, &Evidence::default(), &WALL),
-        None
-    );
-    Reporter::new(views, 0).finding(&finding, &Evidence::default(), &WALL).expect("wanted")
+    assert_eq!(event_of(Views { lives: false, ..views }, &finding, &WALL), None);
+    event_of(views, &finding, &WALL).expect("wanted")
 }
 
 #[test]
@@ -90,10 +88,9 @@ fn a_life_is_read_as_it_was_written() {
 fn a_life_counts_as_a_record_and_is_dropped_for_a_slow_reader() {
     let event = record(life()).event;
     assert!(event.is_of_a_view() && event.may_be_held_back());
-    let mut reporter = Reporter::new(Views { transitions: false, stuck: false, lives: true }, 0);
-    reporter.reported(&event);
-    let at = Instant { wall_ns: 0, mono_ns: 0 };
-    assert_eq!(reporter.summary(0, at).lives, 1);
+    let mut totals = Totals::default();
+    totals.count_reported(&event);
+    assert_eq!(totals.summary(0, 0).lives, 1);
 }
 
 #[test]

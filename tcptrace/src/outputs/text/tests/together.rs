@@ -1,7 +1,7 @@
 //! Many records together, and what they come to in a process.
 
 use super::*;
-use crate::engine::{assemble::process::process_record, processes::Rolled};
+use crate::engine::{assemble::process::process_record, processes::ProcessRollup};
 
 /// The record of a socket of process 4242 in CLOSE_WAIT, so many seconds old.
 fn leak(seconds: u64, local_port: u16, remote: &str, how: Option<OriginHow>) -> Record {
@@ -148,14 +148,14 @@ fn a_flood_is_written_now_and_then_and_a_single_one_soon() {
     assert_eq!(lines(Some(seen + SECOND + 100_400_000), one()), (2, None));
 }
 
-fn process_line(width: Option<u16>, colour: bool, name: &[u8], rolled: &Rolled) -> String {
-    let rolled = Rolled { comm: Some(comm(name)), ..*rolled };
+fn process_line(width: Option<u16>, colour: bool, name: &[u8], rolled: &ProcessRollup) -> String {
+    let rolled = ProcessRollup { comm: Some(comm(name)), ..*rolled };
     let event = Event::Process(process_record(4242, &rolled));
     let record = Record { at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 }, event };
     lines(width, colour, &[record])[0].clone()
 }
 
-const ROLLED: Rolled = Rolled {
+const ROLLED: ProcessRollup = ProcessRollup {
     comm: None,
     ended: false,
     stopped: false,
@@ -176,25 +176,25 @@ fn a_process_is_rolled_up_in_a_line() {
         process_line(None, false, b"java", &ROLLED),
         "15:45:00 java/4242: 412 stuck, oldest 5m02s, +50/min, 3012 of 4096 fds, full in 21m40s"
     );
-    let quiet = Rolled { growth_per_min: Some(0.0), fds_full_in_s: None, ..ROLLED };
+    let quiet = ProcessRollup { growth_per_min: Some(0.0), fds_full_in_s: None, ..ROLLED };
     assert_eq!(
         process_line(Some(80), false, b"java", &quiet),
         "15:45:00 java/4242: 412 stuck, oldest 5m02s, not growing, 3012 of 4096 fds"
     );
-    let new = Rolled { growth_per_min: None, fds_open: None, ..quiet };
+    let new = ProcessRollup { growth_per_min: None, fds_open: None, ..quiet };
     assert_eq!(process_line(Some(80), false, b"java", &new), "15:45:00 java/4242: 412 stuck, oldest 5m02s");
-    let stopped = Rolled { stopped: true, ..new };
+    let stopped = ProcessRollup { stopped: true, ..new };
     assert!(process_line(Some(80), false, b"java", &stopped).contains("java/4242: stopped, 412 stuck"));
-    let busy = Rolled { busy: Some(0.984), growth_per_min: Some(-0.5), ..new };
+    let busy = ProcessRollup { busy: Some(0.984), growth_per_min: Some(-0.5), ..new };
     let line = process_line(None, false, b"java", &busy);
     assert!(line.contains("java/4242: busy: 98% CPU, 412 stuck, oldest 5m02s, -0.5/min"), "{line}");
-    let ended = Rolled { ended: true, ..Rolled::default() };
+    let ended = ProcessRollup { ended: true, ..ProcessRollup::default() };
     assert_eq!(process_line(Some(80), false, b"java", &ended), "15:45:00 java/4242: ended, 0 stuck");
 }
 
 #[test]
 fn the_roll_up_fits_80_columns_and_keeps_when_descriptors_run_out() {
-    let much = Rolled {
+    let much = ProcessRollup {
         stopped: true,
         busy: Some(12.5),
         stuck: 123_456,
@@ -213,10 +213,14 @@ fn the_roll_up_fits_80_columns_and_keeps_when_descriptors_run_out() {
 }
 
 /// The lines of roll-ups that come together: of the first `shared` the sockets are the same.
-fn process_lines(width: Option<u16>, shared: usize, all: impl IntoIterator<Item = Rolled>) -> Vec<String> {
+fn process_lines(
+    width: Option<u16>,
+    shared: usize,
+    all: impl IntoIterator<Item = ProcessRollup>,
+) -> Vec<String> {
     let at = Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 };
-    let record = |(nth, rolled): (usize, Rolled)| {
-        let rolled = Rolled { comm: Some(comm(b"python3")), ..rolled };
+    let record = |(nth, rolled): (usize, ProcessRollup)| {
+        let rolled = ProcessRollup { comm: Some(comm(b"python3")), ..rolled };
         let shared_with = (nth < shared).then_some(100);
         let record = ProcessRecord { shared_with, ..process_record(100 + nth as u32, &rolled) };
         Record { at, event: Event::Process(record) }
@@ -226,9 +230,9 @@ fn process_lines(width: Option<u16>, shared: usize, all: impl IntoIterator<Item 
 
 #[test]
 fn processes_that_hold_the_same_sockets_are_one_line_that_counts_them_once() {
-    let worker = Rolled { stuck: 3, shared: 3, growth_per_min: None, fds_full_in_s: None, ..ROLLED };
-    let fuller = Rolled { fds_open: Some(4000), fds_full_in_s: Some(1000.0), ..worker };
-    let own = Rolled { stuck: 7, shared: 2, ..worker };
+    let worker = ProcessRollup { stuck: 3, shared: 3, growth_per_min: None, fds_full_in_s: None, ..ROLLED };
+    let fuller = ProcessRollup { fds_open: Some(4000), fds_full_in_s: Some(1000.0), ..worker };
+    let own = ProcessRollup { stuck: 7, shared: 2, ..worker };
     assert_eq!(
         process_lines(Some(80), 21, [worker; 20].into_iter().chain([fuller, own])),
         [
@@ -240,20 +244,21 @@ fn processes_that_hold_the_same_sockets_are_one_line_that_counts_them_once() {
         process_lines(None, 2, [worker; 2]),
         ["15:45:00 python3/100 and 1 more: 3 stuck, shared, oldest 5m02s, 3012 of 4096 fds"]
     );
-    let stopped = Rolled { stopped: true, ..worker };
+    let stopped = ProcessRollup { stopped: true, ..worker };
     assert!(process_lines(None, 2, [stopped; 2])[0].contains(" and 1 more: stopped, 3 stuck"));
     assert!(process_lines(None, 2, [stopped, worker])[0].contains(" and 1 more: 3 stuck"), "not all are");
 }
 
 #[test]
 fn processes_of_a_name_that_end_together_are_one_line() {
-    let ended = Rolled { ended: true, ..Rolled::default() };
+    let ended = ProcessRollup { ended: true, ..ProcessRollup::default() };
     assert_eq!(process_lines(Some(80), 0, [ended; 21]), ["15:45:00 python3/100 and 20 more: ended, 0 stuck"]);
 }
 
 #[test]
 fn of_many_processes_the_lines_that_matter_most_are_shown() {
-    let one = |nth: u32| Rolled { stuck: nth as usize, fds_full_in_s: (nth == 7).then_some(30.0), ..ROLLED };
+    let one =
+        |nth: u32| ProcessRollup { stuck: nth as usize, fds_full_in_s: (nth == 7).then_some(30.0), ..ROLLED };
     let lines = process_lines(Some(80), 0, (1..=10).map(one));
     assert_eq!(lines.len(), 10, "{lines:?}");
     let lines = process_lines(Some(80), 0, (1..=40).map(one));
@@ -266,7 +271,7 @@ fn of_many_processes_the_lines_that_matter_most_are_shown() {
 #[test]
 fn descriptors_that_run_out_soon_are_red() {
     let line = |seconds| {
-        let rolled = Rolled { fds_full_in_s: Some(seconds), ..ROLLED };
+        let rolled = ProcessRollup { fds_full_in_s: Some(seconds), ..ROLLED };
         process_line(Some(80), true, b"java", &rolled)
     };
     assert!(line(599.0).contains("\x1b[31mfull in 9m59s"), "{}", line(599.0));
@@ -281,7 +286,7 @@ fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
         at: Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 7 },
         event: Event::Process(process_record(
             4242,
-            &Rolled { comm: Some(comm(b"java")), shared: 3, ..ROLLED },
+            &ProcessRollup { comm: Some(comm(b"java")), shared: 3, ..ROLLED },
         )),
     };
     assert_eq!(
@@ -290,7 +295,7 @@ fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
             "pid": 4242, "comm": "java", "stuck": 412, "shared": 3, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
             "fds_open": 3012, "fds_limit": 4096, "fds_growth_per_min": 60.0, "fds_full_in_s": 1300.8})
     );
-    let ended = Rolled { ended: true, growth_per_min: Some(-0.000_01), ..Rolled::default() };
+    let ended = ProcessRollup { ended: true, growth_per_min: Some(-0.000_01), ..ProcessRollup::default() };
     let record = Record { event: Event::Process(process_record(1, &ended)), ..record };
     let line = parsed(&record);
     assert_eq!(line["growth_per_min"].to_string(), "0.0");

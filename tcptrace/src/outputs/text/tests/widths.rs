@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use super::*;
 use crate::{
-    engine::{assemble::process::process_record, processes::Rolled},
+    engine::{assemble::process::process_record, processes::ProcessRollup},
     events::{Cause, CloseReason, LifeRecord, Lost, TimeInState},
 };
 
@@ -187,7 +187,7 @@ fn lives() -> Vec<Record> {
 const WALL_AT: Instant = Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 };
 
 fn processes_and_notices() -> Vec<Record> {
-    let rolled = |name: &[u8]| Rolled {
+    let rolled = |name: &[u8]| ProcessRollup {
         comm: Some(comm(name)),
         stopped: true,
         stuck: 123_456,
@@ -197,7 +197,7 @@ fn processes_and_notices() -> Vec<Record> {
         fds_limit: Some(1_073_741_816),
         fds_full_in_s: Some(8.6e6),
         busy: Some(128.0),
-        ..Rolled::default()
+        ..ProcessRollup::default()
     };
     let process = |name: &[u8]| Event::Process(process_record(4_194_304, &rolled(name)));
     let mut events: Vec<_> = NAMES.into_iter().map(process).collect();
@@ -523,8 +523,8 @@ proptest! {
             life.duration_ms = Some(most);
         }
         shown.push(life);
-        shown.push(Record { at: WALL_AT, event: Event::Process(process_record(pid, &Rolled {
-            comm: Some(comm(&name)), stuck: holders, oldest_ns: Some(u64::from(ages[0])), ..Rolled::default()
+        shown.push(Record { at: WALL_AT, event: Event::Process(process_record(pid, &ProcessRollup {
+            comm: Some(comm(&name)), stuck: holders, oldest_ns: Some(u64::from(ages[0])), ..ProcessRollup::default()
         })) });
         let mut heading = Vec::new();
         for line in written(Some(width), false, &shown, together) {

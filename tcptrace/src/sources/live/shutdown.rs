@@ -1,4 +1,5 @@
-//! What ends a run from outside: signals, `--duration`, and a reader that has gone.
+//! What ends a run from outside, or asks for its file to be opened again: signals, `--duration`, and a reader that has
+//! gone.
 
 use std::{io, mem::MaybeUninit, os::fd::OwnedFd, ptr, time::Duration};
 
@@ -8,62 +9,65 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::outputs::writer::{LineWriter, is_reader_gone};
+use crate::outputs::writer::is_reader_gone;
 
-/// What ends a run from outside.
-pub(crate) struct Ends {
+/// What somebody asks for from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// The run is to end.
+    End,
+    /// The output file is to be opened again, as log rotation asks for.
+    Reopen,
+}
+
+/// Waits for whatever ends a run from outside.
+pub(super) struct Shutdown {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where whoever started this wants it to go on without its terminal (nohup(1)).
+    /// `None` if whoever started this wants it to go on without its terminal (nohup(1)).
     hangup: Option<Signal>,
-    /// Whether SIGHUP asks for the output file to be opened again, as log rotation does.
-    opens_again: bool,
+    /// Whether SIGHUP asks for the output file to be opened again.
+    reopens: bool,
     at: Option<Instant>,
     /// The other end of stdout.
     reader: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Ends {
-    /// Signals, the time when it has run for so long, and the end of whoever reads `output`.
+impl Shutdown {
+    /// Ends a run by signals, when it has run for `duration`, and when the reader of `reader` has gone. With
+    /// `reopens`, SIGHUP asks for the output file instead.
     ///
-    /// SIGINT and SIGTERM end a run also where they were ignored before: a script that starts this in the background, where
-    /// the shell has SIGINT ignored, ends it with `kill -INT`, as it does tcpdump.
+    /// SIGINT and SIGTERM end a run even if they were ignored before: a script that starts this in the background,
+    /// where the shell has SIGINT ignored, ends it with `kill -INT`, as it does tcpdump.
     ///
     /// # Errors
     /// Signals cannot be waited for.
-    pub(crate) fn new(
+    pub(super) fn new(
         duration: Option<Duration>,
-        output: &LineWriter,
-        opens_again: bool,
+        reader: Option<&OwnedFd>,
+        reopens: bool,
     ) -> io::Result<Self> {
         let hangup =
-            if opens_again || !is_ignored(libc::SIGHUP) { Some(signal(SignalKind::hangup())?) } else { None };
+            if reopens || !is_ignored(libc::SIGHUP) { Some(signal(SignalKind::hangup())?) } else { None };
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup,
-            opens_again,
+            reopens,
             at: duration.and_then(|duration| Instant::now().checked_add(duration)),
-            reader: output.reader().map(watch).transpose()?.flatten(),
+            reader: reader.map(watch).transpose()?.flatten(),
         })
     }
 
-    /// Waits for one of them. What asks for the output file to be opened again is passed on meanwhile.
-    pub(crate) async fn come(&mut self, output: &LineWriter) {
-        let Self { interrupt, terminate, hangup, opens_again, at, reader } = self;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => return,
-                _ = terminate.recv() => return,
-                () = received(hangup.as_mut()) => {
-                    if !*opens_again {
-                        return;
-                    }
-                    output.reopen();
-                }
-                () = gone(reader.as_ref()) => return,
-                () = until(*at) => return,
-            }
+    /// Waits for a request.
+    pub(super) async fn requested(&mut self) -> Request {
+        let Self { interrupt, terminate, hangup, reopens, at, reader } = self;
+        tokio::select! {
+            _ = interrupt.recv() => Request::End,
+            _ = terminate.recv() => Request::End,
+            () = received(hangup.as_mut()) => if *reopens { Request::Reopen } else { Request::End },
+            () = gone(reader.as_ref()) => Request::End,
+            () = sleep_until_or_forever(*at) => Request::End,
         }
     }
 }
@@ -109,7 +113,7 @@ async fn gone(reader: Option<&AsyncFd<OwnedFd>>) {
 }
 
 /// Waits until then, or forever.
-pub(crate) async fn until(at: Option<Instant>) {
+pub(super) async fn sleep_until_or_forever(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

@@ -6,103 +6,102 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use clap::Parser as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    cli::Cli,
-    events::Resync,
-    outputs::writer::{WriteEnd, WriterOptions},
+    events::{ProcessRecord, Resync},
+    outputs::{json::Json, writer::WriterOptions},
 };
 
 const STUCK: &str = r#"{"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","threshold_ms":1000.0,"age_ms":1000.5,"age_max_ms":5000.0,"exact":false,"since":"2026-11-22T15:45:32.103733918Z","recv_queue":3,"send_queue":0,"cause":"data_unread","owners":[{"pid":42,"fd":5,"comm":"java","exe":null,"uid":0,"cgroup":"/","container":null}],"owner_how":"fd","origin":null,"listener":null,"peer":null}"#;
 
 const CLEARED: &str = r#"{"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","new_state":"CLOSE","in_state_ms":2000.0,"by":null,"how":"reset"}"#;
 
+const PROCESS: &str = r#"{"pid":42,"comm":"java","stuck":10,"shared":0,"oldest_ms":1.0,"growth_per_min":0.0,"fds_open":null,"fds_limit":null,"fds_growth_per_min":null,"fds_full_in_s":null}"#;
+
 /// Bytes that the smallest pipe takes.
 const PIPE: u64 = 4096;
 
-/// A sink for these arguments whose reader has stopped: the pipe is full, and so is what may wait.
-fn stalled(arguments: &str) -> (Sink, PipeReader) {
-    let arguments =
-        format!("tcptrace --json --queue-size 4096 --stuck 1s --remind 1s --transitions {arguments}");
-    let plan = Cli::try_parse_from(arguments.split_whitespace()).expect("good arguments").plan();
+/// An output whose reader has stopped: the pipe is full, and so is what may wait.
+fn stalled() -> (StreamOutput<Json>, PipeReader) {
     let (read, write) = std::io::pipe().expect("a pipe");
+    let options = WriterOptions { queue_bytes: 4096, drop_privileges: |_| Ok(()) };
     rustix::pipe::fcntl_setpipe_size(&write, PIPE as usize).expect("the smallest pipe");
-    let options = WriterOptions { queue_bytes: plan.queue_bytes, drop_privileges: |_| Ok(()) };
-    let output = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
-    let mut sink = Sink::new(&plan, 0, Format::Json(Json::default()), output);
-    sink.record(cleared(1));
-    let line = sink.lines.len() as u64;
+    let writer = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
+    let mut output = StreamOutput::new(Json::default(), writer, false);
+    output.publish(cleared(1));
+    let line = output.lines.len() as u64;
     // Until the pipe takes no further line the writer makes room by itself.
     let is_full = || rustix::io::ioctl_fionread(&read).expect("a pipe tells how much is in it") + line > PIPE;
-    while !(is_full() && sink.output.is_full()) {
-        if !sink.output.is_full() {
-            sink.record(cleared(1));
-            sink.flush();
+    while !(is_full() && output.writer.is_full()) {
+        if !output.writer.is_full() {
+            output.publish(cleared(1));
+            output.flush(1);
         }
         std::thread::yield_now();
     }
-    (sink, read)
+    (output, read)
 }
 
-fn at(mono_ns: u64) -> Instant {
-    Instant { wall_ns: 1, mono_ns }
+fn record(mono_ns: u64, event: Event) -> Record {
+    Record { at: Instant { wall_ns: 1, mono_ns }, event }
 }
 
 fn cleared(mono_ns: u64) -> Record {
-    Record { at: at(mono_ns), event: Event::Cleared(serde_json::from_str(CLEARED).expect("a record")) }
+    record(mono_ns, Event::Cleared(serde_json::from_str(CLEARED).expect("a record")))
 }
 
-/// Hands over that a socket is stuck.
-fn report_stuck(sink: &mut Sink, cookie: u64, is_reminder: bool) {
-    let mut stuck: Box<Stuck> = serde_json::from_str(STUCK).expect("a record");
+fn stuck(cookie: u64, is_reminder: bool) -> Record {
+    let mut stuck: Box<crate::events::Stuck> = serde_json::from_str(STUCK).expect("a record");
     (stuck.socket.cookie, stuck.is_reminder) = (cookie, is_reminder);
-    let record = Record { at: at(2), event: Event::Stuck(stuck) };
-    sink.stuck(record, Since::exact(1), 2, |pid| ProcessId { pid, start_ticks: 0 });
+    record(2, Event::Stuck(stuck))
+}
+
+fn lost(mono_ns: u64, lost: u64, lost_total: u64) -> Record {
+    record(mono_ns, Event::Lost(Lost { lost, lost_total, reason: LostReason::RingFull }))
 }
 
 /// All records that the reader gets once it goes on.
-fn read_on(mut sink: Sink, mut reader: PipeReader) -> Vec<Value> {
+fn read_on(mut output: StreamOutput<Json>, mut reader: PipeReader) -> Vec<Value> {
     let read = std::thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).map(|_| text)
     });
-    sink.tell_dropped();
-    sink.flush_all();
-    assert!(matches!(sink.output.finish(), WriteEnd { ended: None, left: 0, .. }));
+    output.tell_dropped();
+    output.flush_all();
+    let end = Box::new(output).finish().expect("it writes");
+    assert!(end.ended.is_none() && end.left == 0);
     let text = read.join().expect("it does not panic").expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn count(records: &[Value], event: &str) -> u64 {
-    records.iter().filter(|record| record["event"] == event).count() as u64
+fn count(records: &[Value], event: &str) -> usize {
+    records.iter().filter(|record| record["event"] == event).count()
 }
 
 #[test]
 fn what_repeats_is_counted_and_what_must_arrive_arrives() {
     const TIMES: u64 = 1000;
-    let (mut sink, reader) = stalled("");
+    let (mut output, reader) = stalled();
     for cookie in 1..=10 {
-        report_stuck(&mut sink, cookie, false);
+        assert!(output.publish(stuck(cookie, false)));
     }
-    sink.flush();
+    output.flush(2);
     let mut most = 0;
     for time in 1..=TIMES {
-        report_stuck(&mut sink, time % 10 + 1, true);
-        sink.roll_up_as(sink.rollup.all(), time, |_| Some(Condition::default()));
-        let lost = sink.reporter.lost(2, LostReason::RingFull, at(time));
-        sink.record(lost);
-        let resync = sink.reporter.resync(Resync { sockets: 10, repaired: 0, found: None }, at(time));
-        sink.record(resync);
-        most = most.max(sink.lines.len());
-        sink.flush();
+        assert!(!output.publish(stuck(time % 10 + 1, true)));
+        let process: ProcessRecord = serde_json::from_str(PROCESS).expect("a record");
+        output.publish(record(time, Event::Process(process)));
+        output.publish(lost(time, 2, 2 * time));
+        output.publish(record(time, Event::Resync(Resync { sockets: 10, repaired: 0, found: None })));
+        most = most.max(output.lines.len());
+        output.flush(time);
     }
     assert_eq!(most, 0, "bytes that wait");
-    sink.record(cleared(TIMES));
-    let before = sink.reporter.totals().clone();
-    let records = read_on(sink, reader);
+    output.publish(cleared(TIMES));
+    assert_eq!(output.dropped(), 2 * TIMES, "a reminder and a resync each time");
+    let records = read_on(output, reader);
     let kept: Vec<_> = records.iter().filter(|record| record["event"] == "stuck").collect();
     assert_eq!(
         kept.iter().filter_map(|record| record["cookie"].as_u64()).collect::<Vec<_>>(),
@@ -113,42 +112,40 @@ fn what_repeats_is_counted_and_what_must_arrive_arrives() {
     let [full, slow] = &losses[..] else { panic!("{losses:?}") };
     assert_eq!(
         (&full["reason"], &full["lost"], &full["lost_total"]),
-        (&"ring_full".into(), &(2 * TIMES).into(), &(2 * TIMES).into())
+        (&json!("ring_full"), &json!(2 * TIMES), &json!(2 * TIMES))
     );
-    // A reminder and a resync each time.
-    assert_eq!((&slow["lost"], &slow["lost_total"]), (&(2 * TIMES).into(), &(2 * TIMES).into()));
+    assert_eq!((&slow["lost"], &slow["lost_total"]), (&json!(2 * TIMES), &json!(2 * TIMES)));
     assert_eq!(count(&records, "resync"), 0);
     let rolled: Vec<_> = records.iter().filter(|record| record["event"] == "process").collect();
     assert_eq!(rolled.iter().map(|record| record["mono_ns"].as_u64()).collect::<Vec<_>>(), [Some(TIMES)]);
-    assert_eq!(before.stuck, 10, "each once, however often it was reported");
     assert!(records.iter().any(|record| record["mono_ns"] == TIMES && record["event"] == "cleared"));
 }
 
 #[test]
-fn what_a_filter_admits_for_the_first_time_is_no_reminder() {
-    // Found stuck before, when nobody that the filter admits held it.
-    for (arguments, kept) in [("", 0), ("--pid 42", 1)] {
-        let (mut sink, reader) = stalled(arguments);
-        report_stuck(&mut sink, 5, true);
-        report_stuck(&mut sink, 5, true);
-        assert_eq!(count(&read_on(sink, reader), "stuck"), kept, "{arguments}");
-    }
-}
-
-#[test]
 fn a_loss_is_told_before_what_comes_after_it() {
-    let (mut sink, mut reader) = stalled("");
-    let lost = sink.reporter.lost(3, LostReason::RingFull, at(10));
-    sink.record(lost);
-    report_stuck(&mut sink, 7, true);
+    let (mut output, mut reader) = stalled();
+    output.publish(lost(10, 3, 3));
+    output.publish(stuck(7, true));
     // There is room again, and the next record comes before the batch ends.
-    while sink.output.is_full() {
+    while output.writer.is_full() {
         // All that a full pipe of this size holds: whole lines.
         let _length = reader.read(&mut [0; 4096]).expect("there is something");
     }
-    report_stuck(&mut sink, 7, true);
-    let records = read_on(sink, reader);
+    output.publish(stuck(7, true));
+    let records = read_on(output, reader);
     let last: Vec<_> = records[records.len() - 3..].iter().map(|record| &record["event"]).collect();
     assert_eq!(last, ["lost", "lost", "stuck"]);
     assert_eq!(records[records.len() - 3]["reason"], "ring_full");
+}
+
+#[test]
+fn a_summary_counts_what_this_output_dropped() {
+    let (mut output, reader) = stalled();
+    output.publish(stuck(7, true));
+    output.publish(record(3, Event::Summary(Summary { dropped: 5, ..Summary::default() })));
+    let records = read_on(output, reader);
+    let summary = records.last().expect("a summary");
+    // Five were dropped when it was recorded, one now.
+    assert_eq!((&summary["event"], &summary["dropped"]), (&json!("summary"), &json!(6)));
+    assert_eq!(records[records.len() - 2]["reason"], "reader_slow");
 }
