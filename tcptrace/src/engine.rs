@@ -133,7 +133,7 @@ impl<P: ProcessInfo> Engine<P> {
             Input::WalkEnded(walk, purpose) => self.end_walk(walk, purpose, out),
             Input::Loss(loss) => self.apply_loss(&loss, out),
             Input::ProcessStats { id, stats, at_ns } => {
-                reporter.processes.apply_sample(id, stats.as_ref(), at_ns);
+                reporter.processes.apply_sample(id, stats, at_ns);
             }
             Input::Time(now_ns) => {
                 let due = reporter.processes.due(now_ns);

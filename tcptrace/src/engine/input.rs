@@ -37,7 +37,7 @@ pub enum Input<'a> {
         /// Which process.
         id: ProcessId,
         /// What it is doing.
-        stats: Option<ProcessStats>,
+        stats: Option<&'a ProcessStats>,
         /// When this was read.
         at_ns: u64,
     },

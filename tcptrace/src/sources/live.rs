@@ -304,7 +304,10 @@ impl Session {
         let mut took_ns = 0;
         for id in due {
             let stats = self.engine.process_info().process_stats(id);
-            self.engine.apply(Input::ProcessStats { id, stats, at_ns: began_ns }, &mut self.publisher);
+            self.engine.apply(
+                Input::ProcessStats { id, stats: stats.as_ref(), at_ns: began_ns },
+                &mut self.publisher,
+            );
             took_ns = clock::monotonic_ns().saturating_sub(began_ns);
             if took_ns > SAMPLING_NS {
                 break;
