@@ -4,10 +4,11 @@ pub mod advice;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser};
 use tcptrace_common::state;
 
 use crate::{
+    config::{Color, Config},
     engine::{filter::Filter, tracker::Policy},
     events::{State, Views},
     host::features::Feature,
@@ -171,75 +172,6 @@ Exit status:
      about
   4  failed while running";
 
-/// When text has colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal, unless the environment forbids it.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What a run is to do, from the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The views.
-    pub views: Views,
-    /// What the tracker looks for.
-    pub policy: Policy,
-    /// As a mask, the states whose sockets a JSON stream of transitions gets `found` records for,
-    /// so that it can be replayed.
-    pub recorded: u32,
-    /// The states in `policy.watched`, in the order given.
-    pub states: Vec<State>,
-    /// Whether to judge the sockets that are open now, and exit.
-    pub once: bool,
-    /// The recording to read instead of the kernel.
-    pub replay: Option<PathBuf>,
-    /// Which records are reported.
-    pub filter: Filter,
-    /// How long to run.
-    pub duration: Option<Duration>,
-    /// After how many records to stop.
-    pub count: Option<u64>,
-    /// Whether to write JSON instead of text.
-    pub json: bool,
-    /// The file that records are appended to; `None` is stdout.
-    pub output: Option<PathBuf>,
-    /// When text has colour.
-    pub color: Color,
-    /// How much to print on stderr: below 0 less than usual, above 0 more.
-    pub verbosity: i8,
-    /// The address at which metrics are served.
-    pub metrics: Option<SocketAddr>,
-    /// Kernel features that are not used.
-    pub without: Vec<Feature>,
-    /// Size of the ring buffer, bytes.
-    pub ring_bytes: u32,
-    /// How many bytes of output may wait for a slow reader.
-    pub queue_bytes: usize,
-}
-
-impl Plan {
-    /// Formats what `--stuck` watches: `30s in CLOSE-WAIT`.
-    pub fn watched(&self) -> String {
-        format!("{} in {}", self.threshold(), self.state_names())
-    }
-
-    /// Formats the threshold.
-    pub fn threshold(&self) -> String {
-        humantime::format_duration(Duration::from_nanos(self.policy.threshold_ns)).to_string()
-    }
-
-    /// Lists the watched states, as `ss` spells them.
-    pub fn state_names(&self) -> String {
-        let names: Vec<_> = self.states.iter().map(|state| state.ss_name()).collect();
-        names.join(", ")
-    }
-}
-
 impl Cli {
     /// Parses the program's arguments.
     ///
@@ -253,7 +185,7 @@ impl Cli {
     }
 
     /// Returns what these arguments ask for.
-    pub fn plan(self) -> Plan {
+    pub fn into_config(self) -> Config {
         let (stuck, lives) = (self.stuck.is_some(), self.lives);
         let views = Views { transitions: self.transitions || !(stuck || lives), stuck, lives };
         let named = self.state.iter().fold(0, |mask, state| mask | state.bit());
@@ -265,10 +197,10 @@ impl Cli {
             remind_ns: self.remind.map(nanoseconds),
             lives,
         };
-        Plan {
+        Config {
             views,
             policy,
-            recorded: if views.transitions && self.json { named } else { 0 },
+            recorded_states: if views.transitions && self.json { named } else { 0 },
             states: self.state,
             once: self.once,
             replay: self.replay,

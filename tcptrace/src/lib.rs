@@ -20,6 +20,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod diagnostics;
 pub mod engine;
 pub mod events;

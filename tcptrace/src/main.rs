@@ -10,7 +10,8 @@ use std::{
 
 use rustix::process::getuid;
 use tcptrace::{
-    cli::{Cli, Color, Plan},
+    cli::Cli,
+    config::{Color, Config},
     diagnostics::{escape_harmful, inform, say, say_lines, set_verbosity},
     host::{
         capabilities::{give_up_all, keep_only_user_rights, keep_only_writing, with_user_rights},
@@ -52,19 +53,19 @@ const SMALLEST_RING: u32 = 64 << 10;
 const MAX_COOKIES: u32 = 262_144;
 
 fn main() -> ExitCode {
-    let plan = arguments().plan();
-    set_verbosity(plan.verbosity);
-    if let Some(file) = &plan.replay {
-        return status(replay(&plan, file));
+    let config = arguments().into_config();
+    set_verbosity(config.verbosity);
+    if let Some(file) = &config.replay {
+        return status(replay(&config, file));
     }
     let options = Options {
-        watched_states: plan.policy.followed,
-        lives: plan.policy.lives,
-        transitions: !plan.once,
+        watched_states: config.policy.followed,
+        lives: config.policy.lives,
+        transitions: !config.once,
         // Of no use without transitions, and the smallest is the fastest to make.
-        ring_bytes: if plan.once { SMALLEST_RING } else { plan.ring_bytes },
+        ring_bytes: if config.once { SMALLEST_RING } else { config.ring_bytes },
         max_cookies: MAX_COOKIES,
-        without: plan.without.clone(),
+        without: config.without.clone(),
     };
     // Before any thread is started, and before a file or a port is touched.
     if let Err(error) = preflight::prepare(&options) {
@@ -72,22 +73,22 @@ fn main() -> ExitCode {
         return REFUSED.into();
     }
     // Before privileges are given up that a port below 1024 takes.
-    let metrics = match plan.metrics.map(Listener::bind).transpose() {
+    let metrics = match config.metrics.map(Listener::bind).transpose() {
         Ok(metrics) => metrics,
         Err(error) => return status(Err(error.into())),
     };
     // Before privileges are given up that root may need for a file in somebody else's folder.
-    let target = match target(&plan) {
+    let target = match target(&config) {
         Ok(target) => target,
         Err(status) => return status,
     };
-    if !plan.once {
+    if !config.once {
         // Without it the run is as right, and only less considerate.
         let _refused = scheduling::yield_to_others();
     }
-    let publisher = match publisher(&plan, target) {
+    let publisher = match publisher(&config, target) {
         Ok(publisher) => publisher,
-        Err(failure) => return cut_short(&plan, failure),
+        Err(failure) => return cut_short(&config, failure),
     };
     let kernel = match Kernel::attach(&options) {
         Ok(kernel) => kernel,
@@ -96,13 +97,13 @@ fn main() -> ExitCode {
             return REFUSED.into();
         }
     };
-    run(&plan, kernel, publisher, metrics).unwrap_or_else(|failure| cut_short(&plan, failure))
+    run(&config, kernel, publisher, metrics).unwrap_or_else(|failure| cut_short(&config, failure))
 }
 
 /// The exit status after a failure. A look that runs out of threads, descriptors or memory has not looked: for a health
 /// check that is the status of a host that cannot be traced.
-fn cut_short(plan: &Plan, failure: Failure) -> ExitCode {
-    let has_not_looked = plan.once && failure.shortage().is_some();
+fn cut_short(config: &Config, failure: Failure) -> ExitCode {
+    let has_not_looked = config.once && failure.shortage().is_some();
     let failed = status(Err(failure));
     if has_not_looked { REFUSED.into() } else { failed }
 }
@@ -120,13 +121,13 @@ fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
 
 /// Traces, or looks once.
 fn run(
-    plan: &Plan,
+    config: &Config,
     kernel: Kernel,
     mut publisher: Publisher,
     metrics: Option<Listener>,
 ) -> Result<ExitCode, Failure> {
-    if plan.once {
-        return Ok(match snapshot::run(plan, kernel, publisher)? {
+    if config.once {
+        return Ok(match snapshot::run(config, kernel, publisher)? {
             Verdict::NothingStuck => ExitCode::SUCCESS,
             Verdict::Stuck => STUCK.into(),
             Verdict::NotLookedAt => REFUSED.into(),
@@ -138,13 +139,13 @@ fn run(
             inform(format_args!("metrics at {}", metrics.url()));
             publisher.add(PrometheusOutput::new(metrics.serve()?));
         }
-        live::run(plan, kernel, publisher).await
+        live::run(config, kernel, publisher).await
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Replays a recording.
-fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
+fn replay(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
     // File capabilities are for tracing: with them nobody reads more than he may read himself. Root's rights are root's own.
     if !getuid().is_root() {
         keep_only_user_rights().map_err(Failure::Privileges)?;
@@ -161,7 +162,7 @@ fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
         Ok(recording) => recording,
         Err(error) => return Ok(cannot("open", file, &error)),
     };
-    let target = match target(plan) {
+    let target = match target(config) {
         Ok(target) => target,
         Err(status) => return Ok(status),
     };
@@ -169,12 +170,12 @@ fn replay(plan: &Plan, file: &Path) -> Result<ExitCode, Failure> {
         say(format_args!("{} is read and written at once: choose another file to write to", file.display()));
         return Ok(WRONG_USAGE.into());
     }
-    let publisher = publisher(plan, target)?;
+    let publisher = publisher(config, target)?;
     let reader = publisher.reader().map(OwnedFd::try_clone).transpose()?;
     // From here on nothing is opened.
     let _as_it_was = give_up_all();
     match Input::new(recording, reader) {
-        Ok(recording) => replay::run(plan, recording, publisher)?,
+        Ok(recording) => replay::run(config, recording, publisher)?,
         Err(error) => return Ok(cannot("read", file, &error)),
     }
     Ok(ExitCode::SUCCESS)
@@ -187,8 +188,8 @@ fn cannot(what: &str, file: &Path, error: &io::Error) -> ExitCode {
 }
 
 /// Where the records are to go.
-fn target(plan: &Plan) -> Result<Target, ExitCode> {
-    match &plan.output {
+fn target(config: &Config) -> Result<Target, ExitCode> {
+    match &config.output {
         Some(path) => {
             // File capabilities are for tracing: the user's own rights open the file. Root's rights are its own.
             let open = || Target::open(path.clone());
@@ -204,16 +205,16 @@ fn target(plan: &Plan) -> Result<Target, ExitCode> {
 }
 
 /// The outputs of this run but for metrics, which take the runtime.
-fn publisher(plan: &Plan, target: Target) -> Result<Publisher, Failure> {
+fn publisher(config: &Config, target: Target) -> Result<Publisher, Failure> {
     // Only what traces has to keep up with something.
-    let waits = plan.once || plan.replay.is_some();
-    let mut publisher = Publisher::new(plan.count);
-    let options = WriterOptions { queue_bytes: plan.queue_bytes, drop_privileges: keep_only_writing };
-    if plan.json {
+    let waits = config.once || config.replay.is_some();
+    let mut publisher = Publisher::new(config.count);
+    let options = WriterOptions { queue_bytes: config.queue_bytes, drop_privileges: keep_only_writing };
+    if config.json {
         let writer = LineWriter::start(target, options).map_err(Failure::Writer)?;
         publisher.add(StreamOutput::new(Json::default(), writer, waits));
     } else {
-        let text = text_format(plan, &target)?;
+        let text = text_format(config, &target)?;
         let writer = LineWriter::start(target, options).map_err(Failure::Writer)?;
         publisher.add(StreamOutput::new(text, writer, waits));
     }
@@ -221,9 +222,9 @@ fn publisher(plan: &Plan, target: Target) -> Result<Publisher, Failure> {
 }
 
 /// Text as it fits where it goes.
-fn text_format(plan: &Plan, target: &Target) -> Result<TextFormat, Failure> {
+fn text_format(config: &Config, target: &Target) -> Result<TextFormat, Failure> {
     let terminal = Terminal::behind(target)?;
-    let colour = match plan.color {
+    let colour = match config.color {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => terminal.is_some() && shows_colour(|name| std::env::var_os(name)),
@@ -231,7 +232,7 @@ fn text_format(plan: &Plan, target: &Target) -> Result<TextFormat, Failure> {
     let size = terminal.as_ref().map(Terminal::size);
     let text = TextRenderer::new(size.map(|size| size.columns), colour, jiff::tz::TimeZone::system());
     // A recording may be of another host.
-    let names = if plan.replay.is_none() { own_interface_names() } else { None };
+    let names = if config.replay.is_none() { own_interface_names() } else { None };
     Ok(TextFormat::new(text.with_interface_names(names), terminal))
 }
 

@@ -8,8 +8,8 @@ pub mod snapshot;
 use std::io;
 
 use crate::{
-    cli::Plan,
     clock,
+    config::Config,
     diagnostics::{inform, say},
     engine::Settings,
     host::{bpf::decode::DecodeError, shortage::Shortage, walk::error::WalkError},
@@ -71,14 +71,14 @@ impl Failure {
 }
 
 /// What the engine is asked for.
-fn settings(plan: &Plan) -> Settings {
+fn settings(config: &Config) -> Settings {
     Settings {
-        views: plan.views,
-        policy: plan.policy,
-        filter: plan.filter.clone(),
-        recorded_states: plan.recorded,
+        views: config.views,
+        policy: config.policy,
+        filter: config.filter.clone(),
+        recorded_states: config.recorded_states,
         // A transition as text shows the name only, which the kernel tells.
-        describes_actors: plan.json,
+        describes_actors: config.json,
         jiffy_ns: clock::jiffy_ns(),
     }
 }

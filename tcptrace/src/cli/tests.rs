@@ -1,4 +1,4 @@
-//! Arguments in, a plan or an error out.
+//! Arguments in, a config or an error out.
 
 use std::{collections::BTreeSet, os::unix::ffi::OsStringExt as _};
 
@@ -7,42 +7,43 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn plan(arguments: &str) -> Result<Plan, clap::Error> {
-    Cli::from_arguments(std::iter::once("tcptrace").chain(arguments.split_whitespace())).map(Cli::plan)
+fn config(arguments: &str) -> Result<Config, clap::Error> {
+    Cli::from_arguments(std::iter::once("tcptrace").chain(arguments.split_whitespace())).map(Cli::into_config)
 }
 
 fn refusal(arguments: &str) -> String {
-    plan(arguments).expect_err(arguments).to_string()
+    config(arguments).expect_err(arguments).to_string()
 }
 
 #[test]
 fn no_view_is_all_transitions() {
-    let plan = plan("").expect("valid");
-    assert_eq!(plan.views, Views { transitions: true, stuck: false, lives: false });
-    assert_eq!((plan.policy.followed, plan.policy.watched), (state::ALL, 0));
+    let config = config("").expect("valid");
+    assert_eq!(config.views, Views { transitions: true, stuck: false, lives: false });
+    assert_eq!((config.policy.followed, config.policy.watched), (state::ALL, 0));
 }
 
 #[test]
 fn stuck_alone_follows_only_what_it_watches() {
-    let plan = plan("--stuck 1h30m").expect("valid");
-    assert_eq!(plan.views, Views { transitions: false, stuck: true, lives: false });
-    assert_eq!(plan.policy.threshold_ns, 5_400_000_000_000);
-    assert_eq!(plan.policy.followed, state::bit(state::CLOSE_WAIT));
-    assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT));
+    let config = config("--stuck 1h30m").expect("valid");
+    assert_eq!(config.views, Views { transitions: false, stuck: true, lives: false });
+    assert_eq!(config.policy.threshold_ns, 5_400_000_000_000);
+    assert_eq!(config.policy.followed, state::bit(state::CLOSE_WAIT));
+    assert_eq!(config.policy.watched, state::bit(state::CLOSE_WAIT));
 }
 
 #[test]
 fn views_add_up() {
-    let plan = plan("--stuck 500ms --transitions --state fin-wait-2,CLOSE_WAIT --remind 2m").expect("valid");
-    assert_eq!(plan.views, Views { transitions: true, stuck: true, lives: false });
-    assert_eq!(plan.policy.followed, state::ALL);
-    assert_eq!(plan.policy.watched, state::bit(state::CLOSE_WAIT) | state::bit(state::FIN_WAIT2));
-    assert_eq!(plan.policy.remind_ns, Some(120_000_000_000));
+    let config =
+        config("--stuck 500ms --transitions --state fin-wait-2,CLOSE_WAIT --remind 2m").expect("valid");
+    assert_eq!(config.views, Views { transitions: true, stuck: true, lives: false });
+    assert_eq!(config.policy.followed, state::ALL);
+    assert_eq!(config.policy.watched, state::bit(state::CLOSE_WAIT) | state::bit(state::FIN_WAIT2));
+    assert_eq!(config.policy.remind_ns, Some(120_000_000_000));
 }
 
 #[test]
 fn lives_follow_every_state_and_add_up_with_what_is_stuck() {
-    let plan_of = |arguments| plan(arguments).expect("valid");
+    let plan_of = |arguments| config(arguments).expect("valid");
     assert_eq!(plan_of("--lives").views, Views { transitions: false, stuck: false, lives: true });
     let both = plan_of("--lives --stuck 30s");
     assert_eq!(both.views, Views { transitions: false, stuck: true, lives: true });
@@ -52,8 +53,8 @@ fn lives_follow_every_state_and_add_up_with_what_is_stuck() {
 
 #[test]
 fn once_is_a_way_to_look_at_what_is_stuck() {
-    assert!(plan("--stuck 30s --once --json --state fin-wait-2").expect("valid").once);
-    assert!(!plan("--stuck 30s").expect("valid").once);
+    assert!(config("--stuck 30s --once --json --state fin-wait-2").expect("valid").once);
+    assert!(!config("--stuck 30s").expect("valid").once);
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn wrong_usage_is_answered_with_what_was_probably_meant() {
         ("-4 -6", "without either option both are shown"),
         ("--jsn", "'--json'"),
     ] {
-        let error = plan(arguments).expect_err(arguments);
+        let error = config(arguments).expect_err(arguments);
         assert_eq!(error.exit_code(), 2, "{arguments}");
         assert!(error.to_string().contains(words), "{arguments}: {error}");
     }
@@ -103,8 +104,8 @@ fn wrong_usage_is_answered_with_what_was_probably_meant() {
 #[test]
 fn metrics_are_served_at_an_address_and_a_port() {
     for text in ["127.0.0.1:9777", "0.0.0.0:0", "[::1]:9777", "[fe80::1%2]:80"] {
-        let plan = plan(&format!("--metrics {text}")).expect(text);
-        assert_eq!(plan.metrics.map(|at| at.to_string()).as_deref(), Some(text));
+        let config = config(&format!("--metrics {text}")).expect(text);
+        assert_eq!(config.metrics.map(|at| at.to_string()).as_deref(), Some(text));
     }
     for text in ["9777", ":9777", "*:9777"] {
         assert!(refusal(&format!("--metrics {text}")).contains("for example 127.0.0.1:9777"), "{text}");
@@ -155,7 +156,7 @@ fn wrong_arguments_are_refused() {
         "--nonsense",
         "leftover",
     ] {
-        let error = plan(arguments).expect_err(arguments);
+        let error = config(arguments).expect_err(arguments);
         assert_eq!(error.exit_code(), 2, "{arguments}");
     }
 }
@@ -163,8 +164,8 @@ fn wrong_arguments_are_refused() {
 #[test]
 fn what_waits_in_memory_is_bounded_as_asked_for() {
     let bounds = |arguments| {
-        let plan = plan(arguments).expect("valid");
-        (plan.ring_bytes, plan.queue_bytes)
+        let config = config(arguments).expect("valid");
+        (config.ring_bytes, config.queue_bytes)
     };
     assert_eq!(bounds(""), (4 << 20, 32 << 20));
     assert_eq!(bounds("--ring-size 8192 --queue-size 5000"), (8192, 5000));
@@ -182,14 +183,14 @@ fn help_fits_80_columns() {
 #[test]
 fn help_and_version_are_no_errors() {
     for (argument, kind) in [("--help", ErrorKind::DisplayHelp), ("--version", ErrorKind::DisplayVersion)] {
-        let answer = plan(argument).expect_err(argument);
+        let answer = config(argument).expect_err(argument);
         assert_eq!((answer.kind(), answer.exit_code()), (kind, 0));
     }
 }
 
 #[test]
 fn records_go_where_they_are_wanted_and_stderr_says_as_much_as_is_wanted() {
-    let plan_of = |arguments: &str| plan(arguments).expect(arguments);
+    let plan_of = |arguments: &str| config(arguments).expect(arguments);
     let usual = plan_of("");
     assert_eq!((usual.output, usual.color, usual.verbosity), (None, Color::Auto, 0));
     let file = plan_of("--output /var/log/t.json --color never -q");
@@ -197,7 +198,7 @@ fn records_go_where_they_are_wanted_and_stderr_says_as_much_as_is_wanted() {
     assert_eq!(plan_of("--output - -v").output, None, "stdout");
     assert_eq!((plan_of("-v").verbosity, plan_of("-vv").verbosity), (1, 1));
     for arguments in ["-q -v", "--color", "--color sometimes", "--output"] {
-        assert_eq!(plan(arguments).expect_err(arguments).exit_code(), 2, "{arguments}");
+        assert_eq!(config(arguments).expect_err(arguments).exit_code(), 2, "{arguments}");
     }
 }
 
@@ -232,7 +233,7 @@ fn every_command_in_the_docs_is_understood() {
         assert!(!commands.is_empty(), "{name}");
         for command in commands {
             let arguments = command.join(" ").replace("\"$PORT\"", "443").replace("\"$TRACE\"", "/tmp/trace");
-            if let Err(error) = plan(&arguments) {
+            if let Err(error) = config(&arguments) {
                 panic!("{name}: tcptrace {arguments}: {error}");
             }
         }
@@ -275,11 +276,11 @@ proptest! {
         let arguments = std::iter::once(OsString::from("tcptrace")).chain(arguments);
         match Cli::from_arguments(arguments) {
             Ok(cli) => {
-                let plan = cli.plan();
-                prop_assert!(plan.views.transitions || plan.views.stuck || plan.views.lives);
-                prop_assert!(u128::from(plan.policy.threshold_ns) <= LONGEST.as_nanos());
-                prop_assert_eq!(plan.policy.watched & !plan.policy.followed, 0);
-                prop_assert!(!plan.once || plan.views.stuck);
+                let config = cli.into_config();
+                prop_assert!(config.views.transitions || config.views.stuck || config.views.lives);
+                prop_assert!(u128::from(config.policy.threshold_ns) <= LONGEST.as_nanos());
+                prop_assert_eq!(config.policy.watched & !config.policy.followed, 0);
+                prop_assert!(!config.once || config.views.stuck);
             }
             Err(error) => {
                 prop_assert!([0, 2].contains(&error.exit_code()));

@@ -13,6 +13,7 @@ use crate::{
 
 /// One thing that happened, or was seen. All times are `CLOCK_MONOTONIC`, nanoseconds.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an input lives on the stack, for one call")]
 pub enum Input<'a> {
     /// A run began; `at_ns` is when its first walk did.
     Started {

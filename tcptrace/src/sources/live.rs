@@ -22,8 +22,8 @@ use self::{
     start::{print_banner, print_missing, start_record},
 };
 use crate::{
-    cli::Plan,
     clock::{self, WallClock},
+    config::Config,
     diagnostics::{is_verbose, say, say_lines},
     engine::{
         Engine,
@@ -57,26 +57,26 @@ const SAMPLING_SHARE: u64 = 100;
 ///
 /// # Errors
 /// See [`Failure`]. A reader that has gone is none.
-pub async fn run(plan: &Plan, kernel: Kernel, publisher: Publisher) -> Result<(), Failure> {
+pub async fn run(config: &Config, kernel: Kernel, publisher: Publisher) -> Result<(), Failure> {
     let started_ns = clock::monotonic_ns();
-    let mut shutdown = Shutdown::new(plan.duration, publisher.reader(), plan.output.is_some())?;
+    let mut shutdown = Shutdown::new(config.duration, publisher.reader(), config.output.is_some())?;
     let ring = kernel.ring().try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
     let ring =
         unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::from)?;
     let mut session = Session {
         kernel,
-        engine: Engine::new(settings(plan), started_ns, LiveProcesses::default()),
+        engine: Engine::new(settings(config), started_ns, LiveProcesses::default()),
         publisher,
         wall: WallClock::now(),
-        followed_states: plan.policy.followed,
-        related_states: walk::beside(plan.policy.watched),
+        followed_states: config.policy.followed,
+        related_states: walk::beside(config.policy.watched),
         pace: Pace::default(),
         gather_until_ns: 0,
         has_more: false,
     };
-    match session.run_loop(plan, &mut shutdown, &ring).await {
-        Ok(()) => session.end(plan, started_ns),
+    match session.run_loop(config, &mut shutdown, &ring).await {
+        Ok(()) => session.end(config, started_ns),
         Err(failure) => {
             // What was made before it went wrong is delivered all the same.
             let _the_failure_is_told = session.publisher.finish();
@@ -116,11 +116,11 @@ impl Session {
     /// drains the ring.
     async fn run_loop(
         &mut self,
-        plan: &Plan,
+        config: &Config,
         shutdown: &mut Shutdown,
         ring: &AsyncFd<OwnedFd>,
     ) -> Result<(), Failure> {
-        self.initial_sync(plan)?;
+        self.initial_sync(config)?;
         while self.publisher.is_open() {
             match self.wait(shutdown, ring).await? {
                 Woken::Work => self.work(Limit::PART)?,
@@ -151,16 +151,16 @@ impl Session {
     }
 
     /// Applies every socket that is open already, and judges those that were stuck before the start.
-    fn initial_sync(&mut self, plan: &Plan) -> Result<(), Failure> {
+    fn initial_sync(&mut self, config: &Config) -> Result<(), Failure> {
         let walk = self.kernel.walk(state::ALL, &Reach::default())?;
         let start = start_record(&self.kernel, &walk);
-        if !plan.json || is_verbose() {
-            let watched = plan.views.stuck.then(|| plan.watched());
+        if !config.json || is_verbose() {
+            let watched = config.views.stuck.then(|| config.watched());
             print_banner(
                 self.kernel.feature_statuses(),
                 &watching_message(&start, walk.count_namespaces(), watched.as_deref()),
             );
-            print_missing(plan, &self.kernel, &walk);
+            print_missing(config, &self.kernel, &walk);
         }
         self.engine.set_wall_clock(&self.wall);
         self.engine
@@ -368,12 +368,12 @@ impl Session {
     }
 
     /// Delivers what was read, and the summary.
-    fn end(self, plan: &Plan, began_ns: u64) -> Result<(), Failure> {
+    fn end(self, config: &Config, began_ns: u64) -> Result<(), Failure> {
         let Self { mut engine, mut publisher, .. } = self;
         let at_ns = clock::monotonic_ns();
         engine.apply(Input::Ended { began_ns, at_ns }, &mut publisher);
         let totals = Summary { dropped: publisher.dropped(), ..engine.summary(began_ns, at_ns) };
-        let farewell = (!plan.json || is_verbose()).then(|| totals_message(&totals));
+        let farewell = (!config.json || is_verbose()).then(|| totals_message(&totals));
         deliver(publisher, farewell)?;
         // The process ends: thousands of pieces need not be given back one by one.
         std::mem::forget(engine);

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use self::recorded::Recorded;
 use crate::{
-    cli::Plan,
+    config::Config,
     diagnostics::{inform, is_verbose, say, shortened},
     engine::{
         Engine,
@@ -29,9 +29,9 @@ use crate::{
 ///
 /// # Errors
 /// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
-pub fn run(plan: &Plan, input: impl Lines, mut publisher: Publisher) -> Result<(), Failure> {
-    let speaks = !plan.json || is_verbose();
-    let mut engine = Engine::new(settings(plan), 0, RecordedProcesses::default());
+pub fn run(config: &Config, input: impl Lines, mut publisher: Publisher) -> Result<(), Failure> {
+    let speaks = !config.json || is_verbose();
+    let mut engine = Engine::new(settings(config), 0, RecordedProcesses::default());
     let mut recording = Recording::new(input);
     let mut recorded = Recorded::default();
     let is_done = |publisher: &Publisher| !publisher.is_open() || publisher.has_ended();
@@ -67,7 +67,7 @@ pub fn run(plan: &Plan, input: impl Lines, mut publisher: Publisher) -> Result<(
         return deliver(publisher, None).and(read);
     }
     if read.is_ok() && !is_done(&publisher) && !recording.is_abandoned() {
-        recorded.shortcomings(plan).iter().for_each(say);
+        recorded.shortcomings(config).iter().for_each(say);
     }
     let totals = engine.end_recording(&mut publisher);
     let totals = Summary { dropped: totals.dropped + publisher.dropped(), ..totals };

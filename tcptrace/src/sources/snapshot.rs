@@ -4,8 +4,8 @@
 use tcptrace_common::state;
 
 use crate::{
-    cli::Plan,
     clock::{self, WallClock},
+    config::Config,
     diagnostics::{is_verbose, say_lines},
     engine::{
         Engine,
@@ -39,18 +39,18 @@ pub enum Verdict {
 ///
 /// # Errors
 /// See [`Failure`]. A reader that has gone is none.
-pub fn run(plan: &Plan, mut kernel: Kernel, mut publisher: Publisher) -> Result<Verdict, Failure> {
+pub fn run(config: &Config, mut kernel: Kernel, mut publisher: Publisher) -> Result<Verdict, Failure> {
     let began_ns = clock::monotonic_ns();
-    let speaks = !plan.json || is_verbose();
-    let mut engine = Engine::new(settings(plan), began_ns, LiveProcesses::default());
+    let speaks = !config.json || is_verbose();
+    let mut engine = Engine::new(settings(config), began_ns, LiveProcesses::default());
     engine.set_wall_clock(&WallClock::now());
-    let watched = plan.policy.watched;
+    let watched = config.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
     let start = start_record(&kernel, &walk);
     if speaks {
         print_banner(
             kernel.feature_statuses(),
-            &looked_at_message(&start, walk.count_namespaces(), &plan.watched()),
+            &looked_at_message(&start, walk.count_namespaces(), &config.watched()),
         );
     }
     engine.apply(Input::Started { start: Box::new(start), at_ns: walk.started_ns }, &mut publisher);
@@ -63,8 +63,8 @@ pub fn run(plan: &Plan, mut kernel: Kernel, mut publisher: Publisher) -> Result<
     engine.apply(Input::Ended { began_ns, at_ns }, &mut publisher);
     let Summary { stuck, .. } = engine.summary(began_ns, at_ns);
 
-    let residents = kernel.residents(plan.filter.asks_for_processes());
-    let unseen = Unseen::find(&plan.filter, &walk, &residents, &Kernel::has_cgroup);
+    let residents = kernel.residents(config.filter.asks_for_processes());
+    let unseen = Unseen::find(&config.filter, &walk, &residents, &Kernel::has_cgroup);
     let verdict = match (stuck, unseen.is_empty()) {
         (1.., _) => Verdict::Stuck,
         (0, true) => Verdict::NothingStuck,
@@ -72,7 +72,7 @@ pub fn run(plan: &Plan, mut kernel: Kernel, mut publisher: Publisher) -> Result<
     };
     let looked = || {
         let undecided = engine.count_undecided(&walk);
-        verdict_message(stuck, undecided, &plan.state_names(), &plan.threshold())
+        verdict_message(stuck, undecided, &config.state_names(), &config.threshold())
     };
     let (words, warning) = match verdict {
         Verdict::NotLookedAt => (None, Some(unseen.refusal())),

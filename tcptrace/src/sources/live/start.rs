@@ -1,7 +1,7 @@
 //! What is known when tracing begins: what traces, where, and with which features of the kernel.
 
 use crate::{
-    cli::Plan,
+    config::Config,
     diagnostics::{inform, say},
     engine::{coverage::Unseen, walk::Walk},
     events::{KernelFeature, Start, TracerInfo},
@@ -19,10 +19,10 @@ pub(crate) fn print_banner(sources: &[FeatureStatus], words: &str) {
 }
 
 /// Says on stderr what a filter names that is not there yet. It may come, or be a typing error.
-pub(crate) fn print_missing(plan: &Plan, kernel: &Kernel, walk: &Walk) {
-    if plan.filter.names_something() {
-        let residents = kernel.residents(plan.filter.asks_for_processes());
-        let Unseen { missing, .. } = Unseen::find(&plan.filter, walk, &residents, &Kernel::has_cgroup);
+pub(crate) fn print_missing(config: &Config, kernel: &Kernel, walk: &Walk) {
+    if config.filter.names_something() {
+        let residents = kernel.residents(config.filter.asks_for_processes());
+        let Unseen { missing, .. } = Unseen::find(&config.filter, walk, &residents, &Kernel::has_cgroup);
         for missing in missing {
             say(format_args!("{missing}; nothing is shown before that changes"));
         }

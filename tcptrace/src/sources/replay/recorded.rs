@@ -2,7 +2,7 @@
 
 use tcptrace_common::state;
 
-use crate::{cli::Plan, events::Event};
+use crate::{config::Config, events::Event};
 
 /// What there is in a recording.
 #[derive(Debug, Default)]
@@ -38,9 +38,9 @@ impl Recorded {
     }
 
     /// What was asked for and cannot be event from this recording, in words.
-    pub(crate) fn shortcomings(&self, plan: &Plan) -> Vec<String> {
+    pub(crate) fn shortcomings(&self, config: &Config) -> Vec<String> {
         let mut words = Vec::new();
-        let views = plan.views;
+        let views = config.views;
         if views.transitions && self.transitions + self.found == 0 {
             words.push(
                 "no transition is in this recording: it was made without --transitions, or nothing happened"
@@ -55,12 +55,12 @@ impl Recorded {
         }
         // Transitions tell of any state and any time; else there is what was recorded as stuck, and nothing else.
         if views.stuck && self.transitions + self.found == 0 {
-            let asked = plan.watched();
+            let asked = config.watched();
             match self.threshold_ns {
                 None => words.push(format!(
                     "neither transitions nor stuck sockets are in this recording: it cannot tell what was stuck for {asked}"
                 )),
-                Some(threshold_ns) if threshold_ns > plan.policy.threshold_ns => {
+                Some(threshold_ns) if threshold_ns > config.policy.threshold_ns => {
                     let recorded = std::time::Duration::from_nanos(threshold_ns);
                     words.push(format!(
                         "this recording has only what was stuck for {}: what was stuck for less than that is missing \
@@ -68,9 +68,9 @@ impl Recorded {
                         humantime::format_duration(recorded)
                     ));
                 }
-                Some(_) if self.stuck_states & plan.policy.watched == 0 => words.push(format!(
+                Some(_) if self.stuck_states & config.policy.watched == 0 => words.push(format!(
                     "no socket in {} is in this recording: it was made with another --state, or none was stuck",
-                    plan.state_names()
+                    config.state_names()
                 )),
                 Some(_) => {}
             }

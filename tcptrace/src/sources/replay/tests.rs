@@ -18,17 +18,17 @@ use crate::{
 /// What a replay of this with these arguments writes, and how it ends.
 fn replay(recording: &[u8], arguments: &str) -> (String, Result<(), String>) {
     let arguments = ["tcptrace", "--replay", "-"].into_iter().chain(arguments.split_whitespace());
-    let plan = Cli::try_parse_from(arguments).expect("good arguments").plan();
+    let config = Cli::try_parse_from(arguments).expect("good arguments").into_config();
     let (mut read, write) = std::io::pipe().expect("a pipe");
     let options = WriterOptions { queue_bytes: 1 << 20, drop_privileges: |_| Ok(()) };
     let writer = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
-    let mut publisher = Publisher::new(plan.count);
+    let mut publisher = Publisher::new(config.count);
     publisher.add(StreamOutput::new(Json::default(), writer, true));
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         read.read_to_string(&mut text).map(|_| text)
     });
-    let ended = run(&plan, recording, publisher).map_err(|failure| failure.to_string());
+    let ended = run(&config, recording, publisher).map_err(|failure| failure.to_string());
     (reader.join().expect("it does not panic").expect("UTF-8"), ended)
 }
 

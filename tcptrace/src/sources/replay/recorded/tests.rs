@@ -24,14 +24,14 @@ fn stuck(threshold_s: u32) -> String {
 /// What is said of these lines with these arguments.
 fn said(lines: &[String], arguments: &str) -> Vec<String> {
     let arguments = ["tcptrace", "--replay", "-"].into_iter().chain(arguments.split_whitespace());
-    let plan = Cli::try_parse_from(arguments).expect("good arguments").plan();
+    let config = Cli::try_parse_from(arguments).expect("good arguments").into_config();
     let text = lines.join("\n");
     let mut recording = Recording::new(text.as_bytes());
     let mut recorded = Recorded::default();
     while let Some(line) = recording.next_line().expect("records") {
         line.event.iter().for_each(|event| recorded.note(event));
     }
-    recorded.shortcomings(&plan)
+    recorded.shortcomings(&config)
 }
 
 #[test]
