@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use rustix::process::getuid;
@@ -29,7 +30,9 @@ use tcptrace::{
         writer::{LineWriter, WriterOptions, target::Target},
     },
     sources::{
-        Failure, live,
+        Failure,
+        interruption::Interruption,
+        live,
         recording::input::Input,
         replay,
         snapshot::{self, Verdict},
@@ -86,7 +89,9 @@ fn main() -> ExitCode {
         // Without it the run is as right, and only less considerate.
         let _refused = scheduling::yield_to_others();
     }
-    let publisher = match publisher(&config, target) {
+    // A look waits for its reader; what traces has to keep up.
+    let waits = config.once.then(Arc::default);
+    let publisher = match publisher(&config, target, waits) {
         Ok(publisher) => publisher,
         Err(failure) => return cut_short(&config, failure),
     };
@@ -170,12 +175,14 @@ fn replay(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
         say(format_args!("{} is read and written at once: choose another file to write to", file.display()));
         return Ok(WRONG_USAGE.into());
     }
-    let publisher = publisher(config, target)?;
+    let interruption = Interruption::new()?;
+    interruption.listen_to_signals(config.output.is_some())?;
+    let publisher = publisher(config, target, Some(interruption.end_flag()))?;
     let reader = publisher.reader().map(OwnedFd::try_clone).transpose()?;
     // From here on nothing is opened.
     let _as_it_was = give_up_all();
-    match Input::new(recording, reader) {
-        Ok(recording) => replay::run(config, recording, publisher)?,
+    match Input::new(recording, reader, interruption.clone()) {
+        Ok(recording) => replay::run(config, recording, &interruption, publisher)?,
         Err(error) => return Ok(cannot("read", file, &error)),
     }
     Ok(ExitCode::SUCCESS)
@@ -204,10 +211,9 @@ fn target(config: &Config) -> Result<Target, ExitCode> {
     }
 }
 
-/// The outputs of this run but for metrics, which take the runtime.
-fn publisher(config: &Config, target: Target) -> Result<Publisher, Failure> {
-    // Only what traces has to keep up with something.
-    let waits = config.once || config.replay.is_some();
+/// The outputs of this run but for metrics, which take the runtime. With `waits` they wait for a slow
+/// reader until that flag is set.
+fn publisher(config: &Config, target: Target, waits: Option<Arc<AtomicBool>>) -> Result<Publisher, Failure> {
     let mut publisher = Publisher::new(config.count);
     let options = WriterOptions { queue_bytes: config.queue_bytes, drop_privileges: keep_only_writing };
     if config.json {

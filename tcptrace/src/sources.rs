@@ -1,8 +1,10 @@
 //! Where the engine's input comes from: the live kernel, one snapshot of it, or a recording.
 
+pub mod interruption;
 pub mod live;
 pub mod recording;
 pub mod replay;
+pub mod shutdown;
 pub mod snapshot;
 
 use std::io;

@@ -43,9 +43,9 @@ fn views_add_up() {
 
 #[test]
 fn lives_follow_every_state_and_add_up_with_what_is_stuck() {
-    let plan_of = |arguments| config(arguments).expect("valid");
-    assert_eq!(plan_of("--lives").views, Views { transitions: false, stuck: false, lives: true });
-    let both = plan_of("--lives --stuck 30s");
+    let config_of = |arguments| config(arguments).expect("valid");
+    assert_eq!(config_of("--lives").views, Views { transitions: false, stuck: false, lives: true });
+    let both = config_of("--lives --stuck 30s");
     assert_eq!(both.views, Views { transitions: false, stuck: true, lives: true });
     assert_eq!((both.policy.followed, both.policy.lives), (state::ALL, true));
     assert_eq!(both.policy.watched, state::bit(state::CLOSE_WAIT));
@@ -190,13 +190,13 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn records_go_where_they_are_wanted_and_stderr_says_as_much_as_is_wanted() {
-    let plan_of = |arguments: &str| config(arguments).expect(arguments);
-    let usual = plan_of("");
+    let config_of = |arguments: &str| config(arguments).expect(arguments);
+    let usual = config_of("");
     assert_eq!((usual.output, usual.color, usual.verbosity), (None, Color::Auto, 0));
-    let file = plan_of("--output /var/log/t.json --color never -q");
+    let file = config_of("--output /var/log/t.json --color never -q");
     assert_eq!((file.output, file.color, file.verbosity), (Some("/var/log/t.json".into()), Color::Never, -1));
-    assert_eq!(plan_of("--output - -v").output, None, "stdout");
-    assert_eq!((plan_of("-v").verbosity, plan_of("-vv").verbosity), (1, 1));
+    assert_eq!(config_of("--output - -v").output, None, "stdout");
+    assert_eq!((config_of("-v").verbosity, config_of("-vv").verbosity), (1, 1));
     for arguments in ["-q -v", "--color", "--color sometimes", "--output"] {
         assert_eq!(config(arguments).expect_err(arguments).exit_code(), 2, "{arguments}");
     }
@@ -272,7 +272,7 @@ fn argument() -> impl Strategy<Value = OsString> {
 
 proptest! {
     #[test]
-    fn any_arguments_are_a_plan_or_an_answer(arguments in prop::collection::vec(argument(), 0..7)) {
+    fn any_arguments_are_a_config_or_an_answer(arguments in prop::collection::vec(argument(), 0..7)) {
         let arguments = std::iter::once(OsString::from("tcptrace")).chain(arguments);
         match Cli::from_arguments(arguments) {
             Ok(cli) => {

@@ -3,7 +3,12 @@
 
 pub mod held_back;
 
-use std::{future::Future, os::fd::OwnedFd, pin::Pin};
+use std::{
+    future::Future,
+    os::fd::OwnedFd,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use crate::{
     clock::{self, WallClock},
@@ -52,14 +57,15 @@ pub struct StreamOutput<F> {
     held_back: HeldBack,
     /// Records dropped and told.
     dropped: u64,
-    /// Whether to wait for a slow reader instead of dropping records: where nothing has to be kept
-    /// up with.
-    waits: bool,
+    /// Waits for a slow reader until this is set, instead of dropping records: where nothing has to
+    /// be kept up with.
+    waits: Option<Arc<AtomicBool>>,
 }
 
 impl<F: Format> StreamOutput<F> {
-    /// Writes in this form. `waits`: for a slow reader, instead of dropping records.
-    pub fn new(format: F, writer: LineWriter, waits: bool) -> Self {
+    /// Writes in this form. With `waits`, waits for a slow reader until that flag is set, instead of
+    /// dropping records.
+    pub fn new(format: F, writer: LineWriter, waits: Option<Arc<AtomicBool>>) -> Self {
         Self { format, writer, lines: Vec::new(), held_back: HeldBack::default(), dropped: 0, waits }
     }
 
@@ -69,8 +75,8 @@ impl<F: Format> StreamOutput<F> {
         if !record.event.may_be_held_back() {
             return Some(record);
         }
-        if self.waits {
-            self.writer.wait_for_room();
+        if let Some(is_given_up) = &self.waits {
+            self.writer.wait_for_room(is_given_up);
         } else if self.writer.is_full() {
             self.held_back.take(record);
             return None;
@@ -143,7 +149,9 @@ impl<F: Format> Output for StreamOutput<F> {
         if self.lines.len() >= BATCH || self.format.due_ns().is_some_and(|due| due <= now_ns) {
             self.flush_as_of(now_ns);
         }
-        self.writer.wait_for_room();
+        if let Some(is_given_up) = &self.waits {
+            self.writer.wait_for_room(is_given_up);
+        }
     }
 
     fn settle_roll_ups(&mut self, now_ns: u64) {

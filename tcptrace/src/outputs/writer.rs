@@ -16,7 +16,10 @@ use std::{
     future::Future,
     io::{self, ErrorKind, Write as _},
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -44,6 +47,9 @@ const MAX_SPARE_BYTES: usize = 256 << 10;
 
 /// How long a reader that takes nothing is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it may take to see that a wait is given up.
+const GIVE_UP_WITHIN: Duration = Duration::from_millis(100);
 
 /// How a writer works.
 #[derive(Clone, Copy, Debug)]
@@ -196,12 +202,17 @@ impl LineWriter {
         self.shared.lock_queue().ended.is_some()
     }
 
-    /// Waits until the queue has room, or writing has ended early.
-    pub fn wait_for_room(&self) {
+    /// Waits until the queue has room, writing has ended early, or `is_given_up` is set.
+    pub fn wait_for_room(&self, is_given_up: &AtomicBool) {
         let mut queue = self.shared.lock_queue();
-        while queue.bytes_queued >= self.queue_bytes && queue.ended.is_none() {
+        while queue.bytes_queued >= self.queue_bytes
+            && queue.ended.is_none()
+            && !is_given_up.load(Ordering::Relaxed)
+        {
             queue.is_caller_waiting = true;
-            queue = self.shared.work_done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            // What sets the flag, a signal, cannot wake this thread.
+            let waited = self.shared.work_done.wait_timeout(queue, GIVE_UP_WITHIN);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -5,7 +5,6 @@
 //! and walks the sockets if one is due to be judged or something was lost.
 
 pub mod pace;
-pub mod shutdown;
 pub mod start;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
@@ -18,7 +17,6 @@ use tokio::{
 
 use self::{
     pace::Pace,
-    shutdown::{Request, Shutdown, sleep_until_or_forever},
     start::{print_banner, print_missing, start_record},
 };
 use crate::{
@@ -40,7 +38,10 @@ use crate::{
     },
     humanize::message::{totals_message, watching_message},
     outputs::publisher::{Attention, Publisher},
-    sources::{Failure, deliver, settings},
+    sources::{
+        Failure, deliver, settings,
+        shutdown::{Request, Shutdown, sleep_until_or_forever},
+    },
 };
 
 /// How long the next transitions are let to gather after some have come: few wake-ups in a burst, and still

@@ -115,6 +115,8 @@ impl<R: Lines> Recording<R> {
                     _ => Err(bad(What::NoRecord(why))),
                 }
             }
+            // What was read of a line, or of a compressed block, that nobody waits for any more.
+            Err(_) if self.reader.is_abandoned() => Ok(None),
             read => read.map_err(bad),
         }
     }
@@ -135,8 +137,6 @@ impl<R: Lines> Recording<R> {
         // Lines are written whole; one without an end may be whole all the same, if it was put there by hand.
         match parse(&bytes) {
             Ok(line) => Ok(Some(line)),
-            // Nobody wanted to have the rest read.
-            Err(_) if !has_end && self.reader.is_abandoned() => Ok(None),
             Err(What::NoRecord(why)) if !has_end && why.is_eof() => Err(What::CutOff),
             Err(what) => Err(what),
         }

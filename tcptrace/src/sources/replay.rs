@@ -20,6 +20,7 @@ use crate::{
     outputs::publisher::Publisher,
     sources::{
         Failure, deliver,
+        interruption::Interruption,
         recording::{Line, Recording, input::Lines},
         settings,
     },
@@ -29,16 +30,26 @@ use crate::{
 ///
 /// # Errors
 /// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
-pub fn run(config: &Config, input: impl Lines, mut publisher: Publisher) -> Result<(), Failure> {
+pub fn run(
+    config: &Config,
+    input: impl Lines,
+    interruption: &Interruption,
+    mut publisher: Publisher,
+) -> Result<(), Failure> {
     let speaks = !config.json || is_verbose();
     let mut engine = Engine::new(settings(config), 0, RecordedProcesses::default());
     let mut recording = Recording::new(input);
     let mut recorded = Recorded::default();
-    let is_done = |publisher: &Publisher| !publisher.is_open() || publisher.has_ended();
+    let is_done = |publisher: &Publisher| {
+        !publisher.is_open() || publisher.has_ended() || interruption.is_end_requested()
+    };
     let read = loop {
         if recording.has_to_wait() {
             // Somebody looks on while it is being recorded.
             publisher.flush_all();
+        }
+        if interruption.take_reopen_request() {
+            publisher.reopen();
         }
         let Line { at, event, cut } = match recording.next_line() {
             Ok(Some(line)) if !is_done(&publisher) => line,

@@ -29,7 +29,7 @@ fn stalled() -> (StreamOutput<Json>, PipeReader) {
     let options = WriterOptions { queue_bytes: 4096, drop_privileges: |_| Ok(()) };
     rustix::pipe::fcntl_setpipe_size(&write, PIPE as usize).expect("the smallest pipe");
     let writer = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
-    let mut output = StreamOutput::new(Json::default(), writer, false);
+    let mut output = StreamOutput::new(Json::default(), writer, None);
     output.publish(cleared(1));
     let line = output.lines.len() as u64;
     // Until the pipe takes no further line the writer makes room by itself.

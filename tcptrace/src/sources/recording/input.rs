@@ -7,16 +7,21 @@ use std::{
     cell::Cell,
     fs::File,
     io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
 };
 
 use flate2::bufread::MultiGzDecoder;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use ruzstd::decoding::{
     BlockDecodingStrategy, FrameDecoder,
     errors::{FrameDecoderError, ReadFrameHeaderError},
 };
+
+use crate::sources::interruption::Interruption;
 
 /// Bytes that are read at a time.
 const AT_ONCE: usize = 1 << 20;
@@ -66,14 +71,15 @@ enum Reader {
 }
 
 impl Input {
-    /// From the beginning of `file`. `output` is where the records go, if somebody reads it there: once nobody does any
-    /// more, the input ends.
+    /// Reads `file` from its beginning. The input ends early once nobody reads `output` any more, if
+    /// records go where somebody reads them, or once `interruption` asks for that.
     ///
     /// # Errors
     /// It cannot be read, or is in a form that is not understood here.
-    pub fn new(file: File, output: Option<OwnedFd>) -> io::Result<Self> {
+    pub fn new(file: File, output: Option<OwnedFd>, interruption: Interruption) -> io::Result<Self> {
         let is_abandoned = Rc::new(Cell::new(false));
-        let mut file = Watched { file, output, is_abandoned: Rc::clone(&is_abandoned) };
+        let shared = Rc::clone(&is_abandoned);
+        let mut file = Watched { file, output, interruption, is_abandoned: shared, has_ended: false };
         let mut start = Vec::new();
         file.by_ref().take(MAGIC as u64).read_to_end(&mut start)?;
         if let Some((_, what, command)) = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic)) {
@@ -136,11 +142,14 @@ impl Lines for Input {
     }
 }
 
-/// A file that is read as long as somebody reads what is made of it.
+/// A file that is read as long as somebody reads what is made of it, and nothing interrupts it.
 struct Watched {
     file: File,
     output: Option<OwnedFd>,
+    interruption: Interruption,
     is_abandoned: Rc<Cell<bool>>,
+    /// Whether the end has been read: a terminal, asked again, would wait for more.
+    has_ended: bool,
 }
 
 impl Watched {
@@ -152,25 +161,43 @@ impl Watched {
 
     /// Waits for something to read. Says whether anybody wants it.
     fn is_wanted(&self) -> bool {
-        let Some(output) = &self.output else { return true };
-        let mut either = [
-            PollFd::new(&self.file, PollFlags::IN),
-            PollFd::from_borrowed_fd(output.as_fd(), PollFlags::empty()),
-        ];
-        // An error other than EINTR shows in the read.
-        let _interrupted = poll(&mut either, None);
-        let [input, output] = either.map(|one| one.revents());
-        input.contains(PollFlags::IN) || !output.intersects(PollFlags::ERR | PollFlags::HUP)
+        while !self.interruption.is_end_requested() {
+            let mut any = vec![
+                PollFd::new(&self.file, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.interruption.wait_fd(), PollFlags::IN),
+            ];
+            any.extend(self.output.as_ref().map(|output| PollFd::new(output, PollFlags::empty())));
+            match poll(&mut any, None) {
+                Err(Errno::INTR) => continue,
+                // Any other error shows in the read.
+                Err(_) => return true,
+                Ok(_) => {}
+            }
+            let is_ready = |at: usize| any.get(at).is_some_and(|one| !one.revents().is_empty());
+            let (has_come, is_woken, is_gone) = (is_ready(0), is_ready(1), is_ready(2));
+            if has_come || is_gone {
+                return has_come;
+            }
+            if is_woken {
+                let _it_tells_nothing = self.interruption.acknowledge();
+            }
+        }
+        false
     }
 }
 
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.has_ended {
+            return Ok(0);
+        }
         if !self.is_wanted() {
             self.is_abandoned.set(true);
             return Ok(0);
         }
-        self.file.read(buffer)
+        let count = self.file.read(buffer)?;
+        self.has_ended = count == 0 && !buffer.is_empty();
+        Ok(count)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Recordings in, records out: sound ones, and any bytes.
 
-use std::{fs::File, io::Read as _, os::fd::OwnedFd};
+use std::{fs::File, io::Read as _, os::fd::OwnedFd, sync::Arc};
 
 use clap::Parser as _;
 use proptest::prelude::*;
@@ -23,12 +23,13 @@ fn replay(recording: &[u8], arguments: &str) -> (String, Result<(), String>) {
     let options = WriterOptions { queue_bytes: 1 << 20, drop_privileges: |_| Ok(()) };
     let writer = LineWriter::start(File::from(OwnedFd::from(write)), options).expect("a thread");
     let mut publisher = Publisher::new(config.count);
-    publisher.add(StreamOutput::new(Json::default(), writer, true));
+    publisher.add(StreamOutput::new(Json::default(), writer, Some(Arc::default())));
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         read.read_to_string(&mut text).map(|_| text)
     });
-    let ended = run(&config, recording, publisher).map_err(|failure| failure.to_string());
+    let ended = run(&config, recording, &Interruption::new().expect("a pipe"), publisher)
+        .map_err(|failure| failure.to_string());
     (reader.join().expect("it does not panic").expect("UTF-8"), ended)
 }
 

@@ -17,9 +17,13 @@ fn file(bytes: &[u8]) -> File {
     file
 }
 
+fn uninterrupted() -> Interruption {
+    Interruption::new().expect("a descriptor is left")
+}
+
 /// What comes out before the end, or before an error.
 fn read(bytes: &[u8]) -> (Vec<u8>, Option<String>) {
-    let mut input = match Input::new(file(bytes), None) {
+    let mut input = match Input::new(file(bytes), None, uninterrupted()) {
         Ok(input) => input,
         Err(error) => return (Vec::new(), Some(error.to_string())),
     };
@@ -106,7 +110,7 @@ fn once_nobody_reads_the_output_the_input_ends() {
     let (input_reader, mut input_writer) = io::pipe().expect("a pipe");
     input_writer.write_all(b"one line\n").expect("a pipe has room");
     let recording = File::from(OwnedFd::from(input_reader));
-    let mut input = Input::new(recording, Some(writer.into())).expect("it can be read");
+    let mut input = Input::new(recording, Some(writer.into()), uninterrupted()).expect("it can be read");
     let mut line = String::new();
     input.read_line(&mut line).expect("it can be read");
     assert_eq!(line, "one line\n");
@@ -116,6 +120,28 @@ fn once_nobody_reads_the_output_the_input_ends() {
     assert_eq!(input.read_line(&mut line).expect("it can be read"), 0);
     assert!(input.is_abandoned());
     drop(input_writer);
+}
+
+#[test]
+fn the_end_is_read_once() {
+    // As at a terminal, more can come after the end that was read.
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
+    let write = |path: std::path::PathBuf| {
+        std::thread::spawn(move || std::fs::write(path, "one line\n").expect("somebody reads"))
+    };
+    let writer = write(path.clone());
+    let recording = File::open(&path).expect("somebody writes");
+    let mut input = Input::new(recording, None, uninterrupted()).expect("it can be read");
+    let mut line = String::new();
+    input.read_line(&mut line).expect("it can be read");
+    assert_eq!(input.read_line(&mut line).expect("it can be read"), 0);
+    writer.join().expect("it wrote");
+    write(path).join().expect("it wrote");
+    assert_eq!(input.read_line(&mut line).expect("it can be read"), 0, "the end had been read");
+    assert_eq!(line, "one line\n");
 }
 
 proptest! {

@@ -73,7 +73,7 @@ impl Shutdown {
 }
 
 /// Whether a signal was ignored when this program was started.
-fn is_ignored(number: libc::c_int) -> bool {
+pub(super) fn is_ignored(number: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: nothing is set; the kernel writes what is in force to where there is room for it.
     let got = unsafe { libc::sigaction(number, ptr::null(), action.as_mut_ptr()) };
