@@ -16,11 +16,12 @@ use rustc_hash::FxHashMap;
 use tcptrace::{
     clock::WallClock,
     engine::{
-        Engine, Settings,
+        Engine,
         filter::Filter,
         input::Input,
         process_info::{ProcessDetails, ProcessInfo},
         processes::{ProcessId, ProcessStats},
+        settings::Settings,
         tracker::Policy,
         walk::Named,
     },

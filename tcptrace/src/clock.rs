@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
+/// A second in nanoseconds.
+pub const SECOND_NS: u64 = 1_000_000_000;
+
 /// Reads `CLOCK_MONOTONIC`, nanoseconds: the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic)).try_into().unwrap_or(0)

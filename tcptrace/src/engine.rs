@@ -13,11 +13,14 @@ pub mod figures;
 pub mod filter;
 pub mod input;
 pub mod losses;
+pub mod observation;
 pub mod ownership;
+pub mod pipeline;
 pub mod process_info;
 pub mod processes;
 pub mod recorded;
 pub mod reporter;
+pub mod settings;
 pub mod state_change;
 pub mod totals;
 pub mod tracker;
@@ -31,43 +34,25 @@ use crate::{
         age::since_by_stamps,
         assemble::instant,
         figures::{count_sockets, look_at_processes},
-        filter::Filter,
         input::{Input, Loss, Purpose},
         losses::Losses,
+        observation::Observation,
+        pipeline::Pipeline,
         process_info::ProcessInfo,
         processes::ProcessId,
         recorded::RecordedStream,
-        reporter::Reporter,
-        tracker::{Policy, Socket, Tracker, Unseen, finding::Finding},
+        settings::Settings,
+        tracker::{Socket, Unseen, finding::Finding},
         walk::Walk,
     },
-    events::{Event, EventSink, Figures, LostReason, Record, Resync, Start, Summary, TracerInfo, Views},
+    events::{Event, EventSink, Figures, LostReason, Record, Resync, Start, Summary, TracerInfo},
 };
-
-/// What a run is asked for.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Which records are made.
-    pub views: Views,
-    /// What the tracker looks for.
-    pub policy: Policy,
-    /// What is reported.
-    pub filter: Filter,
-    /// The states, as a mask, of which `found` records tell what no transition has told.
-    pub recorded_states: u32,
-    /// Whether transitions name more of the process that acted than the kernel does. Text does not
-    /// show it, and looking it up takes time.
-    pub describes_actors: bool,
-    /// Length of a jiffy, nanoseconds: the unit of the time stamps in sockets.
-    pub jiffy_ns: u64,
-}
 
 /// Turns what a source saw into events. `P` answers for processes.
 #[derive(Debug)]
 pub struct Engine<P> {
     settings: Settings,
-    tracker: Tracker,
-    reporter: Reporter<P>,
+    pipeline: Pipeline<P>,
     losses: Losses,
     walk: WalkProgress,
     recorded: RecordedStream,
@@ -102,8 +87,7 @@ impl<P: ProcessInfo> Engine<P> {
     /// Knows no socket yet. Tracing began at `began_ns`, `CLOCK_MONOTONIC` nanoseconds.
     pub fn new(settings: Settings, began_ns: u64, info: P) -> Self {
         Self {
-            tracker: Tracker::new(settings.policy),
-            reporter: Reporter::new(settings.clone(), began_ns, info),
+            pipeline: Pipeline::new(settings.clone(), began_ns, info),
             losses: Losses::default(),
             walk: WalkProgress::default(),
             recorded: RecordedStream::default(),
@@ -113,20 +97,17 @@ impl<P: ProcessInfo> Engine<P> {
 
     /// Sets the wall clock by which instants are told from now on.
     pub fn set_wall_clock(&mut self, wall: &WallClock) {
-        self.reporter.wall.clone_from(wall);
+        self.pipeline.reporter.wall.clone_from(wall);
     }
 
     /// Applies one thing that happened or was seen, and emits the events that it leads to.
     pub fn apply(&mut self, input: Input<'_>, out: &mut impl EventSink) {
-        let Self { tracker, reporter, settings, .. } = self;
+        let Pipeline { reporter, .. } = &mut self.pipeline;
         match input {
-            Input::Transition(change) => {
-                tracker.apply_transition(change, &mut |finding| reporter.report_finding(&finding, out));
-            }
+            Input::Transition(change) => self.pipeline.apply_transition(change, out),
             Input::Socket(row) => {
-                let since = since_by_stamps(row, settings.jiffy_ns);
-                let report = &mut |finding| reporter.report_finding(&finding, out);
-                self.walk.repaired += usize::from(tracker.observe_socket(row, since, report));
+                let seen = Observation::of(row, since_by_stamps(row, self.settings.jiffy_ns));
+                self.walk.repaired += usize::from(self.pipeline.observe_socket(&seen, out));
             }
             Input::Started { start, at_ns } => self.start(*start, at_ns, out),
             Input::WalkBegan(walk, purpose) => self.begin_walk(walk, purpose),
@@ -141,21 +122,21 @@ impl<P: ProcessInfo> Engine<P> {
                     reporter.roll_up(due, now_ns, out);
                 }
             }
-            Input::Recorded { at, event } => self.apply_recorded(at, event, out),
-            Input::Ended { began_ns, at_ns } => self.end(began_ns, at_ns, out),
+            Input::Recorded { at, event } => self.recorded.apply(at, event, &mut self.pipeline, out),
+            Input::Ended { began_ns, at_ns } => self.pipeline.end(began_ns, at_ns, out),
         }
     }
 
     fn start(&mut self, start: Start, at_ns: u64, out: &mut impl EventSink) {
-        out.publish(Record { at: instant(&self.reporter.wall, at_ns), event: Event::Start(start) });
+        out.publish(Record { at: instant(&self.pipeline.reporter.wall, at_ns), event: Event::Start(start) });
     }
 
     fn begin_walk(&mut self, walk: &Walk, purpose: Purpose) {
         self.walk = WalkProgress::default();
         match purpose {
-            Purpose::Start => self.reporter.learn_holders(walk),
+            Purpose::Start => self.pipeline.reporter.learn_holders(walk),
             Purpose::Resync => {
-                self.walk.states_before = self.tracker.states_among(self.settings.recorded_states);
+                self.walk.states_before = self.pipeline.tracker.states_among(self.settings.recorded_states);
                 self.walk.doubt = self.losses.begin_resync();
             }
             Purpose::Judge | Purpose::Once => {}
@@ -172,14 +153,14 @@ impl<P: ProcessInfo> Engine<P> {
             Purpose::Once => return self.judge_once(walk, out),
         }
         let mut findings = Vec::new();
-        self.tracker.judge(walk, &mut |finding| findings.push(finding));
-        self.reporter.report_judged(&findings, walk, out);
+        self.pipeline.tracker.judge(walk, &mut |finding| findings.push(finding));
+        self.pipeline.reporter.report_judged(&findings, walk, out);
     }
 
     /// Ends a look at all sockets: those that it should have seen and did not are gone. It is told
     /// if a loss was reported, or if it found something to repair.
     fn resync(&mut self, walk: &Walk, out: &mut impl EventSink) {
-        let Self { tracker, reporter, .. } = self;
+        let Pipeline { tracker, reporter } = &mut self.pipeline;
         let report = &mut |finding| reporter.report_finding(&finding, out);
         let Unseen { gone, unknown } = tracker.sweep_unseen(walk, report);
         self.walk.unknown = unknown;
@@ -187,9 +168,9 @@ impl<P: ProcessInfo> Engine<P> {
         let repaired = self.walk.repaired + gone.len();
         let doubt = self.walk.doubt.unwrap_or_default();
         if let Some(losses::Verdict { repaired, skipped }) = doubt.settle(repaired, walk.started_ns) {
-            self.reporter.report_lost(skipped, LostReason::Skipped, walk.started_ns, out);
+            self.pipeline.reporter.report_lost(skipped, LostReason::Skipped, walk.started_ns, out);
             let resync = Resync { sockets: walk.sockets.len(), repaired, found };
-            self.reporter.report_resync(resync, walk.started_ns, out);
+            self.pipeline.reporter.report_resync(resync, walk.started_ns, out);
         }
     }
 
@@ -200,42 +181,51 @@ impl<P: ProcessInfo> Engine<P> {
         if states == 0 {
             return None;
         }
-        let found = self.tracker.found_since(states, &self.walk.states_before, gone, walk.started_ns);
-        self.reporter.report_found(&found, walk, out);
+        let found =
+            self.pipeline.tracker.found_since(states, &self.walk.states_before, gone, walk.started_ns);
+        self.pipeline.reporter.report_found(&found, walk, out);
         Some(found.len() as u64)
     }
 
     /// Judges every socket by this one walk, the longest in its state first.
     fn judge_once(&mut self, walk: &Walk, out: &mut impl EventSink) {
-        let (stuck, undecided) = self.tracker.judge_at_observation();
+        let (stuck, undecided) = self.pipeline.tracker.judge_at_observation();
         self.walk.undecided = undecided;
-        let found = stuck.iter().filter_map(|cookie| self.tracker.find_observed(*cookie));
+        let found = stuck.iter().filter_map(|cookie| self.pipeline.tracker.find_observed(*cookie));
         let findings: Vec<_> = found.map(Finding::Stuck).collect();
-        self.reporter.report_judged(&findings, walk, out);
+        self.pipeline.reporter.report_judged(&findings, walk, out);
     }
 
     fn apply_loss(&mut self, loss: &Loss, out: &mut impl EventSink) {
         self.losses.add(loss);
-        self.reporter.report_lost(loss.ring_full, LostReason::RingFull, loss.at_ns, out);
-        self.reporter.report_lost(loss.skipped, LostReason::Skipped, loss.at_ns, out);
-    }
-
-    fn end(&mut self, began_ns: u64, at_ns: u64, out: &mut impl EventSink) {
-        let all = self.reporter.processes.all_reported();
-        self.reporter.roll_up(all, at_ns, out);
-        let summary = self.summary(began_ns, at_ns);
-        out.publish(Record { at: instant(&self.reporter.wall, at_ns), event: Event::Summary(summary) });
+        self.pipeline.reporter.report_lost(loss.ring_full, LostReason::RingFull, loss.at_ns, out);
+        self.pipeline.reporter.report_lost(loss.skipped, LostReason::Skipped, loss.at_ns, out);
     }
 
     /// The totals so far. What the outputs dropped is not among them.
     pub fn summary(&self, began_ns: u64, at_ns: u64) -> Summary {
-        self.reporter.totals.summary(began_ns, at_ns)
+        self.pipeline.summary(began_ns, at_ns)
+    }
+
+    /// Ends a recording: judges what was stuck at its end, rolls all up, and sums up.
+    pub fn end_recording(&mut self, out: &mut impl EventSink) -> Summary {
+        self.recorded.end(&mut self.pipeline, out)
+    }
+
+    /// Whether any record of a recording has been applied.
+    pub const fn has_recorded(&self) -> bool {
+        self.recorded.has_begun()
+    }
+
+    /// When the latest record of a recording happened, `CLOCK_MONOTONIC` nanoseconds.
+    pub const fn recorded_now_ns(&self) -> u64 {
+        self.recorded.now_ns()
     }
 
     /// Counts the figures of the moment. `dropped`: how many records the outputs dropped.
     pub fn figures(&self, tracer: TracerInfo, dropped: u64, now_ns: u64) -> Figures {
-        let Self { settings, tracker, reporter, .. } = self;
-        let Settings { views, policy, .. } = settings;
+        let Pipeline { tracker, reporter } = &self.pipeline;
+        let Settings { views, policy, .. } = &self.settings;
         let is_reported = |cookie| reporter.admission.has_reported(cookie);
         let stats = |id| reporter.info.process_stats(id);
         Figures {
@@ -256,7 +246,7 @@ impl<P: ProcessInfo> Engine<P> {
     /// How many sockets in a watched state the filter admits that the walk of [`Purpose::Once`] has
     /// not proven to be stuck.
     pub fn count_undecided(&self, walk: &Walk) -> usize {
-        self.reporter.count_admitted(&self.walk.undecided, walk)
+        self.pipeline.reporter.count_admitted(&self.walk.undecided, walk)
     }
 
     /// Whether transitions were lost, so that all sockets have to be looked at again.
@@ -266,52 +256,52 @@ impl<P: ProcessInfo> Engine<P> {
 
     /// When the next socket is to be judged: by a walk made after that time.
     pub fn next_judgement_ns(&self) -> Option<u64> {
-        self.tracker.next_deadline_ns()
+        self.pipeline.tracker.next_deadline_ns()
     }
 
     /// The sockets that are to be judged by then, with their namespaces; 0 if that is not known.
     pub fn due_sockets(&self, now_ns: u64) -> Vec<(u64, u32)> {
-        self.tracker.due_sockets(now_ns)
+        self.pipeline.tracker.due_sockets(now_ns)
     }
 
     /// The namespaces of all sockets.
     pub fn namespaces(&self) -> FxHashSet<u32> {
-        self.tracker.namespaces()
+        self.pipeline.tracker.namespaces()
     }
 
     /// How many sockets are tracked.
     pub const fn tracked_sockets(&self) -> usize {
-        self.tracker.len()
+        self.pipeline.tracker.len()
     }
 
     /// How many transitions came a second time: two programs had written them.
     pub const fn duplicates(&self) -> u64 {
-        self.tracker.duplicates()
+        self.pipeline.tracker.duplicates()
     }
 
     /// When the next roll-up is due ([`Input::Time`]).
     pub fn next_roll_up_ns(&self) -> Option<u64> {
-        self.reporter.processes.next_due_ns()
+        self.pipeline.reporter.processes.next_due_ns()
     }
 
     /// When descriptors are to be counted next ([`Input::ProcessStats`]).
     pub fn next_sample_ns(&self) -> Option<u64> {
-        self.reporter.processes.next_sample_ns()
+        self.pipeline.reporter.processes.next_sample_ns()
     }
 
     /// The processes whose descriptors are to be counted by now, the most overdue first.
     pub fn due_samples(&self, now_ns: u64) -> Vec<ProcessId> {
-        self.reporter.processes.due_samples(now_ns)
+        self.pipeline.reporter.processes.due_samples(now_ns)
     }
 
     /// Has no descriptors counted before that time: counting them has its share of the time.
     pub const fn rest_sampling_until(&mut self, ns: u64) {
-        self.reporter.processes.rest_until(ns);
+        self.pipeline.reporter.processes.rest_until(ns);
     }
 
     /// What answers for processes.
     pub const fn process_info(&self) -> &P {
-        &self.reporter.info
+        &self.pipeline.reporter.info
     }
 }
 

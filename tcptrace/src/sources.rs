@@ -13,7 +13,7 @@ use crate::{
     clock,
     config::Config,
     diagnostics::{inform, say},
-    engine::Settings,
+    engine::settings::Settings,
     host::{bpf::decode::DecodeError, shortage::Shortage, walk::error::WalkError},
     outputs::{
         prometheus::serve::CannotServe,

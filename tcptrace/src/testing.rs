@@ -3,11 +3,11 @@
 use crate::{
     clock::WallClock,
     engine::{
-        Settings,
         filter::Filter,
         process_info::{ProcessDetails, ProcessInfo},
         processes::{ProcessId, ProcessStats},
         reporter::Reporter,
+        settings::Settings,
         tracker::{Policy, finding::Finding},
         walk::Named,
     },

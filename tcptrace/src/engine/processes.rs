@@ -19,37 +19,37 @@ use std::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::COMM_LEN;
 
-use self::growth::{Changes, Samples};
-use self::trend::Trend;
-use crate::engine::age::Since;
+use self::{
+    growth::{Changes, Samples},
+    trend::Trend,
+};
+use crate::{clock::SECOND_NS, engine::age::Since};
 
 /// Between two roll-ups of the same process, nanoseconds.
-pub const BETWEEN_NS: u64 = 10 * SECOND;
+pub const BETWEEN_NS: u64 = 10 * SECOND_NS;
 
 /// A roll-up waits until no socket has been added or cleared for so long, nanoseconds: it counts a
 /// whole batch.
 const SETTLED_NS: u64 = 300_000_000;
 
 /// A roll-up waits no longer than this for that, nanoseconds.
-const SETTLING_NS: u64 = SECOND;
+const SETTLING_NS: u64 = SECOND_NS;
 
 /// Between two samples of a process's descriptors, nanoseconds: (if nothing has moved for so long,
 /// every so often).
 const SAMPLING_NS: [(u64, u64); 3] =
-    [(600 * SECOND, 30 * SECOND), (60 * SECOND, 10 * SECOND), (0, SAMPLING_STEP_NS)];
+    [(600 * SECOND_NS, 30 * SECOND_NS), (60 * SECOND_NS, 10 * SECOND_NS), (0, SAMPLING_STEP_NS)];
 
 /// Samples are taken at multiples of this, nanoseconds, so that one wake-up serves all processes.
-const SAMPLING_STEP_NS: u64 = 2 * SECOND;
+const SAMPLING_STEP_NS: u64 = 2 * SECOND_NS;
 
 /// When descriptors run out is not said of a process that has been watched for less than this,
 /// nanoseconds, unless they run out sooner than that: one that has just started opens many, and
 /// closes them later.
-const FORECAST_AFTER_NS: u64 = 60 * SECOND;
+const FORECAST_AFTER_NS: u64 = 60 * SECOND_NS;
 
 /// A share of the CPU is not told of a shorter time than this, nanoseconds.
-const CPU_OVER_NS: u64 = SECOND;
-
-const SECOND: u64 = 1_000_000_000;
+const CPU_OVER_NS: u64 = SECOND_NS;
 
 /// A process, told from one that had the same pid before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,7 +184,7 @@ impl Outlook {
     fn of(rolled: &ProcessRollup, now_ns: u64) -> Self {
         let full_ns = |seconds: f64| match seconds {
             0.0 => 0,
-            _ => now_ns.saturating_add((seconds * SECOND as f64) as u64),
+            _ => now_ns.saturating_add((seconds * SECOND_NS as f64) as u64),
         };
         Self {
             stuck: rolled.growth_per_min.unwrap_or(0.0).total_cmp(&0.0),
@@ -198,7 +198,7 @@ impl Outlook {
             (None, None) | (Some(0), Some(0)) => false,
             (Some(one), Some(other)) if one.min(other) > 0 => {
                 let left_ns = one.max(other).saturating_sub(now_ns);
-                one.abs_diff(other) > (left_ns / 4).max(5 * SECOND)
+                one.abs_diff(other) > (left_ns / 4).max(5 * SECOND_NS)
             }
             _ => true,
         };
@@ -502,7 +502,7 @@ impl Process {
         let (open, limit) = condition.fds_open.zip(condition.fds_limit)?;
         let seconds = fds.until(limit.saturating_sub(open) as f64)?;
         let is_known = self.fds.watched_ns(now_ns) >= FORECAST_AFTER_NS
-            || seconds * SECOND as f64 <= FORECAST_AFTER_NS as f64;
+            || seconds * SECOND_NS as f64 <= FORECAST_AFTER_NS as f64;
         // 0 says that they have run out.
         is_known.then_some(seconds.max(1.0))
     }

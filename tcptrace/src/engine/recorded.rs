@@ -5,18 +5,18 @@
 //! without a walk. What no transition tells, a recorded `stuck` or `found` does: sockets from before
 //! the start, holders, queues, peers.
 
-use bytemuck::Zeroable as _;
 use rustc_hash::FxHashMap;
-use tcptrace_common::{OpenCall, SocketRow, state};
+use tcptrace_common::{OpenCall, state};
 
 use crate::{
     clock::WallClock,
     engine::{
-        Engine,
         age::Since,
         assemble,
         exit_signs::ExitSigns,
+        observation::Observation,
         ownership::walk_index::WalkIndex,
+        pipeline::Pipeline,
         process_info::ProcessInfo,
         reporter::ProcessIds,
         state_change::{Actor, StateChange},
@@ -45,121 +45,156 @@ pub(crate) struct RecordedStream {
     is_incomplete: bool,
 }
 
-impl<P: ProcessInfo> Engine<P> {
+impl RecordedStream {
     /// Applies a line of a recording.
-    pub(super) fn apply_recorded(&mut self, at: Instant, event: Option<Event>, out: &mut impl EventSink) {
+    pub(crate) fn apply(
+        &mut self,
+        at: Instant,
+        event: Option<Event>,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let mono_ns = at.mono_ns;
         if matches!(event, Some(Event::Start(_))) {
-            self.begin_recorded_run(mono_ns, out);
+            self.begin_run(mono_ns, pipeline, out);
         }
-        self.reporter.wall = WallClock::with_offset_ns(at.wall_ns - i128::from(mono_ns));
-        if self.recorded.began_ns.is_none() {
-            self.reporter.processes.restart(mono_ns);
-            self.recorded.began_ns = Some(mono_ns);
+        pipeline.reporter.wall = WallClock::with_offset_ns(at.wall_ns - i128::from(mono_ns));
+        if self.began_ns.is_none() {
+            pipeline.reporter.processes.restart(mono_ns);
+            self.began_ns = Some(mono_ns);
         }
-        self.recorded.now_ns = self.recorded.now_ns.max(mono_ns);
-        self.judge_recorded(self.recorded.now_ns.saturating_sub(DISORDER_NS), out);
+        self.now_ns = self.now_ns.max(mono_ns);
+        self.judge_until(self.now_ns.saturating_sub(DISORDER_NS), pipeline, out);
         if let Some(event) = event {
-            self.apply_recorded_event(Record { at, event }, out);
+            self.apply_event(Record { at, event }, pipeline, out);
         }
-        self.roll_up_recorded(out);
+        self.roll_up_due(pipeline, out);
     }
 
     /// Begins another run, appended to the one before: nothing is known of its sockets.
-    fn begin_recorded_run(&mut self, mono_ns: u64, out: &mut impl EventSink) {
-        if self.recorded.began_ns.is_some() {
-            self.judge_recorded(self.recorded.now_ns, out);
-            let all = self.reporter.processes.all_reported();
-            self.reporter.roll_up(all, self.recorded.now_ns, out);
-            self.tracker = Tracker::new(self.settings.policy);
-            self.recorded.is_incomplete = false;
-            self.recorded.seen.clear();
-            self.reporter.processes.restart(mono_ns);
+    fn begin_run(
+        &mut self,
+        mono_ns: u64,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
+        if self.began_ns.is_some() {
+            self.judge_until(self.now_ns, pipeline, out);
+            let all = pipeline.reporter.processes.all_reported();
+            pipeline.reporter.roll_up(all, self.now_ns, out);
+            pipeline.tracker = Tracker::new(pipeline.reporter.settings.policy);
+            self.is_incomplete = false;
+            self.seen.clear();
+            pipeline.reporter.processes.restart(mono_ns);
         }
-        self.recorded.now_ns = mono_ns;
+        self.now_ns = mono_ns;
     }
 
-    fn apply_recorded_event(&mut self, record: Record, out: &mut impl EventSink) {
+    fn apply_event(
+        &mut self,
+        record: Record,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let Record { at, event } = record;
         match event {
             Event::Start(_) => out.publish(Record { at, event }),
-            Event::Transition(transition) => self.apply_recorded_transition(
+            Event::Transition(transition) => self.apply_transition(
                 at.mono_ns,
                 Record { at, event: Event::Transition(transition) },
+                pipeline,
                 out,
             ),
-            Event::Stuck(stuck) => self.apply_recorded_stuck(at.mono_ns, stuck, out),
+            Event::Stuck(stuck) => self.apply_seen(at.mono_ns, stuck, pipeline, out),
             Event::Found(found) => {
-                let shown = self.settings.views.transitions.then(|| found.clone());
-                self.apply_recorded_stuck(at.mono_ns, found, out);
+                let shown = pipeline.reporter.settings.views.transitions.then(|| found.clone());
+                self.apply_seen(at.mono_ns, found, pipeline, out);
                 if let Some(found) = shown
-                    && self.reporter.admission.admits_found(&found)
+                    && pipeline.reporter.admission.admits_found(&found)
                 {
                     out.publish(Record { at, event: Event::Found(found) });
                 }
             }
-            Event::Cleared(cleared) => self.apply_recorded_exit(at.mono_ns, &cleared, out),
+            Event::Cleared(cleared) => self.apply_exit(at.mono_ns, &cleared, pipeline, out),
             Event::Life(_) => {
-                if self.settings.views.lives {
-                    self.reporter.report_life(Record { at, event }, out);
+                if pipeline.reporter.settings.views.lives {
+                    pipeline.reporter.report_life(Record { at, event }, out);
                 }
             }
             Event::Lost(lost) => {
-                self.tracker.suspend_deadlines();
-                self.recorded.is_incomplete |= lost.reason == LostReason::ReaderSlow;
-                let lost = self.reporter.totals.count_lost(lost.lost, lost.reason);
+                pipeline.tracker.suspend_deadlines();
+                self.is_incomplete |= lost.reason == LostReason::ReaderSlow;
+                let lost = pipeline.reporter.totals.count_lost(lost.lost, lost.reason);
                 out.publish(Record { at, event: Event::Lost(lost) });
             }
             Event::Resync(resync) => {
                 // What was found to be otherwise has been told before.
-                if resync.found.is_some() && !self.recorded.is_incomplete {
-                    self.tracker.resume_deadlines(at.mono_ns);
+                if resync.found.is_some() && !self.is_incomplete {
+                    pipeline.tracker.resume_deadlines(at.mono_ns);
                 }
-                self.reporter.report_resync(resync, at.mono_ns, out);
+                pipeline.reporter.report_resync(resync, at.mono_ns, out);
             }
             // Sums of other records: this run makes its own.
             Event::Process(_) | Event::Summary(_) => {}
         }
     }
 
-    fn apply_recorded_transition(&mut self, mono_ns: u64, record: Record, out: &mut impl EventSink) {
+    fn apply_transition(
+        &mut self,
+        mono_ns: u64,
+        record: Record,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let Event::Transition(transition) = &record.event else { return };
         let change = change_of(transition, mono_ns);
         let cookie = change.cookie;
-        self.judge_recorded_socket(cookie, mono_ns, out);
+        self.judge_socket(cookie, mono_ns, pipeline, out);
         let by = transition.owner.clone().filter(|_| transition.owner_how == OwnerHow::Close);
         let mut findings = Vec::new();
-        self.tracker.apply_transition(&change, &mut |finding| findings.push(finding));
+        pipeline.tracker.apply_transition(&change, &mut |finding| findings.push(finding));
         let mut record = Some(record);
         for finding in &findings {
             match finding {
                 // As it was recorded: that has all that can be known of it.
                 Finding::Transition { .. } => {
                     if let Some(record) = record.take() {
-                        self.reporter.totals.count_transition();
-                        if self.settings.views.transitions {
-                            self.reporter.report_transition(record, out);
+                        pipeline.reporter.totals.count_transition();
+                        if pipeline.reporter.settings.views.transitions {
+                            pipeline.reporter.report_transition(record, out);
                         }
                     }
                 }
-                _ => self.report_recorded_exit(finding, by.as_ref(), out),
+                _ => self.report_exit(finding, by.as_ref(), pipeline, out),
             }
         }
-        self.recorded.seen.remove(&cookie);
+        self.seen.remove(&cookie);
     }
 
     /// Emits that a stuck socket left its state; `by` is who caused it, as recorded.
-    fn report_recorded_exit(&mut self, finding: &Finding, by: Option<&Owner>, out: &mut impl EventSink) {
+    fn report_exit(
+        &mut self,
+        finding: &Finding,
+        by: Option<&Owner>,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         if let Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } = finding {
-            self.recorded.seen.remove(cookie);
+            self.seen.remove(cookie);
             let exit = Exit { new_state: *new_state, at_ns: *at_ns, actor: *actor, how: *how };
             let by = by.cloned().or_else(|| actor.as_ref().map(assemble::owner));
-            self.reporter.report_cleared(*cookie, socket, &exit, by, out);
+            pipeline.reporter.report_cleared(*cookie, socket, &exit, by, out);
         }
     }
 
     /// Applies a recorded `cleared`.
-    fn apply_recorded_exit(&mut self, mono_ns: u64, cleared: &Cleared, out: &mut impl EventSink) {
+    fn apply_exit(
+        &mut self,
+        mono_ns: u64,
+        cleared: &Cleared,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let exit = Exit {
             new_state: cleared.new_state.0,
             at_ns: mono_ns,
@@ -167,104 +202,130 @@ impl<P: ProcessInfo> Engine<P> {
             how: cleared.how,
         };
         let cookie = cleared.socket.cookie;
-        self.judge_recorded_socket(cookie, mono_ns, out);
+        self.judge_socket(cookie, mono_ns, pipeline, out);
         let mut findings = Vec::new();
-        self.tracker.apply_exit(cookie, cleared.state.0, exit, &mut |finding| findings.push(finding));
+        pipeline.tracker.apply_exit(cookie, cleared.state.0, exit, &mut |finding| findings.push(finding));
         for finding in &findings {
-            self.report_recorded_exit(finding, cleared.by.as_ref(), out);
+            self.report_exit(finding, cleared.by.as_ref(), pipeline, out);
         }
     }
 
     /// Applies a recorded `stuck` or `found`: the socket was seen in that state, for that long.
-    fn apply_recorded_stuck(&mut self, mono_ns: u64, stuck: Box<Stuck>, out: &mut impl EventSink) {
+    fn apply_seen(
+        &mut self,
+        mono_ns: u64,
+        stuck: Box<Stuck>,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let before = |ms: f64| mono_ns.saturating_sub(nanoseconds(ms));
         let since = if stuck.exact {
             Since::exact(before(stuck.age_ms))
         } else {
             Since::between(stuck.age_max_ms.map(before), before(stuck.age_ms))
         };
-        let observation = SocketRow {
-            ktime_ns: mono_ns,
+        let seen = Observation {
+            at_ns: mono_ns,
             cookie: stuck.socket.cookie,
             netns: stuck.socket.netns.unwrap_or(0),
-            state: stuck.state.0,
             tuple: stuck.socket.tuple(),
-            ..SocketRow::zeroed()
+            state: stuck.state.0,
+            since,
         };
         let mut findings = Vec::new();
-        self.tracker.observe_socket(&observation, since, &mut |finding| findings.push(finding));
+        pipeline.tracker.observe_socket(&seen, &mut |finding| findings.push(finding));
         for finding in &findings {
-            self.report_recorded_exit(finding, None, out);
+            self.report_exit(finding, None, pipeline, out);
         }
-        if observation.state == state::CLOSE {
-            self.recorded.seen.remove(&observation.cookie);
+        if seen.state == state::CLOSE {
+            self.seen.remove(&seen.cookie);
         } else {
-            self.recorded.seen.insert(observation.cookie, stuck);
+            self.seen.insert(seen.cookie, stuck);
         }
     }
 
     /// Reports what has been stuck for long enough by then.
-    fn judge_recorded(&mut self, until_ns: u64, out: &mut impl EventSink) {
+    fn judge_until(
+        &mut self,
+        until_ns: u64,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let mut findings = Vec::new();
-        self.tracker.judge_until(until_ns, &mut |finding| findings.push(finding));
-        self.report_recorded_stuck(&findings, out);
+        pipeline.tracker.judge_until(until_ns, &mut |finding| findings.push(finding));
+        self.report_stuck(&findings, pipeline, out);
     }
 
     /// Reports one socket, of which there is news of that time, as often as it was stuck until then.
-    fn judge_recorded_socket(&mut self, cookie: u64, until_ns: u64, out: &mut impl EventSink) {
+    fn judge_socket(
+        &mut self,
+        cookie: u64,
+        until_ns: u64,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
         let mut findings = Vec::new();
-        while self.tracker.judge_socket_until(cookie, until_ns, &mut |finding| findings.push(finding)) {}
-        self.report_recorded_stuck(&findings, out);
+        while pipeline.tracker.judge_socket_until(cookie, until_ns, &mut |finding| findings.push(finding)) {}
+        self.report_stuck(&findings, pipeline, out);
     }
 
-    fn report_recorded_stuck(&mut self, findings: &[Finding], out: &mut impl EventSink) {
-        if !self.settings.views.stuck {
+    fn report_stuck(
+        &mut self,
+        findings: &[Finding],
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) {
+        if !pipeline.reporter.settings.views.stuck {
             return;
         }
         for finding in findings {
             let Finding::Stuck(found) = finding else { continue };
-            let seen = self.recorded.seen.get(&found.cookie);
+            let seen = self.seen.get(&found.cookie);
             let details = match seen.filter(|seen| seen.state.0 == found.socket.state) {
                 Some(seen) => seen.details.clone(),
-                None => WalkIndex::default().details_of(found, &self.reporter.wall),
+                None => WalkIndex::default().details_of(found, &pipeline.reporter.wall),
             };
             for owner in &details.owners {
-                self.reporter.info.note_owner(owner);
+                pipeline.reporter.info.note_owner(owner);
             }
-            self.reporter.report_stuck(found, details, &mut ProcessIds::default(), out);
+            pipeline.reporter.report_stuck(found, details, &mut ProcessIds::default(), out);
         }
     }
 
     /// Rolls up the processes for which that is due.
-    fn roll_up_recorded(&mut self, out: &mut impl EventSink) {
-        let Self { reporter, recorded: RecordedStream { now_ns, .. }, .. } = self;
-        for id in reporter.processes.due_samples(*now_ns) {
+    fn roll_up_due(&mut self, pipeline: &mut Pipeline<impl ProcessInfo>, out: &mut impl EventSink) {
+        let (reporter, now_ns) = (&mut pipeline.reporter, self.now_ns);
+        for id in reporter.processes.due_samples(now_ns) {
             let stats = reporter.info.process_stats(id);
-            reporter.processes.apply_sample(id, stats.as_ref(), *now_ns);
+            reporter.processes.apply_sample(id, stats.as_ref(), now_ns);
         }
-        if reporter.processes.next_due_ns().is_some_and(|due| due <= *now_ns) {
-            let due = reporter.processes.due(*now_ns);
-            reporter.roll_up(due, *now_ns, out);
+        if reporter.processes.next_due_ns().is_some_and(|due| due <= now_ns) {
+            let due = reporter.processes.due(now_ns);
+            reporter.roll_up(due, now_ns, out);
         }
     }
 
     /// Ends a recording: judges what was stuck at its end, rolls all up, and sums up.
-    pub fn end_recording(&mut self, out: &mut impl EventSink) -> Summary {
-        let now_ns = self.recorded.now_ns;
-        self.judge_recorded(now_ns, out);
-        let began_ns = self.recorded.began_ns.unwrap_or(now_ns);
-        self.end(began_ns, now_ns, out);
-        self.summary(began_ns, now_ns)
+    pub(crate) fn end(
+        &mut self,
+        pipeline: &mut Pipeline<impl ProcessInfo>,
+        out: &mut impl EventSink,
+    ) -> Summary {
+        let now_ns = self.now_ns;
+        self.judge_until(now_ns, pipeline, out);
+        let began_ns = self.began_ns.unwrap_or(now_ns);
+        pipeline.end(began_ns, now_ns, out);
+        pipeline.summary(began_ns, now_ns)
     }
 
     /// Whether any record has been applied.
-    pub const fn has_recorded(&self) -> bool {
-        self.recorded.began_ns.is_some()
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.began_ns.is_some()
     }
 
     /// When the latest record happened, `CLOCK_MONOTONIC` nanoseconds.
-    pub const fn recorded_now_ns(&self) -> u64 {
-        self.recorded.now_ns
+    pub(crate) const fn now_ns(&self) -> u64 {
+        self.now_ns
     }
 }
 

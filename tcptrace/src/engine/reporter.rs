@@ -6,12 +6,12 @@ use tcptrace_common::state;
 use crate::{
     clock::WallClock,
     engine::{
-        Settings,
         assemble::{self, charge, instant, life::life_record, owner, process::process_record},
         filter::admission::Admission,
         ownership::{responsible::complete, walk_index::WalkIndex},
         process_info::ProcessInfo,
         processes::{ProcessId, Processes},
+        settings::Settings,
         state_change::StateChange,
         totals::Totals,
         tracker::{Exit, Socket, finding::Finding, found::Found},
@@ -26,7 +26,7 @@ use crate::{
 /// Makes the events of a run.
 #[derive(Debug)]
 pub(crate) struct Reporter<P> {
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) processes: Processes,
     pub(crate) admission: Admission,
     pub(crate) totals: Totals,

@@ -5,7 +5,8 @@ use tcptrace_common::{SocketRow, Tuple, state, v4_mapped};
 
 use super::*;
 use crate::{
-    engine::{filter::tests::filter, state_change::StateChange, walk::Holder},
+    engine::{filter::tests::filter, state_change::StateChange, tracker::Policy, walk::Holder},
+    events::Views,
     testing::{Collected, OneProcess, settings},
 };
 

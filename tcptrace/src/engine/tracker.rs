@@ -23,12 +23,13 @@ pub mod places;
 pub mod sockets;
 
 use rustc_hash::FxHashSet;
-use tcptrace_common::{SocketRow, Tuple, state};
+use tcptrace_common::{Tuple, state};
 
 use self::{finding::Finding, lives::Lives, sockets::Sockets};
 use crate::{
     engine::{
         age::Since,
+        observation::Observation,
         state_change::{Actor, Origin, StateChange},
         walk::Walk,
     },
@@ -207,14 +208,14 @@ impl Tracker {
 
     /// Takes in a socket that a walk saw, with what its clocks say about its age. Says whether this is a repair, after the
     /// first walk: it was not known, or thought to be in another state.
-    pub fn observe_socket(&mut self, row: &SocketRow, since: Since, found: &mut impl FnMut(Finding)) -> bool {
-        let SocketRow { ktime_ns, cookie, netns, state, .. } = *row;
+    pub fn observe_socket(&mut self, seen: &Observation, found: &mut impl FnMut(Finding)) -> bool {
+        let Observation { at_ns, cookie, netns, tuple, state, since } = *seen;
         let seen = Socket {
-            tuple: row.tuple,
+            tuple,
             netns,
             state,
             since,
-            last_seen_ns: ktime_ns,
+            last_seen_ns: at_ns,
             deadline_ns: NEVER,
             is_reported: false,
         };
@@ -223,17 +224,17 @@ impl Tracker {
             if let Some(lives) = &self.lives
                 && let Some(course) = self.sockets.course_mut(cookie)
             {
-                *course = lives.meet(row);
+                *course = lives.meet(&seen);
             }
             return self.follows(state);
         };
-        let tuple = complete(row.tuple, Some(known.tuple));
-        if ktime_ns < known.last_seen_ns {
+        let tuple = complete(tuple, Some(known.tuple));
+        if at_ns < known.last_seen_ns {
             return false;
         }
         if known.state == state {
             let since = known.since.narrowed_by(since);
-            self.put(cookie, Socket { tuple, netns, since, last_seen_ns: ktime_ns, ..known });
+            self.put(cookie, Socket { tuple, netns, since, last_seen_ns: at_ns, ..known });
             return false;
         }
         if known.is_reported {
@@ -241,7 +242,7 @@ impl Tracker {
                 cookie,
                 socket: known,
                 new_state: state,
-                at_ns: ktime_ns,
+                at_ns,
                 actor: None,
                 how: Ending::Unknown,
             });
@@ -250,7 +251,7 @@ impl Tracker {
             course.leave(&known, known.last_seen_ns);
         }
         // It came here at some time after it was last heard of.
-        let since = since.narrowed_by(Since::between(Some(known.last_seen_ns), ktime_ns));
+        let since = since.narrowed_by(Since::between(Some(known.last_seen_ns), at_ns));
         self.put(cookie, Socket { tuple, since, ..seen });
         true
     }

@@ -7,6 +7,7 @@
 //! Records of the stuck view wait up to a second for others (`pending.rs`). Many that have everything
 //! that matters in common become one line (`group.rs`).
 
+pub mod canvas;
 pub mod column;
 pub mod detail;
 pub mod endpoint;
@@ -17,7 +18,6 @@ pub mod heading;
 pub mod holders;
 pub mod layout;
 pub mod life;
-pub mod line;
 pub mod pending;
 pub mod process;
 pub mod stuck;
@@ -31,15 +31,12 @@ use crate::{
         interface::InterfaceNames,
         words::{lost_words, resync_words},
     },
-    outputs::{
-        text::{
-            group::{MAX_SINGLE_LINES, group_alike},
-            heading::{Headings, View},
-            holders::Holders,
-            layout::{ColumnNeeds, Layout},
-            pending::Pending,
-        },
-        timestamp_cache::Second,
+    outputs::text::{
+        canvas::Canvas,
+        group::{MAX_SINGLE_LINES, group_alike},
+        heading::View,
+        holders::Holders,
+        pending::Pending,
     },
 };
 
@@ -52,62 +49,33 @@ const FLUSH_INTERVAL_NS: u64 = 1_000_000_000;
 /// Renders records as lines of text.
 #[derive(Debug)]
 pub struct TextRenderer {
-    /// Columns of the terminal; `None` if stdout is not a terminal.
-    width: Option<u16>,
-    needs: ColumnNeeds,
-    layout: Layout,
-    has_colour: bool,
-    time_zone: TimeZone,
-    /// The names of interfaces, if they are known.
-    interface_names: Option<InterfaceNames>,
-    second: Second,
-    headings: Headings,
-    /// The line that is being written; empty between two lines.
-    line: String,
-    /// What continues below that line; empty if nothing does.
-    below: String,
-    /// How many lines were written.
-    lines: u64,
+    canvas: Canvas,
     pending: Pending,
     /// When pending records were last flushed, `CLOCK_MONOTONIC` nanoseconds.
     flushed_ns: u64,
 }
 
 impl TextRenderer {
-    /// Creates a renderer for a terminal of `width` columns, or for no terminal, with times in `time_zone`.
+    /// Creates a renderer for a terminal of `width` columns, or for no terminal, with times in
+    /// `time_zone`.
     pub fn new(width: Option<u16>, has_colour: bool, time_zone: TimeZone) -> Self {
-        Self {
-            width,
-            needs: ColumnNeeds::default(),
-            layout: Layout::fit(width, ColumnNeeds::default()),
-            has_colour,
-            time_zone,
-            interface_names: None,
-            second: Second::default(),
-            headings: Headings::default(),
-            line: String::new(),
-            below: String::new(),
-            lines: 0,
-            pending: Pending::default(),
-            flushed_ns: 0,
-        }
+        let canvas = Canvas::new(width, has_colour, time_zone);
+        Self { canvas, pending: Pending::default(), flushed_ns: 0 }
     }
 
     /// Shows link-local addresses with the names of their interfaces.
     #[must_use]
-    pub fn with_interface_names(self, interface_names: Option<InterfaceNames>) -> Self {
-        Self { interface_names, ..self }
+    pub fn with_interface_names(mut self, interface_names: Option<InterfaceNames>) -> Self {
+        self.canvas.interface_names = interface_names;
+        self
     }
 
-    /// Fits the lines to come to a terminal of this size. 0 means that the terminal does not know its size.
+    /// Fits the lines to come to a terminal of this size. 0 means that the terminal does not know
+    /// its size.
     ///
     /// On a terminal, a heading is repeated before it scrolls out of sight.
     pub fn resize(&mut self, columns: u16, rows: u16) {
-        self.headings.set_rows(rows);
-        if self.width != Some(columns) {
-            self.width = Some(columns);
-            self.layout = Layout::fit(self.width, self.needs);
-        }
+        self.canvas.resize(columns, rows);
     }
 
     /// Appends the line of a record, or keeps a record of the stuck view until a flush.
@@ -115,25 +83,26 @@ impl TextRenderer {
     /// `start`, `found` and `summary` have no line: the first and the last are messages on stderr, and
     /// `found` is for recordings.
     pub fn add_record(&mut self, record: Record, out: &mut Vec<u8>) {
+        let Self { canvas, pending, .. } = self;
         let at = record.at;
         match &record.event {
             Event::Transition(transition) => {
-                self.fit_endpoints(&transition.socket);
-                self.write_heading(View::Transitions, out);
-                self.write_line(out, |text, line| text.write_transition(line, at, transition));
+                canvas.fit_endpoints(&transition.socket);
+                canvas.write_heading(View::Transitions, out);
+                canvas.write_line(out, |canvas, line| canvas.write_transition(line, at, transition));
             }
             Event::Life(life) => {
-                self.fit_endpoints(&life.socket);
-                self.write_heading(View::Lives, out);
-                self.write_line(out, |text, line| text.write_life(line, at, life));
+                canvas.fit_endpoints(&life.socket);
+                canvas.write_heading(View::Lives, out);
+                canvas.write_line(out, |canvas, line| canvas.write_life(line, at, life));
             }
             Event::Lost(lost) => {
-                self.write_line(out, |text, line| text.write_notice(line, at, &lost_words(lost)));
+                canvas.write_line(out, |canvas, line| canvas.write_notice(line, at, &lost_words(lost)));
             }
             Event::Resync(resync) => {
-                self.write_line(out, |text, line| text.write_notice(line, at, &resync_words(resync)));
+                canvas.write_line(out, |canvas, line| canvas.write_notice(line, at, &resync_words(resync)));
             }
-            Event::Stuck(_) | Event::Cleared(_) | Event::Process(_) => self.pending.add_record(record),
+            Event::Stuck(_) | Event::Cleared(_) | Event::Process(_) => pending.add_record(record),
             Event::Start(_) | Event::Found(_) | Event::Summary(_) => {}
         }
     }
@@ -165,51 +134,44 @@ impl TextRenderer {
     /// Appends the lines of all pending records.
     pub fn flush_all(&mut self, now_ns: u64, out: &mut Vec<u8>) {
         self.flushed_ns = now_ns;
+        let canvas = &mut self.canvas;
         let mut pending = std::mem::take(&mut self.pending);
         pending.sort_stuck();
         let Pending { stuck, cleared, processes, .. } = pending;
         if !(stuck.is_empty() && cleared.is_empty()) {
             for (_, one) in &stuck {
-                self.fit_endpoints(&one.socket);
+                canvas.fit_endpoints(&one.socket);
             }
             for (_, one) in &cleared {
-                self.fit_endpoints(&one.socket);
+                canvas.fit_endpoints(&one.socket);
             }
-            let mut needs = self.needs;
+            let mut needs = canvas.needs;
             for holders in stuck.iter().map(|(_, one)| Holders::of_socket(one)) {
                 needs.fit_descriptor(holders.format_descriptors().len());
                 needs.fit_process(holders.format_process(0).len());
             }
-            self.widen(needs);
-            self.write_heading(View::Stuck, out);
+            canvas.widen(needs);
+            canvas.write_heading(View::Stuck, out);
         }
         for group in group_alike(stuck) {
             if group.members.len() <= MAX_SINGLE_LINES {
                 for (at, one) in &group.members {
-                    self.write_line(out, |text, line| text.write_stuck(line, *at, one));
+                    canvas.write_line(out, |canvas, line| canvas.write_stuck(line, *at, one));
                 }
             } else {
-                self.write_line(out, |text, line| text.write_stuck_group(line, &group));
+                canvas.write_line(out, |canvas, line| canvas.write_stuck_group(line, &group));
             }
         }
         for group in group_alike(cleared) {
             if group.members.len() <= MAX_SINGLE_LINES {
                 for (at, one) in &group.members {
-                    self.write_line(out, |text, line| text.write_cleared(line, *at, one));
+                    canvas.write_line(out, |canvas, line| canvas.write_cleared(line, *at, one));
                 }
             } else {
-                self.write_line(out, |text, line| text.write_cleared_group(line, &group));
+                canvas.write_line(out, |canvas, line| canvas.write_cleared_group(line, &group));
             }
         }
-        self.write_processes(processes, out);
-    }
-
-    /// Changes the layout if columns need more room than they have.
-    fn widen(&mut self, needs: ColumnNeeds) {
-        if needs != self.needs {
-            self.needs = needs;
-            self.layout = Layout::fit(self.width, needs);
-        }
+        canvas.write_processes(processes, out);
     }
 }
 

@@ -7,7 +7,7 @@ use tcptrace_common::{
 };
 
 use super::*;
-use crate::engine::{age::Since, state_change::StateChange, walk::Walk};
+use crate::engine::{age::Since, observation::Observation, state_change::StateChange, walk::Walk};
 
 const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_000 * SECOND;
@@ -32,7 +32,7 @@ fn tracked(policy: Policy, sockets: &[(u64, u8, u64)]) -> Tracker {
         });
     }
     for row in &walk.sockets {
-        tracker.observe_socket(row, Since::between(None, NOW), &mut |_| {});
+        tracker.observe_socket(&Observation::of(row, Since::between(None, NOW)), &mut |_| {});
     }
     tracker.judge(&walk, &mut |_| {});
     tracker

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::processes::{SECOND, trend::Trend};
+use crate::{clock::SECOND_NS, engine::processes::trend::Trend};
 
 /// The longest time that is looked at, seconds.
 const WINDOW: u64 = 1200;
@@ -27,7 +27,7 @@ impl Changes {
     /// Adds so many more, or fewer, at that time. What is older than the window is left out.
     pub(crate) fn add(&mut self, at_ns: u64, change: i64) {
         let Some(after_ns) = at_ns.checked_sub(self.begin_ns) else { return };
-        let Some(mut index) = (after_ns / SECOND).checked_sub(self.first) else { return };
+        let Some(mut index) = (after_ns / SECOND_NS).checked_sub(self.first) else { return };
         // One second more than the window: the last one is not over yet.
         if index > WINDOW {
             let beyond = index - WINDOW;
@@ -46,7 +46,7 @@ impl Changes {
 
     /// How it grows now; `None` if it has been watched for too short a time.
     pub(crate) fn trend(&self, now_ns: u64) -> Option<Trend> {
-        let now = now_ns.checked_sub(self.begin_ns)? as f64 / SECOND as f64;
+        let now = now_ns.checked_sub(self.begin_ns)? as f64 / SECOND_NS as f64;
         let from = (now - WINDOW as f64).max(0.0);
         let mut level = 0.0;
         let mut series = vec![(from - now, level)];
@@ -93,7 +93,7 @@ impl Samples {
         }
         self.taken.push_back((at_ns, number));
         // One that is older than the window stays: the line from it leads into the window.
-        let from_ns = at_ns.saturating_sub(WINDOW * SECOND);
+        let from_ns = at_ns.saturating_sub(WINDOW * SECOND_NS);
         while self.taken.get(1).is_some_and(|(taken_ns, _)| *taken_ns <= from_ns) {
             self.taken.pop_front();
         }
@@ -112,7 +112,7 @@ impl Samples {
 
     /// How it grows now; `None` if it has been watched for too short a time.
     pub(crate) fn trend(&self, now_ns: u64) -> Option<Trend> {
-        let before = |at_ns: u64| (at_ns as f64 - now_ns as f64) / SECOND as f64;
+        let before = |at_ns: u64| (at_ns as f64 - now_ns as f64) / SECOND_NS as f64;
         let mut series: Vec<_> =
             self.taken.iter().map(|(at_ns, number)| (before(*at_ns).min(0.0), *number as f64)).collect();
         let (last, number) = *series.last()?;

@@ -4,9 +4,9 @@ mod forecast;
 
 use super::*;
 
-const MINUTE: u64 = 60 * SECOND;
-const BEGAN: u64 = 1_000 * SECOND;
-const THRESHOLD: u64 = 30 * SECOND;
+const MINUTE: u64 = 60 * SECOND_NS;
+const BEGAN: u64 = 1_000 * SECOND_NS;
+const THRESHOLD: u64 = 30 * SECOND_NS;
 const SERVER: ProcessId = ProcessId { pid: 4242, start_ticks: 7 };
 const OTHER: ProcessId = ProcessId { pid: 4243, start_ticks: 9 };
 
@@ -71,7 +71,7 @@ fn a_steady_leak_of_one_a_minute() {
     for minute in 0..20 {
         leaks.stuck_at(begin + minute * MINUTE, 1);
         if minute >= 2 {
-            let growth = leaks.growth(begin + minute * MINUTE + SECOND).expect("long enough");
+            let growth = leaks.growth(begin + minute * MINUTE + SECOND_NS).expect("long enough");
             assert!((0.85..1.15).contains(&growth), "{growth} after {minute} minutes");
         }
     }
@@ -82,15 +82,15 @@ fn fifty_at_once_each_minute_are_fifty_a_minute_from_the_second_time_on() {
     for old in [0, 1_000] {
         let mut leaks = Leaks::new();
         leaks.before_the_start(old);
-        let begin = BEGAN + THRESHOLD + 20 * SECOND;
+        let begin = BEGAN + THRESHOLD + 20 * SECOND_NS;
         for minute in 0..15 {
             leaks.stuck_at(begin + minute * MINUTE, 50);
             if minute > 1 {
-                let growth = leaks.growth(begin + minute * MINUTE + 30 * SECOND).expect("long enough");
+                let growth = leaks.growth(begin + minute * MINUTE + 30 * SECOND_NS).expect("long enough");
                 assert!((38.0..=65.0).contains(&growth), "{growth} after {minute} minutes, {old} old ones");
             }
         }
-        assert_about(leaks.growth(begin + 14 * MINUTE + 59 * SECOND), 50.0);
+        assert_about(leaks.growth(begin + 14 * MINUTE + 59 * SECOND_NS), 50.0);
     }
 }
 
@@ -99,9 +99,9 @@ fn one_burst_on_top_of_a_steady_leak_changes_nothing() {
     let mut leaks = Leaks::new();
     let begin = BEGAN + THRESHOLD;
     for minute in 0..10 {
-        leaks.stuck_at(begin + minute * MINUTE + SECOND, 1);
+        leaks.stuck_at(begin + minute * MINUTE + SECOND_NS, 1);
         if minute == 4 {
-            leaks.stuck_at(begin + minute * MINUTE + 2 * SECOND, 500);
+            leaks.stuck_at(begin + minute * MINUTE + 2 * SECOND_NS, 500);
         }
     }
     assert_about(leaks.growth(begin + 10 * MINUTE), 1.0);
@@ -123,7 +123,7 @@ fn a_process_that_closes_more_than_it_leaks_shrinks() {
     let mut leaks = Leaks::new();
     leaks.before_the_start(1_000);
     for second in 0..600 {
-        leaks.rollup.clear_socket(second + 1, BEGAN + THRESHOLD + second * SECOND);
+        leaks.rollup.clear_socket(second + 1, BEGAN + THRESHOLD + second * SECOND_NS);
     }
     assert_about(leaks.growth(BEGAN + THRESHOLD + 10 * MINUTE), -60.0);
     let rolled = leaks.rollup.roll_up(SERVER, Some(&fds(400, 1024)), BEGAN + THRESHOLD + 10 * MINUTE);
@@ -136,7 +136,7 @@ fn ten_thousand_from_before_the_start_are_no_growth() {
     let mut leaks = Leaks::new();
     leaks.before_the_start(10_000);
     assert_eq!(leaks.growth(BEGAN), None, "nothing is known yet");
-    assert_eq!(leaks.growth(BEGAN + THRESHOLD + 30 * SECOND), Some(0.0));
+    assert_eq!(leaks.growth(BEGAN + THRESHOLD + 30 * SECOND_NS), Some(0.0));
     assert_eq!(leaks.growth(BEGAN + THRESHOLD + 20 * MINUTE), Some(0.0));
 }
 
@@ -145,16 +145,16 @@ fn a_few_seconds_say_nothing_and_a_few_more_do() {
     let mut leaks = Leaks::new();
     let begin = BEGAN + THRESHOLD + MINUTE;
     for second in 0..31 {
-        leaks.stuck_at(begin + second * SECOND, 2);
+        leaks.stuck_at(begin + second * SECOND_NS, 2);
     }
-    assert_eq!(leaks.growth(begin + 29 * SECOND), None);
-    assert_about(leaks.growth(begin + 31 * SECOND), 120.0);
+    assert_eq!(leaks.growth(begin + 29 * SECOND_NS), None);
+    assert_about(leaks.growth(begin + 31 * SECOND_NS), 120.0);
 }
 
 /// What is said of a server's growth at each second up to `seconds` after its first socket got
 /// stuck.
 fn growths(leaks: &mut Leaks, begin: u64, seconds: u64) -> Vec<(u64, f64)> {
-    let said = (0..seconds).map(|second| (second, leaks.growth(begin + second * SECOND).unwrap_or(0.0)));
+    let said = (0..seconds).map(|second| (second, leaks.growth(begin + second * SECOND_NS).unwrap_or(0.0)));
     said.filter(|(_, growth)| *growth != 0.0).collect()
 }
 
@@ -163,20 +163,20 @@ fn one_burst_or_a_server_that_warms_up_is_no_growth() {
     let begin = BEGAN + THRESHOLD + MINUTE;
     // 40 within two seconds.
     let mut leaks = Leaks::new();
-    (0..40).for_each(|one| leaks.stuck_at(begin + one * SECOND / 20, 1));
+    (0..40).for_each(|one| leaks.stuck_at(begin + one * SECOND_NS / 20, 1));
     assert_eq!(growths(&mut leaks, begin, 900), []);
     // 100 within 20 seconds.
     let mut leaks = Leaks::new();
-    (0..100).for_each(|one| leaks.stuck_at(begin + one * SECOND / 5, 1));
+    (0..100).for_each(|one| leaks.stuck_at(begin + one * SECOND_NS / 5, 1));
     assert_eq!(growths(&mut leaks, begin, 900), []);
     // Ten more each second, and each is closed eight seconds after it got stuck.
     let mut leaks = Leaks::new();
     for second in 0..60 {
-        leaks.stuck_at(begin + second * SECOND, 10);
+        leaks.stuck_at(begin + second * SECOND_NS, 10);
         let closed = leaks.cookie.saturating_sub(80);
         (closed.saturating_sub(9)..=closed)
-            .for_each(|cookie| leaks.rollup.clear_socket(cookie, begin + second * SECOND));
-        assert_eq!(leaks.growth(begin + second * SECOND).unwrap_or(0.0), 0.0, "after {second}");
+            .for_each(|cookie| leaks.rollup.clear_socket(cookie, begin + second * SECOND_NS));
+        assert_eq!(leaks.growth(begin + second * SECOND_NS).unwrap_or(0.0), 0.0, "after {second}");
     }
 }
 
@@ -185,7 +185,7 @@ fn a_leak_that_begins_after_days_of_quiet_is_seen_as_fast_as_it_is() {
     let mut leaks = Leaks::new();
     let begin = BEGAN + 3 * 24 * 60 * MINUTE;
     for second in 0..=60 {
-        leaks.stuck_at(begin + second * SECOND, 1);
+        leaks.stuck_at(begin + second * SECOND_NS, 1);
     }
     assert_about(leaks.growth(begin + MINUTE), 60.0);
     // And one that has ended is no growth any more.
@@ -199,13 +199,13 @@ fn when_descriptors_run_out_follows_from_all_that_are_open_and_not_from_the_stuc
     leaks.before_the_start(600);
     // Each second two descriptors more, while its stuck sockets clear.
     for second in 0..600 {
-        let now = BEGAN + THRESHOLD + second * SECOND;
+        let now = BEGAN + THRESHOLD + second * SECOND_NS;
         leaks.rollup.apply_sample(SERVER, Some(&fds(24 + 2 * second, 2000)), now);
         if second > 0 {
             leaks.rollup.clear_socket(second, now);
         }
     }
-    let now = BEGAN + THRESHOLD + 600 * SECOND;
+    let now = BEGAN + THRESHOLD + 600 * SECOND_NS;
     let look =
         |condition: ProcessStats| leaks.rollup.preview(SERVER, &condition, now).expect("a known process");
     let full_in = |condition: ProcessStats| look(condition).fds_full_in_s;
@@ -227,7 +227,7 @@ fn what_is_no_longer_so_is_told_without_another_socket() {
     let mut told = Vec::new();
     // Two a second for two minutes, then none; and other descriptors up to the limit, and back.
     for second in 0..600 {
-        let now = begin + second * SECOND;
+        let now = begin + second * SECOND_NS;
         if second < 120 {
             leaks.stuck_at(now, 2);
         }
@@ -280,7 +280,7 @@ fn descriptors_are_counted_seldom_where_nothing_moves() {
         count
     };
     let begin = BEGAN + THRESHOLD;
-    let busy = count(&mut rollup, begin, begin + MINUTE, &|now| now / SECOND % 1000);
+    let busy = count(&mut rollup, begin, begin + MINUTE, &|now| now / SECOND_NS % 1000);
     let quiet = count(&mut rollup, begin, begin + 60 * MINUTE, &|_| 7);
     assert!((25..=31).contains(&busy) && (120..=240).contains(&quiet), "{busy}, {quiet}");
     // Another stuck socket, and it is looked at closely again.
@@ -333,7 +333,7 @@ fn only_processes_that_are_wanted_are_told() {
     assert_eq!((rollup.next_due_ns(), rollup.all_reported()), (None, vec![]));
     rollup.add_stuck(2, Since::exact(BEGAN), seen, &[OTHER]);
     rollup.mark_reported(OTHER);
-    assert_eq!((rollup.due(seen + SECOND), rollup.all_reported()), (vec![OTHER], vec![OTHER]));
+    assert_eq!((rollup.due(seen + SECOND_NS), rollup.all_reported()), (vec![OTHER], vec![OTHER]));
     let rolled = rollup.roll_up(OTHER, Some(&fds(0, 0)), seen).expect("a known process");
     assert_eq!(rolled.stuck, 2, "also those that were not wanted");
 }
@@ -344,7 +344,7 @@ fn a_socket_counts_once_in_each_process_that_holds_it() {
     let since = Since::exact(BEGAN);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, since, seen, &[SERVER, OTHER, SERVER]);
-    hold(&mut rollup, 2, Since::exact(BEGAN + SECOND), seen + SECOND, &[SERVER]);
+    hold(&mut rollup, 2, Since::exact(BEGAN + SECOND_NS), seen + SECOND_NS, &[SERVER]);
     let now = seen + MINUTE;
     let mut rolled = |id| {
         let rolled = rollup.roll_up(id, Some(&fds(0, 0)), now).expect("a known process");
@@ -366,14 +366,14 @@ fn a_pid_used_again_starts_anew() {
     let mut rollup = Processes::new(BEGAN, THRESHOLD);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
-    rollup.clear_socket(1, seen + SECOND);
-    hold(&mut rollup, 2, Since::exact(BEGAN), seen + SECOND, &[again]);
+    rollup.clear_socket(1, seen + SECOND_NS);
+    hold(&mut rollup, 2, Since::exact(BEGAN), seen + SECOND_NS, &[again]);
     assert_eq!(rollup.all_reported(), [SERVER, again]);
-    let last = rollup.roll_up(SERVER, None, seen + SECOND).expect("a known process");
+    let last = rollup.roll_up(SERVER, None, seen + SECOND_NS).expect("a known process");
     assert_eq!((last.ended, last.stuck, last.oldest_ns), (true, 0, None));
     assert_eq!(rollup.all_reported(), [again], "one that has ended is forgotten");
-    assert_eq!(rollup.roll_up(SERVER, None, seen + SECOND), None);
-    assert_eq!(rollup.roll_up(again, Some(&fds(0, 0)), seen + SECOND).map(|rolled| rolled.stuck), Some(1));
+    assert_eq!(rollup.roll_up(SERVER, None, seen + SECOND_NS), None);
+    assert_eq!(rollup.roll_up(again, Some(&fds(0, 0)), seen + SECOND_NS).map(|rolled| rolled.stuck), Some(1));
 }
 
 #[test]
@@ -385,22 +385,22 @@ fn a_process_is_due_when_a_batch_is_whole_and_then_at_most_once_in_ten_seconds()
     assert_eq!((rollup.next_due_ns(), rollup.due(seen)), (Some(seen + SETTLED_NS), vec![]));
     // More come, and it waits, up to a second.
     for tenth in 1..=9 {
-        hold(&mut rollup, 1 + tenth, Since::exact(BEGAN), seen + tenth * SECOND / 10, &[SERVER]);
+        hold(&mut rollup, 1 + tenth, Since::exact(BEGAN), seen + tenth * SECOND_NS / 10, &[SERVER]);
     }
-    assert_eq!(rollup.next_due_ns(), Some(seen + SECOND));
-    let told = seen + SECOND;
+    assert_eq!(rollup.next_due_ns(), Some(seen + SECOND_NS));
+    let told = seen + SECOND_NS;
     assert_eq!(rollup.due(told), [SERVER]);
     assert_eq!(rollup.roll_up(SERVER, Some(&fds(0, 0)), told).map(|rolled| rolled.stuck), Some(10));
     assert_eq!((rollup.next_due_ns(), rollup.due(u64::MAX)), (None, vec![]), "nothing new");
 
-    hold(&mut rollup, 11, Since::exact(BEGAN), told + SECOND, &[SERVER]);
+    hold(&mut rollup, 11, Since::exact(BEGAN), told + SECOND_NS, &[SERVER]);
     assert_eq!(rollup.next_due_ns(), Some(told + BETWEEN_NS));
     assert_eq!(rollup.due(told + BETWEEN_NS - 1), []);
     assert_eq!(rollup.due(told + BETWEEN_NS), [SERVER]);
     rollup.roll_up(SERVER, Some(&fds(0, 0)), told + BETWEEN_NS);
     // That there are fewer is told too.
     rollup.clear_socket(1, told + 2 * BETWEEN_NS);
-    assert_eq!(rollup.due(told + 2 * BETWEEN_NS + SECOND), [SERVER]);
+    assert_eq!(rollup.due(told + 2 * BETWEEN_NS + SECOND_NS), [SERVER]);
 }
 
 #[test]
@@ -411,10 +411,10 @@ fn cpu_time_is_a_share_of_the_time_between_two_roll_ups() {
         let condition = ProcessStats { cpu_ns, ..fds(0, 0) };
         rollup.roll_up(SERVER, Some(&condition), BEGAN + at_ns).expect("a known process").busy
     };
-    assert_eq!(busy(5 * SECOND, 0), None);
-    assert_eq!(busy(5 * SECOND + SECOND / 4, SECOND / 2), None, "too short a time");
-    assert_eq!(busy(15 * SECOND, 10 * SECOND), Some(1.0));
-    assert_eq!(busy(15 * SECOND, 20 * SECOND), Some(0.0));
+    assert_eq!(busy(5 * SECOND_NS, 0), None);
+    assert_eq!(busy(5 * SECOND_NS + SECOND_NS / 4, SECOND_NS / 2), None, "too short a time");
+    assert_eq!(busy(15 * SECOND_NS, 10 * SECOND_NS), Some(1.0));
+    assert_eq!(busy(15 * SECOND_NS, 20 * SECOND_NS), Some(0.0));
 }
 
 #[test]

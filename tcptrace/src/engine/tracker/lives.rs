@@ -6,7 +6,7 @@
 use std::num::NonZeroU64;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{Counters, SocketRow, state};
+use tcptrace_common::{Counters, state};
 
 use self::reason::close_reason;
 use crate::{
@@ -126,12 +126,12 @@ impl Lives {
     }
 
     /// The course of a socket that a walk sees for the first time.
-    pub(crate) fn meet(&self, row: &SocketRow) -> Course {
-        let role = match row.state {
+    pub(crate) fn meet(&self, seen: &Socket) -> Course {
+        let role = match seen.state {
             state::LISTEN => Role::Unknown,
             state::SYN_SENT => Role::Client,
             state::SYN_RECV => Role::Server,
-            _ if self.listening.contains_key(&(row.netns, row.tuple.local_port)) => Role::Server,
+            _ if self.listening.contains_key(&(seen.netns, seen.tuple.local_port)) => Role::Server,
             _ => Role::Unknown,
         };
         Course { role, ..Course::default() }

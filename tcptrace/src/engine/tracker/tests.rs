@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    AF_INET,
+    AF_INET, SocketRow,
     state::{
         CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, TIME_WAIT,
     },
@@ -75,7 +75,9 @@ impl Driven {
         let mut repaired = 0;
         for row in &walk.sockets {
             let since = Since::between(None, row.ktime_ns);
-            repaired += usize::from(tracker.observe_socket(row, since, &mut |finding| found.push(finding)));
+            repaired += usize::from(
+                tracker.observe_socket(&Observation::of(row, since), &mut |finding| found.push(finding)),
+            );
         }
         tracker.judge(walk, &mut |finding| found.push(finding));
         repaired
@@ -134,7 +136,10 @@ fn a_socket_that_clears_while_the_walk_runs_is_not_found() {
     let confirming = walk(31_000, &[row(1, 31_010, CLOSE_WAIT)]);
     let Driven { tracker, found } = &mut driven;
     let since = Since::between(None, 31_010);
-    assert!(!tracker.observe_socket(&confirming.sockets[0], since, &mut |finding| found.push(finding)));
+    assert!(
+        !tracker.observe_socket(&Observation::of(&confirming.sockets[0], since), &mut |finding| found
+            .push(finding))
+    );
     driven.transition(transition(1, 31_020, CLOSE_WAIT, LAST_ACK));
     driven.walk(&confirming);
     assert!(driven.found.is_empty(), "{:?}", driven.found);
@@ -277,9 +282,12 @@ fn a_proven_age_over_the_threshold_is_stuck_at_once() {
     let mut driven = Driven::new(None);
     let seen = row(1, 100_001, CLOSE_WAIT);
     let found = &mut driven.found;
-    driven
-        .tracker
-        .observe_socket(&seen, Since::between(Some(20_000), 60_000), &mut |finding| found.push(finding));
+    driven.tracker.observe_socket(
+        &Observation::of(&seen, Since::between(Some(20_000), 60_000)),
+        &mut |finding| {
+            found.push(finding);
+        },
+    );
     driven.walk(&walk(100_000, &[seen]));
     let Finding::Stuck(Found { socket, .. }) = driven.found[0] else { panic!("{:?}", driven.found) };
     assert_eq!((socket.since.earliest_ns(), socket.since.latest_ns()), (Some(20_000), 60_000));
@@ -371,7 +379,7 @@ fn what_a_walk_brings_to_light_is_found() {
         ],
     );
     for row in &truth.sockets {
-        driven.tracker.observe_socket(row, Since::between(None, row.ktime_ns), &mut |_| {});
+        driven.tracker.observe_socket(&Observation::of(row, Since::between(None, row.ktime_ns)), &mut |_| {});
     }
     let Unseen { gone, .. } = driven.tracker.sweep_unseen(&truth, &mut |_| {});
     let found = driven.tracker.found_since(states, &before, &gone, truth.started_ns);
@@ -557,13 +565,15 @@ fn one_look_finds_what_is_proven_to_be_stuck_and_counts_the_rest() {
     let ages = [THRESHOLD + 5, THRESHOLD, THRESHOLD - 1, 0];
     for (cookie, age) in (1..).zip(ages) {
         let since = Since::between(None, at - age);
-        driven
-            .tracker
-            .observe_socket(&row(cookie, at, CLOSE_WAIT), since, &mut |_| panic!("nothing to tell"));
+        driven.tracker.observe_socket(&Observation::of(&row(cookie, at, CLOSE_WAIT), since), &mut |_| {
+            panic!("nothing to tell")
+        });
     }
-    driven.tracker.observe_socket(&row(9, at, ESTABLISHED), Since::between(None, 0), &mut |_| {
-        panic!("nothing to tell")
-    });
+    driven
+        .tracker
+        .observe_socket(&Observation::of(&row(9, at, ESTABLISHED), Since::between(None, 0)), &mut |_| {
+            panic!("nothing to tell")
+        });
     let (stuck, others) = driven.tracker.judge_at_observation();
     assert_eq!((&stuck[..], others.len()), (&[1, 2][..], 2), "the oldest first");
     let seen = |cookie| driven.tracker.find_observed(cookie).map(|found| (found.cookie, found.seen_ns));

@@ -8,14 +8,14 @@ use crate::{
     outputs::{
         dotted::Dotted,
         text::{
-            TextRenderer,
+            canvas::Canvas,
             column::{align_right, padding, width_of},
             layout::{Endpoints, LONG_ENDPOINT},
         },
     },
 };
 
-impl TextRenderer {
+impl Canvas {
     /// Widens the columns of both ends if those of this socket need more room.
     pub(crate) fn fit_endpoints(&mut self, socket: &SocketId) {
         let is_ipv4 = socket.local_addr.is_ipv4() && socket.remote_addr.is_ipv4();

@@ -1,10 +1,6 @@
 //! Headings: one above the first line of a view, and again before it scrolls out of sight.
 
-use crate::outputs::text::{
-    TextRenderer,
-    layout::{Endpoints, Layout},
-    line::BOLD,
-};
+use crate::outputs::text::layout::Layout;
 
 /// A view has a heading of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,44 +25,46 @@ impl Headings {
         self.repeat_after = (rows > 0).then(|| u64::from(rows.saturating_sub(2)).max(10));
     }
 
-    /// Whether a view's last heading is in sight and has this layout.
-    fn is_current(&self, view: View, layout: &Layout, lines: u64) -> bool {
+    /// Notes that a view's heading is written after so many lines, if that is needed: its last one is
+    /// out of sight, or had another layout. Returns whether it is.
+    pub(crate) fn note_written(&mut self, view: View, layout: &Layout, lines: u64) -> bool {
         let is_in_sight = |at: u64| self.repeat_after.is_none_or(|count| lines < at + count);
-        self.last[view as usize].as_ref().is_some_and(|(at, last)| is_in_sight(*at) && last == layout)
+        let last = &mut self.last[view as usize];
+        let is_current = last.as_ref().is_some_and(|(at, last)| is_in_sight(*at) && last == layout);
+        if !is_current {
+            *last = Some((lines, *layout));
+        }
+        !is_current
     }
 }
 
-impl TextRenderer {
-    /// Writes a view's heading, unless its last one is in sight and has the same layout.
-    pub(crate) fn write_heading(&mut self, view: View, out: &mut Vec<u8>) {
-        if self.headings.is_current(view, &self.layout, self.lines) {
-            return;
+/// Returns a view's heading in this layout.
+pub(crate) fn heading_of(view: View, layout: &Layout) -> String {
+    let Layout { age, process, descriptor, actor, is_roomy, .. } = *layout;
+    let ends = layout.endpoints_heading();
+    match view {
+        View::Transitions => format!(
+            "{:time$} {ends}{:10} {:10} {:>6} PROCESS/PID",
+            "TIME",
+            "OLD",
+            "NEW",
+            "AFTER",
+            time = if is_roomy { 12 } else { 8 }
+        ),
+        View::Stuck => format!(
+            "{:8} {:age$} {:process$} {:>descriptor$} {ends}WHY",
+            "TIME",
+            "AGE",
+            // A wide descriptor takes columns from the process.
+            if process < 11 { "PROCESS" } else { "PROCESS/PID" },
+            "FD"
+        ),
+        View::Lives => {
+            let counters = if is_roomy { format!(" {:>4} {:>6}", "RETR", "RTT") } else { String::new() };
+            format!(
+                "{:8} {:>6} {:actor$} {ends}{:>5} {:>5}{counters} ENDED",
+                "TIME", "LIFE", "PROCESS/PID", "TX", "RX"
+            )
         }
-        self.headings.last[view as usize] = Some((self.lines, self.layout));
-        let Layout { age, process, descriptor, is_roomy, .. } = self.layout;
-        let ends = self.layout.endpoints_heading();
-        let heading = match view {
-            View::Transitions => format!(
-                "{:time$} {ends}{:10} {:10} {:>6} PROCESS/PID",
-                "TIME",
-                "OLD",
-                "NEW",
-                "AFTER",
-                time = if is_roomy { 12 } else { 8 }
-            ),
-            View::Stuck => format!(
-                "{:8} {:age$} {:process$} {:>descriptor$} {ends}WHY",
-                "TIME",
-                "AGE",
-                // A wide descriptor takes columns from the process.
-                if process < 11 { "PROCESS" } else { "PROCESS/PID" },
-                "FD"
-            ),
-            View::Lives => self.life_heading(&ends),
-        };
-        if self.layout.endpoints == Endpoints::Below {
-            self.below.push_str("LPORT->REMOTE");
-        }
-        self.write_line(out, |text, line| text.write_coloured(line, BOLD, |line| line.push_str(&heading)));
     }
 }

@@ -1,8 +1,6 @@
 //! The line of a connection that is over: how long it lasted, whose it was, how much it carried,
 //! and what ended it.
 
-use std::fmt::Write as _;
-
 use crate::{
     diagnostics::escape_harmful,
     events::{CloseReason, Instant, LifeRecord},
@@ -13,24 +11,12 @@ use crate::{
         words::close_reason_words,
     },
     outputs::text::{
-        TextRenderer,
+        canvas::{Canvas, RED, YELLOW},
         column::{align_left, align_right, write_or_dash},
-        line::{RED, YELLOW},
     },
 };
 
-impl TextRenderer {
-    /// Returns the heading of the lives view, given that of the ends.
-    pub(crate) fn life_heading(&self, ends: &str) -> String {
-        let width = self.layout.actor;
-        let mut line =
-            format!("{:8} {:>6} {:width$} {ends}{:>5} {:>5}", "TIME", "LIFE", "PROCESS/PID", "TX", "RX");
-        if self.layout.is_roomy {
-            let _infallible = write!(line, " {:>4} {:>6}", "RETR", "RTT");
-        }
-        line + " ENDED"
-    }
-
+impl Canvas {
     /// Writes the line of a connection.
     pub(crate) fn write_life(&mut self, line: &mut String, at: Instant, record: &LifeRecord) {
         let LifeRecord { socket, duration_ms, bytes_sent, bytes_received, owner, close_reason, .. } = record;

@@ -8,10 +8,7 @@ use tcptrace_common::COMM_LEN;
 use crate::{
     events::{Instant, ProcessRecord},
     humanize::{name::ProcessName, span::format_span, width::display_width},
-    outputs::text::{
-        TextRenderer,
-        line::{BOLD, RED, YELLOW},
-    },
+    outputs::text::canvas::{BOLD, Canvas, RED, YELLOW},
 };
 
 /// Descriptors that run out sooner than this are red, seconds.
@@ -39,7 +36,7 @@ struct ProcessLine {
     others: usize,
 }
 
-impl TextRenderer {
+impl Canvas {
     /// Writes the lines of processes. Those that hold the same stuck sockets share a line, as do
     /// those of one name that have ended. If there are many lines, only the most urgent are
     /// written.

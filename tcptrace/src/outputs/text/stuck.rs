@@ -13,21 +13,20 @@ use crate::{
         words::{cause_words, ending_words},
     },
     outputs::text::{
-        TextRenderer,
+        canvas::{Canvas, GREEN, RED},
         column::align_left,
         detail::{describe_cause, describe_origin, describe_peer},
         endpoint::zone_suffix,
         group::{Group, Groupable, write_local_ends, write_remote_ends},
         holders::Holders,
         layout::Layout,
-        line::{GREEN, RED},
     },
 };
 
 /// Columns of an age that is not a range.
 const SINGLE_AGE: usize = 8;
 
-impl TextRenderer {
+impl Canvas {
     /// Writes the line of a stuck socket.
     pub(crate) fn write_stuck(&mut self, line: &mut String, at: Instant, record: &Stuck) {
         let Stuck { socket, state, age_ms, age_max_ms, exact, details, .. } = record;

@@ -7,15 +7,14 @@ use crate::{
     humanize::{name::ProcessName, span::write_span, width::display_width},
     outputs::{
         text::{
-            TextRenderer,
+            canvas::{Canvas, YELLOW},
             column::{align_left, align_right, write_or_dash},
-            line::YELLOW,
         },
         timestamp_cache::padded,
     },
 };
 
-impl TextRenderer {
+impl Canvas {
     /// Writes the line of a transition. Milliseconds are shown if there is room.
     pub(crate) fn write_transition(&mut self, line: &mut String, at: Instant, record: &Transition) {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, .. } = record;

@@ -3,7 +3,7 @@
 use bytemuck::Zeroable as _;
 use rustix::io::Errno;
 use tcptrace_common::{
-    AF_INET, Tuple,
+    AF_INET, SocketRow, Tuple,
     state::{
         CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
         TIME_WAIT,
@@ -14,6 +14,7 @@ use super::*;
 use crate::engine::{
     age::Since,
     exit_signs::ExitSigns,
+    observation::Observation,
     state_change::FinalStats,
     tracker::{Policy, Tracker, finding::Finding},
     walk::Walk,
@@ -95,7 +96,9 @@ impl Driven {
 
     fn row(&mut self, row: &SocketRow) {
         let since = Since::between(None, row.ktime_ns);
-        self.tracker.observe_socket(row, since, &mut |finding| panic!("nothing to tell: {finding:?}"));
+        self.tracker.observe_socket(&Observation::of(row, since), &mut |finding| {
+            panic!("nothing to tell: {finding:?}")
+        });
     }
 
     fn only(self) -> Life {
