@@ -17,6 +17,8 @@ pub mod owner;
 pub mod process;
 pub mod record;
 pub mod resync;
+#[cfg(test)]
+mod schema;
 pub mod socket;
 pub mod start;
 pub mod state;

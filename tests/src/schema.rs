@@ -1,120 +1,71 @@
-//! Every line of the stream is held against the contract's records (`schema/table.rs`), of which docs/events.schema.json is
-//! the form for others (`schema/document.rs`).
+//! Every line of the stream is validated against docs/events.schema.json without room for anything new (`schema/strict.rs`), and
+//! its fields against each other (`schema/agree.rs`).
 
 mod agree;
-mod document;
-mod table;
+mod strict;
 
-use std::{net::IpAddr, ops::Range};
+use std::{ops::Range, sync::LazyLock};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-pub use document::{document, strict};
-#[allow(clippy::enum_glob_use, reason = "a table of them")]
-use table::{
-    EVENTS, EVERY_RECORD, Fields,
-    Kind::{self, *},
-    LISTENER, OF_A_LINK, ORIGIN, OWNER, PEER, SOURCE, STATES,
-};
-pub use table::{LISTED, TEXT_BYTES};
+pub use strict::strict;
 
-/// One line of the stream, without its newline, held against the contract.
+/// How many owners a list names at most.
+pub const LISTED: usize = 16;
+
+/// Bytes that a string has at most.
+pub const TEXT_BYTES: usize = 512;
+
+/// Returns the published schema.
+pub fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+        serde_json::from_str(include_str!("../../docs/events.schema.json")).expect("it is JSON")
+    });
+    &DOCUMENT
+}
+
+/// Validates a record against the published schema without room for anything new.
+///
+/// # Errors
+/// What does not fit.
+pub fn validate(record: &Value) -> Result<(), String> {
+    static STRICT: LazyLock<Value> = LazyLock::new(|| strict(document()));
+    let event = record["event"].as_str().ok_or("no event")?;
+    let kind = STRICT["$defs"].get(format!("record_{event}")).ok_or("unknown event")?;
+    strict::validate(record, kind, &STRICT)
+}
+
+/// Takes one line of the stream, without its newline, and holds it against the contract.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse(line: &[u8]) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))?;
     let Unique(record) = serde_json::from_str(text).map_err(|error| format!("not one object: {error}"))?;
-    let event = record.get("event").and_then(Value::as_str).ok_or("no event")?;
-    let (event, shared, own) = EVENTS.iter().find(|(name, ..)| *name == event).ok_or("unknown event")?;
-    let of_a_link = record.contains_key("interface") && !shared.is_empty();
-    let optional = if of_a_link { OF_A_LINK } else { &[] };
-    check(&record, &[&[EVERY_RECORD], *shared, &[*own, optional]].concat())?;
-    if !shared.is_empty() {
+    let whole = Value::Object(record.clone());
+    validate(&whole)?;
+    agree::texts(&whole)?;
+    if record.contains_key("cookie") {
         agree::addresses(&record)?;
         agree::interface(&record)?;
     }
-    if matches!(*event, "stuck" | "found") {
-        agree::ages(&record)?;
-        agree::owners(&record)?;
-        agree::totals(&record)?;
-        agree::peer(&record)?;
-    }
-    match *event {
-        "stuck" => agree::threshold(&record)?,
-        "found" => agree::found(&record)?,
-        "cleared" => agree::ending(&record)?,
-        "transition" => agree::transition(&record)?,
-        "life" => agree::life(&record)?,
-        "process" => agree::process(&record)?,
+    match record["event"].as_str() {
+        Some(event @ ("stuck" | "found")) => {
+            agree::ages(&record)?;
+            agree::owners(&record)?;
+            agree::totals(&record)?;
+            agree::peer(&record)?;
+            if event == "stuck" { agree::threshold(&record)? } else { agree::found(&record)? }
+        }
+        Some("start") => agree::start(&record)?,
+        Some("cleared") => agree::ending(&record)?,
+        Some("transition") => agree::transition(&record)?,
+        Some("life") => agree::life(&record)?,
+        Some("process") => agree::process(&record)?,
         _ => {}
     }
     Ok(record)
-}
-
-/// Exactly these fields, and each of its kind.
-fn check(object: &Map<String, Value>, fields: &[Fields]) -> Result<(), String> {
-    let fields = || fields.iter().copied().flatten();
-    for (name, kind) in fields() {
-        let value = object.get(*name).ok_or_else(|| format!("field {name} is missing"))?;
-        if !kind.fits(value) {
-            return Err(format!("field {name} is {value}, not {kind:?}"));
-        }
-    }
-    if object.len() == fields().count() {
-        return Ok(());
-    }
-    let unknown = object.keys().find(|key| fields().all(|(name, _)| name != key));
-    Err(format!("field {} is not in the contract", unknown.map_or("", |key| key)))
-}
-
-impl Kind {
-    fn fits(self, value: &Value) -> bool {
-        let object =
-            |fields: Fields| value.as_object().is_some_and(|object| check(object, &[fields]).is_ok());
-        match self {
-            Integer => value.is_u64(),
-            IntegerOrNull => value.is_u64() || value.is_null(),
-            Number => value.as_f64().is_some_and(|number| number >= 0.0),
-            Change => value.is_f64(),
-            ChangeOrNull => value.is_f64() || value.is_null(),
-            NumberOrNull => value.is_null() || Number.fits(value),
-            Flag => value.is_boolean(),
-            Text => value.as_str().is_some_and(|text| text.len() <= TEXT_BYTES),
-            TextOrNull => value.is_null() || Text.fits(value),
-            Address => value.as_str().is_some_and(|text| text.parse::<IpAddr>().is_ok()),
-            Port => value.as_u64().is_some_and(|port| port <= 65_535),
-            Time => value.as_str().is_some_and(is_rfc3339_with_nanoseconds),
-            TimeOrNull => value.is_null() || Time.fits(value),
-            State => value.as_str().is_some_and(|state| STATES.contains(&state)),
-            OneOf(names) => value.as_str().is_some_and(|text| names.contains(&text)),
-            Self::OneOfOrNull(names) => {
-                value.is_null() || value.as_str().is_some_and(|text| names.contains(&text))
-            }
-            Self::Owner => object(OWNER),
-            OwnerOrNull => value.is_null() || object(OWNER),
-            Owners => {
-                let are_owners = |owners: &Vec<Value>| owners.iter().all(|owner| Self::Owner.fits(owner));
-                value.as_array().is_some_and(|owners| owners.len() <= LISTED && are_owners(owners))
-            }
-            OriginOrNull => value.is_null() || object(ORIGIN),
-            ListenerOrNull => value.is_null() || object(LISTENER),
-            PeerOrNull => value.is_null() || object(PEER),
-            Sources => value.as_object().is_some_and(|sources| {
-                !sources.is_empty()
-                    && sources.values().all(|source| {
-                        source.as_object().is_some_and(|source| {
-                            check(source, &[SOURCE]).is_ok()
-                                && (source["in_use"] == true) == source["why_not"].is_null()
-                        })
-                    })
-            }),
-            Spent => value.as_object().is_some_and(|states| {
-                states.iter().all(|(state, ms)| STATES.contains(&state.as_str()) && Number.fits(ms))
-            }),
-        }
-    }
 }
 
 /// `2026-11-22T15:45:32.104233918Z`

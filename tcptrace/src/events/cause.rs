@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a stuck socket stays in its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// It is still in the accept queue: no process has called accept(2).
@@ -16,7 +17,7 @@ pub enum Cause {
     Sending,
     /// Nothing is left to read or to send: the process just keeps the socket open.
     NotClosed,
-    /// The socket waits for the other end.
+    /// The socket waits for the other end; not in CLOSE_WAIT.
     Peer,
     /// The cause is not known.
     Unknown,

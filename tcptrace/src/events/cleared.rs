@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{Ending, Owner, SocketId, State};
 
-/// A socket that was reported stuck has left its state.
+/// A socket that was reported stuck has left the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cleared {
     /// The socket.
     #[serde(flatten)]

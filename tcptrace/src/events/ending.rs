@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 /// How a socket left a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Its process closed it, or shut down its side.
     Closed,
-    /// Its process exited, and the kernel closed the socket.
+    /// Its process ended, and the kernel closed the socket.
     Exited,
     /// The peer reset the connection.
     Reset,
@@ -18,7 +19,8 @@ pub enum Ending {
     Destroyed,
     /// The peer acted: it sent its FIN, or acknowledged ours. No process on this host had a part in it.
     Peer,
-    /// Not known.
+    /// Nobody saw it, or the kernel does not tell: without BTF that is so for whatever ends in CLOSE; or a timer gave up a socket
+    /// that its process had closed before; or a process let go of the socket while a tcptrace held a reference to look at it.
     Unknown,
 }
 

@@ -9,8 +9,9 @@ use crate::events::{
     instant::{rfc3339_or_null, wall_time_or_null},
 };
 
-/// A connection's life is over.
+/// A connection is over (`--lives`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LifeRecord {
     /// The socket.
     #[serde(flatten)]
@@ -22,16 +23,16 @@ pub struct LifeRecord {
     pub duration_ms: Option<f64>,
     /// Which end of the connection the socket was.
     pub role: Role,
-    /// How long it was in each state, milliseconds by state name; at least this long if it was not seen entering the state.
+    /// How long it was in each state, milliseconds by state name, as far as that was seen.
     pub states: TimeInState,
     /// What ended it.
     pub close_reason: CloseReason,
     /// The socket's error (`sk_err`), an errno's name such as `ECONNRESET`; null if there is none.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub error: Option<Cow<'static, str>>,
-    /// Bytes of payload sent, each counted once; null if the kernel does not tell.
+    /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`); null if the kernel does not tell.
     pub bytes_sent: Option<u64>,
-    /// Bytes of payload received, each counted once; null if the kernel does not tell.
+    /// Bytes of payload received, each counted once (`tcp_sock.bytes_received`); null if the kernel does not tell.
     pub bytes_received: Option<u64>,
     /// Segments sent again (`tcp_sock.total_retrans`); null if the kernel does not tell.
     pub retransmits: Option<u32>,
@@ -48,6 +49,7 @@ pub struct LifeRecord {
 
 /// Which end of a connection a socket is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// It connected.
@@ -62,6 +64,7 @@ pub enum Role {
 /// What ended a connection's life. If several reasons fit, the first of this list applies: `destroyed`, `timeout`, `refused`,
 /// `reset_received` before this end had closed, `exit`, `reset_sent`, then the end that closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
     /// This end closed first: it sent the first FIN, or gave up while it was still connecting.

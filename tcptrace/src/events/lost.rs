@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Transitions or records were lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lost {
     /// How many since the last `lost` record with the same reason.
     pub lost: u64,
@@ -15,12 +16,15 @@ pub struct Lost {
 
 /// Why transitions or records were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
-    /// Transitions for which the ring buffer had no room.
+    /// Transitions for which the ring buffer had no room, because the host was busier than tcptrace. A `resync` follows.
     RingFull,
-    /// Transitions for which the kernel did not run the program.
+    /// Transitions for which the kernel did not run the program, because it was running on that CPU already. A `resync` follows.
     Skipped,
-    /// Records that were not written because the reader of stdout was too slow.
+    /// Records that were made and not written, because nobody read stdout: `transition`, `life`, `found`, `resync`, and a `stuck`
+    /// that only repeats one (`--remind`). Other `lost` records with the same reason become one meanwhile, and of the `process`
+    /// records of a process the last is kept.
     ReaderSlow,
 }

@@ -10,6 +10,7 @@ use crate::events::{
 
 /// The thread that brought a socket into its process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OriginRecord {
     /// The process (thread group), as the host's pid namespace numbers it.
     pub pid: u32,
@@ -26,6 +27,7 @@ pub struct OriginRecord {
 
 /// The system call that brings a socket into a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OriginHow {
     /// connect(2)

@@ -8,13 +8,14 @@ use crate::events::{Name, bounds};
 
 /// A process that a socket is charged to, or that acted on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Owner {
     /// The process (thread group), as the host's pid namespace numbers it.
     pub pid: u32,
     /// Its pids in the namespaces within the host's, as far as they were looked up.
     #[serde(skip)]
     pub inner_pids: Option<Arc<[u32]>>,
-    /// Its descriptor of the socket; null if it is not known by a descriptor.
+    /// Its descriptor of the socket; null if it was not found by a descriptor.
     pub fd: Option<u32>,
     /// The process's name (its first thread's); null if only another thread's is known.
     pub comm: Option<Name>,
@@ -23,10 +24,11 @@ pub struct Owner {
     pub exe: Option<Arc<str>>,
     /// Real user id, in the initial user namespace.
     pub uid: Option<u32>,
-    /// Its path in `/proc/PID/cgroup`: of the unified hierarchy, or systemd's if that says nothing.
+    /// Its path in `/proc/PID/cgroup`: in the unified hierarchy, or in systemd's if the unified one says nothing.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub cgroup: Option<Arc<str>>,
-    /// The id of its container, taken from the cgroup's path; null outside of containers.
+    /// The id of its container, taken from the cgroup's path (Docker, containerd, CRI-O, podman, systemd-nspawn); null outside
+    /// of containers.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub container: Option<Arc<str>>,
     /// Whether a process filter asked for this owner.
@@ -53,6 +55,7 @@ impl Owner {
 
 /// How an owner is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OwnerHow {
     /// The process holds the socket open now.

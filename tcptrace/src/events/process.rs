@@ -6,6 +6,7 @@ use crate::events::Name;
 
 /// The roll-up of the stuck sockets of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ProcessRecord {
     /// The process (thread group), as the host's pid namespace numbers it.
@@ -20,11 +21,12 @@ pub struct ProcessRecord {
     pub oldest_ms: Option<f64>,
     /// Net growth of `stuck` per minute, now; below 0 if there are fewer; 0 until it has been watched for long enough.
     pub growth_per_min: f64,
-    /// Open descriptors (`/proc/PID/fd`); null if they cannot be read.
+    /// Open descriptors (`/proc/PID/fd`); null if they cannot be read, or the process has ended.
     pub fds_open: Option<u64>,
     /// How many descriptors it may have open (the soft limit in `/proc/PID/limits`); null if it cannot be read.
     pub fds_limit: Option<u64>,
-    /// Net growth of `fds_open` per minute, now; 0 until it has been watched for long enough; null if they cannot be read.
+    /// Net growth of `fds_open` per minute, now: of all descriptors, whatever they are; 0 until it has been watched for long enough;
+    /// null if they cannot be read.
     pub fds_growth_per_min: Option<f64>,
     /// Seconds until its descriptors run out at that growth; 0 if they have, null if they do not grow.
     pub fds_full_in_s: Option<f64>,

@@ -37,6 +37,14 @@ macro_rules! events {
                 }
             }
 
+            /// Derives the schema of the fields of each kind.
+            #[cfg(test)]
+            pub(crate) fn schemas(
+                generator: &mut schemars::SchemaGenerator,
+            ) -> Vec<(&'static str, schemars::Schema)> {
+                vec![$(($name, <$fields as schemars::JsonSchema>::json_schema(generator)),)+]
+            }
+
             /// Deserializes the fields of a record whose `event` is `name`. `None`: this version does not know that kind.
             ///
             /// # Errors
@@ -99,20 +107,33 @@ impl Event {
     }
 }
 
+/// What every record has.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Head {
+    /// Version of this form: 1.
+    v: u8,
+    /// The kind of record.
+    event: &'static str,
+    /// When it happened in the kernel: `mono_ns` on the wall clock as it was when the record was made. RFC 3339, UTC, nanoseconds.
+    #[serde(serialize_with = "rfc3339")]
+    time: Instant,
+    /// The same instant on CLOCK_MONOTONIC (`bpf_ktime_get_ns`), nanoseconds. That clock stands still while the host sleeps
+    /// (suspend): no age or duration counts that time.
+    mono_ns: u64,
+}
+
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Line<'a> {
-            v: u8,
-            event: &'static str,
-            #[serde(serialize_with = "rfc3339")]
-            time: Instant,
-            mono_ns: u64,
             #[serde(flatten)]
-            body: &'a Event,
+            head: Head,
+            #[serde(flatten)]
+            fields: &'a Event,
         }
         let Self { at, event } = self;
-        Line { v: SCHEMA_VERSION, event: event.name(), time: *at, mono_ns: at.mono_ns, body: event }
-            .serialize(serializer)
+        let head = Head { v: SCHEMA_VERSION, event: event.name(), time: *at, mono_ns: at.mono_ns };
+        Line { head, fields: event }.serialize(serializer)
     }
 }

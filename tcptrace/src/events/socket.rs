@@ -7,30 +7,33 @@ use tcptrace_common::{AF_INET, AF_INET6, Tuple, v4_mapped};
 
 /// The socket that a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SocketId {
     /// The kernel's socket cookie: what `ss -e` prints in hex as `sk:`; never used twice between two boots. Without the feature
     /// `socket_cookie`: an id of tcptrace's own, stable for the socket's life.
     pub cookie: u64,
-    /// Inode number of its network namespace (`readlink /proc/PID/ns/net`); null if the kernel does not tell.
+    /// Inode number of its network namespace (`readlink /proc/PID/ns/net`). Null for what only transitions report, on a kernel
+    /// without BTF.
     pub netns: Option<u32>,
     /// What is spoken on the wire: an IPv4-mapped address is IPv4.
     pub family: Family,
-    /// Address of its own end, without a zone.
+    /// Address of its own end, without a zone: `fe80::1`, not `fe80::1%eth0`.
     pub local_addr: IpAddr,
-    /// Port of its own end; 0 only where the kernel has yet to choose it, in `CLOSE` to `SYN_SENT`.
+    /// Port of its own end; 0 only if the kernel has yet to choose it, in `CLOSE` to `SYN_SENT`.
     pub local_port: u16,
     /// Address of the other end, without a zone.
     pub remote_addr: IpAddr,
     /// Port of the other end; 0 only for a listener.
     pub remote_port: u16,
-    /// Index of the interface that a link-local address (`fe80::/10`) is on, in the namespace `netns`. Absent for other addresses,
-    /// and if it is not known.
+    /// Index of the interface that a link-local address (`fe80::/10`) is on, in the namespace `netns`. Absent for other addresses;
+    /// absent too if it is not known: for what only transitions report without BTF, and for an index above 65535.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<u16>,
 }
 
 /// An address family, by what is spoken on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4, also through a dual-stack socket.

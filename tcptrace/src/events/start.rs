@@ -12,6 +12,7 @@ use crate::events::bounds;
 
 /// tcptrace started: the first record of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Start {
     /// tcptrace's version.
     pub version: Cow<'static, str>,
@@ -27,13 +28,15 @@ pub struct Start {
     /// TCP sockets open at the start, in all namespaces that can be seen; timewait sockets and SYN queues not counted.
     #[serde(default, deserialize_with = "readable")]
     pub sockets: usize,
-    /// The kernel features that tcptrace uses where they are there, by name.
+    /// The kernel features that tcptrace can use, by name (requirements.md lists them).
     #[serde(default, serialize_with = "by_name", deserialize_with = "readable_features")]
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, KernelFeature>"))]
     pub sources: Vec<KernelFeature>,
 }
 
 /// Whether a kernel feature is in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KernelFeature {
     /// Its name.
     #[serde(skip)]

@@ -11,22 +11,24 @@ use crate::events::{
 
 /// A socket has been in a watched state for as long as the threshold, and a look at the kernel's tables has just confirmed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stuck {
     /// The socket.
     #[serde(flatten)]
     pub socket: SocketId,
     /// The state it is in.
     pub state: State,
-    /// The threshold, milliseconds. `found` records have none.
+    /// The threshold of `--stuck`, milliseconds. `found` records have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold_ms: Option<f64>,
     /// Time in the state, milliseconds: at least this.
     pub age_ms: f64,
-    /// Time in the state, milliseconds: at most this; null if nothing proves a bound.
+    /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same as `age_ms` if `exact`.
     pub age_max_ms: Option<f64>,
-    /// Whether it was seen entering the state.
+    /// Whether it was seen entering the state. If not, the ages come from the socket's own timestamps (`tcp_sock.rcv_tstamp`,
+    /// `icsk_ack.lrcvtime`).
     pub exact: bool,
-    /// When it entered the state; if that was not seen, the latest time at which it can have entered.
+    /// When it entered the state; if not `exact`, the latest time at which it can have entered.
     #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
     pub since: Instant,
     /// What a walk saw of the socket.
@@ -39,6 +41,7 @@ pub struct Stuck {
 
 /// What a walk saw of a socket: its queues, its owners, where it came from, and its other end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SocketDetails {
     /// Bytes that the process has not read; the peer's FIN not counted.
     pub recv_queue: u32,
@@ -46,7 +49,10 @@ pub struct SocketDetails {
     pub send_queue: u32,
     /// Why the socket stays in its state.
     pub cause: Cause,
-    /// The processes and descriptors that hold the socket, or its listener, in order of pid and descriptor: 16 at most.
+    /// The processes and descriptors that hold the socket, or its listener, in order of pid and descriptor; empty if none does. 16 at
+    /// most: one descriptor of each process first, those with the lowest pids, then further descriptors. Filters look at every process,
+    /// listed or not, and change nothing in a record.
+    #[cfg_attr(test, schemars(length(max = bounds::LISTED)))]
     pub owners: Vec<Owner>,
     /// How many (process, descriptor) there are, listed or not.
     #[serde(default)]
@@ -56,16 +62,18 @@ pub struct SocketDetails {
     pub unlisted: Vec<Owner>,
     /// How `owners` are known.
     pub owner_how: OwnerHow,
-    /// The thread that brought the socket into its process; null if that was not seen.
+    /// The thread that brought the socket into its process, kept with the socket in the kernel; null if the socket is older than
+    /// tcptrace, or that was not seen.
     pub origin: Option<OriginRecord>,
     /// The listener of a socket that nobody has accepted; null otherwise.
     pub listener: Option<Listener>,
-    /// The other end, if it is on this host, in any namespace; null otherwise, or if several sockets fit.
+    /// The other end, if it is on this host, in any namespace; null otherwise, or if none or several sockets fit.
     pub peer: Option<Peer>,
 }
 
 /// The listener in whose accept queue a socket waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Listener {
     /// Its cookie.
     pub cookie: u64,
@@ -81,6 +89,7 @@ pub struct Listener {
 
 /// The other end of a connection, on the same host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Peer {
     /// Its cookie.
     pub cookie: u64,
@@ -89,6 +98,7 @@ pub struct Peer {
     /// The state it is in.
     pub state: State,
     /// The processes and descriptors that hold it, or its listener: 16 at most.
+    #[cfg_attr(test, schemars(length(max = bounds::LISTED)))]
     pub owners: Vec<Owner>,
     /// How many (process, descriptor) there are, listed or not.
     #[serde(default)]

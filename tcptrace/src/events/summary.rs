@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 /// The totals of a run: its last record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Transitions that reached the tracker.
     pub transitions: u64,
-    /// Transitions that did not.
+    /// Transitions that did not: `ring_full` and `skipped` together.
     pub lost: u64,
     /// Of these, transitions for which the kernel did not run the program; for all others the ring had no room.
     #[serde(skip)]

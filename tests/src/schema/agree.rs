@@ -4,7 +4,27 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::LISTED;
+use super::{LISTED, TEXT_BYTES};
+
+/// No string is longer than the limit.
+pub(super) fn texts(value: &Value) -> Result<(), String> {
+    match value {
+        Value::String(text) if text.len() > TEXT_BYTES => Err(format!("{} bytes: {text}", text.len())),
+        Value::Array(list) => list.iter().try_for_each(texts),
+        Value::Object(fields) => fields.values().try_for_each(texts),
+        _ => Ok(()),
+    }
+}
+
+/// This host has a boot id, and a feature that is not in use has a reason.
+pub(super) fn start(record: &Map<String, Value>) -> Result<(), String> {
+    let sources = record["sources"].as_object().filter(|sources| !sources.is_empty());
+    let has_reason = |source: &Value| (source["in_use"] == true) == source["why_not"].is_null();
+    if record["boot_id"].is_string() && sources.is_some_and(|sources| sources.values().all(has_reason)) {
+        return Ok(());
+    }
+    Err(format!("it contradicts itself: {}", Value::Object(record.clone())))
+}
 
 /// Both ends are of the family.
 pub(super) fn addresses(record: &Map<String, Value>) -> Result<(), String> {
@@ -123,7 +143,9 @@ pub(super) fn peer(record: &Map<String, Value>) -> Result<(), String> {
     let peer = &record["peer"];
     let has_owners = peer["owners_total"].as_u64() > Some(0);
     let can_wait = peer["state"] == "ESTABLISHED" || peer["state"] == "CLOSE_WAIT";
-    let agrees = has_owners == (peer["owner_how"] != "none")
+    let agrees = peer["netns"].is_u64()
+        && matches!(peer["owner_how"].as_str(), Some("fd" | "listener" | "none"))
+        && has_owners == (peer["owner_how"] != "none")
         && !(has_owners && peer["gone"] == true)
         && (peer["owner_how"] != "listener" || can_wait);
     if peer.is_null() || agrees { Ok(()) } else { Err(format!("its other end contradicts itself: {peer}")) }
