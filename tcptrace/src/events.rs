@@ -1,6 +1,8 @@
-//! The records of the JSON stream, each as one type: what `--json` writes, `--replay` reads, and the JSON Schema describes.
+//! The records of the JSON stream, each as one type: what `--json` writes, `--replay` reads, and
+//! the JSON Schema describes.
 //!
-//! The doc comments of these types and of their fields are user documentation: the schema's descriptions are made from them.
+//! The doc comments of these types and of their fields are user documentation: the schema's
+//! descriptions are made from them.
 
 pub mod bounds;
 pub mod cause;

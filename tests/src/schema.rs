@@ -1,5 +1,5 @@
-//! Every line of the stream is validated against docs/events.schema.json without room for anything new (`schema/strict.rs`), and
-//! its fields against each other (`schema/agree.rs`).
+//! Every line of the stream is validated against docs/events.schema.json without room for anything
+//! new (`schema/strict.rs`), and its fields against each other (`schema/agree.rs`).
 
 mod agree;
 mod strict;

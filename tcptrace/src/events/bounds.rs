@@ -1,5 +1,6 @@
-//! How long a record can get. An unprivileged user chooses how many descriptors a socket has and how long a path is, so
-//! lists and strings have a limit, and [`LONGEST_RECORD`] holds for every record.
+//! How long a record can get. An unprivileged user chooses how many descriptors a socket has and
+//! how long a path is, so lists and strings have a limit, and [`LONGEST_RECORD`] holds for every
+//! record.
 
 use std::borrow::Cow;
 
@@ -11,13 +12,15 @@ pub const LISTED: usize = 16;
 /// Bytes that a string has at most, before JSON escapes any of them.
 pub const TEXT_BYTES: usize = 512;
 
-/// Bytes that a line of JSON has at most, its end included. A test holds the largest record against it.
+/// Bytes that a line of JSON has at most, its end included. A test holds the largest record
+/// against it.
 pub const LONGEST_RECORD: usize = 1 << 20;
 
 /// Stands for the rest of a text that was cut.
 const CUT: &str = "…";
 
-/// A text of at most [`TEXT_BYTES`]: a longer one is cut between two characters, and ends with `…`.
+/// A text of at most [`TEXT_BYTES`]: a longer one is cut between two characters, and ends with
+/// `…`.
 pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= TEXT_BYTES {
         return Cow::Borrowed(text);
@@ -40,10 +43,12 @@ pub(crate) fn text_or_null<S: Serializer>(
     text.as_ref().map(|text| shortened(text.as_ref())).serialize(serializer)
 }
 
-/// What a list of at most [`LISTED`] shows of many: for each item whether it is shown, in the order of `items`.
+/// What a list of at most [`LISTED`] shows of many: for each item whether it is shown, in the
+/// order of `items`.
 ///
-/// The first of each group of equal keys comes before further ones, so that a process with thousands of descriptors
-/// does not push out the others. `items` are in order of their keys. What is left out is the same in every run.
+/// The first of each group of equal keys comes before further ones, so that a process with
+/// thousands of descriptors does not push out the others. `items` are in order of their keys. What
+/// is left out is the same in every run.
 pub(crate) fn listed<T, K: PartialEq>(items: &[T], key: impl Fn(&T) -> K) -> Vec<bool> {
     let is_first = |at: usize| at == 0 || key(&items[at - 1]) != key(&items[at]);
     let mut shown = vec![false; items.len()];

@@ -17,10 +17,12 @@ pub enum Ending {
     TimedOut,
     /// An administrator destroyed it (`ss --kill`).
     Destroyed,
-    /// The peer acted: it sent its FIN, or acknowledged ours. No process on this host had a part in it.
+    /// The peer acted: it sent its FIN, or acknowledged ours. No process on this host had a part
+    /// in it.
     Peer,
-    /// Nobody saw it, or the kernel does not tell: without BTF that is so for whatever ends in CLOSE; or a timer gave up a socket
-    /// that its process had closed before; or a process let go of the socket while a tcptrace held a reference to look at it.
+    /// Nobody saw it, or the kernel does not tell: without BTF that is so for whatever ends in
+    /// CLOSE; or a timer gave up a socket that its process had closed before; or a process let go
+    /// of the socket while a tcptrace held a reference to look at it.
     Unknown,
 }
 

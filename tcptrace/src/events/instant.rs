@@ -21,7 +21,8 @@ impl fmt::Display for Instant {
 }
 
 impl Instant {
-    /// Returns the wall clock's time for a calendar. A clock that is set beyond the year 9999 reads as 1970.
+    /// Returns the wall clock's time for a calendar. A clock that is set beyond the year 9999
+    /// reads as 1970.
     pub fn timestamp(self) -> jiff::Timestamp {
         jiff::Timestamp::from_nanosecond(self.wall_ns).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }

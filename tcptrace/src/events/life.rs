@@ -30,19 +30,24 @@ pub struct LifeRecord {
     /// The socket's error (`sk_err`), an errno's name such as `ECONNRESET`; null if there is none.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub error: Option<Cow<'static, str>>,
-    /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`); null if the kernel does not tell.
+    /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`); null if
+    /// the kernel does not tell.
     pub bytes_sent: Option<u64>,
-    /// Bytes of payload received, each counted once (`tcp_sock.bytes_received`); null if the kernel does not tell.
+    /// Bytes of payload received, each counted once (`tcp_sock.bytes_received`); null if the
+    /// kernel does not tell.
     pub bytes_received: Option<u64>,
     /// Segments sent again (`tcp_sock.total_retrans`); null if the kernel does not tell.
     pub retransmits: Option<u32>,
-    /// Smoothed round-trip time at the end, microseconds (`tcp_sock.srtt_us`); null if there was no sample.
+    /// Smoothed round-trip time at the end, microseconds (`tcp_sock.srtt_us`); null if there was
+    /// no sample.
     pub rtt_us: Option<u32>,
-    /// The process that closed it, or else the one that connected or accepted it; null if neither is known.
+    /// The process that closed it, or else the one that connected or accepted it; null if neither
+    /// is known.
     pub owner: Option<Owner>,
     /// How `owner` is known.
     pub owner_how: OwnerHow,
-    /// When `owner` connected or accepted the socket, `CLOCK_MONOTONIC` nanoseconds. The process may have ended since.
+    /// When `owner` connected or accepted the socket, `CLOCK_MONOTONIC` nanoseconds. The process
+    /// may have ended since.
     #[serde(skip)]
     pub owned_ns: Option<u64>,
 }
@@ -61,8 +66,9 @@ pub enum Role {
     Unknown,
 }
 
-/// What ended a connection's life. If several reasons fit, the first of this list applies: `destroyed`, `timeout`, `refused`,
-/// `reset_received` before this end had closed, `exit`, `reset_sent`, then the end that closed first.
+/// What ended a connection's life. If several reasons fit, the first of this list applies:
+/// `destroyed`, `timeout`, `refused`, `reset_received` before this end had closed, `exit`,
+/// `reset_sent`, then the end that closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -73,8 +79,8 @@ pub enum CloseReason {
     PeerClose,
     /// The peer reset the connection before this end had closed.
     ResetReceived,
-    /// This end reset the connection: it closed with data unread or with SO_LINGER 0, aborted the connection, or closed the
-    /// listener before the connection was accepted.
+    /// This end reset the connection: it closed with data unread or with SO_LINGER 0, aborted the
+    /// connection, or closed the listener before the connection was accepted.
     ResetSent,
     /// The kernel gave up waiting for the peer.
     Timeout,

@@ -19,12 +19,15 @@ pub struct Lost {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
-    /// Transitions for which the ring buffer had no room, because the host was busier than tcptrace. A `resync` follows.
+    /// Transitions for which the ring buffer had no room, because the host was busier than
+    /// tcptrace. A `resync` follows.
     RingFull,
-    /// Transitions for which the kernel did not run the program, because it was running on that CPU already. A `resync` follows.
+    /// Transitions for which the kernel did not run the program, because it was running on that
+    /// CPU already. A `resync` follows.
     Skipped,
-    /// Records that were made and not written, because nobody read stdout: `transition`, `life`, `found`, `resync`, and a `stuck`
-    /// that only repeats one (`--remind`). Other `lost` records with the same reason become one meanwhile, and of the `process`
-    /// records of a process the last is kept.
+    /// Records that were made and not written, because nobody read stdout: `transition`, `life`,
+    /// `found`, `resync`, and a `stuck` that only repeats one (`--remind`). Other `lost` records
+    /// with the same reason become one meanwhile, and of the `process` records of a process the
+    /// last is kept.
     ReaderSlow,
 }

@@ -24,11 +24,12 @@ pub struct Owner {
     pub exe: Option<Arc<str>>,
     /// Real user id, in the initial user namespace.
     pub uid: Option<u32>,
-    /// Its path in `/proc/PID/cgroup`: in the unified hierarchy, or in systemd's if the unified one says nothing.
+    /// Its path in `/proc/PID/cgroup`: in the unified hierarchy, or in systemd's if the unified
+    /// one says nothing.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub cgroup: Option<Arc<str>>,
-    /// The id of its container, taken from the cgroup's path (Docker, containerd, CRI-O, podman, systemd-nspawn); null outside
-    /// of containers.
+    /// The id of its container, taken from the cgroup's path (Docker, containerd, CRI-O, podman,
+    /// systemd-nspawn); null outside of containers.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub container: Option<Arc<str>>,
     /// Whether a process filter asked for this owner.
@@ -37,7 +38,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A process that acted on a socket some time ago. Its pid may be another process's by now, so nothing is looked up.
+    /// A process that acted on a socket some time ago. Its pid may be another process's by now, so
+    /// nothing is looked up.
     pub const fn once(pid: u32) -> Self {
         Self {
             pid,

@@ -19,16 +19,19 @@ pub struct ProcessRecord {
     pub shared: usize,
     /// Age of the oldest of them, milliseconds: at least this; null if there is none.
     pub oldest_ms: Option<f64>,
-    /// Net growth of `stuck` per minute, now; below 0 if there are fewer; 0 until it has been watched for long enough.
+    /// Net growth of `stuck` per minute, now; below 0 if there are fewer; 0 until it has been
+    /// watched for long enough.
     pub growth_per_min: f64,
     /// Open descriptors (`/proc/PID/fd`); null if they cannot be read, or the process has ended.
     pub fds_open: Option<u64>,
-    /// How many descriptors it may have open (the soft limit in `/proc/PID/limits`); null if it cannot be read.
+    /// How many descriptors it may have open (the soft limit in `/proc/PID/limits`); null if it
+    /// cannot be read.
     pub fds_limit: Option<u64>,
-    /// Net growth of `fds_open` per minute, now: of all descriptors, whatever they are; 0 until it has been watched for long enough;
-    /// null if they cannot be read.
+    /// Net growth of `fds_open` per minute, now: of all descriptors, whatever they are; 0 until it
+    /// has been watched for long enough; null if they cannot be read.
     pub fds_growth_per_min: Option<f64>,
-    /// Seconds until its descriptors run out at that growth; 0 if they have, null if they do not grow.
+    /// Seconds until its descriptors run out at that growth; 0 if they have, null if they do not
+    /// grow.
     pub fds_full_in_s: Option<f64>,
     /// Whether it has ended.
     #[serde(skip)]
@@ -45,7 +48,8 @@ pub struct ProcessRecord {
     /// Whether it has been watched for long enough to know how `fds_open` grows.
     #[serde(skip)]
     pub fds_growth_is_known: bool,
-    /// The first by pid of the processes that hold exactly the same stuck sockets; `None` if no other does.
+    /// The first by pid of the processes that hold exactly the same stuck sockets; `None` if no
+    /// other does.
     #[serde(skip)]
     pub shared_with: Option<u32>,
 }

@@ -45,7 +45,8 @@ macro_rules! events {
                 vec![$(($name, <$fields as schemars::JsonSchema>::json_schema(generator)),)+]
             }
 
-            /// Deserializes the fields of a record whose `event` is `name`. `None`: this version does not know that kind.
+            /// Deserializes the fields of a record whose `event` is `name`. `None`: this version
+            /// does not know that kind.
             ///
             /// # Errors
             /// The fields are not those of that kind.
@@ -71,7 +72,8 @@ events! {
     Stuck(Box<Stuck>) = "stuck",
     /// A stuck socket has left its state.
     Cleared(Cleared) = "cleared",
-    /// A look at all sockets found this one in a watched state, and no transition had reported it: [`Stuck`] without a threshold.
+    /// A look at all sockets found this one in a watched state, and no transition had reported it:
+    /// [`Stuck`] without a threshold.
     Found(Box<Stuck>) = "found",
     /// A connection's life is over.
     Life(LifeRecord) = "life",
@@ -91,8 +93,8 @@ impl Event {
         matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_) | Self::Life(_))
     }
 
-    /// Whether it may be dropped when the reader is too slow: everything that can come again and again. The first `stuck` of a
-    /// socket and its `cleared` are kept.
+    /// Whether it may be dropped when the reader is too slow: everything that can come again and
+    /// again. The first `stuck` of a socket and its `cleared` are kept.
     pub fn may_be_held_back(&self) -> bool {
         match self {
             Self::Stuck(stuck) => stuck.is_reminder,
@@ -115,11 +117,12 @@ pub(crate) struct Head {
     v: u8,
     /// The kind of record.
     event: &'static str,
-    /// When it happened in the kernel: `mono_ns` on the wall clock as it was when the record was made. RFC 3339, UTC, nanoseconds.
+    /// When it happened in the kernel: `mono_ns` on the wall clock as it was when the record was
+    /// made. RFC 3339, UTC, nanoseconds.
     #[serde(serialize_with = "rfc3339")]
     time: Instant,
-    /// The same instant on CLOCK_MONOTONIC (`bpf_ktime_get_ns`), nanoseconds. That clock stands still while the host sleeps
-    /// (suspend): no age or duration counts that time.
+    /// The same instant on `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`), nanoseconds. That clock stands
+    /// still while the host sleeps (suspend): no age or duration counts that time.
     mono_ns: u64,
 }
 

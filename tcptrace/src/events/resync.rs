@@ -10,7 +10,7 @@ pub struct Resync {
     pub sockets: usize,
     /// How many of them were unknown, or not in the state they were thought to be in.
     pub repaired: usize,
-    /// How many of them `found` records report, before this one, but for those that a filter keeps back; null without
-    /// `--transitions`.
+    /// How many of them `found` records report, before this one, but for those that a filter keeps
+    /// back; null without `--transitions`.
     pub found: Option<u64>,
 }

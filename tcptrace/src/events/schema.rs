@@ -1,7 +1,9 @@
-//! Derives the JSON Schema of the stream from the types of the records, and holds docs/ against it.
+//! Derives the JSON Schema of the stream from the types of the records, and holds docs/ against
+//! it.
 //!
-//! The schema is a document, so this is a test: the binary needs no part of it. To write docs/events.schema.json and the tables
-//! in docs/events.md anew: `UPDATE_DOCS=1 cargo test -p tcptrace events::schema`.
+//! The schema is a document, so this is a test: the binary needs no part of it. To write
+//! docs/events.schema.json and the tables in docs/events.md anew: `UPDATE_DOCS=1 cargo test -p
+//! tcptrace events::schema`.
 
 use std::{borrow::Cow, env, fmt::Write as _, fs, path::PathBuf};
 
@@ -55,7 +57,8 @@ fn document() -> Value {
     document
 }
 
-/// Adds the fields of every record to those of a kind. Only `stuck` has a threshold, and it always has one.
+/// Adds the fields of every record to those of a kind. Only `stuck` has a threshold, and it always
+/// has one.
 fn complete(kind: &str, schema: &mut Schema, head: &Value) {
     let schema = schema.as_object_mut().expect("a record is an object");
     let mut required = head["required"].as_array().expect("a list").clone();
@@ -75,7 +78,8 @@ fn complete(kind: &str, schema: &mut Schema, head: &Value) {
     schema.insert("required".to_owned(), required.into());
 }
 
-/// Says in standard terms what schemars says in those of Rust, and leaves room for what may be added.
+/// Says in standard terms what schemars says in those of Rust, and leaves room for what may be
+/// added.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Array(list) => list.iter_mut().for_each(tidy),

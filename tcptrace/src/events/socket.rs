@@ -9,11 +9,12 @@ use tcptrace_common::{AF_INET, AF_INET6, Tuple, v4_mapped};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SocketId {
-    /// The kernel's socket cookie: what `ss -e` prints in hex as `sk:`; never used twice between two boots. Without the feature
-    /// `socket_cookie`: an id of tcptrace's own, stable for the socket's life.
+    /// The kernel's socket cookie: what `ss -e` prints in hex as `sk:`; never used twice between
+    /// two boots. Without the feature `socket_cookie`: an id of tcptrace's own, stable for the
+    /// socket's life.
     pub cookie: u64,
-    /// Inode number of its network namespace (`readlink /proc/PID/ns/net`). Null for what only transitions report, on a kernel
-    /// without BTF.
+    /// Inode number of its network namespace (`readlink /proc/PID/ns/net`). Null for what only
+    /// transitions report, on a kernel without BTF.
     pub netns: Option<u32>,
     /// What is spoken on the wire: an IPv4-mapped address is IPv4.
     pub family: Family,
@@ -25,8 +26,9 @@ pub struct SocketId {
     pub remote_addr: IpAddr,
     /// Port of the other end; 0 only for a listener.
     pub remote_port: u16,
-    /// Index of the interface that a link-local address (`fe80::/10`) is on, in the namespace `netns`. Absent for other addresses;
-    /// absent too if it is not known: for what only transitions report without BTF, and for an index above 65535.
+    /// Index of the interface that a link-local address (`fe80::/10`) is on, in the namespace
+    /// `netns`. Absent for other addresses; absent too if it is not known: for what only
+    /// transitions report without BTF, and for an index above 65535.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<u16>,
 }

@@ -25,7 +25,8 @@ pub struct Start {
     /// `/proc/sys/kernel/random/boot_id`: the boot that `mono_ns` and `cookie` belong to.
     #[serde(default, serialize_with = "bounds::text_or_null", deserialize_with = "readable")]
     pub boot_id: Option<String>,
-    /// TCP sockets open at the start, in all namespaces that can be seen; timewait sockets and SYN queues not counted.
+    /// TCP sockets open at the start, in all namespaces that can be seen; timewait sockets and SYN
+    /// queues not counted.
     #[serde(default, deserialize_with = "readable")]
     pub sockets: usize,
     /// The kernel features that tcptrace can use, by name (requirements.md lists them).

@@ -1,4 +1,5 @@
-//! TCP states by name: the kernel's names in JSON, those of `ss` for people and on the command line.
+//! TCP states by name: the kernel's names in JSON, those of `ss` for people and on the command
+//! line.
 
 use std::{fmt, str::FromStr};
 
@@ -73,7 +74,8 @@ impl fmt::Display for State {
 const WATCHABLE: &str =
     "established, syn-sent, fin-wait-1, fin-wait-2, close-wait, last-ack, closing, listen";
 
-/// A name on the command line: as `ss` or the kernel spells it, any case, `-` and `_` alike or left out.
+/// A name on the command line: as `ss` or the kernel spells it, any case, `-` and `_` alike or
+/// left out.
 impl FromStr for State {
     type Err = String;
 

@@ -9,7 +9,8 @@ use crate::events::{
     instant::{rfc3339, wall_time},
 };
 
-/// A socket has been in a watched state for as long as the threshold, and a look at the kernel's tables has just confirmed it.
+/// A socket has been in a watched state for as long as the threshold, and a look at the kernel's
+/// tables has just confirmed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stuck {
@@ -23,10 +24,11 @@ pub struct Stuck {
     pub threshold_ms: Option<f64>,
     /// Time in the state, milliseconds: at least this.
     pub age_ms: f64,
-    /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same as `age_ms` if `exact`.
+    /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same as
+    /// `age_ms` if `exact`.
     pub age_max_ms: Option<f64>,
-    /// Whether it was seen entering the state. If not, the ages come from the socket's own timestamps (`tcp_sock.rcv_tstamp`,
-    /// `icsk_ack.lrcvtime`).
+    /// Whether it was seen entering the state. If not, the ages come from the socket's own
+    /// timestamps (`tcp_sock.rcv_tstamp`, `icsk_ack.lrcvtime`).
     pub exact: bool,
     /// When it entered the state; if not `exact`, the latest time at which it can have entered.
     #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
@@ -34,7 +36,8 @@ pub struct Stuck {
     /// What a walk saw of the socket.
     #[serde(flatten)]
     pub details: SocketDetails,
-    /// Whether a `stuck` record of the same socket in the same state was reported before (`--remind`).
+    /// Whether a `stuck` record of the same socket in the same state was reported before
+    /// (`--remind`).
     #[serde(skip)]
     pub is_reminder: bool,
 }
@@ -49,9 +52,10 @@ pub struct SocketDetails {
     pub send_queue: u32,
     /// Why the socket stays in its state.
     pub cause: Cause,
-    /// The processes and descriptors that hold the socket, or its listener, in order of pid and descriptor; empty if none does. 16 at
-    /// most: one descriptor of each process first, those with the lowest pids, then further descriptors. Filters look at every process,
-    /// listed or not, and change nothing in a record.
+    /// The processes and descriptors that hold the socket, or its listener, in order of pid and
+    /// descriptor; empty if none does. 16 at most: one descriptor of each process first, those
+    /// with the lowest pids, then further descriptors. Filters look at every process, listed or
+    /// not, and change nothing in a record.
     #[cfg_attr(test, schemars(length(max = bounds::LISTED)))]
     pub owners: Vec<Owner>,
     /// How many (process, descriptor) there are, listed or not.
@@ -62,12 +66,13 @@ pub struct SocketDetails {
     pub unlisted: Vec<Owner>,
     /// How `owners` are known.
     pub owner_how: OwnerHow,
-    /// The thread that brought the socket into its process, kept with the socket in the kernel; null if the socket is older than
-    /// tcptrace, or that was not seen.
+    /// The thread that brought the socket into its process, kept with the socket in the kernel;
+    /// null if the socket is older than tcptrace, or that was not seen.
     pub origin: Option<OriginRecord>,
     /// The listener of a socket that nobody has accepted; null otherwise.
     pub listener: Option<Listener>,
-    /// The other end, if it is on this host, in any namespace; null otherwise, or if none or several sockets fit.
+    /// The other end, if it is on this host, in any namespace; null otherwise, or if none or
+    /// several sockets fit.
     pub peer: Option<Peer>,
 }
 
@@ -106,8 +111,9 @@ pub struct Peer {
     /// How `owners` are known: `fd`, `listener` or `none`.
     #[serde(default = "nobody")]
     pub owner_how: OwnerHow,
-    /// Whether its process has closed it, so that only the kernel still has it. If false and there is no owner, the socket is on
-    /// its way from one process to another (`SCM_RIGHTS`), or a process that may not be seen holds it.
+    /// Whether its process has closed it, so that only the kernel still has it. If false and there
+    /// is no owner, the socket is on its way from one process to another (`SCM_RIGHTS`), or a
+    /// process that may not be seen holds it.
     #[serde(default)]
     pub gone: bool,
 }
@@ -117,7 +123,8 @@ const fn nobody() -> OwnerHow {
 }
 
 impl SocketDetails {
-    /// Iterates over the processes that the socket is charged to, listed or not, each at least once.
+    /// Iterates over the processes that the socket is charged to, listed or not, each at least
+    /// once.
     pub fn processes(&self) -> impl Iterator<Item = &Owner> {
         self.owners.iter().chain(&self.unlisted)
     }
@@ -127,7 +134,8 @@ impl SocketDetails {
         self.owners.iter_mut().chain(&mut self.unlisted)
     }
 
-    /// Brings a record of an earlier version within the limits: it may list more owners, and lack their number.
+    /// Brings a record of an earlier version within the limits: it may list more owners, and lack
+    /// their number.
     pub fn limit(&mut self) {
         let peer = self.peer.as_mut().map(|peer| (&mut peer.owners, &mut peer.owners_total));
         for (owners, total) in std::iter::once((&mut self.owners, &mut self.owners_total)).chain(peer) {

@@ -10,7 +10,8 @@ pub struct Summary {
     pub transitions: u64,
     /// Transitions that did not: `ring_full` and `skipped` together.
     pub lost: u64,
-    /// Of these, transitions for which the kernel did not run the program; for all others the ring had no room.
+    /// Of these, transitions for which the kernel did not run the program; for all others the ring
+    /// had no room.
     #[serde(skip)]
     pub skipped: u64,
     /// Records not written because the reader was too slow.

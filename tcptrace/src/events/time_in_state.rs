@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 
 use crate::events::{State, milliseconds, nanoseconds};
 
-/// Most states that a connection has: it leaves at most five for another one than CLOSE, and ends in one more.
+/// Most states that a connection has: it leaves at most five for another one than CLOSE, and ends
+/// in one more.
 const MOST: usize = 6;
 
 /// How long a connection was in each of its states, in their order: milliseconds by state name.
@@ -18,7 +19,8 @@ pub struct TimeInState {
 }
 
 impl TimeInState {
-    /// Adds a state and the nanoseconds spent in it. Returns whether there was room, as there is for those of a life.
+    /// Adds a state and the nanoseconds spent in it. Returns whether there was room, as there is
+    /// for those of a life.
     pub fn push(&mut self, state: u8, ns: u64) -> bool {
         let at = usize::from(self.len);
         if at == MOST {

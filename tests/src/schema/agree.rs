@@ -160,7 +160,8 @@ pub(super) fn ending(record: &Map<String, Value>) -> Result<(), String> {
     Err(format!("it was {} by {}", record["how"], record["by"]))
 }
 
-/// Only in those states is there a stand-in, and nothing else is in TIME_WAIT; who acted is told where somebody did.
+/// Only in those states is there a stand-in, and nothing else is in TIME_WAIT; who acted is told
+/// where somebody did.
 pub(super) fn transition(record: &Map<String, Value>) -> Result<(), String> {
     let (old, new) = (&record["old_state"], &record["new_state"]);
     let agrees = if record["stand_in"] == true {

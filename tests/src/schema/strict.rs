@@ -1,7 +1,8 @@
-//! The published schema without room for anything new, and a validator of it for every line of every test.
+//! The published schema without room for anything new, and a validator of it for every line of
+//! every test.
 //!
-//! The validator knows the few keywords that the schema uses, and refuses others. `contract.rs` holds it against a complete one,
-//! which would double the size of each test program.
+//! The validator knows the few keywords that the schema uses, and refuses others. `contract.rs`
+//! holds it against a complete one, which would double the size of each test program.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
