@@ -19,7 +19,9 @@ const FOUND: &str = "How a look at all sockets found this one in a watched state
 /// Derives the schema of a line.
 fn document() -> Value {
     let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    let head = Value::from(Head::json_schema(&mut generator));
+    let mut head = Value::from(Head::json_schema(&mut generator));
+    let description = head["properties"]["v"]["description"].take();
+    head["properties"]["v"] = json!({"type": "integer", "const": SCHEMA_VERSION, "description": description});
     let socket = Value::from(SocketId::json_schema(&mut generator));
     let mut kinds = Event::schemas(&mut generator);
     for (name, schema) in &mut kinds {
@@ -52,7 +54,6 @@ fn document() -> Value {
         "allOf": choices,
         "$defs": definitions,
     });
-    document["properties"]["v"]["const"] = SCHEMA_VERSION.into();
     tidy(&mut document);
     document
 }
@@ -72,6 +73,7 @@ fn complete(kind: &str, schema: &mut Schema, head: &Value) {
         properties["threshold_ms"]["type"] = "number".into();
     }
     properties.extend(head["properties"].as_object().expect("fields").clone());
+    properties["event"]["const"] = kind.into();
     if kind == "found" {
         schema.insert("description".to_owned(), FOUND.into());
     }

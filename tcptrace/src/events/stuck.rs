@@ -98,7 +98,7 @@ pub struct Listener {
 pub struct Peer {
     /// Its cookie.
     pub cookie: u64,
-    /// Inode number of its network namespace.
+    /// Inode number of its network namespace; null if it is not known.
     pub netns: Option<u32>,
     /// The state it is in.
     pub state: State,
