@@ -11,7 +11,7 @@ use std::{env, process::ExitCode, time::Instant};
 
 use rustc_hash::FxHashSet;
 use tcptrace::{
-    diagnostics::say,
+    diagnostics::print_problem,
     engine::{
         ownership::walk_index::WalkIndex,
         walk::{self, Reach},
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let mut kernel = match attach() {
         Ok(kernel) => kernel,
         Err(refusal) => {
-            say(refusal);
+            print_problem(refusal);
             return ExitCode::FAILURE;
         }
     };
@@ -48,16 +48,16 @@ fn main() -> ExitCode {
         let walk = match kernel.walk_holding(wanted, wanted, &Reach::default()) {
             Ok(walk) => walk,
             Err(error) => {
-                say(error);
+                print_problem(error);
                 return ExitCode::FAILURE;
             }
         };
         let walked = began.elapsed();
         let stuck = walk.sockets.iter().filter(|row| row.state == state::CLOSE_WAIT);
         let stuck: FxHashSet<u64> = stuck.map(|row| row.cookie).collect();
-        let index = WalkIndex::of(&walk, &stuck, process::look_up);
+        let index = WalkIndex::for_sockets(&walk, &stuck, process::look_up);
         let gathered = began.elapsed().saturating_sub(walked);
-        let held = stuck.iter().filter(|cookie| index.holders(**cookie).next().is_some()).count();
+        let held = stuck.iter().filter(|cookie| index.holders_of(**cookie).next().is_some()).count();
         println!("{} {} {} {held}", walked.as_nanos(), gathered.as_nanos(), stuck.len());
     }
     ExitCode::SUCCESS

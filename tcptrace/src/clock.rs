@@ -10,20 +10,20 @@ pub const SECOND_NS: u64 = 1_000_000_000;
 
 /// Reads `CLOCK_MONOTONIC`, nanoseconds: the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::Monotonic)).try_into().unwrap_or(0)
+    timespec_ns(clock_gettime(ClockId::Monotonic)).try_into().unwrap_or(0)
 }
 
 /// Reads the CPU time that the calling thread has used so far, nanoseconds.
 pub fn thread_cpu_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::ThreadCPUTime)).try_into().unwrap_or(0)
+    timespec_ns(clock_gettime(ClockId::ThreadCPUTime)).try_into().unwrap_or(0)
 }
 
 /// Returns how long the host has been suspended since it booted, nanoseconds.
 ///
 /// `CLOCK_BOOTTIME`, which stamps the start of processes, is ahead of `CLOCK_MONOTONIC` by this.
 pub fn suspended_ns() -> u64 {
-    let boottime = nanoseconds(clock_gettime(ClockId::Boottime));
-    (boottime - nanoseconds(clock_gettime(ClockId::Monotonic))).try_into().unwrap_or(0)
+    let boottime = timespec_ns(clock_gettime(ClockId::Boottime));
+    (boottime - timespec_ns(clock_gettime(ClockId::Monotonic))).try_into().unwrap_or(0)
 }
 
 /// Returns the length of a jiffy, nanoseconds.
@@ -33,7 +33,7 @@ pub fn suspended_ns() -> u64 {
 pub fn jiffy_ns() -> u64 {
     // Read once: sock_diag needs it for every socket, and it takes a system call.
     static JIFFY_NS: OnceLock<u64> = OnceLock::new();
-    *JIFFY_NS.get_or_init(|| nanoseconds(clock_getres(ClockId::MonotonicCoarse)).try_into().unwrap_or(0))
+    *JIFFY_NS.get_or_init(|| timespec_ns(clock_getres(ClockId::MonotonicCoarse)).try_into().unwrap_or(0))
 }
 
 /// Converts instants of `CLOCK_MONOTONIC` to wall-clock time.
@@ -87,7 +87,7 @@ impl WallClock {
 
     /// Reads the clocks again.
     pub fn refresh(&mut self) {
-        let read = |clock| nanoseconds(clock_gettime(clock));
+        let read = |clock| timespec_ns(clock_gettime(clock));
         self.refresh_from(Clocks {
             monotonic: read(ClockId::Monotonic),
             boottime: read(ClockId::Boottime),
@@ -112,13 +112,13 @@ impl WallClock {
     }
 
     /// Converts an instant of `CLOCK_MONOTONIC` to nanoseconds since 1970.
-    pub fn at(&self, monotonic_ns: u64) -> i128 {
+    pub fn wall_ns_at(&self, monotonic_ns: u64) -> i128 {
         let since = self.suspensions.iter().find(|(until_ns, _)| monotonic_ns <= *until_ns);
         i128::from(monotonic_ns) + self.offset_ns - since.map_or(0, |(_, suspended_ns)| *suspended_ns)
     }
 }
 
-fn nanoseconds(time: Timespec) -> i128 {
+fn timespec_ns(time: Timespec) -> i128 {
     i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }
 
@@ -141,7 +141,7 @@ mod tests {
 
     /// Converts seconds of `CLOCK_MONOTONIC` to seconds after boot by the wall clock.
     fn seconds(clock: &WallClock, monotonic: u64) -> i128 {
-        (clock.at(monotonic * 1_000_000_000) - YEAR_2026) / SECOND
+        (clock.wall_ns_at(monotonic * 1_000_000_000) - YEAR_2026) / SECOND
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
     fn it_agrees_with_the_system_clock() {
         let before = std::time::SystemTime::now();
         let clock = WallClock::now();
-        let now_ns = clock.at(monotonic_ns());
+        let now_ns = clock.wall_ns_at(monotonic_ns());
         let after = std::time::SystemTime::now();
         let ns = |time: std::time::SystemTime| {
             let since_1970 = time.duration_since(std::time::UNIX_EPOCH).expect("after 1970");

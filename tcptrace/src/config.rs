@@ -52,12 +52,12 @@ pub struct Config {
 
 impl Config {
     /// Formats what `--stuck` watches: `30s in CLOSE-WAIT`.
-    pub fn watched(&self) -> String {
-        format!("{} in {}", self.threshold(), self.state_names())
+    pub fn format_watched(&self) -> String {
+        format!("{} in {}", self.format_threshold(), self.state_names())
     }
 
     /// Formats the threshold.
-    pub fn threshold(&self) -> String {
+    pub fn format_threshold(&self) -> String {
         humantime::format_duration(Duration::from_nanos(self.policy.threshold_ns)).to_string()
     }
 

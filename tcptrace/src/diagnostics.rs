@@ -27,32 +27,32 @@ pub fn is_verbose() -> bool {
 
 /// Prints what went wrong or is missing, as one line in one write. It is no failure if stderr
 /// cannot be written.
-pub fn say(message: impl Display) {
-    write(&format!("tcptrace: {}\n", escape_harmful(&message.to_string())));
+pub fn print_problem(message: impl Display) {
+    write_message(&format!("tcptrace: {}\n", escape_harmful(&message.to_string())));
 }
 
 /// Prints what is going on, unless `-q` asked for less.
-pub fn inform(message: impl Display) {
+pub fn print_info(message: impl Display) {
     if VERBOSITY.load(Ordering::Relaxed) >= 0 {
-        say(message);
+        print_problem(message);
     }
 }
 
 /// Prints a detail, if `-v` asked for more.
-pub fn detail(message: impl Display) {
+pub fn print_detail(message: impl Display) {
     if is_verbose() {
-        say(message);
+        print_problem(message);
     }
 }
 
 /// Prints a message of several lines, in one write.
-pub fn say_lines(message: impl Display) {
+pub fn print_problem_lines(message: impl Display) {
     let message = message.to_string();
     let lines: Vec<_> = message.lines().map(escape_harmful).collect();
-    write(&format!("tcptrace: {}\n", lines.join("\n")));
+    write_message(&format!("tcptrace: {}\n", lines.join("\n")));
 }
 
-fn write(text: &str) {
+fn write_message(text: &str) {
     let mut stderr = std::io::stderr().lock();
     // Overwrites the `^C` that a terminal shows.
     let start = if stderr.is_terminal() { "\r" } else { "" };
@@ -82,7 +82,7 @@ fn is_harmful(c: char) -> bool {
 }
 
 /// Returns a text cut to at most `characters` characters; `…` stands for the rest.
-pub(crate) fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
+pub(crate) fn shorten_text(text: &str, characters: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
@@ -98,7 +98,7 @@ impl log::Log for KernelLog {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        say(format_args!("kernel: {}", record.args()));
+        print_problem(format_args!("kernel: {}", record.args()));
     }
 
     fn flush(&self) {}
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_too_long_is_cut_between_characters() {
-        assert_eq!(shortened("four", 4), "four");
-        assert_eq!(shortened("\u{fc}ber", 3), "\u{fc}be…");
+        assert_eq!(shorten_text("four", 4), "four");
+        assert_eq!(shorten_text("\u{fc}ber", 3), "\u{fc}be…");
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     clock::WallClock,
     engine::{
         age::since_by_stamps,
-        assemble::instant,
+        assemble::instant_at,
         figures::{count_sockets, look_at_processes},
         input::{Input, Loss, Purpose},
         losses::Losses,
@@ -109,7 +109,7 @@ impl<P: ProcessInfo> Engine<P> {
                 let seen = Observation::of(row, since_by_stamps(row, self.settings.jiffy_ns));
                 self.walk.repaired += usize::from(self.pipeline.observe_socket(&seen, out));
             }
-            Input::Started { start, at_ns } => self.start(*start, at_ns, out),
+            Input::Started { start, at_ns } => self.publish_start(*start, at_ns, out),
             Input::WalkBegan(walk, purpose) => self.begin_walk(walk, purpose),
             Input::WalkEnded(walk, purpose) => self.end_walk(walk, purpose, out),
             Input::Loss(loss) => self.apply_loss(&loss, out),
@@ -117,7 +117,7 @@ impl<P: ProcessInfo> Engine<P> {
                 reporter.processes.apply_sample(id, stats, at_ns);
             }
             Input::Time(now_ns) => {
-                let due = reporter.processes.due(now_ns);
+                let due = reporter.processes.due_roll_ups(now_ns);
                 if !due.is_empty() {
                     reporter.roll_up(due, now_ns, out);
                 }
@@ -127,8 +127,11 @@ impl<P: ProcessInfo> Engine<P> {
         }
     }
 
-    fn start(&mut self, start: Start, at_ns: u64, out: &mut impl EventSink) {
-        out.publish(Record { at: instant(&self.pipeline.reporter.wall, at_ns), event: Event::Start(start) });
+    fn publish_start(&mut self, start: Start, at_ns: u64, out: &mut impl EventSink) {
+        out.publish(Record {
+            at: instant_at(&self.pipeline.reporter.wall, at_ns),
+            event: Event::Start(start),
+        });
     }
 
     fn begin_walk(&mut self, walk: &Walk, purpose: Purpose) {
@@ -149,7 +152,7 @@ impl<P: ProcessInfo> Engine<P> {
                 self.report_found(walk, &[], out);
             }
             Purpose::Judge => self.losses.note_repairs(self.walk.repaired, walk.started_ns),
-            Purpose::Resync => self.resync(walk, out),
+            Purpose::Resync => self.finish_resync(walk, out),
             Purpose::Once => return self.judge_once(walk, out),
         }
         let mut findings = Vec::new();
@@ -159,7 +162,7 @@ impl<P: ProcessInfo> Engine<P> {
 
     /// Ends a look at all sockets: those that it should have seen and did not are gone. It is told
     /// if a loss was reported, or if it found something to repair.
-    fn resync(&mut self, walk: &Walk, out: &mut impl EventSink) {
+    fn finish_resync(&mut self, walk: &Walk, out: &mut impl EventSink) {
         let Pipeline { tracker, reporter } = &mut self.pipeline;
         let report = &mut |finding| reporter.report_finding(&finding, out);
         let Unseen { gone, unknown } = tracker.sweep_unseen(walk, report);
@@ -167,7 +170,9 @@ impl<P: ProcessInfo> Engine<P> {
         let found = self.report_found(walk, &gone, out);
         let repaired = self.walk.repaired + gone.len();
         let doubt = self.walk.doubt.unwrap_or_default();
-        if let Some(losses::Verdict { repaired, skipped }) = doubt.settle(repaired, walk.started_ns) {
+        if let Some(losses::ResyncOutcome { repaired, skipped }) =
+            doubt.settle_resync(repaired, walk.started_ns)
+        {
             self.pipeline.reporter.report_lost(skipped, LostReason::Skipped, walk.started_ns, out);
             let resync = Resync { sockets: walk.sockets.len(), repaired, found };
             self.pipeline.reporter.report_resync(resync, walk.started_ns, out);
@@ -197,7 +202,7 @@ impl<P: ProcessInfo> Engine<P> {
     }
 
     fn apply_loss(&mut self, loss: &Loss, out: &mut impl EventSink) {
-        self.losses.add(loss);
+        self.losses.add_loss(loss);
         self.pipeline.reporter.report_lost(loss.ring_full, LostReason::RingFull, loss.at_ns, out);
         self.pipeline.reporter.report_lost(loss.skipped, LostReason::Skipped, loss.at_ns, out);
     }

@@ -13,7 +13,7 @@ use rustix::process::getuid;
 use tcptrace::{
     cli::Cli,
     config::{Color, Config},
-    diagnostics::{escape_harmful, inform, say, say_lines, set_verbosity},
+    diagnostics::{escape_harmful, print_info, print_problem, print_problem_lines, set_verbosity},
     host::{
         capabilities::{give_up_all, keep_only_user_rights, keep_only_writing, with_user_rights},
         kernel::Kernel,
@@ -23,7 +23,7 @@ use tcptrace::{
     },
     outputs::{
         json::Json,
-        prometheus::{output::PrometheusOutput, serve::Listener},
+        prometheus::{output::PrometheusOutput, serve::MetricsListener},
         publisher::Publisher,
         stream::StreamOutput,
         text::{TextRenderer, format::TextFormat},
@@ -33,9 +33,9 @@ use tcptrace::{
         Failure,
         interruption::Interruption,
         live,
-        recording::input::Input,
+        recording::input::RecordingFile,
         replay,
-        snapshot::{self, Verdict},
+        snapshot::{self, SnapshotVerdict},
     },
     terminal::{Terminal, shows_colour},
 };
@@ -56,10 +56,10 @@ const SMALLEST_RING: u32 = 64 << 10;
 const MAX_COOKIES: u32 = 262_144;
 
 fn main() -> ExitCode {
-    let config = arguments().into_config();
+    let config = parse_arguments().into_config();
     set_verbosity(config.verbosity);
     if let Some(file) = &config.replay {
-        return status(replay(&config, file));
+        return exit_code(run_replay(&config, file));
     }
     let options = Options {
         watched_states: config.policy.followed,
@@ -72,16 +72,16 @@ fn main() -> ExitCode {
     };
     // Before any thread is started, and before a file or a port is touched.
     if let Err(error) = preflight::prepare(&options) {
-        say_lines(error.explanation());
+        print_problem_lines(error.explanation());
         return REFUSED.into();
     }
     // Before privileges are given up that a port below 1024 takes.
-    let metrics = match config.metrics.map(Listener::bind).transpose() {
+    let metrics = match config.metrics.map(MetricsListener::bind).transpose() {
         Ok(metrics) => metrics,
-        Err(error) => return status(Err(error.into())),
+        Err(error) => return exit_code(Err(error.into())),
     };
     // Before privileges are given up that root may need for a file in somebody else's folder.
-    let target = match target(&config) {
+    let target = match open_target(&config) {
         Ok(target) => target,
         Err(status) => return status,
     };
@@ -91,57 +91,60 @@ fn main() -> ExitCode {
     }
     // A look waits for its reader; what traces has to keep up.
     let waits = config.once.then(Arc::default);
-    let publisher = match publisher(&config, target, waits) {
+    let publisher = match build_publisher(&config, target, waits) {
         Ok(publisher) => publisher,
         Err(failure) => return cut_short(&config, failure),
     };
     let kernel = match Kernel::attach(&options) {
         Ok(kernel) => kernel,
         Err(error) => {
-            say_lines(error.explanation());
+            print_problem_lines(error.explanation());
             return REFUSED.into();
         }
     };
-    run(&config, kernel, publisher, metrics).unwrap_or_else(|failure| cut_short(&config, failure))
+    run_live_or_once(&config, kernel, publisher, metrics)
+        .unwrap_or_else(|failure| cut_short(&config, failure))
 }
 
 /// The exit status after a failure. A look that runs out of threads, descriptors or memory has not looked: for a health
 /// check that is the status of a host that cannot be traced.
 fn cut_short(config: &Config, failure: Failure) -> ExitCode {
     let has_not_looked = config.once && failure.shortage().is_some();
-    let failed = status(Err(failure));
+    let failed = exit_code(Err(failure));
     if has_not_looked { REFUSED.into() } else { failed }
 }
 
 /// The exit status, and a word on stderr where something failed.
-fn status(ended: Result<ExitCode, Failure>) -> ExitCode {
+fn exit_code(ended: Result<ExitCode, Failure>) -> ExitCode {
     ended.unwrap_or_else(|failure| {
         match failure.shortage() {
-            Some(shortage) => say_lines(format_args!("{failure}: {shortage}\n  do:   {}", shortage.remedy())),
-            None => say(failure),
+            Some(shortage) => {
+                print_problem_lines(format_args!("{failure}: {shortage}\n  do:   {}", shortage.remedy()));
+            }
+            None => print_problem(failure),
         }
         FAILED.into()
     })
 }
 
 /// Traces, or looks once.
-fn run(
+fn run_live_or_once(
     config: &Config,
     kernel: Kernel,
     mut publisher: Publisher,
-    metrics: Option<Listener>,
+    metrics: Option<MetricsListener>,
 ) -> Result<ExitCode, Failure> {
     if config.once {
         return Ok(match snapshot::run(config, kernel, publisher)? {
-            Verdict::NothingStuck => ExitCode::SUCCESS,
-            Verdict::Stuck => STUCK.into(),
-            Verdict::NotLookedAt => REFUSED.into(),
+            SnapshotVerdict::NothingStuck => ExitCode::SUCCESS,
+            SnapshotVerdict::Stuck => STUCK.into(),
+            SnapshotVerdict::NotLookedAt => REFUSED.into(),
         });
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if let Some(metrics) = metrics {
-            inform(format_args!("metrics at {}", metrics.url()));
+            print_info(format_args!("metrics at {}", metrics.url()));
             publisher.add(PrometheusOutput::new(metrics.serve()?));
         }
         live::run(config, kernel, publisher).await
@@ -150,14 +153,14 @@ fn run(
 }
 
 /// Replays a recording.
-fn replay(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
+fn run_replay(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
     // File capabilities are for tracing: with them nobody reads more than he may read himself. Root's rights are root's own.
     if !getuid().is_root() {
         keep_only_user_rights().map_err(Failure::Privileges)?;
     }
     let opened = if file == Path::new("-") {
         if io::stdin().is_terminal() {
-            inform("reading a recording from this terminal; Ctrl-D ends it");
+            print_info("reading a recording from this terminal; Ctrl-D ends it");
         }
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
@@ -165,55 +168,62 @@ fn replay(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
     };
     let recording = match opened {
         Ok(recording) => recording,
-        Err(error) => return Ok(cannot("open", file, &error)),
+        Err(error) => return Ok(explain_unusable_file("open", file, &error)),
     };
-    let target = match target(config) {
+    let target = match open_target(config) {
         Ok(target) => target,
         Err(status) => return Ok(status),
     };
     if target.is_same_file(&recording)? {
-        say(format_args!("{} is read and written at once: choose another file to write to", file.display()));
+        print_problem(format_args!(
+            "{} is read and written at once: choose another file to write to",
+            file.display()
+        ));
         return Ok(WRONG_USAGE.into());
     }
     let interruption = Interruption::new()?;
     interruption.listen_to_signals(config.output.is_some())?;
-    let publisher = publisher(config, target, Some(interruption.end_flag()))?;
+    let publisher = build_publisher(config, target, Some(interruption.end_flag()))?;
     let reader = publisher.reader().map(OwnedFd::try_clone).transpose()?;
     // From here on nothing is opened.
     let _as_it_was = give_up_all();
-    match Input::new(recording, reader, interruption.clone()) {
+    match RecordingFile::new(recording, reader, interruption.clone()) {
         Ok(recording) => replay::run(config, recording, &interruption, publisher)?,
-        Err(error) => return Ok(cannot("read", file, &error)),
+        Err(error) => return Ok(explain_unusable_file("read", file, &error)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says that a file that was named cannot be used.
-fn cannot(what: &str, file: &Path, error: &io::Error) -> ExitCode {
-    say(format_args!("cannot {what} {}: {error}", file.display()));
+fn explain_unusable_file(what: &str, file: &Path, error: &io::Error) -> ExitCode {
+    print_problem(format_args!("cannot {what} {}: {error}", file.display()));
     WRONG_USAGE.into()
 }
 
 /// Where the records are to go.
-fn target(config: &Config) -> Result<Target, ExitCode> {
+fn open_target(config: &Config) -> Result<Target, ExitCode> {
     match &config.output {
         Some(path) => {
             // File capabilities are for tracing: the user's own rights open the file. Root's rights are its own.
             let open = || Target::open(path.clone());
             let opened = if getuid().is_root() { open() } else { with_user_rights(open) };
-            opened.map_err(|error| cannot("open", path, &error))
+            opened.map_err(|error| explain_unusable_file("open", path, &error))
         }
         // Not through std's stdout, which cuts lines where its buffer ends.
         None => match io::stdout().as_fd().try_clone_to_owned() {
             Ok(stdout) => Ok(File::from(stdout).into()),
-            Err(error) => Err(cannot("write to", Path::new("stdout"), &error)),
+            Err(error) => Err(explain_unusable_file("write to", Path::new("stdout"), &error)),
         },
     }
 }
 
 /// The outputs of this run but for metrics, which take the runtime. With `waits` they wait for a slow
 /// reader until that flag is set.
-fn publisher(config: &Config, target: Target, waits: Option<Arc<AtomicBool>>) -> Result<Publisher, Failure> {
+fn build_publisher(
+    config: &Config,
+    target: Target,
+    waits: Option<Arc<AtomicBool>>,
+) -> Result<Publisher, Failure> {
     let mut publisher = Publisher::new(config.count);
     let options = WriterOptions { queue_bytes: config.queue_bytes, drop_privileges: keep_only_writing };
     if config.json {
@@ -229,7 +239,7 @@ fn publisher(config: &Config, target: Target, waits: Option<Arc<AtomicBool>>) ->
 
 /// Text as it fits where it goes.
 fn text_format(config: &Config, target: &Target) -> Result<TextFormat, Failure> {
-    let terminal = Terminal::behind(target)?;
+    let terminal = Terminal::behind_file(target)?;
     let colour = match config.color {
         Color::Always => true,
         Color::Never => false,
@@ -243,7 +253,7 @@ fn text_format(config: &Config, target: &Target) -> Result<TextFormat, Failure> 
 }
 
 /// The arguments, or the end: with 2 for wrong usage, with 0 after --help.
-fn arguments() -> Cli {
+fn parse_arguments() -> Cli {
     Cli::from_arguments(std::env::args_os()).unwrap_or_else(|error| {
         // The message quotes what is wrong: it must not do anything to a terminal.
         let quoted =

@@ -12,7 +12,7 @@ use std::io;
 use crate::{
     clock,
     config::Config,
-    diagnostics::{inform, say},
+    diagnostics::{print_info, print_problem},
     engine::settings::Settings,
     host::{bpf::decode::DecodeError, shortage::Shortage, walk::error::WalkError},
     outputs::{
@@ -68,12 +68,12 @@ pub enum Failure {
 impl Failure {
     /// What this process or the host has run out of, if that is why.
     pub fn shortage(&self) -> Option<Shortage> {
-        Shortage::of(self)
+        Shortage::find_in(self)
     }
 }
 
 /// What the engine is asked for.
-fn settings(config: &Config) -> Settings {
+fn settings_of(config: &Config) -> Settings {
     Settings {
         views: config.views,
         policy: config.policy,
@@ -89,12 +89,12 @@ fn settings(config: &Config) -> Settings {
 /// place.
 fn deliver(publisher: Publisher, last_words: Option<String>) -> Result<(), Failure> {
     let delivered = publisher.finish();
-    last_words.into_iter().for_each(inform);
+    last_words.into_iter().for_each(print_info);
     for WriteEnd { to, ended, left } in delivered {
         match ended {
             Some(EarlyEnd::Failed { error, is_cut }) => return Err(Failure::Output { to, error, is_cut }),
             None if left > 0 => {
-                say(format_args!("nobody reads {to}: the last {left} bytes were not written"));
+                print_problem(format_args!("nobody reads {to}: the last {left} bytes were not written"));
             }
             Some(EarlyEnd::ReaderGone) | None => {}
         }

@@ -25,7 +25,7 @@ impl Terminal {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn behind(file: &impl AsFd) -> io::Result<Option<Self>> {
+    pub fn behind_file(file: &impl AsFd) -> io::Result<Option<Self>> {
         let fd = file.as_fd();
         if !fd.is_terminal() {
             return Ok(None);

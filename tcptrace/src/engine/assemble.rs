@@ -16,10 +16,14 @@ use crate::{
 };
 
 /// Makes the record of a transition.
-pub(crate) fn transition(change: &StateChange, in_old_state_ns: Option<u64>, wall: &WallClock) -> Record {
-    let (owner, owner_how) = charge(change, change.actor.as_ref(), change.opener.as_ref());
+pub(crate) fn transition_record(
+    change: &StateChange,
+    in_old_state_ns: Option<u64>,
+    wall: &WallClock,
+) -> Record {
+    let (owner, owner_how) = owner_of_transition(change, change.actor.as_ref(), change.opener.as_ref());
     Record {
-        at: instant(wall, change.at_ns),
+        at: instant_at(wall, change.at_ns),
         event: Event::Transition(Transition {
             socket: SocketId::new(change.cookie, change.netns, &change.tuple),
             old_state: State(change.old_state),
@@ -34,7 +38,7 @@ pub(crate) fn transition(change: &StateChange, in_old_state_ns: Option<u64>, wal
 }
 
 /// Makes the record of a socket in a state: `stuck` with a threshold, `found` without.
-pub(crate) fn state_of(
+pub(crate) fn stuck_record(
     found: &Found,
     threshold_ns: Option<u64>,
     details: SocketDetails,
@@ -50,14 +54,14 @@ pub(crate) fn state_of(
         age_ms: age_ms(since.latest_ns()),
         age_max_ms: since.earliest_ns().map(age_ms),
         exact: since.exact_ns().is_some(),
-        since: instant(wall, since.latest_ns()),
+        since: instant_at(wall, since.latest_ns()),
         details,
         is_reminder,
     })
 }
 
 /// Makes the record of a socket that was stuck and no longer is; `by` is who caused it.
-pub(crate) fn cleared(
+pub(crate) fn cleared_record(
     cookie: u64,
     socket: &Socket,
     exit: &Exit,
@@ -66,7 +70,7 @@ pub(crate) fn cleared(
 ) -> Record {
     let Exit { new_state, at_ns, how, .. } = *exit;
     Record {
-        at: instant(wall, at_ns),
+        at: instant_at(wall, at_ns),
         event: Event::Cleared(Cleared {
             socket: SocketId::new(cookie, socket.netns, &socket.tuple),
             state: State(socket.state),
@@ -80,25 +84,25 @@ pub(crate) fn cleared(
 
 /// Names who has to do with a transition: the task that acts, or else the one that opened the
 /// socket.
-pub(crate) fn charge(
+pub(crate) fn owner_of_transition(
     change: &StateChange,
     actor: Option<&Actor>,
     opener: Option<&Actor>,
 ) -> (Option<Owner>, OwnerHow) {
     match (actor, opener) {
-        (Some(actor), _) if change.is_opening() => (Some(owner(actor)), OwnerHow::Origin),
-        (Some(actor), _) => (Some(owner(actor)), OwnerHow::Close),
-        (None, Some(opener)) => (Some(owner(opener)), OwnerHow::Origin),
+        (Some(actor), _) if change.is_opening() => (Some(owner_of_actor(actor)), OwnerHow::Origin),
+        (Some(actor), _) => (Some(owner_of_actor(actor)), OwnerHow::Close),
+        (None, Some(opener)) => (Some(owner_of_actor(opener)), OwnerHow::Origin),
         (None, None) => (None, OwnerHow::None),
     }
 }
 
 /// The process of a task that acted.
-pub(crate) fn owner(actor: &Actor) -> Owner {
+pub(crate) fn owner_of_actor(actor: &Actor) -> Owner {
     Owner { comm: actor.comm.map(Name), uid: Some(actor.uid), ..Owner::once(actor.pid) }
 }
 
 /// An instant, given in `CLOCK_MONOTONIC` nanoseconds.
-pub(crate) fn instant(wall: &WallClock, mono_ns: u64) -> Instant {
-    Instant { wall_ns: wall.at(mono_ns), mono_ns }
+pub(crate) fn instant_at(wall: &WallClock, mono_ns: u64) -> Instant {
+    Instant { wall_ns: wall.wall_ns_at(mono_ns), mono_ns }
 }

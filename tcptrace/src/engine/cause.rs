@@ -5,7 +5,7 @@ use tcptrace_common::{RowFlags, SocketRow, state};
 use crate::events::Cause;
 
 /// Returns the cause that a socket's own state proves.
-pub fn cause(row: &SocketRow) -> Cause {
+pub fn cause_of_row(row: &SocketRow) -> Cause {
     match row.state {
         state::CLOSE_WAIT if row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) => Cause::NotAccepted,
         state::CLOSE_WAIT if row.unread > 1 => Cause::DataUnread,
@@ -50,14 +50,14 @@ mod tests {
 
     #[test]
     fn each_cause_of_close_wait_is_told_from_its_queues() {
-        let of = |unread, unsent| cause(&row(state::CLOSE_WAIT, unread, unsent));
+        let of = |unread, unsent| cause_of_row(&row(state::CLOSE_WAIT, unread, unsent));
         assert_eq!(of(0, 0), Cause::NotClosed);
         assert_eq!(of(0, 10), Cause::Sending);
         assert_eq!(of(1, 0), Cause::EofUnread);
         assert_eq!(of(1, 10), Cause::EofUnread);
         assert_eq!(of(2, 10), Cause::DataUnread);
         let queued = SocketRow { flags: RowFlags::IN_ACCEPT_QUEUE, ..row(state::CLOSE_WAIT, 500, 0) };
-        assert_eq!(cause(&queued), Cause::NotAccepted);
+        assert_eq!(cause_of_row(&queued), Cause::NotAccepted);
     }
 
     #[test]
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn other_states_wait_for_the_peer_or_for_nobody() {
-        assert_eq!(cause(&row(state::FIN_WAIT2, 0, 0)), Cause::Peer);
-        assert_eq!(cause(&row(state::ESTABLISHED, 9, 9)), Cause::Unknown);
-        assert_eq!(cause(&row(state::LISTEN, 0, 128)), Cause::Unknown);
+        assert_eq!(cause_of_row(&row(state::FIN_WAIT2, 0, 0)), Cause::Peer);
+        assert_eq!(cause_of_row(&row(state::ESTABLISHED, 9, 9)), Cause::Unknown);
+        assert_eq!(cause_of_row(&row(state::LISTEN, 0, 128)), Cause::Unknown);
     }
 }

@@ -10,7 +10,7 @@ use tcptrace_common::{SocketRow, state};
 use crate::engine::{
     filter::{
         Filter,
-        missing::{Missing, Resident, There},
+        missing::{HostContents, Missing, Resident},
     },
     walk::Walk,
 };
@@ -28,7 +28,7 @@ pub struct Residents {
 
 /// What was not looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Unseen {
+pub struct CoverageGaps {
     /// What is not there.
     pub missing: Vec<Missing>,
     /// Network namespaces that are there and could not be entered.
@@ -42,9 +42,9 @@ pub struct Unseen {
 /// So many numbers are shown.
 const SHOWN: usize = 5;
 
-impl Unseen {
+impl CoverageGaps {
     /// What the filter asks about and a walk did not show. The rest of the host does not matter.
-    pub fn find(
+    pub fn find_gaps(
         filter: &Filter,
         walk: &Walk,
         residents: &Residents,
@@ -55,13 +55,13 @@ impl Unseen {
         there.extend(walk.sockets.iter().map(|row| row.netns));
         let asks = filter.asks_for_processes();
         let asked: Vec<_> = if asks {
-            filter.admitted(listed).filter(|resident| !resident.is_kernel_thread).collect()
+            filter.admitted_processes(listed).filter(|resident| !resident.is_kernel_thread).collect()
         } else {
             Vec::new()
         };
         // The namespaces that have to be seen, where they can be told.
-        let needed: Option<FxHashSet<u32>> = if !filter.namespaces().is_empty() {
-            Some(filter.namespaces().iter().copied().collect())
+        let needed: Option<FxHashSet<u32>> = if !filter.named_namespaces().is_empty() {
+            Some(filter.named_namespaces().iter().copied().collect())
         } else if asks && *lists_all {
             asked.iter().map(|resident| resident.netns).collect()
         } else {
@@ -76,7 +76,7 @@ impl Unseen {
         namespaces.sort_unstable();
         namespaces.dedup();
         Self {
-            missing: filter.missing(&There { residents: listed, namespaces: &there, has_cgroup }),
+            missing: filter.find_missing(&HostContents { residents: listed, namespaces: &there, has_cgroup }),
             namespaces,
             processes: (asks && !lists_all) || (needed.is_none() && !asks_all),
             descriptors: asked
@@ -93,10 +93,10 @@ impl Unseen {
     }
 
     /// What was not looked at, in a line.
-    pub fn what(&self) -> String {
+    pub fn describe_gaps(&self) -> String {
         let mut parts: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
         if !self.namespaces.is_empty() {
-            let what = numbered(&self.namespaces, "network namespace");
+            let what = format_count(&self.namespaces, "network namespace");
             parts.push(format!("{what} could not be entered"));
         }
         if self.processes {
@@ -108,15 +108,15 @@ impl Unseen {
         if !self.descriptors.is_empty() {
             parts.push(format!(
                 "the descriptors of {} may not be read",
-                numbered(&self.descriptors, "process")
+                format_count(&self.descriptors, "process")
             ));
         }
         parts.join("; ")
     }
 
     /// Why there is no verdict where nothing was found stuck, and what to do about it.
-    pub fn refusal(&self) -> String {
-        let mut text = format!("cannot tell whether anything is stuck: {}", self.what());
+    pub fn refusal_message(&self) -> String {
+        let mut text = format!("cannot tell whether anything is stuck: {}", self.describe_gaps());
         let is_hidden = *self != Self { missing: self.missing.clone(), ..Self::default() };
         let (why, remedy) = if self.missing.is_empty() {
             ("what could be looked at is not stuck; what could not may be", String::new())
@@ -143,7 +143,7 @@ impl Unseen {
 }
 
 /// `2 processes (17, 42)`
-fn numbered(numbers: &[u32], thing: &str) -> String {
+fn format_count(numbers: &[u32], thing: &str) -> String {
     let shown: Vec<_> = numbers.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = if numbers.len() > SHOWN { ", …" } else { "" };
     let plural = match (numbers.len(), thing.ends_with('s')) {

@@ -27,7 +27,7 @@ pub struct ExitSigns {
 
 impl ExitSigns {
     /// Decides how the socket left its state.
-    pub fn ending(self) -> Ending {
+    pub fn infer_ending(self) -> Ending {
         let Self { old_state, new_state, is_timewait, has_actor, is_exiting, is_complete, sk_err } = self;
         if is_exiting {
             return Ending::Exited;
@@ -66,7 +66,7 @@ mod tests {
 
     fn closed_with(old_state: u8, errno: Errno) -> Ending {
         let sk_err = errno.raw_os_error();
-        ExitSigns { old_state, new_state: state::CLOSE, sk_err, ..ExitSigns::default() }.ending()
+        ExitSigns { old_state, new_state: state::CLOSE, sk_err, ..ExitSigns::default() }.infer_ending()
     }
 
     #[test]
@@ -95,11 +95,11 @@ mod tests {
     fn a_closing_socket_without_an_error_is_ended_by_its_process_by_the_peer_or_unseen() {
         for old_state in [state::FIN_WAIT1, state::FIN_WAIT2, state::CLOSING, state::LAST_ACK] {
             let closed = ExitSigns { old_state, new_state: state::CLOSE, ..ExitSigns::default() };
-            assert_eq!(closed.ending(), Ending::Unknown);
-            assert_eq!(ExitSigns { is_complete: true, ..closed }.ending(), Ending::Peer);
+            assert_eq!(closed.infer_ending(), Ending::Unknown);
+            assert_eq!(ExitSigns { is_complete: true, ..closed }.infer_ending(), Ending::Peer);
             let acted = ExitSigns { has_actor: true, ..closed };
-            assert_eq!(acted.ending(), Ending::Closed);
-            assert_eq!(ExitSigns { is_exiting: true, ..acted }.ending(), Ending::Exited);
+            assert_eq!(acted.infer_ending(), Ending::Closed);
+            assert_eq!(ExitSigns { is_exiting: true, ..acted }.infer_ending(), Ending::Exited);
         }
     }
 
@@ -113,10 +113,10 @@ mod tests {
         };
         let (orphan, timewait) = (replaced(state::FIN_WAIT2), replaced(state::TIME_WAIT));
         let acted = ExitSigns { has_actor: true, ..orphan };
-        assert_eq!(acted.ending(), Ending::Closed);
-        assert_eq!(ExitSigns { is_exiting: true, ..acted }.ending(), Ending::Exited);
-        assert_eq!(orphan.ending(), Ending::Unknown, "its process had closed it before");
-        assert_eq!(ExitSigns { is_complete: true, ..timewait }.ending(), Ending::Peer);
-        assert_eq!(timewait.ending(), Ending::Peer);
+        assert_eq!(acted.infer_ending(), Ending::Closed);
+        assert_eq!(ExitSigns { is_exiting: true, ..acted }.infer_ending(), Ending::Exited);
+        assert_eq!(orphan.infer_ending(), Ending::Unknown, "its process had closed it before");
+        assert_eq!(ExitSigns { is_complete: true, ..timewait }.infer_ending(), Ending::Peer);
+        assert_eq!(timewait.infer_ending(), Ending::Peer);
     }
 }

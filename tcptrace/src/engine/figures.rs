@@ -66,7 +66,7 @@ pub fn look_at_processes(
     let ids = rollup.by_stuck();
     let not_shown = ids.len().saturating_sub(MAX_PROCESSES);
     let look = |id: ProcessId| {
-        let rolled = rollup.preview(id, &condition(id)?, now_ns)?;
+        let rolled = rollup.preview_roll_up(id, &condition(id)?, now_ns)?;
         Some(process_record(id.pid, &rolled))
     };
     ProcessFigures { shown: ids.into_iter().take(MAX_PROCESSES).filter_map(look).collect(), not_shown }

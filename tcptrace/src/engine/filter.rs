@@ -11,9 +11,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use self::values::{comm, container, namespace, network, path, pids, ports, uids};
+use self::values::{
+    parse_cgroup, parse_comm, parse_container, parse_namespace, parse_network, parse_pids, parse_ports,
+    parse_uids,
+};
 use crate::events::{Family, Name, Owner, SocketId};
-pub use missing::{Missing, Resident, There};
+pub use missing::{HostContents, Missing, Resident};
 pub use values::{InvalidValue, Range};
 
 /// What is to be reported; without any value, everything.
@@ -21,47 +24,47 @@ pub use values::{InvalidValue, Range};
 #[command(next_help_heading = "Filters")]
 pub struct Filter {
     /// Sockets of these processes; a pid as the host sees it, or as its container does
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = pids, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = parse_pids, allow_hyphen_values = true)]
     pid: Vec<Range>,
 
     /// Sockets of processes with one of these names
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = comm)]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = parse_comm)]
     comm: Vec<String>,
 
     /// Sockets of processes with one of these real user ids
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = uids, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = parse_uids, allow_hyphen_values = true)]
     uid: Vec<Range>,
 
     /// Sockets with one of these ports at either end
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = ports, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = parse_ports, allow_hyphen_values = true)]
     port: Vec<Range>,
 
     /// Sockets with one of these local ports
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = ports, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = parse_ports, allow_hyphen_values = true)]
     local_port: Vec<Range>,
 
     /// Sockets with one of these remote ports
-    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = ports, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N[-M],…", value_delimiter = ',', value_parser = parse_ports, allow_hyphen_values = true)]
     remote_port: Vec<Range>,
 
     /// Sockets with a local address in one of these networks
-    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', value_parser = network)]
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', value_parser = parse_network)]
     local: Vec<IpNet>,
 
     /// Sockets with a remote address in one of these networks
-    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', value_parser = network)]
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', value_parser = parse_network)]
     remote: Vec<IpNet>,
 
     /// Sockets in one of these network namespaces, by inode number: what `readlink /proc/PID/ns/net` shows
-    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = namespace, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = parse_namespace, allow_hyphen_values = true)]
     netns: Vec<u32>,
 
     /// Sockets of processes in this cgroup or below it, by its path from the hierarchy's root
-    #[arg(long, value_name = "PATH,…", value_delimiter = ',', value_parser = path)]
+    #[arg(long, value_name = "PATH,…", value_delimiter = ',', value_parser = parse_cgroup)]
     cgroup: Vec<String>,
 
     /// Sockets of processes in the containers whose ids begin like this
-    #[arg(long, value_name = "ID-PREFIX,…", value_delimiter = ',', value_parser = container)]
+    #[arg(long, value_name = "ID-PREFIX,…", value_delimiter = ',', value_parser = parse_container)]
     container: Vec<String>,
 
     /// Only IPv4; an IPv4-mapped address counts as IPv4

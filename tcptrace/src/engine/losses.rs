@@ -37,7 +37,7 @@ impl Losses {
     }
 
     /// Counts a loss.
-    pub(crate) fn add(&mut self, loss: &Loss) {
+    pub(crate) fn add_loss(&mut self, loss: &Loss) {
         let Loss { ring_full, skipped, suspected, at_ns: _ } = *loss;
         self.pending.is_reported |= ring_full + skipped > 0;
         self.pending.suspected += suspected;
@@ -61,7 +61,7 @@ impl Losses {
 
 /// What a resync comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct ResyncOutcome {
     /// How many sockets were repaired, by this walk or another one just before.
     pub(crate) repaired: usize,
     /// How many transitions are now known to have been skipped.
@@ -72,16 +72,16 @@ impl Doubt {
     /// Says what a resync that began at `walked_ns` and repaired so many sockets comes to; `None`
     /// if there was no loss. A suspected loss is one if there was something to repair: as many
     /// transitions were lost then, and at most as many as are suspected.
-    pub(crate) fn settle(self, mut repaired: usize, walked_ns: u64) -> Option<Verdict> {
+    pub(crate) fn settle_resync(self, mut repaired: usize, walked_ns: u64) -> Option<ResyncOutcome> {
         let long_ago = walked_ns.saturating_sub(self.repaired_ns);
         if u128::from(long_ago) <= REPAIRED_BEFORE.as_nanos() {
             repaired += self.repaired;
         }
         if self.is_reported {
-            return Some(Verdict { repaired, skipped: 0 });
+            return Some(ResyncOutcome { repaired, skipped: 0 });
         }
         let skipped = self.suspected.min(u64::try_from(repaired).unwrap_or(u64::MAX));
-        (repaired > 0).then_some(Verdict { repaired, skipped })
+        (repaired > 0).then_some(ResyncOutcome { repaired, skipped })
     }
 }
 
@@ -91,25 +91,25 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn resync_after(loss: Loss, repaired: usize) -> Option<Verdict> {
+    fn resync_after(loss: Loss, repaired: usize) -> Option<ResyncOutcome> {
         let mut losses = Losses::default();
-        losses.add(&loss);
-        losses.begin_resync().unwrap_or_default().settle(repaired, 10 * SECOND)
+        losses.add_loss(&loss);
+        losses.begin_resync().unwrap_or_default().settle_resync(repaired, 10 * SECOND)
     }
 
     #[test]
     fn a_reported_loss_is_resynced_whether_or_not_anything_was_to_repair() {
         let loss = Loss { ring_full: 3, ..Loss::default() };
-        assert_eq!(resync_after(loss, 0), Some(Verdict { repaired: 0, skipped: 0 }));
-        assert_eq!(resync_after(loss, 2), Some(Verdict { repaired: 2, skipped: 0 }));
+        assert_eq!(resync_after(loss, 0), Some(ResyncOutcome { repaired: 0, skipped: 0 }));
+        assert_eq!(resync_after(loss, 2), Some(ResyncOutcome { repaired: 2, skipped: 0 }));
     }
 
     #[test]
     fn a_suspected_loss_is_one_if_there_was_something_to_repair() {
         let loss = Loss { suspected: 3, ..Loss::default() };
         assert_eq!(resync_after(loss, 0), None);
-        assert_eq!(resync_after(loss, 2), Some(Verdict { repaired: 2, skipped: 2 }));
-        assert_eq!(resync_after(loss, 9), Some(Verdict { repaired: 9, skipped: 3 }));
+        assert_eq!(resync_after(loss, 2), Some(ResyncOutcome { repaired: 2, skipped: 2 }));
+        assert_eq!(resync_after(loss, 9), Some(ResyncOutcome { repaired: 9, skipped: 3 }));
     }
 
     #[test]
@@ -118,12 +118,12 @@ mod tests {
             let mut losses = Losses::default();
             losses.note_repairs(1, repaired_ns);
             assert!(!losses.needs_resync());
-            losses.add(&Loss { suspected: 5, ..Loss::default() });
+            losses.add_loss(&Loss { suspected: 5, ..Loss::default() });
             let doubt = losses.begin_resync().expect("a loss is suspected");
             assert!(!losses.needs_resync() && losses.begin_resync().is_none());
-            doubt.settle(0, 10 * SECOND)
+            doubt.settle_resync(0, 10 * SECOND)
         };
-        assert_eq!(suspected_at(9 * SECOND), Some(Verdict { repaired: 1, skipped: 1 }));
+        assert_eq!(suspected_at(9 * SECOND), Some(ResyncOutcome { repaired: 1, skipped: 1 }));
         assert_eq!(suspected_at(7 * SECOND), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{
-        assemble::instant, observation::Observation, process_info::ProcessInfo, reporter::Reporter,
+        assemble::instant_at, observation::Observation, process_info::ProcessInfo, reporter::Reporter,
         settings::Settings, state_change::StateChange, tracker::Tracker,
     },
     events::{Event, EventSink, Record, Summary},
@@ -38,7 +38,7 @@ impl<P: ProcessInfo> Pipeline<P> {
         let all = self.reporter.processes.all_reported();
         self.reporter.roll_up(all, at_ns, out);
         let summary = self.summary(began_ns, at_ns);
-        out.publish(Record { at: instant(&self.reporter.wall, at_ns), event: Event::Summary(summary) });
+        out.publish(Record { at: instant_at(&self.reporter.wall, at_ns), event: Event::Summary(summary) });
     }
 
     /// Returns the totals so far. What the outputs dropped is not among them.

@@ -193,7 +193,7 @@ impl Outlook {
     }
 
     /// Whether it is another one: a quarter sooner or later is.
-    fn differs(self, other: Self, now_ns: u64) -> bool {
+    fn differs_from(self, other: Self, now_ns: u64) -> bool {
         let full = match (self.full_ns, other.full_ns) {
             (None, None) | (Some(0), Some(0)) => false,
             (Some(one), Some(other)) if one.min(other) > 0 => {
@@ -220,7 +220,7 @@ impl Processes {
     }
 
     /// Tracing begins anew at `began_ns`.
-    pub fn restart(&mut self, began_ns: u64) {
+    pub fn restart_at(&mut self, began_ns: u64) {
         *self = Self::new(began_ns, self.threshold_ns);
     }
 
@@ -245,21 +245,21 @@ impl Processes {
             let process = self.by_id.entry(*id).or_insert_with(|| Process::new(began_ns));
             if process.stuck.is_empty() {
                 // However long it had none before: how fast it grows is how fast this leak grows.
-                process.growth = Changes::since(first_ns.unwrap_or(began_ns));
+                process.growth = Changes::starting_at(first_ns.unwrap_or(began_ns));
                 process.forget_old_samples(seen_ns);
             }
             if !is_new {
                 process.stuck.remove(&(was_since_ns, cookie));
             }
             process.stuck.insert((since_ns, cookie));
-            process.note(seen_ns);
+            process.note_change(seen_ns);
             if let Some(stuck_ns) = stuck_ns {
                 process.growth.add(stuck_ns, 1);
             }
         }
         for id in before.by.iter().filter(|id| !now.contains(id)) {
             if let Some(process) = self.by_id.get_mut(id) {
-                process.loses((was_since_ns, cookie), seen_ns);
+                process.remove_stuck((was_since_ns, cookie), seen_ns);
             }
         }
     }
@@ -276,7 +276,7 @@ impl Processes {
         let Some(Held { since_ns, by }) = self.sockets.remove(&cookie) else { return };
         for id in by {
             if let Some(process) = self.by_id.get_mut(&id) {
-                process.loses((since_ns, cookie), at_ns);
+                process.remove_stuck((since_ns, cookie), at_ns);
             }
         }
     }
@@ -299,7 +299,7 @@ impl Processes {
         if now_ns < self.resting_until_ns {
             return Vec::new();
         }
-        let mut ids = self.which(|process| process.is_sampled() && process.sample_due_ns <= now_ns);
+        let mut ids = self.ids_where(|process| process.is_sampled() && process.sample_due_ns <= now_ns);
         ids.sort_by_key(|id| self.by_id[id].sample_due_ns);
         ids
     }
@@ -311,12 +311,12 @@ impl Processes {
         let Some(condition) = condition else {
             // It has ended: the next roll-up is its last.
             process.sample_due_ns = u64::MAX;
-            return process.note(now_ns);
+            return process.note_change(now_ns);
         };
-        process.take(condition, now_ns);
+        process.apply_stats(condition, now_ns);
         if let Some(told) = process.told {
-            let rolled = process.rolled(condition, &self.sockets, now_ns);
-            if told.outlook.differs(Outlook::of(&rolled, now_ns), now_ns) {
+            let rolled = process.make_rollup(condition, &self.sockets, now_ns);
+            if told.outlook.differs_from(Outlook::of(&rolled, now_ns), now_ns) {
                 process.add_news(now_ns);
             }
         }
@@ -328,16 +328,16 @@ impl Processes {
     }
 
     /// The processes whose roll-up is wanted and due, by pid.
-    pub fn due(&self, now_ns: u64) -> Vec<ProcessId> {
-        self.which(|process| process.due_ns().is_some_and(|due| due <= now_ns))
+    pub fn due_roll_ups(&self, now_ns: u64) -> Vec<ProcessId> {
+        self.ids_where(|process| process.due_ns().is_some_and(|due| due <= now_ns))
     }
 
     /// All processes whose roll-up is wanted, by pid.
     pub fn all_reported(&self) -> Vec<ProcessId> {
-        self.which(|process| process.shown)
+        self.ids_where(|process| process.shown)
     }
 
-    fn which(&self, wanted: impl Fn(&Process) -> bool) -> Vec<ProcessId> {
+    fn ids_where(&self, wanted: impl Fn(&Process) -> bool) -> Vec<ProcessId> {
         let wanted = self.by_id.iter().filter(|(_, process)| wanted(process));
         let mut ids: Vec<_> = wanted.map(|(id, _)| *id).collect();
         ids.sort_unstable();
@@ -362,23 +362,28 @@ impl Processes {
             return Some(ProcessRollup { comm, ended: true, ..ProcessRollup::default() });
         };
         let process = self.by_id.get_mut(&id)?;
-        process.take(condition, now_ns);
-        let rolled = process.rolled(condition, &self.sockets, now_ns);
+        process.apply_stats(condition, now_ns);
+        let rolled = process.make_rollup(condition, &self.sockets, now_ns);
         process.news = None;
         process.told = Some(Told { at_ns: now_ns, outlook: Outlook::of(&rolled, now_ns) });
-        let busy = process.busy(condition.cpu_ns, now_ns);
+        let busy = process.take_busy_share(condition.cpu_ns, now_ns);
         Some(ProcessRollup { busy, ..rolled })
     }
 
     /// What [`Self::roll_up`] would say of a process now, but for its share of the CPU; nothing changes by it. `condition` is
     /// what the system says of it now.
-    pub fn preview(&self, id: ProcessId, condition: &ProcessStats, now_ns: u64) -> Option<ProcessRollup> {
-        Some(self.by_id.get(&id)?.rolled(condition, &self.sockets, now_ns))
+    pub fn preview_roll_up(
+        &self,
+        id: ProcessId,
+        condition: &ProcessStats,
+        now_ns: u64,
+    ) -> Option<ProcessRollup> {
+        Some(self.by_id.get(&id)?.make_rollup(condition, &self.sockets, now_ns))
     }
 
     /// The processes with stuck sockets whose roll-up is wanted, those with the most first; one for a pid.
     pub fn by_stuck(&self) -> Vec<ProcessId> {
-        let mut ids = self.which(|process| process.shown && !process.stuck.is_empty());
+        let mut ids = self.ids_where(|process| process.shown && !process.stuck.is_empty());
         ids.sort_by_key(|id| Reverse(self.by_id[id].stuck.len()));
         let mut pids = FxHashSet::default();
         ids.retain(|id| pids.insert(id.pid));
@@ -400,7 +405,7 @@ impl Process {
     fn new(began_ns: u64) -> Self {
         Self {
             stuck: BTreeSet::new(),
-            growth: Changes::since(began_ns),
+            growth: Changes::starting_at(began_ns),
             fds: Samples::default(),
             is_full: false,
             sample_due_ns: 0,
@@ -413,20 +418,20 @@ impl Process {
         }
     }
 
-    fn loses(&mut self, socket: (u64, u64), at_ns: u64) {
+    fn remove_stuck(&mut self, socket: (u64, u64), at_ns: u64) {
         if self.stuck.remove(&socket) {
             self.growth.add(at_ns, -1);
-            self.note(at_ns);
+            self.note_change(at_ns);
         }
     }
 
     /// Notes that its stuck sockets are others than before.
-    fn note(&mut self, at_ns: u64) {
+    fn note_change(&mut self, at_ns: u64) {
         self.add_news(at_ns);
         if at_ns > self.moved_ns {
             self.moved_ns = at_ns;
             // What was quiet is no longer.
-            self.sample_due_ns = self.sample_due_ns.min(after(at_ns, SAMPLING_STEP_NS));
+            self.sample_due_ns = self.sample_due_ns.min(next_step_after(at_ns, SAMPLING_STEP_NS));
         }
     }
 
@@ -436,8 +441,8 @@ impl Process {
     }
 
     /// Takes in what the system says of it now.
-    fn take(&mut self, condition: &ProcessStats, now_ns: u64) {
-        self.comm = self.name(condition);
+    fn apply_stats(&mut self, condition: &ProcessStats, now_ns: u64) {
+        self.comm = self.latest_name(condition);
         if let Some(open) = condition.fds_open
             && self.fds.add(now_ns, open)
         {
@@ -447,7 +452,7 @@ impl Process {
         let still_ns = now_ns.saturating_sub(self.moved_ns);
         let between_ns = SAMPLING_NS.iter().find(|(least_ns, _)| still_ns >= *least_ns);
         self.sample_due_ns =
-            after(now_ns, between_ns.map_or(SAMPLING_STEP_NS, |(_, between_ns)| *between_ns));
+            next_step_after(now_ns, between_ns.map_or(SAMPLING_STEP_NS, |(_, between_ns)| *between_ns));
     }
 
     /// Forgets samples from before a time in which none were taken.
@@ -468,18 +473,23 @@ impl Process {
     }
 
     /// Its name, as it is now or was last known.
-    fn name(&self, condition: &ProcessStats) -> Option<[u8; COMM_LEN]> {
+    fn latest_name(&self, condition: &ProcessStats) -> Option<[u8; COMM_LEN]> {
         Some(condition.comm).filter(|comm| *comm != [0; COMM_LEN]).or(self.comm)
     }
 
     /// Its roll-up, but for what depends on the one before.
-    fn rolled(&self, condition: &ProcessStats, sockets: &FxHashMap<u64, Held>, now_ns: u64) -> ProcessRollup {
+    fn make_rollup(
+        &self,
+        condition: &ProcessStats,
+        sockets: &FxHashMap<u64, Held>,
+        now_ns: u64,
+    ) -> ProcessRollup {
         let ProcessStats { stopped, fds_open, fds_limit, .. } = *condition;
         let is_shared = |(_, cookie): &&(u64, u64)| sockets.get(cookie).is_some_and(|held| held.by.len() > 1);
         let per_minute = |trend: Option<Trend>| trend.map(|trend| trend.per_second * 60.0);
-        let fds = fds_open.and_then(|_| self.fds.trend(now_ns));
+        let fds = fds_open.and_then(|_| self.fds.fit_trend(now_ns));
         ProcessRollup {
-            comm: self.name(condition),
+            comm: self.latest_name(condition),
             ended: false,
             stopped,
             fds_open,
@@ -487,7 +497,7 @@ impl Process {
             stuck: self.stuck.len(),
             shared: self.stuck.iter().filter(is_shared).count(),
             oldest_ns: self.stuck.first().map(|(since, _)| now_ns.saturating_sub(*since)),
-            growth_per_min: per_minute(self.growth.trend(now_ns)),
+            growth_per_min: per_minute(self.growth.fit_trend(now_ns)),
             fds_growth_per_min: per_minute(fds),
             fds_full_in_s: if self.is_full(condition) {
                 Some(0.0)
@@ -500,7 +510,7 @@ impl Process {
 
     fn full_in_s(&self, fds: &Trend, condition: &ProcessStats, now_ns: u64) -> Option<f64> {
         let (open, limit) = condition.fds_open.zip(condition.fds_limit)?;
-        let seconds = fds.until(limit.saturating_sub(open) as f64)?;
+        let seconds = fds.seconds_until(limit.saturating_sub(open) as f64)?;
         let is_known = self.fds.watched_ns(now_ns) >= FORECAST_AFTER_NS
             || seconds * SECOND_NS as f64 <= FORECAST_AFTER_NS as f64;
         // 0 says that they have run out.
@@ -518,7 +528,7 @@ impl Process {
         Some(self.told.map_or(settled_ns, |told| settled_ns.max(told.at_ns.saturating_add(BETWEEN_NS))))
     }
 
-    fn busy(&mut self, cpu_ns: u64, now_ns: u64) -> Option<f64> {
+    fn take_busy_share(&mut self, cpu_ns: u64, now_ns: u64) -> Option<f64> {
         let Some((cpu_before, before_ns)) = self.cpu else {
             self.cpu = Some((cpu_ns, now_ns));
             return None;
@@ -534,7 +544,7 @@ impl Process {
 
 /// The first time after `now_ns` at which samples are taken again, so many nanoseconds later or
 /// somewhat less.
-const fn after(now_ns: u64, between_ns: u64) -> u64 {
+const fn next_step_after(now_ns: u64, between_ns: u64) -> u64 {
     (now_ns / SAMPLING_STEP_NS + between_ns / SAMPLING_STEP_NS).saturating_mul(SAMPLING_STEP_NS)
 }
 

@@ -60,7 +60,7 @@ impl RecordedStream {
         }
         pipeline.reporter.wall = WallClock::with_offset_ns(at.wall_ns - i128::from(mono_ns));
         if self.began_ns.is_none() {
-            pipeline.reporter.processes.restart(mono_ns);
+            pipeline.reporter.processes.restart_at(mono_ns);
             self.began_ns = Some(mono_ns);
         }
         self.now_ns = self.now_ns.max(mono_ns);
@@ -85,7 +85,7 @@ impl RecordedStream {
             pipeline.tracker = Tracker::new(pipeline.reporter.settings.policy);
             self.is_incomplete = false;
             self.seen.clear();
-            pipeline.reporter.processes.restart(mono_ns);
+            pipeline.reporter.processes.restart_at(mono_ns);
         }
         self.now_ns = mono_ns;
     }
@@ -182,7 +182,7 @@ impl RecordedStream {
         if let Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } = finding {
             self.seen.remove(cookie);
             let exit = Exit { new_state: *new_state, at_ns: *at_ns, actor: *actor, how: *how };
-            let by = by.cloned().or_else(|| actor.as_ref().map(assemble::owner));
+            let by = by.cloned().or_else(|| actor.as_ref().map(assemble::owner_of_actor));
             pipeline.reporter.report_cleared(*cookie, socket, &exit, by, out);
         }
     }
@@ -300,7 +300,7 @@ impl RecordedStream {
             reporter.processes.apply_sample(id, stats.as_ref(), now_ns);
         }
         if reporter.processes.next_due_ns().is_some_and(|due| due <= now_ns) {
-            let due = reporter.processes.due(now_ns);
+            let due = reporter.processes.due_roll_ups(now_ns);
             reporter.roll_up(due, now_ns, out);
         }
     }
@@ -340,7 +340,7 @@ fn change_of(transition: &Transition, at_ns: u64) -> StateChange {
     // A recording of an older version does not say how.
     let infer = || {
         let has_actor = actor.is_some();
-        ExitSigns { old_state, new_state, is_timewait, has_actor, ..ExitSigns::default() }.ending()
+        ExitSigns { old_state, new_state, is_timewait, has_actor, ..ExitSigns::default() }.infer_ending()
     };
     StateChange {
         netns: socket.netns.unwrap_or(0),

@@ -6,9 +6,11 @@ use tcptrace_common::state;
 use crate::{
     clock::WallClock,
     engine::{
-        assemble::{self, charge, instant, life::life_record, owner, process::process_record},
+        assemble::{
+            self, instant_at, life::life_record, owner_of_actor, owner_of_transition, process::process_record,
+        },
         filter::admission::Admission,
-        ownership::{responsible::complete, walk_index::WalkIndex},
+        ownership::{responsible::add_details, walk_index::WalkIndex},
         process_info::ProcessInfo,
         processes::{ProcessId, Processes},
         settings::Settings,
@@ -38,7 +40,7 @@ impl<P: ProcessInfo> Reporter<P> {
     pub(crate) fn new(settings: Settings, began_ns: u64, info: P) -> Self {
         Self {
             processes: Processes::new(began_ns, settings.policy.threshold_ns),
-            admission: Admission::by(settings.filter.clone(), settings.views.lives),
+            admission: Admission::of_filter(settings.filter.clone(), settings.views.lives),
             totals: Totals::default(),
             wall: WallClock::default(),
             info,
@@ -56,21 +58,21 @@ impl<P: ProcessInfo> Reporter<P> {
                     self.remember_actor(change);
                 }
                 if self.settings.views.transitions {
-                    let record = assemble::transition(change, *in_old_state_ns, &self.wall);
+                    let record = assemble::transition_record(change, *in_old_state_ns, &self.wall);
                     self.report_transition(record, out);
                 }
             }
             Finding::Stuck(_) => {}
             Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
                 let exit = Exit { new_state: *new_state, at_ns: *at_ns, actor: *actor, how: *how };
-                self.report_cleared(*cookie, socket, &exit, actor.as_ref().map(owner), out);
+                self.report_cleared(*cookie, socket, &exit, actor.as_ref().map(owner_of_actor), out);
             }
             Finding::Life { cookie, tuple, netns, at_ns, life } => {
                 if self.settings.views.lives {
                     let socket = SocketId::new(*cookie, *netns, tuple);
-                    let life = life_record(socket, *at_ns, life, |ns| instant(&self.wall, ns));
+                    let life = life_record(socket, *at_ns, life, |ns| instant_at(&self.wall, ns));
                     self.report_life(
-                        Record { at: instant(&self.wall, *at_ns), event: Event::Life(life) },
+                        Record { at: instant_at(&self.wall, *at_ns), event: Event::Life(life) },
                         out,
                     );
                 }
@@ -84,12 +86,12 @@ impl<P: ProcessInfo> Reporter<P> {
         let Some(actor) = &change.actor else { return };
         if change.old_state == state::LISTEN {
             // A listener has no life; what was noted for one is not needed any more.
-            return self.admission.forget(change.cookie);
+            return self.admission.forget_socket(change.cookie);
         }
-        let (Some(mut owner), _) = charge(change, Some(actor), None) else { return };
+        let (Some(mut owner), _) = owner_of_transition(change, Some(actor), None) else { return };
         self.describe_actor(&mut owner, change.at_ns);
         if self.admission.asks_for_processes() {
-            self.admission.learn(change.cookie, [&owner]);
+            self.admission.learn_owners(change.cookie, [&owner]);
         }
     }
 
@@ -97,7 +99,7 @@ impl<P: ProcessInfo> Reporter<P> {
     fn describe_actor(&mut self, owner: &mut Owner, at_ns: u64) {
         let comm = owner.comm.as_ref().map(Name::bytes);
         if let Some(details) = self.info.actor_details(owner.pid, comm, at_ns) {
-            complete(owner, details);
+            add_details(owner, details);
         }
     }
 
@@ -116,7 +118,7 @@ impl<P: ProcessInfo> Reporter<P> {
         if asks {
             is_admitted = self.admission.admits_transition(transition);
         }
-        self.report(record, is_admitted, out);
+        self.report_of_view(record, is_admitted, out);
     }
 
     /// Emits the record of a socket that was stuck and no longer is, if that it was stuck was reported.
@@ -136,8 +138,8 @@ impl<P: ProcessInfo> Reporter<P> {
         if is_admitted && let Some(by) = &mut by {
             self.describe_actor(by, exit.at_ns);
         }
-        let record = assemble::cleared(cookie, socket, exit, by, &self.wall);
-        self.report(record, is_admitted, out);
+        let record = assemble::cleared_record(cookie, socket, exit, by, &self.wall);
+        self.report_of_view(record, is_admitted, out);
     }
 
     /// Emits the record of a connection's life, if the filter admits it.
@@ -150,7 +152,7 @@ impl<P: ProcessInfo> Reporter<P> {
             match life.owned_ns {
                 Some(owned_ns) => {
                     if let Some(details) = self.info.opener_details(owner.pid, owned_ns, at_ns) {
-                        complete(owner, details);
+                        add_details(owner, details);
                     }
                 }
                 None => self.describe_actor(owner, at_ns),
@@ -159,11 +161,11 @@ impl<P: ProcessInfo> Reporter<P> {
         if asks {
             is_admitted = self.admission.admits_life(life);
         }
-        self.report(record, is_admitted, out);
+        self.report_of_view(record, is_admitted, out);
     }
 
     /// Emits a record of a view, or counts that a filter keeps it back.
-    fn report(&mut self, record: Record, is_admitted: bool, out: &mut impl EventSink) {
+    fn report_of_view(&mut self, record: Record, is_admitted: bool, out: &mut impl EventSink) {
         if !out.is_open() {
             return;
         }
@@ -179,9 +181,9 @@ impl<P: ProcessInfo> Reporter<P> {
     pub(crate) fn learn_holders(&mut self, walk: &Walk) {
         if self.admission.asks_for_processes() {
             let all = walk.sockets.iter().map(|row| row.cookie).collect();
-            let index = self.index(walk, &all);
+            let index = self.index_walk(walk, &all);
             for row in &walk.sockets {
-                self.admission.learn(row.cookie, index.responsible_owners(row.cookie).processes());
+                self.admission.learn_owners(row.cookie, index.responsible_owners(row.cookie).processes());
             }
         }
     }
@@ -192,7 +194,7 @@ impl<P: ProcessInfo> Reporter<P> {
             return sockets.len();
         }
         let cookies = sockets.iter().map(|(cookie, _)| *cookie).collect();
-        let index = self.index(walk, &cookies);
+        let index = self.index_walk(walk, &cookies);
         let is_admitted = |(cookie, socket): &&(u64, Socket)| {
             let id = SocketId::new(*cookie, socket.netns, &socket.tuple);
             self.admission.filter.admits(&id, index.responsible_owners(*cookie).processes())
@@ -200,20 +202,20 @@ impl<P: ProcessInfo> Reporter<P> {
         sockets.iter().filter(is_admitted).count()
     }
 
-    fn index<'w>(&self, walk: &'w Walk, cookies: &FxHashSet<u64>) -> WalkIndex<'w> {
-        WalkIndex::of(walk, cookies, |pid, named| self.info.holder_details(pid, named))
+    fn index_walk<'w>(&self, walk: &'w Walk, cookies: &FxHashSet<u64>) -> WalkIndex<'w> {
+        WalkIndex::for_sockets(walk, cookies, |pid, named| self.info.holder_details(pid, named))
     }
 
     /// Emits how a walk has found these sockets, where the filter admits them. Such records are of
     /// no view: nobody counts them.
     pub(crate) fn report_found(&mut self, found: &[Found], walk: &Walk, out: &mut impl EventSink) {
         let cookies = found.iter().map(|found| found.cookie).collect();
-        let index = self.index(walk, &cookies);
+        let index = self.index_walk(walk, &cookies);
         for found in found {
             let details = index.details_of(found, &self.wall);
-            let found_socket = assemble::state_of(found, None, details, &self.wall);
+            let found_socket = assemble::stuck_record(found, None, details, &self.wall);
             if self.admission.admits_found(&found_socket) {
-                let at = instant(&self.wall, found.seen_ns);
+                let at = instant_at(&self.wall, found.seen_ns);
                 out.publish(Record { at, event: Event::Found(found_socket) });
             }
         }
@@ -226,7 +228,7 @@ impl<P: ProcessInfo> Reporter<P> {
             Finding::Stuck(found) => Some(found.cookie),
             _ => None,
         });
-        let index = self.index(walk, &stuck.collect());
+        let index = self.index_walk(walk, &stuck.collect());
         let mut ids = ProcessIds::of_walk(walk);
         for finding in findings {
             match finding {
@@ -248,7 +250,7 @@ impl<P: ProcessInfo> Reporter<P> {
         out: &mut impl EventSink,
     ) {
         let threshold_ns = self.settings.policy.threshold_ns;
-        let mut stuck = assemble::state_of(found, Some(threshold_ns), details, &self.wall);
+        let mut stuck = assemble::stuck_record(found, Some(threshold_ns), details, &self.wall);
         // The first one that a filter admits is news, however often the socket was found stuck before.
         stuck.is_reminder &= self.admission.has_reported(found.cookie);
         let is_admitted = self.admission.admits_stuck(&stuck);
@@ -257,7 +259,7 @@ impl<P: ProcessInfo> Reporter<P> {
         }
         let responsible: Vec<_> = match stuck.details.owner_how {
             OwnerHow::Fd | OwnerHow::Listener => {
-                stuck.details.processes().map(|owner| ids.resolve(owner.pid, &self.info)).collect()
+                stuck.details.processes().map(|owner| ids.resolve_pid(owner.pid, &self.info)).collect()
             }
             _ => Vec::new(),
         };
@@ -268,8 +270,8 @@ impl<P: ProcessInfo> Reporter<P> {
                 self.processes.mark_reported(id);
             }
         }
-        self.report(
-            Record { at: instant(&self.wall, found.seen_ns), event: Event::Stuck(stuck) },
+        self.report_of_view(
+            Record { at: instant_at(&self.wall, found.seen_ns), event: Event::Stuck(stuck) },
             is_admitted,
             out,
         );
@@ -285,7 +287,7 @@ impl<P: ProcessInfo> Reporter<P> {
     ) {
         if lost > 0 {
             let lost = self.totals.count_lost(lost, reason);
-            out.publish(Record { at: instant(&self.wall, at_ns), event: Event::Lost(lost) });
+            out.publish(Record { at: instant_at(&self.wall, at_ns), event: Event::Lost(lost) });
         }
     }
 
@@ -293,12 +295,12 @@ impl<P: ProcessInfo> Reporter<P> {
     pub(crate) fn report_resync(&mut self, resync: Resync, at_ns: u64, out: &mut impl EventSink) {
         let event = Event::Resync(resync);
         self.totals.count_reported(&event);
-        out.publish(Record { at: instant(&self.wall, at_ns), event });
+        out.publish(Record { at: instant_at(&self.wall, at_ns), event });
     }
 
     /// Emits the roll-ups of these processes.
     pub(crate) fn roll_up(&mut self, which: Vec<ProcessId>, now_ns: u64, out: &mut impl EventSink) {
-        let at = instant(&self.wall, now_ns);
+        let at = instant_at(&self.wall, now_ns);
         for id in which {
             let shared_with = self.processes.first_sharer(id).map(|id| id.pid);
             let stats = self.info.process_stats(id);
@@ -328,7 +330,7 @@ impl ProcessIds {
         Self { named, known: FxHashMap::default() }
     }
 
-    fn resolve(&mut self, pid: u32, info: &impl ProcessInfo) -> ProcessId {
+    fn resolve_pid(&mut self, pid: u32, info: &impl ProcessInfo) -> ProcessId {
         let named = self.named.get(&pid).copied().flatten();
         *self.known.entry(pid).or_insert_with(|| info.process_id(pid, named))
     }

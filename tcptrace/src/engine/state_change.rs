@@ -55,7 +55,7 @@ impl StateChange {
             opener: None,
             is_timewait: false,
             is_fallback: false,
-            ending: ExitSigns { old_state, new_state, ..ExitSigns::default() }.ending(),
+            ending: ExitSigns { old_state, new_state, ..ExitSigns::default() }.infer_ending(),
             final_stats: None,
         }
     }

@@ -92,7 +92,7 @@ impl AttachError {
 
     /// Returns the shortage that caused an error of `action`, if one did.
     pub(crate) fn from_shortage(action: impl fmt::Display, error: &(dyn Error + 'static)) -> Option<Self> {
-        Shortage::of(error).map(|shortage| Self::Shortage { action: action.to_string(), shortage })
+        Shortage::find_in(error).map(|shortage| Self::Shortage { action: action.to_string(), shortage })
     }
 
     /// Converts an I/O error of `action`.

@@ -72,12 +72,12 @@ pub struct FeatureStatus {
 
 impl FeatureStatus {
     /// Describes a feature that is in use.
-    pub(crate) const fn used(feature: Feature) -> Self {
+    pub(crate) const fn available(feature: Feature) -> Self {
         Self { feature, unavailable_reason: None }
     }
 
     /// Describes a feature that is not in use.
-    pub(crate) fn unused(feature: Feature, reason: impl Display) -> Self {
+    pub(crate) fn unavailable(feature: Feature, reason: impl Display) -> Self {
         Self { feature, unavailable_reason: Some(reason.to_string()) }
     }
 

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tcptrace_common::{names::maps, state};
 
 use crate::{
-    diagnostics::{KernelLog, say},
+    diagnostics::{KernelLog, print_problem},
     engine::coverage::Residents,
     host::{
         attach_error::AttachError,
@@ -57,7 +57,7 @@ impl Kernel {
         let attachment = attach::attach(options)?;
         let Attachment { mut ebpf, links, mut statuses, tracing, counter, fallbacks, has_btf } = attachment;
         if let Err(error) = privilege::give_up_unneeded(fallbacks.is_some()) {
-            say(format_args!("cannot give up the privileges that are no longer needed: {error}"));
+            print_problem(format_args!("cannot give up the privileges that are no longer needed: {error}"));
         }
         let by_proc = !is_used(&statuses, Feature::TaskFile);
         statuses.extend(privilege::probe_privileges(by_proc)?);

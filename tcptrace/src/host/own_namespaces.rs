@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use crate::{
-    diagnostics::say,
+    diagnostics::print_problem,
     host::{attach_error::AttachError, proc::residents::KTHREADD},
 };
 
@@ -61,7 +61,7 @@ pub(crate) fn join_host() -> Result<(), AttachError> {
     if is_outside("cgroup", HOST_CGROUP)
         && let Err(error) = enter_namespace("cgroup", LinkNameSpaceType::ControlGroup, HOST_CGROUP)
     {
-        say(format_args!(
+        print_problem(format_args!(
             "cannot enter the host's cgroup namespace: {error}; paths of cgroups begin at this container's cgroup"
         ));
     }

@@ -19,7 +19,7 @@ pub enum Shortage {
 
 impl Shortage {
     /// Returns what has run out if an error, or one of its causes, says so.
-    pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+    pub fn find_in(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             let errno = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
@@ -94,14 +94,14 @@ mod tests {
 
     #[test]
     fn a_shortage_is_found_among_the_causes_of_an_error() {
-        assert_eq!(Shortage::of(&WalkError::Read(error(Errno::MFILE))), Some(Shortage::OwnDescriptors));
-        assert_eq!(Shortage::of(&error(Errno::AGAIN)), Some(Shortage::Threads));
-        assert_eq!(Shortage::of(&error(Errno::NFILE)), Some(Shortage::HostFiles));
-        assert_eq!(Shortage::of(&error(Errno::NOMEM)), Some(Shortage::Memory));
+        assert_eq!(Shortage::find_in(&WalkError::Read(error(Errno::MFILE))), Some(Shortage::OwnDescriptors));
+        assert_eq!(Shortage::find_in(&error(Errno::AGAIN)), Some(Shortage::Threads));
+        assert_eq!(Shortage::find_in(&error(Errno::NFILE)), Some(Shortage::HostFiles));
+        assert_eq!(Shortage::find_in(&error(Errno::NOMEM)), Some(Shortage::Memory));
         for other in [Errno::PERM, Errno::NOENT, Errno::INVAL] {
-            assert_eq!(Shortage::of(&error(other)), None);
+            assert_eq!(Shortage::find_in(&error(other)), None);
         }
-        assert_eq!(Shortage::of(&io::Error::from(io::ErrorKind::OutOfMemory)), None, "no errno says so");
+        assert_eq!(Shortage::find_in(&io::Error::from(io::ErrorKind::OutOfMemory)), None, "no errno says so");
     }
 
     #[test]

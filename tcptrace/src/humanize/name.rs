@@ -47,20 +47,20 @@ impl<'a> From<&'a Owner> for ProcessName<'a> {
 impl ProcessName<'_> {
     /// Formats `name/pid` in at most `width` columns. The pid and one column of the name are never
     /// cut.
-    pub(crate) fn format(self, width: usize) -> String {
+    pub(crate) fn fit_width(self, width: usize) -> String {
         let mut text = String::new();
-        self.write(&mut text, width);
+        self.write_fitted(&mut text, width);
         text
     }
 
     /// Formats a process and `others` more, `name/pid+20`, in at most `width` columns.
     pub(crate) fn format_with_others(self, others: usize, width: usize) -> String {
         let others = if others == 0 { String::new() } else { format!("+{others}") };
-        self.format(width.saturating_sub(others.len())) + &others
+        self.fit_width(width.saturating_sub(others.len())) + &others
     }
 
-    /// Appends what [`Self::format`] returns.
-    pub(crate) fn write(self, line: &mut String, width: usize) {
+    /// Appends what [`Self::fit_width`] returns.
+    pub(crate) fn write_fitted(self, line: &mut String, width: usize) {
         let mut digits = itoa::Buffer::new();
         let pid = digits.format(self.pid);
         let room = width.saturating_sub(pid.len() + 1).max(1);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn process(pid: u32, comm: &Name, width: usize) -> String {
-        ProcessName { pid, comm: Some(comm) }.format(width)
+        ProcessName { pid, comm: Some(comm) }.fit_width(width)
     }
 
     #[test]

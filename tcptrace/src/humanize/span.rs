@@ -62,7 +62,7 @@ pub(crate) struct Age {
 impl Age {
     /// Formats an age: `30.0s` if it is exact, else its range, `30.0s-5h02m`. A range that is
     /// wider than `width` columns or has no upper bound shows the lower bound only: `30.0s+`.
-    pub(crate) fn format(self, width: usize) -> String {
+    pub(crate) fn fit_width(self, width: usize) -> String {
         let least = format_span(self.at_least_ms);
         let range = self
             .at_most_ms

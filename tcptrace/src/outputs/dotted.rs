@@ -13,20 +13,20 @@ impl Dotted {
         let mut dotted = Self { text: [0; 15], length: 0 };
         for (at, octet) in address.octets().into_iter().enumerate() {
             if at > 0 {
-                dotted.push(b'.');
+                dotted.push_byte(b'.');
             }
             if octet >= 100 {
-                dotted.push(b'0' + octet / 100);
+                dotted.push_byte(b'0' + octet / 100);
             }
             if octet >= 10 {
-                dotted.push(b'0' + octet / 10 % 10);
+                dotted.push_byte(b'0' + octet / 10 % 10);
             }
-            dotted.push(b'0' + octet % 10);
+            dotted.push_byte(b'0' + octet % 10);
         }
         dotted
     }
 
-    fn push(&mut self, byte: u8) {
+    fn push_byte(&mut self, byte: u8) {
         self.text[self.length] = byte;
         self.length += 1;
     }

@@ -24,7 +24,7 @@ use crate::{
     },
     outputs::{
         stream::Format,
-        timestamp_cache::{Second, padded},
+        timestamp_cache::{SecondCache, pad_number},
     },
 };
 
@@ -34,8 +34,8 @@ const LINE: usize = 1 << 10;
 /// Writes lines of JSON.
 #[derive(Debug, Default)]
 pub struct Json {
-    happened: Second,
-    since: Second,
+    happened: SecondCache,
+    since: SecondCache,
     actors: Actors,
 }
 
@@ -182,12 +182,12 @@ fn is_same(one: Option<&Arc<str>>, other: Option<&Arc<str>>) -> bool {
 }
 
 /// RFC 3339, UTC, nanoseconds; `second` is kept from one to the next.
-fn time(at: Instant, second: &mut Second, out: &mut Vec<u8>) {
+fn time(at: Instant, second: &mut SecondCache, out: &mut Vec<u8>) {
     let without_zone = |timestamp| format!("{timestamp:.0}").trim_end_matches('Z').to_owned();
-    let (second, nanosecond) = second.of(at, without_zone);
+    let (second, nanosecond) = second.format_second(at, without_zone);
     out.extend_from_slice(second.as_bytes());
     out.push(b'.');
-    out.extend_from_slice(&padded::<9>(nanosecond));
+    out.extend_from_slice(&pad_number::<9>(nanosecond));
     out.push(b'Z');
 }
 
@@ -318,7 +318,7 @@ fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
     }
     number(us / 1_000, out);
     out.push(b'.');
-    let [tenths, hundredths, thousandths] = padded::<3>((us % 1_000) as u32);
+    let [tenths, hundredths, thousandths] = pad_number::<3>((us % 1_000) as u32);
     out.push(tenths);
     if (hundredths, thousandths) != (b'0', b'0') {
         out.push(hundredths);

@@ -78,7 +78,7 @@ impl<F: Format> StreamOutput<F> {
         if let Some(is_given_up) = &self.waits {
             self.writer.wait_for_room(is_given_up);
         } else if self.writer.is_full() {
-            self.held_back.take(record);
+            self.held_back.hold_back(record);
             return None;
         } else if !self.held_back.is_empty() {
             self.tell_dropped();
@@ -112,7 +112,7 @@ impl<F: Format> StreamOutput<F> {
         if dropped > 0 {
             self.dropped += dropped;
             let mono_ns = clock::monotonic_ns();
-            let at = Instant { wall_ns: WallClock::now().at(mono_ns), mono_ns };
+            let at = Instant { wall_ns: WallClock::now().wall_ns_at(mono_ns), mono_ns };
             let lost = Lost { lost: dropped, lost_total: self.dropped, reason: LostReason::ReaderSlow };
             self.render(Record { at, event: Event::Lost(lost) });
         }

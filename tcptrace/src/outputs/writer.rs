@@ -31,7 +31,7 @@ use rustix::{
 use tokio::sync::Notify;
 
 use crate::{
-    diagnostics::{detail, say},
+    diagnostics::{print_detail, print_problem},
     outputs::writer::target::Target,
 };
 
@@ -302,11 +302,11 @@ fn run_thread(shared: &Shared, mut target: Target) {
 
 fn reopen_target(target: &mut Target) {
     match target.reopen() {
-        Ok(true) => detail("the output file was opened again"),
+        Ok(true) => print_detail("the output file was opened again"),
         Ok(false) => {}
         Err(error) => {
             let name = target.name();
-            say(format_args!(
+            print_problem(format_args!(
                 "cannot open {name} again: {error}; records go on into the file that was open before"
             ));
         }

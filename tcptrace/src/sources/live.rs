@@ -22,7 +22,7 @@ use self::{
 use crate::{
     clock::{self, WallClock},
     config::Config,
-    diagnostics::{is_verbose, say, say_lines},
+    diagnostics::{is_verbose, print_problem, print_problem_lines},
     engine::{
         Engine,
         input::{Input, Loss, Purpose},
@@ -39,8 +39,8 @@ use crate::{
     humanize::message::{totals_message, watching_message},
     outputs::publisher::{Attention, Publisher},
     sources::{
-        Failure, deliver, settings,
-        shutdown::{Request, Shutdown, sleep_until_or_forever},
+        Failure, deliver, settings_of,
+        shutdown::{Shutdown, ShutdownRequest, sleep_until_or_forever},
     },
 };
 
@@ -67,7 +67,7 @@ pub async fn run(config: &Config, kernel: Kernel, publisher: Publisher) -> Resul
         unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::from)?;
     let mut session = Session {
         kernel,
-        engine: Engine::new(settings(config), started_ns, LiveProcesses::default()),
+        engine: Engine::new(settings_of(config), started_ns, LiveProcesses::default()),
         publisher,
         wall: WallClock::now(),
         followed_states: config.policy.followed,
@@ -77,7 +77,7 @@ pub async fn run(config: &Config, kernel: Kernel, publisher: Publisher) -> Resul
         has_more: false,
     };
     match session.run_loop(config, &mut shutdown, &ring).await {
-        Ok(()) => session.end(config, started_ns),
+        Ok(()) => session.finish_run(config, started_ns),
         Err(failure) => {
             // What was made before it went wrong is delivered all the same.
             let _the_failure_is_told = session.publisher.finish();
@@ -123,13 +123,13 @@ impl Session {
     ) -> Result<(), Failure> {
         self.initial_sync(config)?;
         while self.publisher.is_open() {
-            match self.wait(shutdown, ring).await? {
-                Woken::Work => self.work(Limit::PART)?,
+            match self.wait_for_work(shutdown, ring).await? {
+                Woken::Work => self.process_work(Limit::PART)?,
                 Woken::Figures => {
                     // All that happened before they were asked for counts.
-                    self.work(Limit::until(clock::monotonic_ns()))?;
+                    self.process_work(Limit::until(clock::monotonic_ns()))?;
                     let figures = self.engine.figures(
-                        start::about(&self.kernel),
+                        start::tracer_info(&self.kernel),
                         self.publisher.dropped(),
                         clock::monotonic_ns(),
                     );
@@ -145,7 +145,9 @@ impl Session {
         if self.engine.needs_resync() {
             self.walk_for(Purpose::Resync, clock::monotonic_ns())?;
             if self.engine.needs_resync() {
-                say("transitions were lost at the end, and nobody could look for what they would have told");
+                print_problem(
+                    "transitions were lost at the end, and nobody could look for what they would have told",
+                );
             }
         }
         Ok(())
@@ -156,7 +158,7 @@ impl Session {
         let walk = self.kernel.walk(state::ALL, &Reach::default())?;
         let start = start_record(&self.kernel, &walk);
         if !config.json || is_verbose() {
-            let watched = config.views.stuck.then(|| config.watched());
+            let watched = config.views.stuck.then(|| config.format_watched());
             print_banner(
                 self.kernel.feature_statuses(),
                 &watching_message(&start, walk.count_namespaces(), watched.as_deref()),
@@ -174,7 +176,11 @@ impl Session {
     }
 
     /// Waits for something to do.
-    async fn wait(&mut self, shutdown: &mut Shutdown, ring: &AsyncFd<OwnedFd>) -> Result<Woken, Failure> {
+    async fn wait_for_work(
+        &mut self,
+        shutdown: &mut Shutdown,
+        ring: &AsyncFd<OwnedFd>,
+    ) -> Result<Woken, Failure> {
         let gathering = self.gather_until_ns != 0;
         let due = [
             self.next_walk().map(|(at_ns, _)| at_ns),
@@ -193,10 +199,10 @@ impl Session {
         let publisher = &mut self.publisher;
         tokio::select! {
             biased;
-            request = shutdown.requested() => {
+            request = shutdown.next_request() => {
                 match request {
-                    Request::End => return Ok(Woken::End),
-                    Request::Reopen => publisher.reopen(),
+                    ShutdownRequest::End => return Ok(Woken::End),
+                    ShutdownRequest::Reopen => publisher.reopen(),
                 }
                 Ok(Woken::Work)
             }
@@ -217,15 +223,16 @@ impl Session {
     /// When sockets are to be walked next, and why.
     fn next_walk(&self) -> Option<(u64, Purpose)> {
         if self.engine.needs_resync() {
-            return Some((self.pace.resync(), Purpose::Resync));
+            return Some((self.pace.next_resync_ns(), Purpose::Resync));
         }
-        let judge = self.engine.next_judgement_ns().map(|due| (self.pace.judging(due), Purpose::Judge));
-        let follow_up = self.pace.follow_up().map(|at_ns| (at_ns, Purpose::Resync));
+        let judge =
+            self.engine.next_judgement_ns().map(|due| (self.pace.next_judging_ns(due), Purpose::Judge));
+        let follow_up = self.pace.next_follow_up_ns().map(|at_ns| (at_ns, Purpose::Resync));
         [judge, follow_up].into_iter().flatten().min_by_key(|(at_ns, _)| *at_ns)
     }
 
     /// Does what there is to do now, on as much of the ring as `limit` says.
-    fn work(&mut self, limit: Limit) -> Result<(), Failure> {
+    fn process_work(&mut self, limit: Limit) -> Result<(), Failure> {
         self.look_at_wall_clock();
         let came = self.drain(limit)?;
         let now_ns = clock::monotonic_ns();
@@ -262,12 +269,12 @@ impl Session {
             Purpose::Judge => Reach::Sockets(self.engine.due_sockets(now_ns)),
             _ => Reach::Everywhere(self.engine.namespaces()),
         };
-        let Some(walk) = self.walk(self.followed_states, &reach)? else { return Ok(()) };
+        let Some(walk) = self.try_walk(self.followed_states, &reach)? else { return Ok(()) };
         self.apply_walk(&walk, purpose)?;
         if purpose == Purpose::Resync {
             let outcome = self.engine.last_walk();
             if outcome.followed_loss {
-                self.pace.lost();
+                self.pace.note_loss();
             }
             self.pace_follow_up(outcome.unknown > 0 || !walk.left_out.is_empty());
         }
@@ -329,20 +336,22 @@ impl Session {
     }
 
     /// Walks sockets, and paces the next walk by it. `None` if what that takes has run out.
-    fn walk(&mut self, states: u32, reach: &Reach) -> Result<Option<Walk>, Failure> {
+    fn try_walk(&mut self, states: u32, reach: &Reach) -> Result<Option<Walk>, Failure> {
         let walk = self.kernel.walk(states | self.related_states, reach);
         let ended_ns = clock::monotonic_ns();
         match walk {
             Ok(walk) => {
-                if self.pace.walked(ended_ns, walk.cpu_ns) {
-                    say("can walk the kernel's sockets again; what became stuck meanwhile is reported late");
+                if self.pace.note_walk(ended_ns, walk.cpu_ns) {
+                    print_problem(
+                        "can walk the kernel's sockets again; what became stuck meanwhile is reported late",
+                    );
                 }
                 Ok(Some(walk))
             }
             Err(error) => {
-                let Some(shortage) = Shortage::of(&error) else { return Err(error.into()) };
-                if self.pace.failed(ended_ns) {
-                    say_lines(format_args!(
+                let Some(shortage) = Shortage::find_in(&error) else { return Err(error.into()) };
+                if self.pace.note_failure(ended_ns) {
+                    print_problem_lines(format_args!(
                         "{error}: {shortage}\n  so:   nothing is found stuck until it works again; it is tried every \
                          few seconds\n  do:   {}",
                         shortage.remedy()
@@ -355,7 +364,7 @@ impl Session {
 
     /// Has all sockets looked at again soon if a walk left some out that could be looked at.
     fn pace_follow_up(&mut self, left_out: bool) {
-        self.pace.looked(clock::monotonic_ns(), left_out && self.kernel.enters_namespaces());
+        self.pace.note_look(clock::monotonic_ns(), left_out && self.kernel.enters_namespaces());
     }
 
     /// Tells the engine what was lost.
@@ -369,7 +378,7 @@ impl Session {
     }
 
     /// Delivers what was read, and the summary.
-    fn end(self, config: &Config, began_ns: u64) -> Result<(), Failure> {
+    fn finish_run(self, config: &Config, began_ns: u64) -> Result<(), Failure> {
         let Self { mut engine, mut publisher, .. } = self;
         let at_ns = clock::monotonic_ns();
         engine.apply(Input::Ended { began_ns, at_ns }, &mut publisher);

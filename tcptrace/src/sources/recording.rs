@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use self::input::Lines;
 use crate::{
-    diagnostics::shortened,
+    diagnostics::shorten_text,
     events::{Event, Instant, LONGEST_RECORD, SCHEMA_VERSION, SocketDetails},
 };
 
@@ -41,7 +41,7 @@ pub struct BadLine {
 
 /// The beginning of what is wrong with a line: that may quote all of it.
 fn in_short(error: &impl Display) -> String {
-    shortened(&error.to_string(), QUOTED).into_owned()
+    shorten_text(&error.to_string(), QUOTED).into_owned()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ enum What {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub struct RecordedLine {
     /// When it happened.
     pub at: Instant,
     /// What happened; `None` if this version does not know that kind of record, or if a replay has no use for it.
@@ -100,17 +100,17 @@ impl<R: Lines> Recording<R> {
     ///
     /// # Errors
     /// It is no record. Reading on is of no use.
-    pub fn next_line(&mut self) -> Result<Option<Line>, BadLine> {
+    pub fn next_line(&mut self) -> Result<Option<RecordedLine>, BadLine> {
         self.line += 1;
         let line = self.line;
         let bad = |what| BadLine { line, what };
-        match self.read() {
+        match self.read_line() {
             // A run that was killed while it wrote, and the next one appended to the same file.
             Err(What::NoRecord(why)) if why.is_eof() => {
                 self.line += 1;
-                match self.read() {
-                    Ok(Some(next @ Line { event: Some(Event::Start(_)), .. })) => {
-                        Ok(Some(Line { cut: Some(line), ..next }))
+                match self.read_line() {
+                    Ok(Some(next @ RecordedLine { event: Some(Event::Start(_)), .. })) => {
+                        Ok(Some(RecordedLine { cut: Some(line), ..next }))
                     }
                     _ => Err(bad(What::NoRecord(why))),
                 }
@@ -121,7 +121,7 @@ impl<R: Lines> Recording<R> {
         }
     }
 
-    fn read(&mut self) -> Result<Option<Line>, What> {
+    fn read_line(&mut self) -> Result<Option<RecordedLine>, What> {
         let mut bytes = Vec::new();
         let read = self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
         if read == 0 {
@@ -135,7 +135,7 @@ impl<R: Lines> Recording<R> {
             return Err(What::Long);
         }
         // Lines are written whole; one without an end may be whole all the same, if it was put there by hand.
-        match parse(&bytes) {
+        match parse_line(&bytes) {
             Ok(line) => Ok(Some(line)),
             Err(What::NoRecord(why)) if !has_end && why.is_eof() => Err(What::CutOff),
             Err(what) => Err(what),
@@ -154,21 +154,21 @@ struct Head<'a> {
     mono_ns: u64,
 }
 
-fn parse(bytes: &[u8]) -> Result<Line, What> {
+fn parse_line(bytes: &[u8]) -> Result<RecordedLine, What> {
     let Head { v, event, time, mono_ns } = serde_json::from_slice(bytes)?;
     if v != u64::from(SCHEMA_VERSION) {
         return Err(What::Version(v));
     }
     let time: jiff::Timestamp = time.parse()?;
-    let mut event = fields(&event, bytes)?;
+    let mut event = parse_fields(&event, bytes)?;
     if let Some(Event::Stuck(stuck) | Event::Found(stuck)) = &mut event {
         stuck.details.limit();
     }
-    Ok(Line { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, event, cut: None })
+    Ok(RecordedLine { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, event, cut: None })
 }
 
 /// Reads the fields of a record of this kind.
-fn fields(kind: &str, bytes: &[u8]) -> serde_json::Result<Option<Event>> {
+fn parse_fields(kind: &str, bytes: &[u8]) -> serde_json::Result<Option<Event>> {
     let read = Event::deserialize(kind, &mut serde_json::Deserializer::from_slice(bytes));
     match (kind, read) {
         // A replay sums up anew: damaged totals do not end it.
@@ -188,7 +188,7 @@ mod tests {
 
     const TRANSITION: &str = r#"{"v":1,"event":"transition","time":"2026-11-22T15:45:32.104233918Z","mono_ns":7,"cookie":5,"netns":null,"family":"ipv4","local_addr":"10.0.0.5","local_port":80,"remote_addr":"10.0.0.9","remote_port":4000,"old_state":"ESTABLISHED","new_state":"CLOSE_WAIT","stand_in":false,"in_old_state_ms":null,"owner":null,"owner_how":"none","how":"peer"}"#;
 
-    fn read(bytes: impl AsRef<[u8]>) -> Result<Vec<Line>, String> {
+    fn read_line(bytes: impl AsRef<[u8]>) -> Result<Vec<RecordedLine>, String> {
         let mut recording = Recording::new(bytes.as_ref());
         let mut lines = Vec::new();
         while let Some(line) = recording.next_line().map_err(|error| error.to_string())? {
@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let lines = read(format!("{TRANSITION}\n{TRANSITION}")).expect("two records");
+        let lines = read_line(format!("{TRANSITION}\n{TRANSITION}")).expect("two records");
         assert_eq!(lines.len(), 2);
-        let Line { at, event: Some(event), .. } = &lines[0] else { panic!("{lines:?}") };
+        let RecordedLine { at, event: Some(event), .. } = &lines[0] else { panic!("{lines:?}") };
         let record = crate::events::Record { at: *at, event: event.clone() };
         assert_eq!(serde_json::to_string(&record).expect("it is JSON"), TRANSITION);
         assert_eq!(lines[1], lines[0], "also without an end of line");
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_passed_over() {
         let newer = TRANSITION.replace("\"v\":1", "\"v\":1,\"more\":[{}]").replace("transition", "weather");
-        assert_eq!(read(newer + "\n").expect("a record")[0].event, None);
+        assert_eq!(read_line(newer + "\n").expect("a record")[0].event, None);
     }
 
     #[test]
@@ -233,14 +233,14 @@ mod tests {
             (&TRANSITION.replace("10.0.0.9", "10.0.0"), "is no record"),
             (&"[".repeat(100_000), "is no record"),
         ] {
-            let error = read(format!("{TRANSITION}\n{second}\n{TRANSITION}\n")).expect_err(second);
+            let error = read_line(format!("{TRANSITION}\n{second}\n{TRANSITION}\n")).expect_err(second);
             assert!(
                 error.starts_with("line 2 of the recording: ") && error.contains(words),
                 "{second}: {error}"
             );
             assert!(error.chars().count() < 400, "{error}");
         }
-        let error = read([TRANSITION.as_bytes(), b"\n{\"v\":1,\xff\n"].concat()).expect_err("no UTF-8");
+        let error = read_line([TRANSITION.as_bytes(), b"\n{\"v\":1,\xff\n"].concat()).expect_err("no UTF-8");
         assert!(error.starts_with("line 2"), "{error}");
     }
 
@@ -248,7 +248,7 @@ mod tests {
     fn a_recording_that_was_cut_off_says_so() {
         let cut = format!("{TRANSITION}\n{}", &TRANSITION[..200]);
         assert_eq!(
-            read(cut).expect_err("cut off"),
+            read_line(cut).expect_err("cut off"),
             "line 2 of the recording: is cut off: the recording ends within it; all before it was replayed"
         );
     }
@@ -257,24 +257,24 @@ mod tests {
     fn a_run_that_was_killed_does_not_keep_the_next_one_from_being_read() {
         const START: &str = r#"{"v":1,"event":"start","time":"2026-11-22T15:45:32Z","mono_ns":9,"version":"1","kernel":"6","host":"h"}"#;
         let lines =
-            read(format!("{TRANSITION}\n{}\n{START}\n", &TRANSITION[..200])).expect("two whole lines");
+            read_line(format!("{TRANSITION}\n{}\n{START}\n", &TRANSITION[..200])).expect("two whole lines");
         assert_eq!(lines.iter().map(|line| line.cut).collect::<Vec<_>>(), [None, Some(2)]);
         // Anything else that follows is not the next run.
-        let error = read(format!("{}\n{TRANSITION}\n", &TRANSITION[..200])).expect_err("damaged");
+        let error = read_line(format!("{}\n{TRANSITION}\n", &TRANSITION[..200])).expect_err("damaged");
         assert!(error.starts_with("line 1 of the recording: is no record"), "{error}");
     }
 
     #[test]
     fn a_recording_that_an_editor_has_saved_is_one() {
         let saved = format!("\u{feff}{TRANSITION}\r\n{TRANSITION}\r\n");
-        assert_eq!(read(saved).expect("two records").len(), 2);
+        assert_eq!(read_line(saved).expect("two records").len(), 2);
         // Only where it is the first.
-        assert!(read(format!("{TRANSITION}\n\u{feff}{TRANSITION}\n")).is_err());
+        assert!(read_line(format!("{TRANSITION}\n\u{feff}{TRANSITION}\n")).is_err());
     }
 
     #[test]
     fn an_empty_recording_is_a_mistake() {
-        let error = read("").expect_err("nothing in it");
+        let error = read_line("").expect_err("nothing in it");
         assert_eq!(error, "the recording is empty");
     }
 
@@ -358,7 +358,7 @@ mod tests {
 
     fn assert_read_or_told(bytes: &[u8]) -> Result<(), TestCaseError> {
         let whole = [TRANSITION.as_bytes(), b"\n", bytes, b"\n", TRANSITION.as_bytes()].concat();
-        if let Err(error) = read(&whole) {
+        if let Err(error) = read_line(&whole) {
             prop_assert!(error.starts_with("line "), "{}", error);
             prop_assert!(error.chars().count() < 400, "{}", error);
         }
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_record_of_each_kind_is_read() {
         for record in records() {
-            let lines = read(format!("{record}\n")).unwrap_or_else(|error| panic!("{error}: {record}"));
+            let lines = read_line(format!("{record}\n")).unwrap_or_else(|error| panic!("{error}: {record}"));
             assert!(lines[0].event.is_some(), "{record}");
         }
     }

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use self::recorded::Recorded;
 use crate::{
     config::Config,
-    diagnostics::{inform, is_verbose, say, shortened},
+    diagnostics::{is_verbose, print_info, print_problem, shorten_text},
     engine::{
         Engine,
         input::Input,
@@ -21,8 +21,8 @@ use crate::{
     sources::{
         Failure, deliver,
         interruption::Interruption,
-        recording::{Line, Recording, input::Lines},
-        settings,
+        recording::{RecordedLine, Recording, input::Lines},
+        settings_of,
     },
 };
 
@@ -37,7 +37,7 @@ pub fn run(
     mut publisher: Publisher,
 ) -> Result<(), Failure> {
     let speaks = !config.json || is_verbose();
-    let mut engine = Engine::new(settings(config), 0, RecordedProcesses::default());
+    let mut engine = Engine::new(settings_of(config), 0, RecordedProcesses::default());
     let mut recording = Recording::new(input);
     let mut recorded = Recorded::default();
     let is_done = |publisher: &Publisher| {
@@ -51,19 +51,19 @@ pub fn run(
         if interruption.take_reopen_request() {
             publisher.reopen();
         }
-        let Line { at, event, cut } = match recording.next_line() {
+        let RecordedLine { at, event, cut } = match recording.next_line() {
             Ok(Some(line)) if !is_done(&publisher) => line,
             Ok(_) => break Ok(()),
             Err(bad) => break Err(Failure::Recording(bad)),
         };
         if let Some(number) = cut {
-            say(format_args!(
+            print_problem(format_args!(
                 "line {number} of the recording is cut off: the run that wrote it was killed, or had no more room; going on \
                  with the next run"
             ));
         }
         if let Some(event) = &event {
-            recorded.note(event);
+            recorded.note_event(event);
         }
         if let Some(Event::Start(start)) = &event
             && speaks
@@ -78,7 +78,7 @@ pub fn run(
         return deliver(publisher, None).and(read);
     }
     if read.is_ok() && !is_done(&publisher) && !recording.is_abandoned() {
-        recorded.shortcomings(config).iter().for_each(say);
+        recorded.shortcomings(config).iter().for_each(print_problem);
     }
     let totals = engine.end_recording(&mut publisher);
     let totals = Summary { dropped: totals.dropped + publisher.dropped(), ..totals };
@@ -89,8 +89,8 @@ pub fn run(
 /// Says on stderr where and by what a recording was made.
 fn print_origin(Start { version, host, kernel, .. }: &Start) {
     // Longer than any of them is.
-    let [version, host, kernel] = [version.as_ref(), host, kernel].map(|text| shortened(text, 64));
-    inform(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
+    let [version, host, kernel] = [version.as_ref(), host, kernel].map(|text| shorten_text(text, 64));
+    print_info(format_args!("replaying what tcptrace {version} recorded on {host}, Linux {kernel}"));
 }
 
 /// What a recording knows of processes: their names, and who held what.

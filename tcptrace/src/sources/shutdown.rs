@@ -13,7 +13,7 @@ use crate::outputs::writer::is_reader_gone;
 
 /// What somebody asks for from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum ShutdownRequest {
     /// The run is to end.
     End,
     /// The output file is to be opened again, as log rotation asks for.
@@ -55,19 +55,19 @@ impl Shutdown {
             hangup,
             reopens,
             at: duration.and_then(|duration| Instant::now().checked_add(duration)),
-            reader: reader.map(watch).transpose()?.flatten(),
+            reader: reader.map(watch_reader).transpose()?.flatten(),
         })
     }
 
     /// Waits for a request.
-    pub(super) async fn requested(&mut self) -> Request {
+    pub(super) async fn next_request(&mut self) -> ShutdownRequest {
         let Self { interrupt, terminate, hangup, reopens, at, reader } = self;
         tokio::select! {
-            _ = interrupt.recv() => Request::End,
-            _ = terminate.recv() => Request::End,
-            () = received(hangup.as_mut()) => if *reopens { Request::Reopen } else { Request::End },
-            () = gone(reader.as_ref()) => Request::End,
-            () = sleep_until_or_forever(*at) => Request::End,
+            _ = interrupt.recv() => ShutdownRequest::End,
+            _ = terminate.recv() => ShutdownRequest::End,
+            () = receive_signal(hangup.as_mut()) => if *reopens { ShutdownRequest::Reopen } else { ShutdownRequest::End },
+            () = reader_gone(reader.as_ref()) => ShutdownRequest::End,
+            () = sleep_until_or_forever(*at) => ShutdownRequest::End,
         }
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn is_ignored(number: libc::c_int) -> bool {
 }
 
 /// Waits for a signal; forever where it is not waited for.
-async fn received(signal: Option<&mut Signal>) {
+async fn receive_signal(signal: Option<&mut Signal>) {
     match signal {
         // `None` never comes: nothing ends this stream.
         Some(signal) => drop(signal.recv().await),
@@ -92,7 +92,7 @@ async fn received(signal: Option<&mut Signal>) {
 
 /// A pipe, a socket or a terminal, to wait for its other end to go. `None` for what cannot be waited for, such as
 /// `/dev/null`.
-fn watch(file: &OwnedFd) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+fn watch_reader(file: &OwnedFd) -> io::Result<Option<AsyncFd<OwnedFd>>> {
     // Nothing is read from it: that it has gone is told whatever is waited for.
     let interest = Interest::READABLE.add(Interest::ERROR);
     // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
@@ -100,7 +100,7 @@ fn watch(file: &OwnedFd) -> io::Result<Option<AsyncFd<OwnedFd>>> {
 }
 
 /// Waits until nobody can read it any more.
-async fn gone(reader: Option<&AsyncFd<OwnedFd>>) {
+async fn reader_gone(reader: Option<&AsyncFd<OwnedFd>>) {
     let Some(reader) = reader else { return std::future::pending().await };
     while let Ok(mut ready) = reader.ready(Interest::READABLE.add(Interest::ERROR)).await {
         if is_reader_gone(reader.get_ref()) {

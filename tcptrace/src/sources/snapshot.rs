@@ -6,10 +6,10 @@ use tcptrace_common::state;
 use crate::{
     clock::{self, WallClock},
     config::Config,
-    diagnostics::{is_verbose, say_lines},
+    diagnostics::{is_verbose, print_problem_lines},
     engine::{
         Engine,
-        coverage::Unseen,
+        coverage::CoverageGaps,
         input::{Input, Purpose},
         walk::{self, Reach},
     },
@@ -20,13 +20,13 @@ use crate::{
     sources::{
         Failure, deliver,
         live::start::{print_banner, start_record},
-        settings,
+        settings_of,
     },
 };
 
 /// What one look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SnapshotVerdict {
     /// All that was asked about was looked at, and nothing is stuck.
     NothingStuck,
     /// Sockets are stuck, whatever else could not be looked at.
@@ -39,10 +39,14 @@ pub enum Verdict {
 ///
 /// # Errors
 /// See [`Failure`]. A reader that has gone is none.
-pub fn run(config: &Config, mut kernel: Kernel, mut publisher: Publisher) -> Result<Verdict, Failure> {
+pub fn run(
+    config: &Config,
+    mut kernel: Kernel,
+    mut publisher: Publisher,
+) -> Result<SnapshotVerdict, Failure> {
     let began_ns = clock::monotonic_ns();
     let speaks = !config.json || is_verbose();
-    let mut engine = Engine::new(settings(config), began_ns, LiveProcesses::default());
+    let mut engine = Engine::new(settings_of(config), began_ns, LiveProcesses::default());
     engine.set_wall_clock(&WallClock::now());
     let watched = config.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
@@ -50,7 +54,7 @@ pub fn run(config: &Config, mut kernel: Kernel, mut publisher: Publisher) -> Res
     if speaks {
         print_banner(
             kernel.feature_statuses(),
-            &looked_at_message(&start, walk.count_namespaces(), &config.watched()),
+            &looked_at_message(&start, walk.count_namespaces(), &config.format_watched()),
         );
     }
     engine.apply(Input::Started { start: Box::new(start), at_ns: walk.started_ns }, &mut publisher);
@@ -64,27 +68,27 @@ pub fn run(config: &Config, mut kernel: Kernel, mut publisher: Publisher) -> Res
     let Summary { stuck, .. } = engine.summary(began_ns, at_ns);
 
     let residents = kernel.residents(config.filter.asks_for_processes());
-    let unseen = Unseen::find(&config.filter, &walk, &residents, &Kernel::has_cgroup);
+    let unseen = CoverageGaps::find_gaps(&config.filter, &walk, &residents, &Kernel::has_cgroup);
     let verdict = match (stuck, unseen.is_empty()) {
-        (1.., _) => Verdict::Stuck,
-        (0, true) => Verdict::NothingStuck,
-        (0, false) => Verdict::NotLookedAt,
+        (1.., _) => SnapshotVerdict::Stuck,
+        (0, true) => SnapshotVerdict::NothingStuck,
+        (0, false) => SnapshotVerdict::NotLookedAt,
     };
     let looked = || {
         let undecided = engine.count_undecided(&walk);
-        verdict_message(stuck, undecided, &config.state_names(), &config.threshold())
+        verdict_message(stuck, undecided, &config.state_names(), &config.format_threshold())
     };
     let (words, warning) = match verdict {
-        Verdict::NotLookedAt => (None, Some(unseen.refusal())),
-        Verdict::Stuck if !unseen.is_empty() => {
-            (None, Some(format!("{}; not all was looked at: {}", looked(), unseen.what())))
+        SnapshotVerdict::NotLookedAt => (None, Some(unseen.refusal_message())),
+        SnapshotVerdict::Stuck if !unseen.is_empty() => {
+            (None, Some(format!("{}; not all was looked at: {}", looked(), unseen.describe_gaps())))
         }
         _ => (speaks.then(looked), None),
     };
     // The process ends, and takes them with it.
     std::mem::forget((walk, engine));
     let delivered = deliver(publisher, words);
-    warning.into_iter().for_each(say_lines);
+    warning.into_iter().for_each(print_problem_lines);
     delivered?;
     Ok(verdict)
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tcptrace_common::{Counters, UNCOUNTED};
 
 use crate::{
-    engine::{assemble::owner, tracker::lives::Life},
+    engine::{assemble::owner_of_actor, tracker::lives::Life},
     events::{Instant, LifeRecord, Owner, OwnerHow, SocketId, milliseconds},
 };
 
@@ -41,10 +41,10 @@ pub(crate) fn life_record(
 /// Returns the process that closed it, or else the one that connected or accepted it.
 fn owner_of(life: &Life) -> (Option<Owner>, OwnerHow) {
     if let Some(closer) = &life.closer {
-        return (Some(owner(closer)), OwnerHow::Close);
+        return (Some(owner_of_actor(closer)), OwnerHow::Close);
     }
     match &life.origin {
-        Some(origin) => (Some(owner(&origin.actor)), OwnerHow::Origin),
+        Some(origin) => (Some(owner_of_actor(&origin.actor)), OwnerHow::Origin),
         None => (None, OwnerHow::None),
     }
 }

@@ -50,8 +50,8 @@ fn all_entered() -> Walk {
     Walk { namespaces: [HERE, CLOSED].into_iter().collect(), left_out: FxHashSet::default(), ..walk() }
 }
 
-fn unseen(arguments: &str, walk: &Walk, residents: &Residents) -> Unseen {
-    Unseen::find(&filter(arguments), walk, residents, &|path| path == "/empty.slice")
+fn unseen(arguments: &str, walk: &Walk, residents: &Residents) -> CoverageGaps {
+    CoverageGaps::find_gaps(&filter(arguments), walk, residents, &|path| path == "/empty.slice")
 }
 
 #[test]
@@ -70,10 +70,14 @@ fn what_a_filter_names_has_to_be_there() {
     ] {
         let unseen = unseen(arguments, &all_entered(), &open_residents());
         assert_eq!(unseen.missing.len(), 1, "{arguments}");
-        assert_eq!(unseen, Unseen { missing: unseen.missing.clone(), ..Unseen::default() }, "{arguments}");
-        assert!(unseen.what().ends_with(words), "{arguments}: {}", unseen.what());
-        assert!(unseen.refusal().contains("check the filter"), "{arguments}");
-        assert!(!unseen.refusal().contains("CAP_"), "{arguments}");
+        assert_eq!(
+            unseen,
+            CoverageGaps { missing: unseen.missing.clone(), ..CoverageGaps::default() },
+            "{arguments}"
+        );
+        assert!(unseen.describe_gaps().ends_with(words), "{arguments}: {}", unseen.describe_gaps());
+        assert!(unseen.refusal_message().contains("check the filter"), "{arguments}");
+        assert!(!unseen.refusal_message().contains("CAP_"), "{arguments}");
     }
     for arguments in [
         "",
@@ -89,26 +93,30 @@ fn what_a_filter_names_has_to_be_there() {
         "--port 9999",
         "--remote 10.0.0.0/8",
     ] {
-        assert_eq!(unseen(arguments, &all_entered(), &open_residents()), Unseen::default(), "{arguments}");
+        assert_eq!(
+            unseen(arguments, &all_entered(), &open_residents()),
+            CoverageGaps::default(),
+            "{arguments}"
+        );
     }
 }
 
 #[test]
 fn a_namespace_that_was_not_entered_matters_where_it_was_asked_about() {
-    let closed = || Unseen { namespaces: vec![CLOSED], ..Unseen::default() };
+    let closed = || CoverageGaps { namespaces: vec![CLOSED], ..CoverageGaps::default() };
     for (arguments, expected) in [
         ("", closed()),
         ("--port 80", closed()),
         ("--netns 4026532177", closed()),
-        ("--netns 4026531840", Unseen::default()),
+        ("--netns 4026531840", CoverageGaps::default()),
         ("--comm java", closed()),
-        ("--comm python3", Unseen::default()),
-        ("--pid 7", Unseen::default()),
+        ("--comm python3", CoverageGaps::default()),
+        ("--pid 7", CoverageGaps::default()),
         ("--pid 7-8", closed()),
     ] {
         assert_eq!(unseen(arguments, &walk(), &open_residents()), expected, "{arguments}");
     }
-    let refusal = closed().refusal();
+    let refusal = closed().refusal_message();
     for words in ["1 network namespace (4026532177) could not be entered", "why:", "do:", "CAP_SYS_ADMIN"] {
         assert!(refusal.contains(words), "{refusal}");
     }
@@ -118,18 +126,18 @@ fn a_namespace_that_was_not_entered_matters_where_it_was_asked_about() {
 fn processes_that_may_not_be_seen_matter_unless_they_are_not_the_ones_asked_about() {
     let limited = Residents { asks_all: false, ..residents() };
     let walk = all_entered();
-    let processes = || Unseen { processes: true, ..Unseen::default() };
+    let processes = || CoverageGaps { processes: true, ..CoverageGaps::default() };
     for (arguments, expected) in [
         ("", processes()),
         ("--port 80", processes()),
-        ("--comm python3", Unseen::default()),
-        ("--netns 4026531840", Unseen::default()),
-        ("--comm hidden", Unseen { descriptors: vec![9], ..processes() }),
+        ("--comm python3", CoverageGaps::default()),
+        ("--netns 4026531840", CoverageGaps::default()),
+        ("--comm hidden", CoverageGaps { descriptors: vec![9], ..processes() }),
     ] {
         assert_eq!(unseen(arguments, &walk, &limited), expected, "{arguments}");
     }
-    assert!(processes().refusal().contains("CAP_SYS_PTRACE"));
-    assert!(unseen("--comm hidden", &walk, &limited).refusal().contains("1 process (9)"));
+    assert!(processes().refusal_message().contains("CAP_SYS_PTRACE"));
+    assert!(unseen("--comm hidden", &walk, &limited).refusal_message().contains("1 process (9)"));
     // hidepid: others of the same name may be hidden.
     let hidden = Residents { lists_all: false, ..limited };
     for arguments in ["--comm python3", "--pid 7", "--comm python3 --netns 4026531840"] {
@@ -144,15 +152,15 @@ fn a_namespace_that_only_a_socket_leads_to_is_there() {
     let listener = SocketRow { netns: NOWHERE, state: state::LISTEN, ..bytemuck::Zeroable::zeroed() };
     walk.sockets.push(listener);
     for arguments in ["", "--netns 17"] {
-        assert_eq!(unseen(arguments, &walk, &open_residents()), Unseen::default(), "{arguments:?}");
+        assert_eq!(unseen(arguments, &walk, &open_residents()), CoverageGaps::default(), "{arguments:?}");
     }
     // What waits in its queue has no descriptor.
     walk.sockets.push(SocketRow { unread: 1, ..listener });
     for arguments in ["", "--netns 17"] {
-        let queue = Unseen { namespaces: vec![NOWHERE], ..Unseen::default() };
+        let queue = CoverageGaps { namespaces: vec![NOWHERE], ..CoverageGaps::default() };
         assert_eq!(unseen(arguments, &walk, &open_residents()), queue, "{arguments:?}");
     }
-    assert_eq!(unseen("--comm python3", &walk, &open_residents()), Unseen::default());
+    assert_eq!(unseen("--comm python3", &walk, &open_residents()), CoverageGaps::default());
 }
 
 #[test]
@@ -161,14 +169,17 @@ fn names_and_ids_that_are_shown_cannot_move_the_cursor() {
     residents.listed[0].owner.comm = Some(Name::from_bytes(b"pyth\x1b[2J"));
     residents.listed[0].owner.container = Some("\x1b[2J".into());
     for arguments in ["--comm python", "--container deadbeef"] {
-        let words = unseen(arguments, &all_entered(), &residents).refusal();
+        let words = unseen(arguments, &all_entered(), &residents).refusal_message();
         assert!(words.contains("[2J") && !words.contains('\x1b'), "{words:?}");
     }
 }
 
 #[test]
 fn many_are_counted_and_some_are_shown() {
-    assert_eq!(numbered(&[1], "process"), "1 process (1)");
-    assert_eq!(numbered(&[1, 2, 3, 4, 5, 6], "network namespace"), "6 network namespaces (1, 2, 3, 4, 5, …)");
-    assert_eq!(numbered(&[1, 2], "process"), "2 processes (1, 2)");
+    assert_eq!(format_count(&[1], "process"), "1 process (1)");
+    assert_eq!(
+        format_count(&[1, 2, 3, 4, 5, 6], "network namespace"),
+        "6 network namespaces (1, 2, 3, 4, 5, …)"
+    );
+    assert_eq!(format_count(&[1, 2], "process"), "2 processes (1, 2)");
 }

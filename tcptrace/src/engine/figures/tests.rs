@@ -133,7 +133,7 @@ fn looking_leaves_the_roll_up_as_it_is() {
     let (mut looked_at, mut untouched) = (rolled_up(1), rolled_up(1));
     look_at_processes(&looked_at, NOW, condition);
     let later = NOW + SECOND;
-    assert_eq!((looked_at.due(later), untouched.due(later)), (vec![id(1)], vec![id(1)]));
+    assert_eq!((looked_at.due_roll_ups(later), untouched.due_roll_ups(later)), (vec![id(1)], vec![id(1)]));
     let roll = |rollup: &mut Processes| rollup.roll_up(id(1), condition(id(1)).as_ref(), NOW);
     assert_eq!(roll(&mut looked_at), roll(&mut untouched));
 }

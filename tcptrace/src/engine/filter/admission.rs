@@ -29,7 +29,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Has admitted nothing yet.
-    pub(crate) fn by(filter: Filter, reports_lives: bool) -> Self {
+    pub(crate) fn of_filter(filter: Filter, reports_lives: bool) -> Self {
         Self {
             admits_all: filter.is_empty(),
             asks_for_processes: filter.asks_for_processes(),
@@ -46,13 +46,13 @@ impl Admission {
     }
 
     /// Learns which processes have to do with a socket.
-    pub(crate) fn learn<'a>(&mut self, cookie: u64, owners: impl IntoIterator<Item = &'a Owner>) {
+    pub(crate) fn learn_owners<'a>(&mut self, cookie: u64, owners: impl IntoIterator<Item = &'a Owner>) {
         let is_admitted = owners.into_iter().any(|owner| self.filter.admits_owner(owner));
         self.by_process.insert(cookie, is_admitted);
     }
 
     /// Forgets a socket that is gone.
-    pub(crate) fn forget(&mut self, cookie: u64) {
+    pub(crate) fn forget_socket(&mut self, cookie: u64) {
         self.by_process.remove(&cookie);
     }
 
@@ -90,7 +90,7 @@ impl Admission {
         if self.asks_for_processes {
             let is_held = matches!(found.details.owner_how, OwnerHow::Fd | OwnerHow::Listener);
             if is_held || !self.by_process.contains_key(&cookie) {
-                self.learn(cookie, found.details.processes());
+                self.learn_owners(cookie, found.details.processes());
             }
             is_admitted &= self.by_process.get(&cookie) == Some(&true);
             if found.state.0 == state::CLOSE {
@@ -114,7 +114,7 @@ impl Admission {
         let mut is_admitted = self.filter.admits_socket(&transition.socket);
         if self.asks_for_processes {
             if let Some(owner) = &transition.owner {
-                self.learn(cookie, [owner]);
+                self.learn_owners(cookie, [owner]);
             }
             is_admitted &= self.by_process.get(&cookie).is_some_and(|is_admitted| *is_admitted);
             let is_last = transition.new_state.0 == state::CLOSE || transition.stand_in;

@@ -24,7 +24,7 @@ pub struct Resident {
 }
 
 /// What there is on the host.
-pub struct There<'a> {
+pub struct HostContents<'a> {
     /// Its processes.
     pub residents: &'a [Resident],
     /// Its network namespaces.
@@ -66,12 +66,12 @@ impl Filter {
     }
 
     /// The network namespaces that it names; none where all are admitted.
-    pub(crate) fn namespaces(&self) -> &[u32] {
+    pub(crate) fn named_namespaces(&self) -> &[u32] {
         &self.netns
     }
 
     /// What it names that is not there. A value counts as there if one process passes it, whatever other filters say.
-    pub fn missing(&self, there: &There<'_>) -> Vec<Missing> {
+    pub fn find_missing(&self, there: &HostContents<'_>) -> Vec<Missing> {
         let Self { pid, comm, uid, cgroup, container, netns, .. } = self;
         let lacks = |only: Self| !there.residents.iter().any(|resident| only.admits_owner(&resident.owner));
         let none = Self::default;
@@ -79,7 +79,7 @@ impl Filter {
         let pids = pid.iter().filter(|pid| lacks(Self { pid: vec![**pid], ..none() }));
         missing.extend(pids.map(|pid| Missing::Pid(*pid)));
         let names = comm.iter().filter(|name| lacks(Self { comm: vec![(*name).clone()], ..none() }));
-        missing.extend(names.map(|name| Missing::Comm(name.clone(), nearest(name, there.residents))));
+        missing.extend(names.map(|name| Missing::Comm(name.clone(), nearest_name(name, there.residents))));
         let users = uid.iter().filter(|uid| lacks(Self { uid: vec![**uid], ..none() }));
         missing.extend(users.map(|uid| Missing::Uid(*uid)));
         let groups = cgroup.iter().filter(|path| {
@@ -87,7 +87,7 @@ impl Filter {
         });
         missing.extend(groups.map(|path| Missing::Cgroup(path.clone())));
         let ids = container.iter().filter(|id| lacks(Self { container: vec![(*id).clone()], ..none() }));
-        missing.extend(ids.map(|id| Missing::Container(id.clone(), containers(there.residents))));
+        missing.extend(ids.map(|id| Missing::Container(id.clone(), sample_containers(there.residents))));
         // An empty cgroup is there, and no process passes it.
         if missing.is_empty() && cgroup.is_empty() && self.asks_for_processes() && lacks(self.clone()) {
             missing.push(Missing::Together);
@@ -98,13 +98,16 @@ impl Filter {
     }
 
     /// The processes among these that it admits.
-    pub(crate) fn admitted<'a>(&self, residents: &'a [Resident]) -> impl Iterator<Item = &'a Resident> {
+    pub(crate) fn admitted_processes<'a>(
+        &self,
+        residents: &'a [Resident],
+    ) -> impl Iterator<Item = &'a Resident> {
         residents.iter().filter(|resident| self.admits_owner(&resident.owner))
     }
 }
 
 /// The name that was probably meant.
-fn nearest(name: &str, residents: &[Resident]) -> Option<Name> {
+fn nearest_name(name: &str, residents: &[Resident]) -> Option<Name> {
     let similarity = |there: &Name| strsim::jaro_winkler(name, &String::from_utf8_lossy(there.bytes()));
     let names = residents.iter().filter_map(|resident| resident.owner.comm);
     let similar = names.map(|there| (similarity(&there), there)).filter(|(similar, _)| *similar >= SIMILAR);
@@ -112,7 +115,7 @@ fn nearest(name: &str, residents: &[Resident]) -> Option<Name> {
 }
 
 /// The beginnings of some ids of containers.
-fn containers(residents: &[Resident]) -> Vec<String> {
+fn sample_containers(residents: &[Resident]) -> Vec<String> {
     let mut ids: Vec<_> =
         residents.iter().filter_map(|resident| resident.owner.container.as_deref()).collect();
     ids.sort_unstable();
@@ -123,7 +126,7 @@ fn containers(residents: &[Resident]) -> Vec<String> {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pid(range) => match range.one() {
+            Self::Pid(range) => match range.only_number() {
                 Some(pid) => write!(f, "no process has the pid {pid}"),
                 None => write!(f, "no process has a pid in {range}"),
             },
@@ -134,7 +137,7 @@ impl fmt::Display for Missing {
                     None => Ok(()),
                 }
             }
-            Self::Uid(range) => match range.one() {
+            Self::Uid(range) => match range.only_number() {
                 Some(uid) => write!(f, "no process runs as user {uid}"),
                 None => write!(f, "no process runs as a user in {range}"),
             },

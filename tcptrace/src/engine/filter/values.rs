@@ -16,7 +16,7 @@ pub struct Range {
 
 impl Range {
     /// Its only number, if it has one.
-    pub(crate) fn one(self) -> Option<u32> {
+    pub(crate) fn only_number(self) -> Option<u32> {
         (self.first == self.last).then_some(self.first)
     }
 
@@ -84,7 +84,7 @@ pub enum InvalidValue {
 }
 
 /// `N` or `N-M`; `invalid` where it is neither.
-fn range(text: &str, invalid: &InvalidValue) -> Result<Range, InvalidValue> {
+fn parse_range(text: &str, invalid: &InvalidValue) -> Result<Range, InvalidValue> {
     let number = |text: &str| {
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = if is_number { text.parse::<u32>().ok() } else { None };
@@ -98,25 +98,25 @@ fn range(text: &str, invalid: &InvalidValue) -> Result<Range, InvalidValue> {
 }
 
 /// A range of pids.
-pub(crate) fn pids(text: &str) -> Result<Range, InvalidValue> {
-    let range = range(text, &InvalidValue::Pid)?;
+pub(crate) fn parse_pids(text: &str) -> Result<Range, InvalidValue> {
+    let range = parse_range(text, &InvalidValue::Pid)?;
     if range.first == 0 { Err(InvalidValue::PidZero) } else { Ok(range) }
 }
 
 /// A range of user ids.
-pub(crate) fn uids(text: &str) -> Result<Range, InvalidValue> {
-    range(text, &InvalidValue::Uid)
+pub(crate) fn parse_uids(text: &str) -> Result<Range, InvalidValue> {
+    parse_range(text, &InvalidValue::Uid)
 }
 
 /// A range of ports.
-pub(crate) fn ports(text: &str) -> Result<Range, InvalidValue> {
-    let range = range(text, &InvalidValue::Port)?;
+pub(crate) fn parse_ports(text: &str) -> Result<Range, InvalidValue> {
+    let range = parse_range(text, &InvalidValue::Port)?;
     let is_port = |number| (1..=u32::from(u16::MAX)).contains(&number);
     if is_port(range.first) && is_port(range.last) { Ok(range) } else { Err(InvalidValue::NoSuchPort) }
 }
 
 /// A process's name.
-pub(crate) fn comm(text: &str) -> Result<String, InvalidValue> {
+pub(crate) fn parse_comm(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() { Err(InvalidValue::Comm) } else { Ok(text.to_owned()) }
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn comm(text: &str) -> Result<String, InvalidValue> {
 const MAPPED_BITS: u8 = 96;
 
 /// `10.0.0.0/8`, or one address. IPv4-mapped ones are IPv4, as in the records.
-pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
+pub(crate) fn parse_network(text: &str) -> Result<IpNet, InvalidValue> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse::<IpNet>().or_else(|_| one()).map_err(|_| not_a_network(text))?;
     if let IpNet::V6(network) = network
@@ -148,18 +148,18 @@ fn not_a_network(text: &str) -> InvalidValue {
 }
 
 /// `4026531840`, or `net:[4026531840]` as readlink(1) shows it.
-pub(crate) fn namespace(text: &str) -> Result<u32, InvalidValue> {
+pub(crate) fn parse_namespace(text: &str) -> Result<u32, InvalidValue> {
     let bare = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().filter(|number| *number != 0).ok_or(InvalidValue::Namespace)
 }
 
 /// An absolute path, with no slash at its end: that of the root is empty.
-pub(crate) fn path(text: &str) -> Result<String, InvalidValue> {
+pub(crate) fn parse_cgroup(text: &str) -> Result<String, InvalidValue> {
     let path = text.strip_prefix("/sys/fs/cgroup").unwrap_or(text);
     if path.starts_with('/') { Ok(path.trim_end_matches('/').to_owned()) } else { Err(InvalidValue::Cgroup) }
 }
 
-pub(crate) fn container(text: &str) -> Result<String, InvalidValue> {
+pub(crate) fn parse_container(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() { Err(InvalidValue::Container) } else { Ok(text.to_owned()) }
 }
 
@@ -174,11 +174,11 @@ mod tests {
         fn any_two_numbers_are_a_range_of_all_between_or_an_error_that_turns_them_round(
             first: u32, last: u32, other: u32
         ) {
-            match uids(&format!("{first}-{last}")) {
+            match parse_uids(&format!("{first}-{last}")) {
                 Ok(range) => {
                     prop_assert!(range.contains(first) && range.contains(last));
                     prop_assert_eq!(range.contains(other), (first..=last).contains(&other));
-                    prop_assert_eq!(range.one().is_some(), first == last);
+                    prop_assert_eq!(range.only_number().is_some(), first == last);
                 }
                 Err(error) => {
                     prop_assert_eq!(&error, &InvalidValue::Backwards { first, last });
@@ -186,24 +186,24 @@ mod tests {
                     prop_assert!(error.to_string().contains(&turned));
                 }
             }
-            prop_assert_eq!(uids(&first.to_string()).map(Range::one), Ok(Some(first)));
+            prop_assert_eq!(parse_uids(&first.to_string()).map(Range::only_number), Ok(Some(first)));
         }
 
         #[test]
         fn any_text_is_a_value_that_there_may_be_or_an_error(text in "[0-9-]{0,12}|[0-9a-f:./]{0,20}|\\PC{0,20}") {
-            if let Ok(range) = pids(&text) {
+            if let Ok(range) = parse_pids(&text) {
                 prop_assert!(0 < range.first && range.first <= range.last);
             }
-            if let Ok(range) = ports(&text) {
+            if let Ok(range) = parse_ports(&text) {
                 prop_assert!(0 < range.first && range.first <= range.last && range.last <= 65_535);
             }
-            if let Ok(network) = network(&text) {
-                prop_assert_eq!(super::network(&network.to_string()), Ok(network));
+            if let Ok(network) = parse_network(&text) {
+                prop_assert_eq!(parse_network(&network.to_string()), Ok(network));
             }
-            if let Ok(path) = path(&text) {
+            if let Ok(path) = parse_cgroup(&text) {
                 prop_assert!(path.is_empty() || (path.starts_with('/') && !path.ends_with('/')));
             }
-            prop_assert_ne!(namespace(&text), Ok(0));
+            prop_assert_ne!(parse_namespace(&text), Ok(0));
         }
 
         #[test]
@@ -213,10 +213,10 @@ mod tests {
             let bits = if address.is_ipv4() { 32 } else { 128 };
             let text = format!("{address}/{length}");
             if u32::from(length) > bits {
-                prop_assert_eq!(network(&text), Err(InvalidValue::Prefix));
+                prop_assert_eq!(parse_network(&text), Err(InvalidValue::Prefix));
                 return Ok(());
             }
-            let network = network(&text).expect("an address and a prefix");
+            let network = parse_network(&text).expect("an address and a prefix");
             prop_assert!(network.contains(&address.to_canonical()) || network.contains(&address));
             // The same but for one bit: in the network if the prefix does not reach that bit.
             let flipped = flipped % bits;
@@ -231,8 +231,8 @@ mod tests {
 
         #[test]
         fn any_namespace_is_understood_as_tools_print_it(inode in 1_u32..) {
-            prop_assert_eq!(namespace(&inode.to_string()), Ok(inode));
-            prop_assert_eq!(namespace(&format!("net:[{inode}]")), Ok(inode));
+            prop_assert_eq!(parse_namespace(&inode.to_string()), Ok(inode));
+            prop_assert_eq!(parse_namespace(&format!("net:[{inode}]")), Ok(inode));
         }
     }
 }

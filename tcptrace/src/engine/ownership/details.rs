@@ -5,7 +5,7 @@ use tcptrace_common::SocketRow;
 use crate::{
     clock::WallClock,
     engine::{
-        assemble::instant,
+        assemble::instant_at,
         cause,
         ownership::{responsible::Responsible, walk_index::WalkIndex},
         state_change::Origin,
@@ -21,7 +21,7 @@ impl WalkIndex<'_> {
     /// that opened it.
     pub(crate) fn details_of(&self, found: &Found, wall: &WallClock) -> SocketDetails {
         let Found { cookie, ref socket, ref origin, .. } = *found;
-        let row = self.row(cookie);
+        let row = self.row_of(cookie);
         let Responsible { mut owners, total: mut owners_total, unlisted, how: mut owner_how } =
             self.responsible_owners(cookie);
         let origin = self.origin_of(cookie, socket, origin.as_ref(), wall);
@@ -32,14 +32,14 @@ impl WalkIndex<'_> {
         SocketDetails {
             recv_queue: row.as_ref().map_or(0, cause::recv_queue),
             send_queue: row.as_ref().map_or(0, cause::send_queue),
-            cause: row.as_ref().map_or(Cause::Unknown, cause::cause),
+            cause: row.as_ref().map_or(Cause::Unknown, cause::cause_of_row),
             owners,
             owners_total,
             unlisted,
             owner_how,
             origin,
-            listener: self.listeners(cookie).first().map(|row| listener(row)),
-            peer: self.peer(cookie).map(|row| self.describe_peer(row)),
+            listener: self.listeners_of_queued(cookie).first().map(|row| describe_listener(row)),
+            peer: self.peer_of(cookie).map(|row| self.describe_peer(row)),
         }
     }
 
@@ -66,13 +66,13 @@ impl WalkIndex<'_> {
         seen: Option<&Origin>,
         wall: &WallClock,
     ) -> Option<OriginRecord> {
-        if let Some(kept) = self.origin(cookie) {
+        if let Some(kept) = self.kept_origin(cookie) {
             return Some(OriginRecord {
                 pid: kept.task.pid,
                 tid: kept.task.tid,
                 comm: Name(kept.task.thread_comm),
                 how: OriginHow::of(kept.call)?,
-                time: instant(wall, kept.ktime_ns),
+                time: instant_at(wall, kept.ktime_ns),
             });
         }
         seen.map(|seen| OriginRecord {
@@ -80,13 +80,13 @@ impl WalkIndex<'_> {
             tid: seen.actor.tid,
             comm: Name(seen.actor.thread_comm),
             how: if socket.tuple.remote_port == 0 { OriginHow::Listen } else { OriginHow::Connect },
-            time: instant(wall, seen.at_ns),
+            time: instant_at(wall, seen.at_ns),
         })
     }
 }
 
 /// The listener in whose accept queue a socket waits.
-fn listener(row: &SocketRow) -> Listener {
+fn describe_listener(row: &SocketRow) -> Listener {
     Listener {
         cookie: row.cookie,
         local_addr: SocketId::new(row.cookie, row.netns, &row.tuple).local_addr,

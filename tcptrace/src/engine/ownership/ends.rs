@@ -13,7 +13,7 @@ use crate::engine::walk::can_be_ends;
 
 /// What two sockets with the same two addresses and ports are to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compared {
+pub(crate) enum EndsMatch {
     /// Their sequence numbers are those of one connection.
     Agree,
     /// They are not the two ends of one connection.
@@ -23,12 +23,12 @@ pub(crate) enum Compared {
 }
 
 /// Compares two rows of one walk.
-pub(crate) fn compare(one: &SocketRow, other: &SocketRow) -> Compared {
+pub(crate) fn compare_ends(one: &SocketRow, other: &SocketRow) -> EndsMatch {
     if !can_be_ends(one.state, other.state) {
-        return Compared::Differ;
+        return EndsMatch::Differ;
     }
     if !(has_sequences(one) && has_sequences(other)) {
-        return Compared::Unknown;
+        return EndsMatch::Unknown;
     }
     let (earlier, later) = if one.ktime_ns <= other.ktime_ns { (one, other) } else { (other, one) };
     let elapsed_ns = later.ktime_ns - earlier.ktime_ns;
@@ -36,14 +36,14 @@ pub(crate) fn compare(one: &SocketRow, other: &SocketRow) -> Compared {
         if is_final || later.flags.contains(RowFlags::TIMEWAIT) {
             0
         } else {
-            moved(since_jiffies, elapsed_ns)
+            most_moved(since_jiffies, elapsed_ns)
         }
     };
     let sent = moved(later.since_data_jiffies, has_sent_all(earlier.state));
     let received = moved(later.since_ack_jiffies, has_received_all(earlier.state));
     let there = is_within(later.rcv_nxt, earlier.snd_una, write_seq(earlier).wrapping_add(sent));
     let back = is_within(earlier.rcv_nxt, later.snd_una.wrapping_sub(received), write_seq(later));
-    if there && back { Compared::Agree } else { Compared::Differ }
+    if there && back { EndsMatch::Agree } else { EndsMatch::Differ }
 }
 
 /// Until the handshake is over one end does not know the other's numbers.
@@ -62,7 +62,7 @@ const fn has_received_all(in_state: u8) -> bool {
 }
 
 /// By how much one end can have moved between the two rows, where the later one last received something so long ago.
-fn moved(since_jiffies: u32, elapsed_ns: u64) -> u32 {
+fn most_moved(since_jiffies: u32, elapsed_ns: u64) -> u32 {
     /// A jiffy takes from 1 ms to 10 ms (`CONFIG_HZ`).
     const JIFFY_NS: (u64, u64) = (1_000_000, 10_000_000);
     /// 100 Gbit/s.

@@ -22,14 +22,14 @@ impl WalkIndex<'_> {
     /// Says who is responsible for a socket: its holders, or else those of the listener in whose
     /// accept queue it is.
     pub fn responsible_owners(&self, cookie: u64) -> Responsible {
-        let holding: Vec<_> = self.holders(cookie).collect();
+        let holding: Vec<_> = self.holders_of(cookie).collect();
         if !holding.is_empty() {
-            return Responsible::list(&holding, OwnerHow::Fd);
+            return Responsible::list_holders(&holding, OwnerHow::Fd);
         }
-        let listeners = self.listeners(cookie).iter();
-        let mut listening: Vec<_> = listeners.flat_map(|row| self.holders(row.cookie)).collect();
+        let listeners = self.listeners_of_queued(cookie).iter();
+        let mut listening: Vec<_> = listeners.flat_map(|row| self.holders_of(row.cookie)).collect();
         listening.sort_unstable_by_key(|(holder, _)| (holder.pid, holder.fd));
-        Responsible::list(&listening, OwnerHow::Listener)
+        Responsible::list_holders(&listening, OwnerHow::Listener)
     }
 }
 
@@ -40,7 +40,7 @@ impl Responsible {
     }
 
     /// Only the descriptors that are listed become owners: a socket can have tens of thousands.
-    fn list(holders: &[(&Holder, Option<&ProcessDetails>)], how: OwnerHow) -> Self {
+    fn list_holders(holders: &[(&Holder, Option<&ProcessDetails>)], how: OwnerHow) -> Self {
         let pid = |(holder, _): &(&Holder, _)| holder.pid;
         let mut all = Self { owners: Vec::new(), total: holders.len(), unlisted: Vec::new(), how };
         if holders.is_empty() {
@@ -50,9 +50,9 @@ impl Responsible {
         for (one, is_listed) in holders.iter().zip(bounds::listed(holders, pid)) {
             let is_first = last.replace(pid(one)) != Some(pid(one));
             if is_listed {
-                all.owners.push(held(one));
+                all.owners.push(owner_of_holder(one));
             } else if is_first {
-                all.unlisted.push(held(one));
+                all.unlisted.push(owner_of_holder(one));
             }
         }
         all
@@ -60,7 +60,7 @@ impl Responsible {
 }
 
 /// The process that holds a socket.
-fn held((holder, process): &(&Holder, Option<&ProcessDetails>)) -> Owner {
+fn owner_of_holder((holder, process): &(&Holder, Option<&ProcessDetails>)) -> Owner {
     let comm = process.and_then(|process| process.comm.as_deref()).map(Name::from_bytes);
     let mut owner = Owner {
         fd: Some(holder.fd),
@@ -69,13 +69,13 @@ fn held((holder, process): &(&Holder, Option<&ProcessDetails>)) -> Owner {
         ..Owner::once(holder.pid)
     };
     if let Some(process) = process {
-        complete(&mut owner, process);
+        add_details(&mut owner, process);
     }
     owner
 }
 
 /// Adds what was looked up about a process beyond its name and user.
-pub fn complete(owner: &mut Owner, process: &ProcessDetails) {
+pub fn add_details(owner: &mut Owner, process: &ProcessDetails) {
     owner.inner_pids.clone_from(&process.inner_pids);
     owner.exe.clone_from(&process.exe);
     owner.cgroup.clone_from(&process.cgroup);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn charged(walk: &Walk) -> Responsible {
-        WalkIndex::of(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
+        WalkIndex::for_sockets(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
             .responsible_owners(1)
     }
 

@@ -8,7 +8,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tcptrace_common::{Opener, RowFlags, SocketRow, Tuple, state, v4_mapped};
 
-use crate::engine::ownership::ends::Compared;
+use crate::engine::ownership::ends::EndsMatch;
 use crate::{
     engine::process_info::ProcessDetails,
     engine::walk::{Holder, Named, Walk},
@@ -49,7 +49,7 @@ impl<'w> Seen<'w> {
 
 impl<'w> WalkIndex<'w> {
     /// Gathers from a walk what concerns the sockets `cookies`, and looks up each process once.
-    pub fn of(
+    pub fn for_sockets(
         walk: &'w Walk,
         cookies: &FxHashSet<u64>,
         look_up: impl Fn(u32, Option<Named>) -> ProcessDetails,
@@ -63,12 +63,12 @@ impl<'w> WalkIndex<'w> {
         let mut wanted: Vec<&SocketRow> = Vec::with_capacity(cookies.len());
         wanted.extend(walk.sockets.iter().filter(|row| cookies.contains(&row.cookie)));
         // The newest word about a socket.
-        wanted.iter().for_each(|row| *index.see(row) = Seen::new(row));
+        wanted.iter().for_each(|row| *index.note_row(row) = Seen::new(row));
         let peers = index.find_peers(&wanted, walk);
         index.find_listeners(wanted.iter().chain(&peers), walk);
         for holders in walk.holders.chunk_by(|one, next| one.cookie == next.cookie) {
             let [Holder { cookie, .. }, ..] = holders else { continue };
-            if let Some(place) = index.place(*cookie) {
+            if let Some(place) = index.place_of(*cookie) {
                 index.seen[place].holders = holders;
                 for Holder { pid, process, .. } in holders {
                     index.processes.entry(*pid).or_insert_with(|| look_up(*pid, *process));
@@ -79,57 +79,57 @@ impl<'w> WalkIndex<'w> {
     }
 
     /// The socket as the walk saw it.
-    pub fn row(&self, cookie: u64) -> Option<SocketRow> {
-        let seen = self.get(cookie)?;
+    pub fn row_of(&self, cookie: u64) -> Option<SocketRow> {
+        let seen = self.get_seen(cookie)?;
         let no_longer = if seen.was_accepted() { RowFlags::IN_ACCEPT_QUEUE } else { RowFlags::empty() };
         Some(SocketRow { flags: seen.row.flags & !no_longer, ..*seen.row })
     }
 
     /// Where it came from, if the kernel remembers.
-    pub fn origin(&self, cookie: u64) -> Option<&Opener> {
+    pub fn kept_origin(&self, cookie: u64) -> Option<&Opener> {
         self.origins?.get(&cookie)
     }
 
     /// The listeners in whose accept queue it can be: one, or those of a group that shares the port.
-    pub fn listeners(&self, cookie: u64) -> &[&'w SocketRow] {
+    pub fn listeners_of_queued(&self, cookie: u64) -> &[&'w SocketRow] {
         match self.listeners.get(&cookie) {
-            Some(listeners) if !self.get(cookie).is_some_and(Seen::was_accepted) => listeners,
+            Some(listeners) if !self.get_seen(cookie).is_some_and(Seen::was_accepted) => listeners,
             _ => &[],
         }
     }
 
     /// Its other end, where that is on this host.
-    pub fn peer(&self, cookie: u64) -> Option<&'w SocketRow> {
-        self.get(cookie)?.peer
+    pub fn peer_of(&self, cookie: u64) -> Option<&'w SocketRow> {
+        self.get_seen(cookie)?.peer
     }
 
     /// Whether no process has it any more, neither by a descriptor nor in any other way.
     pub fn is_gone(&self, cookie: u64) -> bool {
-        self.get(cookie).is_some_and(|seen| seen.holders.is_empty() && is_gone(seen.row))
+        self.get_seen(cookie).is_some_and(|seen| seen.holders.is_empty() && is_gone(seen.row))
     }
 
     /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
-    pub fn holders(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&ProcessDetails>)> {
-        let holders = self.get(cookie).map_or(&[][..], |seen| seen.holders);
+    pub fn holders_of(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&ProcessDetails>)> {
+        let holders = self.get_seen(cookie).map_or(&[][..], |seen| seen.holders);
         holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
     }
 
-    fn get(&self, cookie: u64) -> Option<&Seen<'w>> {
-        Some(&self.seen[self.place(cookie)?])
+    fn get_seen(&self, cookie: u64) -> Option<&Seen<'w>> {
+        Some(&self.seen[self.place_of(cookie)?])
     }
 
-    fn place(&self, cookie: u64) -> Option<usize> {
+    fn place_of(&self, cookie: u64) -> Option<usize> {
         let is_it = |place: &u32| self.seen[*place as usize].row.cookie == cookie;
-        self.places.find(hash(&cookie), is_it).map(|place| *place as usize)
+        self.places.find(hash_of(&cookie), is_it).map(|place| *place as usize)
     }
 
     /// What is known of the socket of this row, from now on if not before.
     #[expect(clippy::cast_possible_truncation, reason = "a walk has fewer than 2^32 sockets")]
-    fn see(&mut self, row: &'w SocketRow) -> &mut Seen<'w> {
+    fn note_row(&mut self, row: &'w SocketRow) -> &mut Seen<'w> {
         let cookie_at = |place: &u32| self.seen[*place as usize].row.cookie;
         let new = self.seen.len();
         let is_it = |place: &u32| cookie_at(place) == row.cookie;
-        let place = match self.places.entry(hash(&row.cookie), is_it, |place| hash(&cookie_at(place))) {
+        let place = match self.places.entry(hash_of(&row.cookie), is_it, |place| hash_of(&cookie_at(place))) {
             Entry::Occupied(known) => *known.get() as usize,
             Entry::Vacant(vacant) => {
                 vacant.insert(new as u32);
@@ -158,7 +158,7 @@ impl<'w> WalkIndex<'w> {
             let there = by_port.get(&(row.netns, row.tuple.local_port)).map_or(&[][..], Vec::as_slice);
             let found = listeners_of(&row.tuple, there);
             for listener in &found {
-                self.see(listener);
+                self.note_row(listener);
             }
             if !found.is_empty() {
                 self.listeners.insert(row.cookie, found);
@@ -173,13 +173,13 @@ impl<'w> WalkIndex<'w> {
         // One of those with these ends; it leads to the next.
         let mut by_ends: HashTable<u32> = HashTable::with_capacity(wanted.len());
         for row in wanted {
-            let ends = Ends::of(&row.tuple);
-            let ends_at = |place: &u32| Ends::of(&ours[*place as usize].row.tuple);
+            let ends = Ends::for_sockets(&row.tuple);
+            let ends_at = |place: &u32| Ends::for_sockets(&ours[*place as usize].row.tuple);
             let new = ours.len() as u32;
             let next = match by_ends.entry(
-                hash(&ends),
+                hash_of(&ends),
                 |place| ends_at(place) == ends,
-                |place| hash(&ends_at(place)),
+                |place| hash_of(&ends_at(place)),
             ) {
                 Entry::Occupied(mut known) => Some(std::mem::replace(known.get_mut(), new)),
                 Entry::Vacant(vacant) => {
@@ -191,21 +191,21 @@ impl<'w> WalkIndex<'w> {
         }
         let others = walk.sockets.iter().filter(|row| row.state != state::LISTEN).chain(&walk.stand_ins);
         for row in others {
-            let ends = Ends::of(&row.tuple).seen_from_the_other();
-            let is_theirs = |place: &u32| Ends::of(&ours[*place as usize].row.tuple) == ends;
-            let mut place = by_ends.find(hash(&ends), is_theirs).copied();
+            let ends = Ends::for_sockets(&row.tuple).seen_from_the_other();
+            let is_theirs = |place: &u32| Ends::for_sockets(&ours[*place as usize].row.tuple) == ends;
+            let mut place = by_ends.find(hash_of(&ends), is_theirs).copied();
             while let Some(our) = place.and_then(|place| ours.get_mut(place as usize)) {
                 if our.row.cookie != row.cookie {
-                    our.others.add(our.row, row, ends::compare(our.row, row));
+                    our.others.add(our.row, row, ends::compare_ends(our.row, row));
                 }
                 place = our.next;
             }
         }
         let mut peers = Vec::new();
         for Ours { row, others, .. } in ours {
-            if let Some(peer) = others.one() {
-                self.see(row).peer = Some(peer);
-                self.see(peer);
+            if let Some(peer) = others.only_match() {
+                self.note_row(row).peer = Some(peer);
+                self.note_row(peer);
                 peers.push(peer);
             }
         }
@@ -245,18 +245,18 @@ impl<'w> Matches<'w> {
 }
 
 impl<'w> OtherEnds<'w> {
-    fn add(&mut self, our: &SocketRow, row: &'w SocketRow, found: Compared) {
+    fn add(&mut self, our: &SocketRow, row: &'w SocketRow, found: EndsMatch) {
         // Within a namespace only one connection has these two ends, so that its states are enough.
-        if row.netns == our.netns && found != Compared::Differ {
+        if row.netns == our.netns && found != EndsMatch::Differ {
             self.near.add(row);
         }
-        if found == Compared::Agree && !is_loopback(our.tuple.local_addr) {
+        if found == EndsMatch::Agree && !is_loopback(our.tuple.local_addr) {
             self.proven.add(row);
         }
     }
 
     /// If several fit, none is named: whoever has a namespace of their own can make sockets with any two ends.
-    const fn one(self) -> Option<&'w SocketRow> {
+    const fn only_match(self) -> Option<&'w SocketRow> {
         match (self.near, self.proven) {
             (Matches::One(row), _) | (Matches::None, Matches::One(row)) => Some(row),
             _ => None,
@@ -272,7 +272,7 @@ struct Ends {
 }
 
 impl Ends {
-    const fn of(tuple: &Tuple) -> Self {
+    const fn for_sockets(tuple: &Tuple) -> Self {
         let Tuple { local_addr, local_port, remote_addr, remote_port, .. } = *tuple;
         Self { local: (local_addr, local_port), remote: (remote_addr, remote_port) }
     }
@@ -282,7 +282,7 @@ impl Ends {
     }
 }
 
-fn hash(key: &impl Hash) -> u64 {
+fn hash_of(key: &impl Hash) -> u64 {
     FxBuildHasher.hash_one(key)
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// Counts from that moment on.
-    pub(crate) const fn since(begin_ns: u64) -> Self {
+    pub(crate) const fn starting_at(begin_ns: u64) -> Self {
         Self { begin_ns, first: 0, seconds: VecDeque::new() }
     }
 
@@ -45,7 +45,7 @@ impl Changes {
     }
 
     /// How it grows now; `None` if it has been watched for too short a time.
-    pub(crate) fn trend(&self, now_ns: u64) -> Option<Trend> {
+    pub(crate) fn fit_trend(&self, now_ns: u64) -> Option<Trend> {
         let now = now_ns.checked_sub(self.begin_ns)? as f64 / SECOND_NS as f64;
         let from = (now - WINDOW as f64).max(0.0);
         let mut level = 0.0;
@@ -65,7 +65,7 @@ impl Changes {
         if series[series.len() - 1].0 < 0.0 {
             series.push((0.0, level));
         }
-        Trend::of(&series)
+        Trend::fit_series(&series)
     }
 }
 
@@ -111,7 +111,7 @@ impl Samples {
     }
 
     /// How it grows now; `None` if it has been watched for too short a time.
-    pub(crate) fn trend(&self, now_ns: u64) -> Option<Trend> {
+    pub(crate) fn fit_trend(&self, now_ns: u64) -> Option<Trend> {
         let before = |at_ns: u64| (at_ns as f64 - now_ns as f64) / SECOND_NS as f64;
         let mut series: Vec<_> =
             self.taken.iter().map(|(at_ns, number)| (before(*at_ns).min(0.0), *number as f64)).collect();
@@ -119,6 +119,6 @@ impl Samples {
         if last < 0.0 {
             series.push((0.0, number));
         }
-        Trend::of(&series)
+        Trend::fit_series(&series)
     }
 }

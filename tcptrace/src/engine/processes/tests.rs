@@ -206,8 +206,9 @@ fn when_descriptors_run_out_follows_from_all_that_are_open_and_not_from_the_stuc
         }
     }
     let now = BEGAN + THRESHOLD + 600 * SECOND_NS;
-    let look =
-        |condition: ProcessStats| leaks.rollup.preview(SERVER, &condition, now).expect("a known process");
+    let look = |condition: ProcessStats| {
+        leaks.rollup.preview_roll_up(SERVER, &condition, now).expect("a known process")
+    };
     let full_in = |condition: ProcessStats| look(condition).fds_full_in_s;
     let now_open = look(fds(1224, 2000));
     assert_about(now_open.growth_per_min, -60.0);
@@ -242,7 +243,7 @@ fn what_is_no_longer_so_is_told_without_another_socket() {
         for id in leaks.rollup.due_samples(now) {
             leaks.rollup.apply_sample(id, Some(&condition), now);
         }
-        for id in leaks.rollup.due(now) {
+        for id in leaks.rollup.due_roll_ups(now) {
             let rolled = leaks.rollup.roll_up(id, Some(&condition), now).expect("a known process");
             told.push((second, rolled.growth_per_min.unwrap_or(0.0) > 0.0, rolled.fds_full_in_s));
         }
@@ -304,7 +305,7 @@ fn a_process_that_ends_with_its_sockets_held_by_others_is_told() {
         rollup.roll_up(id, Some(&fds(5, 10)), seen);
     }
     rollup.apply_sample(SERVER, None, seen + MINUTE);
-    assert_eq!(rollup.due(seen + 2 * MINUTE), [SERVER]);
+    assert_eq!(rollup.due_roll_ups(seen + 2 * MINUTE), [SERVER]);
     assert!(rollup.roll_up(SERVER, None, seen + 2 * MINUTE).is_some_and(|rolled| rolled.ended));
     let other = rollup.roll_up(OTHER, Some(&fds(5, 10)), seen + 2 * MINUTE).expect("it lives");
     assert_eq!((other.stuck, other.shared), (1, 0), "nobody else holds it any more");
@@ -317,7 +318,7 @@ fn a_socket_that_others_hold_as_well_is_shared() {
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER, OTHER]);
     hold(&mut rollup, 2, Since::exact(BEGAN), seen, &[SERVER, SERVER]);
     let shared = |rollup: &Processes, id| {
-        let rolled = rollup.preview(id, &fds(0, 0), seen).expect("a known process");
+        let rolled = rollup.preview_roll_up(id, &fds(0, 0), seen).expect("a known process");
         (rolled.stuck, rolled.shared)
     };
     assert_eq!((shared(&rollup, SERVER), shared(&rollup, OTHER)), ((2, 1), (1, 1)));
@@ -333,7 +334,7 @@ fn only_processes_that_are_wanted_are_told() {
     assert_eq!((rollup.next_due_ns(), rollup.all_reported()), (None, vec![]));
     rollup.add_stuck(2, Since::exact(BEGAN), seen, &[OTHER]);
     rollup.mark_reported(OTHER);
-    assert_eq!((rollup.due(seen + SECOND_NS), rollup.all_reported()), (vec![OTHER], vec![OTHER]));
+    assert_eq!((rollup.due_roll_ups(seen + SECOND_NS), rollup.all_reported()), (vec![OTHER], vec![OTHER]));
     let rolled = rollup.roll_up(OTHER, Some(&fds(0, 0)), seen).expect("a known process");
     assert_eq!(rolled.stuck, 2, "also those that were not wanted");
 }
@@ -382,25 +383,25 @@ fn a_process_is_due_when_a_batch_is_whole_and_then_at_most_once_in_ten_seconds()
     assert_eq!(rollup.next_due_ns(), None);
     let seen = BEGAN + THRESHOLD;
     hold(&mut rollup, 1, Since::exact(BEGAN), seen, &[SERVER]);
-    assert_eq!((rollup.next_due_ns(), rollup.due(seen)), (Some(seen + SETTLED_NS), vec![]));
+    assert_eq!((rollup.next_due_ns(), rollup.due_roll_ups(seen)), (Some(seen + SETTLED_NS), vec![]));
     // More come, and it waits, up to a second.
     for tenth in 1..=9 {
         hold(&mut rollup, 1 + tenth, Since::exact(BEGAN), seen + tenth * SECOND_NS / 10, &[SERVER]);
     }
     assert_eq!(rollup.next_due_ns(), Some(seen + SECOND_NS));
     let told = seen + SECOND_NS;
-    assert_eq!(rollup.due(told), [SERVER]);
+    assert_eq!(rollup.due_roll_ups(told), [SERVER]);
     assert_eq!(rollup.roll_up(SERVER, Some(&fds(0, 0)), told).map(|rolled| rolled.stuck), Some(10));
-    assert_eq!((rollup.next_due_ns(), rollup.due(u64::MAX)), (None, vec![]), "nothing new");
+    assert_eq!((rollup.next_due_ns(), rollup.due_roll_ups(u64::MAX)), (None, vec![]), "nothing new");
 
     hold(&mut rollup, 11, Since::exact(BEGAN), told + SECOND_NS, &[SERVER]);
     assert_eq!(rollup.next_due_ns(), Some(told + BETWEEN_NS));
-    assert_eq!(rollup.due(told + BETWEEN_NS - 1), []);
-    assert_eq!(rollup.due(told + BETWEEN_NS), [SERVER]);
+    assert_eq!(rollup.due_roll_ups(told + BETWEEN_NS - 1), []);
+    assert_eq!(rollup.due_roll_ups(told + BETWEEN_NS), [SERVER]);
     rollup.roll_up(SERVER, Some(&fds(0, 0)), told + BETWEEN_NS);
     // That there are fewer is told too.
     rollup.clear_socket(1, told + 2 * BETWEEN_NS);
-    assert_eq!(rollup.due(told + 2 * BETWEEN_NS + SECOND_NS), [SERVER]);
+    assert_eq!(rollup.due_roll_ups(told + 2 * BETWEEN_NS + SECOND_NS), [SERVER]);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use crate::host::attach_error::AttachError;
 impl AttachError {
     /// Says what is missing, why it is needed and what to do, on a line each.
     pub fn explanation(&self) -> String {
-        format!("{self}\n  why:  {}\n  do:   {}", self.why(), self.remedy())
+        format!("{self}\n  why:  {}\n  do:   {}", self.cause_text(), self.remedy_text())
     }
 
-    const fn why(&self) -> &'static str {
+    const fn cause_text(&self) -> &'static str {
         match self {
             Self::NotPrivileged { .. } => {
                 "loading the BPF programs that see the sockets takes CAP_BPF and CAP_PERFMON; entering other \
@@ -43,7 +43,7 @@ impl AttachError {
         }
     }
 
-    const fn remedy(&self) -> &'static str {
+    const fn remedy_text(&self) -> &'static str {
         match self {
             Self::NotPrivileged { .. } => {
                 "run it as root: `sudo tcptrace …`; or let others run it: `setcap \

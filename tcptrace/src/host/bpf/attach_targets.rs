@@ -30,7 +30,7 @@ pub(crate) type Target = (u32, u32, &'static str);
 /// Finds the targets that the kernel has: all, or those of the iterators if no `transitions` are
 /// traced. If one is missing, loading its program will say so.
 pub(crate) fn find_targets(kernel: &btf::Btf<'_>, transitions: bool) -> Vec<Target> {
-    let find = |(kind, name): TypeQuery| Some((kernel.id(kind, name)?, kind, name));
+    let find = |(kind, name): TypeQuery| Some((kernel.type_id(kind, name)?, kind, name));
     let wanted = if transitions { &TARGETS[..] } else { &TARGETS[..ITERATORS] };
     let mut targets: Vec<_> = wanted.iter().copied().filter_map(find).collect();
     targets.sort_unstable();

@@ -104,7 +104,7 @@ struct TypeHead {
 }
 
 impl TypeHead {
-    fn read(bytes: &[u8], at: usize) -> Option<Self> {
+    fn read_head(bytes: &[u8], at: usize) -> Option<Self> {
         Some(Self {
             name: read_word(bytes, at)?,
             info: read_word(bytes, at + 4)?,
@@ -118,7 +118,7 @@ impl TypeHead {
     }
 
     /// Returns the number of members, or of what else follows.
-    const fn count(self) -> usize {
+    const fn count_members(self) -> usize {
         // Masked to 16 bits, so nothing is cut off.
         (self.info & 0xffff) as usize
     }
@@ -138,9 +138,9 @@ impl TypeHead {
             // Array.
             3 => 12,
             // Enumeration, function's parameters.
-            6 | 13 => self.count() * 8,
+            6 | 13 => self.count_members() * 8,
             // Struct, union, section, enumeration of 64 bits.
-            4 | 5 | 15 | 19 => self.count() * 12,
+            4 | 5 | 15 | 19 => self.count_members() * 12,
             _ => return None,
         })
     }
@@ -160,7 +160,7 @@ impl<'a> Btf<'a> {
         let kinds = queries.iter().fold(0_u32, |mask, (kind, _)| mask | 1 << kind);
         let mut at = 0;
         while at < types.len() {
-            let head = TypeHead::read(types, at).ok_or(BadBtf::Short)?;
+            let head = TypeHead::read_head(types, at).ok_or(BadBtf::Short)?;
             btf.begins.push(u32::try_from(at).map_err(|_| BadBtf::Short)?);
             let id = u32::try_from(btf.begins.len()).map_err(|_| BadBtf::Short)?;
             if kinds >> head.kind() & 1 == 1
@@ -174,18 +174,20 @@ impl<'a> Btf<'a> {
     }
 
     fn matches(&self, head: TypeHead, (kind, name): &TypeQuery) -> bool {
-        head.kind() == *kind && (head.kind() != STRUCT || head.count() > 0) && self.is_named(head.name, name)
+        head.kind() == *kind
+            && (head.kind() != STRUCT || head.count_members() > 0)
+            && self.is_named(head.name, name)
     }
 
     /// Returns the id of a type that was queried.
-    pub(crate) fn id(&self, kind: u32, name: &str) -> Option<u32> {
+    pub(crate) fn type_id(&self, kind: u32, name: &str) -> Option<u32> {
         let is_it = |((its_kind, its_name), _): &&(TypeQuery, u32)| *its_kind == kind && *its_name == name;
         self.found.iter().find(is_it).map(|(_, id)| *id)
     }
 
     /// Returns the byte offset of `member.member…` in a struct. Members of anonymous structs and
     /// unions are found by name, as in C.
-    pub(crate) fn offset(&self, mut within: u32, members: &str) -> Option<u32> {
+    pub(crate) fn offset_of(&self, mut within: u32, members: &str) -> Option<u32> {
         let (mut bits, mut left) = (0_u32, MAX_MEMBERS);
         for name in members.split('.') {
             let (at, found) = self.find_member(within, name, MAX_DEPTH, &mut left)?;
@@ -199,7 +201,7 @@ impl<'a> Btf<'a> {
     /// still be looked at.
     fn find_member(&self, within: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
         let (at, head) = self.resolve_composite(within)?;
-        (0..head.count()).find_map(|nth| {
+        (0..head.count_members()).find_map(|nth| {
             *left = left.checked_sub(1)?;
             let member = at + TYPE_BYTES + nth * MEMBER_BYTES;
             let [named, of, offset] = [0, 4, 8].map(|part| read_word(self.types, member + part));
@@ -221,7 +223,7 @@ impl<'a> Btf<'a> {
         for _ in 0..MAX_DEPTH {
             let index = usize::try_from(id.checked_sub(1)?).ok()?;
             let at = usize::try_from(*self.begins.get(index)?).ok()?;
-            let head = TypeHead::read(self.types, at)?;
+            let head = TypeHead::read_head(self.types, at)?;
             match head.kind() {
                 STRUCT | UNION => return Some((at, head)),
                 TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => id = head.size_or_type,
@@ -279,9 +281,9 @@ mod tests {
     fn example() -> Vec<u8> {
         let mut blob = Blob::default();
         blob.add("int", INT, 4, &[32]); // 1
-        blob.composite("sock", &[]); // 2: an empty one of the same name
+        blob.add_composite("sock", &[]); // 2: an empty one of the same name
         blob.composite_of("", UNION, 0, &[("port", 1, 0), ("hash", 1, 0)]); // 3
-        blob.composite("common", &[("family", 1, 0), ("", 3, 32), ("odd", 1, 65)]); // 4
+        blob.add_composite("common", &[("family", 1, 0), ("", 3, 32), ("odd", 1, 65)]); // 4
         blob.add("common_t", TYPEDEF, 4, &[]); // 5
         blob.add("", CONST, 5, &[]); // 6
         blob.composite_of("sock", STRUCT, 1, &[("flags", 1, 3 << 24 | 8), ("inner", 6, 64)]); // 7
@@ -295,14 +297,14 @@ mod tests {
         let raw = example();
         let btf =
             Btf::parse(&raw, &[(STRUCT, "sock"), (FUNC, "sock"), (STRUCT, "absent")]).expect("it is good");
-        let sock = btf.id(STRUCT, "sock").expect("it is there");
-        assert_eq!((sock, btf.id(FUNC, "sock"), btf.id(STRUCT, "absent")), (7, Some(8), None));
-        assert_eq!(btf.offset(sock, "flags"), Some(1));
-        assert_eq!(btf.offset(sock, "inner"), Some(8));
-        assert_eq!(btf.offset(sock, "inner.family"), Some(8));
-        assert_eq!(btf.offset(sock, "inner.hash"), Some(12), "through an anonymous union");
+        let sock = btf.type_id(STRUCT, "sock").expect("it is there");
+        assert_eq!((sock, btf.type_id(FUNC, "sock"), btf.type_id(STRUCT, "absent")), (7, Some(8), None));
+        assert_eq!(btf.offset_of(sock, "flags"), Some(1));
+        assert_eq!(btf.offset_of(sock, "inner"), Some(8));
+        assert_eq!(btf.offset_of(sock, "inner.family"), Some(8));
+        assert_eq!(btf.offset_of(sock, "inner.hash"), Some(12), "through an anonymous union");
         for absent in ["absent", "inner.absent", "flags.x", "inner.odd"] {
-            assert_eq!(btf.offset(sock, absent), None, "{absent}");
+            assert_eq!(btf.offset_of(sock, absent), None, "{absent}");
         }
     }
 
@@ -321,11 +323,15 @@ mod tests {
     #[test]
     fn types_that_lead_to_themselves_end_somewhere() {
         let mut blob = Blob::default();
-        blob.composite("sock", &[("", 1, 0), ("", 1, 0), ("to", 2, 0)]); // 1: in itself, twice
+        blob.add_composite("sock", &[("", 1, 0), ("", 1, 0), ("to", 2, 0)]); // 1: in itself, twice
         blob.add("loop", TYPEDEF, 2, &[]); // 2
         let raw = blob.bytes();
         let btf = Btf::parse(&raw, &[(STRUCT, "sock")]).expect("it is good");
-        assert_eq!(btf.offset(1, "to.x"), None);
-        assert_eq!(btf.offset(1, "absent"), None, "without looking into it two to the thirty-second times");
+        assert_eq!(btf.offset_of(1, "to.x"), None);
+        assert_eq!(
+            btf.offset_of(1, "absent"),
+            None,
+            "without looking into it two to the thirty-second times"
+        );
     }
 }

@@ -107,7 +107,7 @@ impl LossCounter {
     ) -> Result<(), MapError> {
         let before = self.read_missed(duplicates)?;
         self.skips.extend(ebpf.program(program).and_then(SkipCount::open));
-        self.skipped.settle(before, self.read_missed(duplicates)?);
+        self.skipped.settle_attachment(before, self.read_missed(duplicates)?);
         Ok(())
     }
 
@@ -127,7 +127,7 @@ impl LossCounter {
             Some(count) => count.read()?,
             None => self.skipped.total_lost(self.read_missed(duplicates)?),
         };
-        let (skipped, suspected) = self.reader.read(total, now_ns);
+        let (skipped, suspected) = self.reader.count_new(total, now_ns);
         let new_full = ring_full.saturating_sub(mem::replace(&mut self.ring_full, ring_full));
         Ok(NewLosses { ring_full: new_full, skipped, suspected })
     }

@@ -40,7 +40,7 @@ impl Skipped {
 
     /// Notes that one more program is attached. `before` and `after` are the counts when the
     /// program before it counts as the last one, and when it does itself.
-    pub(crate) fn settle(&mut self, before: Missed, after: Missed) {
+    pub(crate) fn settle_attachment(&mut self, before: Missed, after: Missed) {
         *self = Self { settled: self.total_lost(before), base: after };
     }
 }
@@ -80,7 +80,7 @@ impl LossReader {
 
     /// Takes the number of skips that no fallback has recorded. Returns the new losses and the new
     /// suspected ones.
-    pub(crate) fn read(&mut self, total: u64, now_ns: u64) -> (u64, u64) {
+    pub(crate) fn count_new(&mut self, total: u64, now_ns: u64) -> (u64, u64) {
         self.read_ns = now_ns;
         let lost = match self.pending {
             _ if self.is_closed => total,
@@ -131,12 +131,12 @@ mod tests {
         let mut skipped = Skipped::default();
         assert_eq!(skipped.total_lost([3, 3]), 3, "there is one program");
         // From here on, the fallback has seen what the first program missed if it was watched.
-        skipped.settle([3, 3], [3, 0]);
+        skipped.settle_attachment([3, 3], [3, 0]);
         assert_eq!(skipped.total_lost([3, 0]), 3);
         assert_eq!(skipped.total_lost([103, 0]), 3);
         assert_eq!(skipped.total_lost([103, 2]), 5);
         assert_eq!(skipped.total_lost([4, 2]), 4, "the fallback recorded all but one of them");
-        skipped.settle([4, 2], [4, 0]);
+        skipped.settle_attachment([4, 2], [4, 0]);
         assert_eq!(skipped.total_lost([50, 1]), 5);
     }
 
@@ -145,32 +145,32 @@ mod tests {
     #[test]
     fn a_skip_is_lost_if_no_fallback_has_recorded_it_a_millisecond_later() {
         let mut reader = LossReader::default();
-        assert_eq!(reader.read(0, 0), (0, 0));
+        assert_eq!(reader.count_new(0, 0), (0, 0));
         assert_eq!(reader.due_ns(true), None);
-        assert_eq!(reader.read(3, 10 * MS), (0, 0));
+        assert_eq!(reader.count_new(3, 10 * MS), (0, 0));
         assert_eq!(reader.due_ns(true), Some(11 * MS));
-        assert_eq!(reader.read(3, 11 * MS - 1), (0, 0), "too early");
+        assert_eq!(reader.count_new(3, 11 * MS - 1), (0, 0), "too early");
         assert_eq!(reader.due_ns(true), Some(11 * MS), "an early reading does not delay it");
-        assert_eq!(reader.read(2, 11 * MS), (2, 0), "a fallback recorded one");
-        assert_eq!(reader.read(2, 20 * MS), (0, 0));
+        assert_eq!(reader.count_new(2, 11 * MS), (2, 0), "a fallback recorded one");
+        assert_eq!(reader.count_new(2, 20 * MS), (0, 0));
         assert_eq!(reader.due_ns(true), None);
         // A fallback records all.
-        assert_eq!(reader.read(5, 30 * MS), (0, 0));
-        assert_eq!(reader.read(2, 31 * MS), (0, 0));
+        assert_eq!(reader.count_new(5, 30 * MS), (0, 0));
+        assert_eq!(reader.count_new(2, 31 * MS), (0, 0));
         assert_eq!(reader.due_ns(true), None);
     }
 
     #[test]
     fn of_continuous_skips_only_those_count_that_have_had_their_time() {
         let mut reader = LossReader::default();
-        assert_eq!(reader.read(3, 0), (0, 0));
-        assert_eq!(reader.read(5, MS), (3, 0));
+        assert_eq!(reader.count_new(3, 0), (0, 0));
+        assert_eq!(reader.count_new(5, MS), (3, 0));
         assert_eq!(reader.due_ns(true), Some(2 * MS));
-        assert_eq!(reader.read(9, 2 * MS), (2, 0));
+        assert_eq!(reader.count_new(9, 2 * MS), (2, 0));
         reader.close();
         assert_eq!(reader.due_ns(true), None);
-        assert_eq!(reader.read(9, 2 * MS), (4, 0), "there is no fallback any more");
-        assert_eq!(reader.read(9, 3 * MS), (0, 0));
+        assert_eq!(reader.count_new(9, 2 * MS), (4, 0), "there is no fallback any more");
+        assert_eq!(reader.count_new(9, 3 * MS), (0, 0));
     }
 
     #[test]
@@ -178,16 +178,16 @@ mod tests {
         let mut reader = LossReader::new(true);
         assert_eq!(reader.due_ns(true), Some(POLL_NS), "no record may come");
         assert_eq!(reader.due_ns(false), None, "this kernel skips nothing");
-        reader.read(2, 100 * MS);
-        assert_eq!(reader.read(2, 101 * MS), (0, 2), "the first at once");
-        reader.read(4, 200 * MS);
-        assert_eq!(reader.read(5, 201 * MS), (0, 0));
-        reader.read(5, 300 * MS);
+        reader.count_new(2, 100 * MS);
+        assert_eq!(reader.count_new(2, 101 * MS), (0, 2), "the first at once");
+        reader.count_new(4, 200 * MS);
+        assert_eq!(reader.count_new(5, 201 * MS), (0, 0));
+        reader.count_new(5, 300 * MS);
         assert_eq!(reader.due_ns(true), Some(1_101 * MS));
-        assert_eq!(reader.read(5, 1_101 * MS), (0, 3));
+        assert_eq!(reader.count_new(5, 1_101 * MS), (0, 3));
         assert_eq!(reader.due_ns(true), Some(1_101 * MS + POLL_NS));
-        reader.read(6, 1_200 * MS);
+        reader.count_new(6, 1_200 * MS);
         reader.close();
-        assert_eq!(reader.read(6, 1_200 * MS), (0, 1));
+        assert_eq!(reader.count_new(6, 1_200 * MS), (0, 1));
     }
 }

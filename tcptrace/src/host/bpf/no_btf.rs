@@ -15,7 +15,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    diagnostics::say,
+    diagnostics::print_problem,
     host::{
         attach_error::AttachError,
         bpf::{
@@ -39,7 +39,7 @@ pub(crate) fn attach(options: &Options, reason: &str) -> Result<Attachment, Atta
     } else {
         let config = object::base_config(options, KernelLayout::UNKNOWN, EventLayout::UNKNOWN);
         let ebpf = object::create_maps(&mut loader::without_kernel_btf()?, options, &config)?;
-        Ok(attachment(options, ebpf, Vec::new(), NOT_NEEDED.to_owned()))
+        Ok(assemble_attachment(options, ebpf, Vec::new(), NOT_NEEDED.to_owned()))
     }
 }
 
@@ -66,13 +66,13 @@ fn attach_traced(options: &Options, reason: &str) -> Result<Attachment, AttachEr
     // Attached after the other one, because the kernel runs them in that order. If it cannot be
     // attached, the kernel's own counts have to do.
     let counter = attach_counter(&mut ebpf)
-        .inspect_err(|error| say(format_args!("cannot count skipped transitions: {error}")))
+        .inspect_err(|error| print_problem(format_args!("cannot count skipped transitions: {error}")))
         .ok();
     let is_counted = counter.is_some();
     // Dropped in this order: the counter must not stay alone.
     let links = counter.into_iter().chain([event]).collect();
     let event = format!("{reason}; using the event sock:inet_sock_set_state, which tells no namespace");
-    let attachment = attachment(options, ebpf, links, event);
+    let attachment = assemble_attachment(options, ebpf, links, event);
     Ok(Attachment { counter: is_counted.then_some(EVENT_COUNTER), ..attachment })
 }
 
@@ -85,16 +85,16 @@ fn attach_counter(ebpf: &mut Ebpf) -> Result<Link, AttachError> {
 }
 
 /// Describes what is attached. `event`: why the tracepoint with BTF is not used.
-fn attachment(options: &Options, ebpf: Ebpf, links: Vec<Link>, event: String) -> Attachment {
+fn assemble_attachment(options: &Options, ebpf: Ebpf, links: Vec<Link>, event: String) -> Attachment {
     let timewait = if object::shows_timewait(options) { "needs BTF" } else { NOT_SHOWN };
     let statuses = vec![
-        FeatureStatus::unused(Feature::TpBtf, event),
-        FeatureStatus::unused(Feature::IterTcp, "needs BTF; using sock_diag"),
-        FeatureStatus::unused(Feature::Cookie, "needs BTF; using identities of our own"),
-        FeatureStatus::unused(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
-        FeatureStatus::unused(Feature::Storage, "needs BTF"),
-        FeatureStatus::unused(Feature::Accept, "needs BTF"),
-        FeatureStatus::unused(Feature::TimeWait, timewait),
+        FeatureStatus::unavailable(Feature::TpBtf, event),
+        FeatureStatus::unavailable(Feature::IterTcp, "needs BTF; using sock_diag"),
+        FeatureStatus::unavailable(Feature::Cookie, "needs BTF; using identities of our own"),
+        FeatureStatus::unavailable(Feature::TaskFile, "needs BTF; using /proc/PID/fd"),
+        FeatureStatus::unavailable(Feature::Storage, "needs BTF"),
+        FeatureStatus::unavailable(Feature::Accept, "needs BTF"),
+        FeatureStatus::unavailable(Feature::TimeWait, timewait),
     ];
     Attachment { ebpf, links, statuses, tracing: vec![EVENT], counter: None, fallbacks: None, has_btf: false }
 }

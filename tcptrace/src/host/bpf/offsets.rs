@@ -37,7 +37,7 @@ pub(crate) fn parse_btf(raw: &[u8]) -> Result<Btf<'_>, BadBtf> {
 pub(crate) fn find_offsets(btf: &Btf<'_>) -> Result<KernelLayout, NoSuchField> {
     let known = |path: &str| {
         let (name, members) = path.split_once('.')?;
-        btf.offset(btf.id(STRUCT, name)?, members)
+        btf.offset_of(btf.type_id(STRUCT, name)?, members)
     };
     let find = |path: &str| known(path).ok_or_else(|| NoSuchField { path: path.to_owned() });
     let optional = |path: &str| known(path).unwrap_or(ABSENT);

@@ -17,7 +17,7 @@ fn whole() -> Blob {
     let int = blob.add("int", KIND_INT, 4, &[32]);
     let fields = |blob: &mut Blob, name: &str, names: &[&str]| {
         let members: Vec<_> = (0..).step_by(32).zip(names).map(|(bits, name)| (*name, int, bits)).collect();
-        blob.composite(name, &members)
+        blob.add_composite(name, &members)
     };
     let common = fields(
         &mut blob,
@@ -36,7 +36,7 @@ fn whole() -> Blob {
     let common = blob.add("common_t", TYPEDEF, common, &[]);
     let lock = fields(&mut blob, "", &["slock", "owned"]);
     let lock = blob.add("socket_lock_t", TYPEDEF, lock, &[]);
-    blob.composite(
+    blob.add_composite(
         "sock",
         &[
             ("__sk_common", common, 0),
@@ -48,17 +48,18 @@ fn whole() -> Blob {
         ],
     );
     let namespace = fields(&mut blob, "", &["inum"]);
-    blob.composite("net", &[("ns", namespace, 0)]);
+    blob.add_composite("net", &[("ns", namespace, 0)]);
     fields(&mut blob, "socket", &["sk", "file"]);
     fields(&mut blob, "file", &["f_inode"]);
     fields(&mut blob, "inode", &["i_ino"]);
     let inet = fields(&mut blob, "inet_sock", &["inet_sport"]);
     let ack = fields(&mut blob, "", &["lrcvtime"]);
-    let connection = blob.composite("inet_connection_sock", &[("icsk_inet", inet, 0), ("icsk_ack", ack, 64)]);
+    let connection =
+        blob.add_composite("inet_connection_sock", &[("icsk_inet", inet, 0), ("icsk_ack", ack, 64)]);
     // As with `struct_group`, the fields are in a struct without a name.
     let group =
         fields(&mut blob, "", &["rcv_tstamp", "rcv_nxt", "copied_seq", "write_seq", "snd_una", "snd_nxt"]);
-    blob.composite("tcp_sock", &[("inet_conn", connection, 0), ("", group, 512)]);
+    blob.add_composite("tcp_sock", &[("inet_conn", connection, 0), ("", group, 512)]);
     fields(
         &mut blob,
         "task_struct",
@@ -101,20 +102,20 @@ fn circular_types_end_the_search() {
     // A typedef of itself.
     let mut blob = Blob::default();
     let itself = blob.add("loop_t", TYPEDEF, 1, &[]);
-    blob.composite("sock", &[("__sk_common", itself, 0)]);
+    blob.add_composite("sock", &[("__sk_common", itself, 0)]);
     assert!(read(&blob.bytes()).expect_err("no common").contains("skc_family"));
 
     // A struct without a name that contains itself many times.
     let mut blob = Blob::default();
-    blob.composite("", &[("", 1, 0); 200]);
-    blob.composite("sock", &[("", 1, 0), ("", 1, 0)]);
+    blob.add_composite("", &[("", 1, 0); 200]);
+    blob.add_composite("sock", &[("", 1, 0), ("", 1, 0)]);
     assert!(read(&blob.bytes()).expect_err("no common").contains("skc_family"));
 
     // The sum of the offsets overflows.
     let mut blob = Blob::default();
     let int = blob.add("int", KIND_INT, 4, &[32]);
-    let inner = blob.composite("", &[("skc_family", int, u32::MAX - 7)]);
-    blob.composite("sock", &[("__sk_common", inner, u32::MAX - 7)]);
+    let inner = blob.add_composite("", &[("skc_family", int, u32::MAX - 7)]);
+    blob.add_composite("sock", &[("__sk_common", inner, u32::MAX - 7)]);
     assert!(read(&blob.bytes()).expect_err("nowhere").contains("skc_family"));
 }
 
@@ -124,7 +125,7 @@ proptest! {
         prop_assert!(read(&raw).is_err());
         // Now behind a valid header.
         let mut blob = Blob::default();
-        blob.string("sock");
+        blob.add_string("sock");
         blob.types = raw.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
         prop_assert!(read(&blob.bytes()).is_err());
     }

@@ -16,7 +16,8 @@ pub fn state_change(record: &RingEvent) -> StateChange {
     let transition = record.transition();
     let Transition { ktime_ns, cookie, netns, sk_err, tuple, old_state, new_state, flags, ref task, .. } =
         *transition;
-    let named = |role: Flags| flags.contains(role).then(|| actor(task, flags.contains(Flags::PROCESS_NAMED)));
+    let named =
+        |role: Flags| flags.contains(role).then(|| actor_of_task(task, flags.contains(Flags::PROCESS_NAMED)));
     StateChange {
         at_ns: ktime_ns,
         cookie,
@@ -37,7 +38,7 @@ pub fn state_change(record: &RingEvent) -> StateChange {
             is_complete: flags.contains(Flags::COMPLETED),
             sk_err,
         }
-        .ending(),
+        .infer_ending(),
         final_stats: match record {
             RingEvent::Transition(_) => None,
             RingEvent::Closing(closing) => Some(final_stats(closing)),
@@ -52,14 +53,14 @@ fn final_stats(closing: &Closing) -> FinalStats {
         sk_err: transition.sk_err,
         is_aborted: transition.flags.contains(Flags::ABORTED),
         origin: OriginHow::of(opener.call).map(|how| {
-            let actor = actor(&opener.task, opener.flags.contains(OpenerFlags::PROCESS_NAMED));
+            let actor = actor_of_task(&opener.task, opener.flags.contains(OpenerFlags::PROCESS_NAMED));
             (Origin { actor, at_ns: opener.ktime_ns }, how)
         }),
     }
 }
 
 /// Converts the task of a record. `is_named`: the record has the process's name.
-fn actor(task: &Task, is_named: bool) -> Actor {
+fn actor_of_task(task: &Task, is_named: bool) -> Actor {
     let Task { pid, tid, uid, comm, thread_comm } = *task;
     // The first thread has the process's name.
     let leader = Some(thread_comm).filter(|_| pid == tid);
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn without_the_processs_name_the_first_threads_name_stands_for_it() {
-        let comm = |task, is_named| actor(&task, is_named).comm;
+        let comm = |task, is_named| actor_of_task(&task, is_named).comm;
         assert_eq!(comm(TASK, true), Some(TASK.comm));
         assert_eq!(comm(TASK, false), None, "another thread's name is not the process's");
         assert_eq!(comm(Task { tid: TASK.pid, ..TASK }, false), Some(TASK.thread_comm));

@@ -48,9 +48,9 @@ pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
     let mut links = Vec::new();
     let traced = if options.transitions {
         links.push(attach_tp_btf(&mut ebpf, TRANSITION)?);
-        FeatureStatus::used(Feature::TpBtf)
+        FeatureStatus::available(Feature::TpBtf)
     } else {
-        FeatureStatus::unused(Feature::TpBtf, NOT_NEEDED)
+        FeatureStatus::unavailable(Feature::TpBtf, NOT_NEEDED)
     };
     let mut tracing = vec![TRANSITION];
     // A kernel that does not count what it skips skips nothing.
@@ -73,7 +73,7 @@ pub(crate) fn attach(options: &Options) -> Result<Attachment, AttachError> {
     let timewait = functions.attach_function(Feature::TimeWait, timewait, is_shown, has_storage)?;
     let next = if has_fallback { &[SECOND_FALLBACK][..] } else { &[FALLBACK, SECOND_FALLBACK] };
     let fallbacks = may_skip.then(|| FallbackPrograms::new(targets, has_fallback.then_some(btf), next));
-    let walked = FeatureStatus::used(Feature::IterTcp);
+    let walked = FeatureStatus::available(Feature::IterTcp);
     let Helpers { cookie, storage } = helpers;
     let statuses = vec![traced, walked, cookie, holders, storage, accept, timewait];
     Ok(Attachment { ebpf, links, statuses, tracing, counter: None, fallbacks, has_btf: true })
@@ -107,12 +107,12 @@ fn full_config(options: &Options, layout: KernelLayout, helpers: Helpers) -> Con
 /// Loads the iterator over descriptors, if the kernel has one that returns sockets.
 fn load_holders(ebpf: &mut Ebpf, options: &Options, btf: &Btf) -> Result<FeatureStatus, AttachError> {
     if options.without.contains(&Feature::TaskFile) {
-        return Ok(FeatureStatus::unused(Feature::TaskFile, TURNED_OFF));
+        return Ok(FeatureStatus::unavailable(Feature::TaskFile, TURNED_OFF));
     }
     match load_iter(ebpf, SOCKET_HOLDERS, "task_file", btf) {
-        Ok(()) => Ok(FeatureStatus::used(Feature::TaskFile)),
+        Ok(()) => Ok(FeatureStatus::available(Feature::TaskFile)),
         Err(error @ AttachError::Shortage { .. }) => Err(error),
-        Err(error) => Ok(FeatureStatus::unused(Feature::TaskFile, error)),
+        Err(error) => Ok(FeatureStatus::unavailable(Feature::TaskFile, error)),
     }
 }
 
@@ -145,13 +145,13 @@ impl Functions<'_> {
             match attach_fentry(self.ebpf, name, target, self.btf) {
                 Ok(link) => {
                     self.links.push(link);
-                    return Ok(FeatureStatus::used(feature));
+                    return Ok(FeatureStatus::available(feature));
                 }
                 // With a higher limit the feature would be there.
                 Err(error @ AttachError::Shortage { .. }) => return Err(error),
                 Err(error) => error.to_string(),
             }
         };
-        Ok(FeatureStatus::unused(feature, reason))
+        Ok(FeatureStatus::unavailable(feature, reason))
     }
 }

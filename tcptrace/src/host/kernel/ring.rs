@@ -6,7 +6,7 @@ use aya::maps::MapError;
 
 use crate::{
     clock,
-    diagnostics::say,
+    diagnostics::print_problem,
     engine::state_change::StateChange,
     host::{
         bpf::{
@@ -74,7 +74,7 @@ impl Kernel {
                 // The attached programs go on, and what they miss is still counted.
                 Some(Err(error)) => {
                     self.fallbacks = None;
-                    say(format_args!("cannot attach another fallback program: {error}"));
+                    print_problem(format_args!("cannot attach another fallback program: {error}"));
                 }
                 None => self.fallbacks = None,
             }

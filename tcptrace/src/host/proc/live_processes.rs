@@ -61,7 +61,7 @@ impl Cached {
 }
 
 impl LiveProcesses {
-    fn cached(&mut self, pid: u32, now_ns: u64) -> &mut Cached {
+    fn look_up_cached(&mut self, pid: u32, now_ns: u64) -> &mut Cached {
         if self.cache.len() >= self.limit {
             self.cache.retain(|pid, cached| {
                 cached.start_ticks.is_some() && start_ticks(*pid) == cached.start_ticks
@@ -89,7 +89,7 @@ impl ProcessInfo for LiveProcesses {
     /// Returns `None` if another process has the pid by now, if the process has become another
     /// program since, or if it ended before it was ever looked up.
     fn actor_details(&mut self, pid: u32, comm: Option<&[u8]>, at_ns: u64) -> Option<&ProcessDetails> {
-        let cached = self.cached(pid, at_ns);
+        let cached = self.look_up_cached(pid, at_ns);
         let is_due = at_ns.saturating_sub(cached.looked_up_ns) >= RENAME_INTERVAL_NS;
         if !cached.is_named(comm) && is_due {
             *cached = Cached::look_up(pid, at_ns);
@@ -100,7 +100,7 @@ impl ProcessInfo for LiveProcesses {
 
     /// Returns `None` if the process that has the pid now is younger.
     fn opener_details(&mut self, pid: u32, since_ns: u64, now_ns: u64) -> Option<&ProcessDetails> {
-        let cached = &*self.cached(pid, now_ns);
+        let cached = &*self.look_up_cached(pid, now_ns);
         (cached.start_ticks.is_some() && cached.started_ns <= since_ns).then_some(&cached.details)
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let comm = process::look_up(me, None).comm.expect("we run");
         let mut processes = LiveProcesses::default();
         let now_ns = clock::monotonic_ns();
-        processes.cached(me, now_ns).details.comm = Some(b"before".to_vec());
+        processes.look_up_cached(me, now_ns).details.comm = Some(b"before".to_vec());
         let soon_ns = now_ns + RENAME_INTERVAL_NS - 1;
         assert_eq!(processes.actor_details(me, Some(&comm), soon_ns), None);
         let found = processes.actor_details(me, Some(&comm), soon_ns + 1);

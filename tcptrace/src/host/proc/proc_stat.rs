@@ -78,7 +78,7 @@ pub(crate) fn living_thread(pid: u32) -> Option<(u32, u8)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
     let mut ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
     ids.find_map(|thread: u32| {
-        let stat = Stat::parse(&fs::read(format!("/proc/{pid}/task/{thread}/stat")).ok()?)?;
+        let stat = Stat::parse_stat(&fs::read(format!("/proc/{pid}/task/{thread}/stat")).ok()?)?;
         (!stat.is_ending()).then_some((thread, stat.state))
     })
 }
@@ -96,7 +96,7 @@ fn open_fds(pid: u32, thread: u32) -> Option<u64> {
     // A thread that is exiting has given up its descriptors.
     let is_ending = || {
         let stat = fs::read(format!("/proc/{pid}/task/{thread}/stat")).ok();
-        stat.as_deref().and_then(Stat::parse).is_none_or(|stat| stat.is_ending())
+        stat.as_deref().and_then(Stat::parse_stat).is_none_or(|stat| stat.is_ending())
     };
     (count > 0 || !is_ending()).then_some(count)
 }
@@ -138,11 +138,11 @@ impl Stat {
     }
 
     fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// Parses the file. The second field, the process's name in brackets, may contain any bytes.
-    fn parse(stat: &[u8]) -> Option<Self> {
+    fn parse_stat(stat: &[u8]) -> Option<Self> {
         let name_begins = stat.iter().position(|byte| *byte == b'(')? + 1;
         let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
         let fields: Vec<&str> =
@@ -173,20 +173,20 @@ mod tests {
         let line = b"4242 (a) R 1 (b\n) T 1 4242 4242 0 -1 4194304 99 0 0 0 120 30 7 8 20 0 5 0 987654 0 0\n";
         let comm = *b"a) R 1 (b\n\0\0\0\0\0\0";
         let stat = Stat { comm, state: b'T', flags: 4_194_304, cpu_ticks: 150, start_ticks: 987_654 };
-        assert_eq!(Stat::parse(line), Some(stat));
+        assert_eq!(Stat::parse_stat(line), Some(stat));
         let line = b"7 (a) R (b) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n";
-        assert_eq!(Stat::parse(line).map(|stat| stat.start_ticks), Some(4711));
-        assert_eq!(Stat::parse(b"7 (a S 1"), None);
-        assert_eq!(Stat::parse(b"7 (a) S 1"), None);
-        assert_eq!(Stat::parse(b"4242 (cut) S 1 2"), None);
-        assert_eq!(Stat::parse(b""), None);
+        assert_eq!(Stat::parse_stat(line).map(|stat| stat.start_ticks), Some(4711));
+        assert_eq!(Stat::parse_stat(b"7 (a S 1"), None);
+        assert_eq!(Stat::parse_stat(b"7 (a) S 1"), None);
+        assert_eq!(Stat::parse_stat(b"4242 (cut) S 1 2"), None);
+        assert_eq!(Stat::parse_stat(b""), None);
     }
 
     #[test]
     fn a_kernel_thread_is_known_by_its_flags_whatever_its_name() {
         let is_kernel_thread = |flags: u32| {
             let line = format!("2 (a) S 0 b) S 0 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n");
-            Stat::parse(line.as_bytes()).expect("a line as the kernel has it").is_kernel_thread()
+            Stat::parse_stat(line.as_bytes()).expect("a line as the kernel has it").is_kernel_thread()
         };
         assert!(is_kernel_thread(2_129_984) && !is_kernel_thread(4_194_560));
         assert!(!super::is_kernel_thread(std::process::id()));
@@ -228,7 +228,7 @@ mod tests {
         ) {
             let fields = format!(") S 1 1 1 0 -1 {flags} 1 0 0 0 7 8 0 0 20 0 1 0 {start} 0 0\n");
             let line = [b"7 (", &name[..], fields.as_bytes()].concat();
-            let stat = Stat::parse(&line).expect("a line as the kernel has it");
+            let stat = Stat::parse_stat(&line).expect("a line as the kernel has it");
             prop_assert_eq!((stat.state, stat.cpu_ticks, stat.start_ticks), (b'S', 15, start));
             prop_assert_eq!((stat.flags, stat.is_kernel_thread()), (flags.into(), flags & 0x0020_0000 != 0));
             prop_assert!(stat.comm.starts_with(&name));
@@ -236,9 +236,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_process_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _or_none = (Stat::parse(&bytes), soft_limit(&bytes));
+            let _or_none = (Stat::parse_stat(&bytes), soft_limit(&bytes));
             let _or_none = soft_limit(&[b"Max open files ", &bytes[..]].concat());
-            let _or_none = Stat::parse(&[b"7 (a) ", &bytes[..]].concat());
+            let _or_none = Stat::parse_stat(&[b"7 (a) ", &bytes[..]].concat());
         }
     }
 }

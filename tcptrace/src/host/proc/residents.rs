@@ -36,7 +36,7 @@ fn describe_resident(pid: u32, by_proc: bool) -> Option<Resident> {
     let process = process::look_up(pid, None);
     let mut owner =
         Owner { comm: process.comm.as_deref().map(Name::from_bytes), uid: process.uid, ..Owner::once(pid) };
-    crate::engine::ownership::responsible::complete(&mut owner, &process);
+    crate::engine::ownership::responsible::add_details(&mut owner, &process);
     let netns = fs::metadata(format!("/proc/{pid}/ns/net")).ok().and_then(|it| it.ino().try_into().ok());
     let is_kernel_thread = owner.exe.is_none() && is_kernel_thread(pid);
     let shows_descriptors = !by_proc || fs::read_dir(format!("/proc/{pid}/fd")).is_ok();

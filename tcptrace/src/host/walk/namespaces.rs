@@ -39,7 +39,7 @@ enum Path {
 }
 
 impl Path {
-    fn file(&self) -> PathBuf {
+    fn as_file_path(&self) -> PathBuf {
         match self {
             Self::Task(pid, tid) if pid == tid => format!("/proc/{pid}/ns/net").into(),
             Self::Task(pid, tid) => format!("/proc/{pid}/task/{tid}/ns/net").into(),
@@ -63,7 +63,7 @@ impl Namespace {
     }
 
     /// Adds a way into it. Drops another one if there are many.
-    fn add(&mut self, path: Path) {
+    fn add_path(&mut self, path: Path) {
         let is_name = matches!(path, Path::Name(_));
         if is_name {
             self.paths.truncate(KEPT_TASKS - 1);
@@ -87,7 +87,7 @@ impl Namespace {
         for path in &self.paths {
             match self.enter_by(path) {
                 Ok(()) => return Ok(true),
-                Err(error) if Shortage::of(&error).is_some() => return Err(error),
+                Err(error) if Shortage::find_in(&error).is_some() => return Err(error),
                 // The process has ended, the path leads to another namespace by now, or this
                 // process may not enter it.
                 Err(_) => {}
@@ -97,7 +97,7 @@ impl Namespace {
     }
 
     fn enter_by(&self, path: &Path) -> io::Result<()> {
-        let file = File::open(path.file())?;
+        let file = File::open(path.as_file_path())?;
         if file.metadata()?.ino() != u64::from(self.inode) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -129,7 +129,7 @@ pub(crate) fn find_namespaces(wanted: Option<&FxHashSet<u32>>) -> io::Result<Nam
         search.add_process(pid)?;
     }
     for name in NAMED.into_iter().flat_map(|folder| folder_entries(folder.into())) {
-        search.add(Path::Name(name?))?;
+        search.add_path(Path::Name(name?))?;
     }
     let Search { mut found, is_complete, .. } = search;
     if let Some(own) = own {
@@ -178,11 +178,11 @@ struct Search<'a> {
 impl Search<'_> {
     /// Adds the namespace of a process. If its first thread has ended, another one shows it.
     fn add_process(&mut self, pid: u32) -> io::Result<()> {
-        if self.add(Path::Task(pid, pid))? {
+        if self.add_path(Path::Task(pid, pid))? {
             return Ok(());
         }
         for tid in self.numeric_entries(format!("/proc/{pid}/task").into())? {
-            if tid != pid && self.add(Path::Task(pid, tid))? {
+            if tid != pid && self.add_path(Path::Task(pid, tid))? {
                 break;
             }
         }
@@ -190,16 +190,16 @@ impl Search<'_> {
     }
 
     /// Adds the namespace to which a path leads. Returns whether it leads to one, or may.
-    fn add(&mut self, path: Path) -> io::Result<bool> {
+    fn add_path(&mut self, path: Path) -> io::Result<bool> {
         match read_inode(&path) {
             Ok(inode) => {
                 if self.wanted.is_none_or(|wanted| wanted.contains(&inode)) {
-                    self.found.entry(inode).or_insert_with(|| Namespace::new(inode)).add(path);
+                    self.found.entry(inode).or_insert_with(|| Namespace::new(inode)).add_path(path);
                 }
                 Ok(true)
             }
             Err(error) if is_gone(&error) => Ok(false),
-            Err(error) if Shortage::of(&error).is_some() => Err(error),
+            Err(error) if Shortage::find_in(&error).is_some() => Err(error),
             // Security modules keep even root from asking some processes.
             Err(_) => {
                 self.is_complete &= matches!(path, Path::Task(pid, _) if lives_with_us(pid));
@@ -214,7 +214,7 @@ impl Search<'_> {
         let mut numbers = Vec::new();
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
-            Err(error) if Shortage::of(&error).is_some() => return Err(error),
+            Err(error) if Shortage::find_in(&error).is_some() => return Err(error),
             Err(error) => {
                 self.is_complete &= !is_proc && is_gone(&error);
                 return Ok(numbers);
@@ -226,7 +226,7 @@ impl Search<'_> {
                     let number = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
                     numbers.extend(number);
                 }
-                Err(error) if Shortage::of(&error).is_some() => return Err(error),
+                Err(error) if Shortage::find_in(&error).is_some() => return Err(error),
                 Err(error) => self.is_complete &= is_gone(&error),
             }
         }
@@ -238,7 +238,7 @@ impl Search<'_> {
 fn folder_entries(folder: PathBuf) -> impl Iterator<Item = io::Result<PathBuf>> {
     let (entries, error): (Option<ReadDir>, _) = match fs::read_dir(folder) {
         Ok(entries) => (Some(entries), None),
-        Err(error) => (None, Shortage::of(&error).map(|_| error)),
+        Err(error) => (None, Shortage::find_in(&error).map(|_| error)),
     };
     let paths = entries.into_iter().flatten().flatten().map(|entry| Ok(entry.path()));
     paths.chain(error.map(Err))
@@ -258,7 +258,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn read_inode(path: &Path) -> io::Result<u32> {
-    u32::try_from(fs::metadata(path.file())?.ino()).map_err(|_| ErrorKind::NotFound.into())
+    u32::try_from(fs::metadata(path.as_file_path())?.ino()).map_err(|_| ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]
@@ -276,27 +276,27 @@ mod tests {
     #[test]
     fn the_first_and_the_last_ways_into_a_namespace_are_kept_and_names_come_first() {
         let mut namespace = Namespace::new(7);
-        (1..=100).for_each(|pid| namespace.add(Path::Task(pid, pid)));
+        (1..=100).for_each(|pid| namespace.add_path(Path::Task(pid, pid)));
         assert_eq!(tasks(&namespace), [1, 2, 3, 4, 97, 98, 99, 100]);
-        namespace.add(Path::Name("/run/netns/blue".into()));
+        namespace.add_path(Path::Name("/run/netns/blue".into()));
         assert_eq!(namespace.paths.len(), KEPT_TASKS);
-        assert_eq!(namespace.paths[0].file(), PathBuf::from("/run/netns/blue"));
-        (1..=100).for_each(|name| namespace.add(Path::Name(format!("/run/netns/{name}").into())));
+        assert_eq!(namespace.paths[0].as_file_path(), PathBuf::from("/run/netns/blue"));
+        (1..=100).for_each(|name| namespace.add_path(Path::Name(format!("/run/netns/{name}").into())));
         assert_eq!(namespace.paths.len(), KEPT_TASKS);
     }
 
     #[test]
     fn a_thread_has_a_path_of_its_own() {
-        assert_eq!(Path::Task(5, 5).file(), PathBuf::from("/proc/5/ns/net"));
-        assert_eq!(Path::Task(5, 6).file(), PathBuf::from("/proc/5/task/6/ns/net"));
+        assert_eq!(Path::Task(5, 5).as_file_path(), PathBuf::from("/proc/5/ns/net"));
+        assert_eq!(Path::Task(5, 6).as_file_path(), PathBuf::from("/proc/5/task/6/ns/net"));
     }
 
     #[test]
     fn a_namespace_is_not_entered_by_ways_that_lead_elsewhere() {
         let mut other = Namespace::new(own_netns().expect("/proc is mounted") ^ 1);
         assert!(!other.enter().expect("no shortage"), "there is no way");
-        other.add(Path::Task(std::process::id(), std::process::id()));
-        other.add(Path::Name("/no/such/name".into()));
+        other.add_path(Path::Task(std::process::id(), std::process::id()));
+        other.add_path(Path::Name("/no/such/name".into()));
         assert!(!other.enter().expect("no shortage"), "this process is in another one");
     }
 

@@ -62,7 +62,7 @@ fn held_by(folder: &Path, by_inode: &FxHashMap<u64, u64>) -> io::Result<Option<V
 fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error) if Shortage::of(&error).is_some() => Err(error),
+        Err(error) if Shortage::find_in(&error).is_some() => Err(error),
         Err(_) => Ok(None),
     }
 }

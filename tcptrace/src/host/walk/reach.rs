@@ -23,18 +23,18 @@ pub(crate) struct Candidate {
 /// to look for: no namespace is required before.
 pub(crate) fn in_turn(found: Vec<Namespace>, reach: &Reach, has_holders: bool) -> IntoIter<Candidate> {
     let due: FxHashSet<u32> = match reach {
-        Reach::Everywhere(_) => return candidates(found, true).collect::<Vec<_>>().into_iter(),
+        Reach::Everywhere(_) => return candidates_of(found, true).collect::<Vec<_>>().into_iter(),
         Reach::Sockets(sockets) => sockets.iter().map(|(_, netns)| *netns).collect(),
     };
     // 0 is a namespace that is not known: a due socket may be in any.
     let in_any = due.contains(&0);
     let (first, last): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|namespace| due.contains(&namespace.inode));
-    let first = candidates(first, in_any || !has_holders);
-    first.chain(candidates(last, in_any)).collect::<Vec<_>>().into_iter()
+    let first = candidates_of(first, in_any || !has_holders);
+    first.chain(candidates_of(last, in_any)).collect::<Vec<_>>().into_iter()
 }
 
-fn candidates(found: Vec<Namespace>, is_required: bool) -> impl Iterator<Item = Candidate> {
+fn candidates_of(found: Vec<Namespace>, is_required: bool) -> impl Iterator<Item = Candidate> {
     found.into_iter().map(move |namespace| Candidate { namespace, is_required })
 }
 

@@ -42,7 +42,7 @@ struct DiagSocketId {
 /// `struct inet_diag_req_v2` behind its header.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Request {
+struct DiagRequest {
     header: MessageHeader,
     family: u8,
     protocol: u8,
@@ -77,7 +77,7 @@ const IPPROTO_TCP: u8 = 6;
 /// AF_INET and AF_INET6, in the width that sock_diag uses.
 const FAMILIES: [u8; 2] = [2, 10];
 const REQUEST_BYTES: u32 = 72;
-const _: () = assert!(size_of::<Request>() == 72);
+const _: () = assert!(size_of::<DiagRequest>() == 72);
 /// The attribute that holds a `struct tcp_info`.
 const INET_DIAG_INFO: u16 = 2;
 /// The `idiag_timer` of a timewait socket, whatever its state is.
@@ -108,7 +108,7 @@ fn dump_family(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -
         SocketFlags::CLOEXEC,
         Some(netlink::SOCK_DIAG),
     )?;
-    let request = Request {
+    let request = DiagRequest {
         header: MessageHeader {
             length: REQUEST_BYTES,
             kind: SOCK_DIAG_BY_FAMILY,
@@ -119,7 +119,7 @@ fn dump_family(family: u8, states: u32, netns: u32, rows: &mut Vec<SocketRow>) -
         protocol: IPPROTO_TCP,
         extensions: 1 << (INET_DIAG_INFO - 1),
         states,
-        ..Request::zeroed()
+        ..DiagRequest::zeroed()
     };
     // The kernel fills one answer ahead: what recv(2) returns was read after the call before
     // began.

@@ -29,15 +29,15 @@ use Kind::{Counter, Gauge};
 pub fn render_page(figures: &Figures) -> String {
     let Figures { tracer, views, threshold_ns, totals, sockets, processes } = figures;
     let mut page = Page::default();
-    page.tracer(tracer);
+    page.add_tracer(tracer);
     page.by_state(sockets);
-    page.totals(totals);
+    page.add_totals(totals);
     if views.lives {
-        page.single("life_records_total", Counter, "Connections told when they were over.", totals.lives);
+        page.add_single("life_records_total", Counter, "Connections told when they were over.", totals.lives);
     }
     if views.stuck {
-        page.stuck(totals, sockets, to_f64(*threshold_ns) / 1e9);
-        page.processes(processes);
+        page.add_stuck_figures(totals, sockets, to_f64(*threshold_ns) / 1e9);
+        page.add_processes(processes);
     }
     page.0
 }
@@ -46,40 +46,45 @@ pub fn render_page(figures: &Figures) -> String {
 struct Page(String);
 
 impl Page {
-    fn tracer(&mut self, tracer: &TracerInfo) {
+    fn add_tracer(&mut self, tracer: &TracerInfo) {
         let TracerInfo { version, kernel, features } = tracer;
-        let version = labels(&[("version", version)]);
-        self.metric("build_info", Gauge, "Always 1; the label tells tcptrace's version.", [(version, 1)]);
-        let release = labels(&[("release", kernel)]);
-        self.metric("kernel_info", Gauge, "Always 1; the label tells the kernel's release.", [(release, 1)]);
+        let version = format_labels(&[("version", version)]);
+        self.add_metric("build_info", Gauge, "Always 1; the label tells tcptrace's version.", [(version, 1)]);
+        let release = format_labels(&[("release", kernel)]);
+        self.add_metric(
+            "kernel_info",
+            Gauge,
+            "Always 1; the label tells the kernel's release.",
+            [(release, 1)],
+        );
         let features = features.iter();
-        self.metric(
+        self.add_metric(
             "kernel_feature_in_use",
             Gauge,
             "Whether a feature of the kernel is in use: 1, or 0 where it is missing or not needed.",
-            features.map(|(name, in_use)| (labels(&[("feature", name)]), u8::from(*in_use))),
+            features.map(|(name, in_use)| (format_labels(&[("feature", name)]), u8::from(*in_use))),
         );
     }
 
     fn by_state(&mut self, sockets: &SocketFigures) {
         let by_state = sockets.by_state.iter();
-        self.metric(
+        self.add_metric(
             "sockets",
             Gauge,
             "TCP sockets now in each state that is followed, in all network namespaces, whatever is filtered; \
              without TIME_WAIT and other stand-ins of the kernel, and without SYN queues.",
-            by_state.map(|(state, count)| (labels(&[("state", state.kernel_name())]), count)),
+            by_state.map(|(state, count)| (format_labels(&[("state", state.kernel_name())]), count)),
         );
     }
 
-    fn totals(&mut self, totals: &Summary) {
+    fn add_totals(&mut self, totals: &Summary) {
         let by_reason = [("ring_full", totals.lost - totals.skipped), ("skipped", totals.skipped)];
-        self.metric(
+        self.add_metric(
             "lost_transitions_total",
             Counter,
             "Transitions lost because the ring buffer was full, or because the kernel did not run the program; after \
              each loss all sockets are looked at again.",
-            by_reason.map(|(reason, lost)| (labels(&[("reason", reason)]), lost)),
+            by_reason.map(|(reason, lost)| (format_labels(&[("reason", reason)]), lost)),
         );
         for (name, help, total) in [
             (
@@ -95,38 +100,39 @@ impl Page {
             ),
             ("filtered_records_total", "Records that the filters kept back.", totals.filtered),
         ] {
-            self.single(name, Counter, help, total);
+            self.add_single(name, Counter, help, total);
         }
     }
 
-    fn stuck(&mut self, totals: &Summary, sockets: &SocketFigures, threshold_s: f64) {
-        self.single(
+    fn add_stuck_figures(&mut self, totals: &Summary, sockets: &SocketFigures, threshold_s: f64) {
+        self.add_single(
             "stuck_records_total",
             Counter,
             "Sockets reported stuck, each once: reminders are not counted.",
             totals.stuck,
         );
-        self.single(
+        self.add_single(
             "cleared_records_total",
             Counter,
             "Stuck sockets reported to have left their state.",
             totals.cleared,
         );
-        self.single(
+        self.add_single(
             "stuck_threshold_seconds",
             Gauge,
             "How long a socket has to be in a watched state to be stuck, seconds.",
             threshold_s,
         );
-        let stuck =
-            || sockets.stuck.iter().map(|stuck| (labels(&[("state", stuck.state.kernel_name())]), stuck));
-        self.metric(
+        let stuck = || {
+            sockets.stuck.iter().map(|stuck| (format_labels(&[("state", stuck.state.kernel_name())]), stuck))
+        };
+        self.add_metric(
             "stuck_sockets",
             Gauge,
             "Sockets now stuck in each watched state that were reported.",
             stuck().map(|(labels, stuck)| (labels, stuck.count)),
         );
-        self.metric(
+        self.add_metric(
             "stuck_oldest_seconds",
             Gauge,
             "How long the oldest of them has been in that state at least, seconds.",
@@ -134,7 +140,7 @@ impl Page {
         );
     }
 
-    fn processes(&mut self, processes: &ProcessFigures) {
+    fn add_processes(&mut self, processes: &ProcessFigures) {
         type Figure = fn(&ProcessRecord) -> Option<f64>;
         let ProcessFigures { shown, not_shown } = processes;
         let shown: Vec<_> = shown.iter().map(|process| (labels_of(process), process)).collect();
@@ -182,9 +188,9 @@ impl Page {
         ];
         for (name, help, figure) in figures {
             let known = shown.iter().filter_map(|(labels, process)| Some((labels, figure(process)?)));
-            self.metric(name, Gauge, help, known);
+            self.add_metric(name, Gauge, help, known);
         }
-        self.single(
+        self.add_single(
             "processes_not_shown",
             Gauge,
             "Processes with stuck sockets that have no metrics of their own, because others have more.",
@@ -193,12 +199,12 @@ impl Page {
     }
 
     /// Appends a metric without labels.
-    fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
-        self.metric(name, kind, help, [("", value)]);
+    fn add_single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+        self.add_metric(name, kind, help, [("", value)]);
     }
 
-    /// Appends a metric and its values, each with its labels as [`labels`] formats them.
-    fn metric<L: Display, V: Display>(
+    /// Appends a metric and its values, each with its labels as [`format_labels`] formats them.
+    fn add_metric<L: Display, V: Display>(
         &mut self,
         name: &str,
         kind: Kind,
@@ -226,11 +232,11 @@ const fn to_f64(number: u64) -> f64 {
 /// Formats the labels of a process: its pid, and its name, escaped as in text.
 fn labels_of(process: &ProcessRecord) -> String {
     let comm = process.comm.as_ref().map(printable_name).unwrap_or_default();
-    labels(&[("pid", &process.pid.to_string()), ("comm", &comm)])
+    format_labels(&[("pid", &process.pid.to_string()), ("comm", &comm)])
 }
 
 /// Formats labels, `{name="value",…}`. Backslashes, quotes and line ends in values are escaped.
-fn labels(labels: &[(&str, &str)]) -> String {
+fn format_labels(labels: &[(&str, &str)]) -> String {
     let mut text = String::from("{");
     for (name, value) in labels {
         let comma = if text.len() > 1 { "," } else { "" };

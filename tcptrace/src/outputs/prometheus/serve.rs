@@ -68,12 +68,12 @@ pub struct CannotServe {
 
 /// A socket that is ready to serve metrics.
 #[derive(Debug)]
-pub struct Listener {
+pub struct MetricsListener {
     socket: StdListener,
     at: SocketAddr,
 }
 
-impl Listener {
+impl MetricsListener {
     /// Binds to this address only; `[::]` does not include IPv4. With port 0 the kernel chooses a port.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Last {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    fn time(&self) -> MutexGuard<'_, Instant> {
+    fn lock_time(&self) -> MutexGuard<'_, Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -171,7 +171,7 @@ async fn accept_connections(listener: TcpListener, asks: mpsc::Sender<Scrape>) -
             continue;
         };
         open.retain(|connection| !connection.task.is_finished());
-        let longest_idle = (0..open.len()).min_by_key(|index| *open[*index].last.time());
+        let longest_idle = (0..open.len()).min_by_key(|index| *open[*index].last.lock_time());
         if let Some(index) = longest_idle.filter(|_| open.len() == MAX_CONNECTIONS) {
             open.swap_remove(index).task.abort();
         }
@@ -189,17 +189,17 @@ async fn serve_connection(
     last: Last,
 ) {
     let service = service_fn(|request| {
-        *last.time() = Instant::now();
+        *last.lock_time() = Instant::now();
         answer_request(request, asks.clone())
     });
     let connection =
         http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     loop {
-        let until = *last.time() + PATIENCE;
+        let until = *last.lock_time() + PATIENCE;
         tokio::select! {
             _ended = &mut connection => return,
-            () = sleep_until(until) => if *last.time() + PATIENCE <= Instant::now() { return },
+            () = sleep_until(until) => if *last.lock_time() + PATIENCE <= Instant::now() { return },
         }
     }
 }

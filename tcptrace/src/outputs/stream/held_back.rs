@@ -26,7 +26,7 @@ impl HeldBack {
     }
 
     /// Counts a record, or puts it in the place of the one before it.
-    pub(crate) fn take(&mut self, record: Record) {
+    pub(crate) fn hold_back(&mut self, record: Record) {
         match &record.event {
             Event::Lost(more) => {
                 let is_same = |held: &&mut Record| matches!(&held.event, Event::Lost(lost) if lost.reason == more.reason);

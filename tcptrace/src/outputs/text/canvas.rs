@@ -12,7 +12,7 @@ use crate::{
             heading::{Headings, View, heading_of},
             layout::{ColumnNeeds, Endpoints, Layout},
         },
-        timestamp_cache::Second,
+        timestamp_cache::SecondCache,
     },
 };
 
@@ -35,7 +35,7 @@ pub(crate) struct Canvas {
     time_zone: TimeZone,
     /// The names of interfaces, if they are known.
     pub(crate) interface_names: Option<InterfaceNames>,
-    second: Second,
+    second: SecondCache,
     headings: Headings,
     /// The line that is being written; empty between two lines.
     line: String,
@@ -56,7 +56,7 @@ impl Canvas {
             has_colour,
             time_zone,
             interface_names: None,
-            second: Second::default(),
+            second: SecondCache::default(),
             headings: Headings::default(),
             line: String::new(),
             below: String::new(),
@@ -105,7 +105,7 @@ impl Canvas {
         self.line = line;
         if !self.below.is_empty() {
             let below = std::mem::take(&mut self.below);
-            self.append_folded(&format!("{:1$}{below}", "", self.layout.indent()), out);
+            self.append_folded(&format!("{:1$}{below}", "", self.layout.continuation_indent()), out);
         }
     }
 
@@ -113,7 +113,7 @@ impl Canvas {
         match self.layout.width {
             // No line has fewer bytes than columns: most need no look at their characters.
             Some(width) if line.len() > width && display_width(line) > width => {
-                self.lines += fold_line(line, width, self.layout.indent(), out);
+                self.lines += fold_line(line, width, self.layout.continuation_indent(), out);
             }
             _ => {
                 out.extend_from_slice(line.as_bytes());
@@ -125,7 +125,7 @@ impl Canvas {
 
     /// Appends a text to a line if there is room for all of it.
     pub(crate) fn append_if_fits(&self, line: &mut String, text: &str) {
-        if self.layout.fits(display_width(line) + display_width(text)) {
+        if self.layout.has_room_for(display_width(line) + display_width(text)) {
             line.push_str(text);
         }
     }
@@ -142,7 +142,7 @@ impl Canvas {
         let format_time = |timestamp: Timestamp| {
             timestamp.to_zoned(self.time_zone.clone()).strftime("%H:%M:%S").to_string()
         };
-        let (second, nanosecond) = self.second.of(at, format_time);
+        let (second, nanosecond) = self.second.format_second(at, format_time);
         line.push_str(second);
         nanosecond
     }

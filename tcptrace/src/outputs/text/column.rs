@@ -10,14 +10,14 @@ const SPACES: &str = "                                                          
 pub(crate) fn align_left(line: &mut String, width: usize, write: impl FnOnce(&mut String)) {
     let begin = line.len();
     write(line);
-    line.push_str(padding(width_of(&line[begin..]), width));
+    line.push_str(padding_after(width_of(&line[begin..]), width));
 }
 
 /// Appends what `write` writes, and spaces before it up to `width` columns, 80 at most.
 pub(crate) fn align_right(line: &mut String, width: usize, write: impl FnOnce(&mut String)) {
     let begin = line.len();
     write(line);
-    line.insert_str(begin, padding(width_of(&line[begin..]), width));
+    line.insert_str(begin, padding_after(width_of(&line[begin..]), width));
 }
 
 /// Appends what `write` makes of a value, or `-` if there is none.
@@ -29,7 +29,7 @@ pub(crate) fn write_or_dash<T>(line: &mut String, value: Option<T>, write: impl 
 }
 
 /// Returns the spaces that fill a column, 80 at most, of which `taken` are taken.
-pub(crate) fn padding(taken: usize, width: usize) -> &'static str {
+pub(crate) fn padding_after(taken: usize, width: usize) -> &'static str {
     &SPACES[..width.min(SPACES.len()).saturating_sub(taken)]
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn describe_origin(details: &SocketDetails) -> Option<String> {
         Some(_) => None,
         None => {
             let process = ProcessName { pid: origin.pid, comm: Some(&origin.comm) };
-            Some(format!("{did} by {}", process.format(usize::MAX)))
+            Some(format!("{did} by {}", process.fit_width(usize::MAX)))
         }
     }
 }

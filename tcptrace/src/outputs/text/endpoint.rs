@@ -9,7 +9,7 @@ use crate::{
         dotted::Dotted,
         text::{
             canvas::Canvas,
-            column::{align_right, padding, width_of},
+            column::{align_right, padding_after, width_of},
             layout::{Endpoints, LONG_ENDPOINT},
         },
     },
@@ -71,7 +71,7 @@ impl Canvas {
             local(&mut self.below);
             self.below.push_str("->");
             remote(&mut self.below);
-            if !self.layout.fits(self.layout.indent() + display_width(&self.below)) {
+            if !self.layout.has_room_for(self.layout.continuation_indent() + display_width(&self.below)) {
                 self.below.clear();
                 self.below.push(':');
                 write_port(&mut self.below, local_port);
@@ -96,7 +96,7 @@ fn write_endpoint_cell(line: &mut String, width: usize, port: u16, write: impl F
         write_port(line, port);
         taken = width_of(&line[begin..]);
     }
-    line.push_str(padding(taken, width));
+    line.push_str(padding_after(taken, width));
     fits
 }
 

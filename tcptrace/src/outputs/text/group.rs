@@ -42,7 +42,7 @@ pub(crate) enum Service {
 
 impl Service {
     /// Returns the local and the remote port; 0 for the one that is not the service's.
-    pub(crate) const fn ports(self) -> (u16, u16) {
+    pub(crate) const fn shown_ports(self) -> (u16, u16) {
         match self {
             Self::Local(port) => (port, 0),
             Self::Remote(address) => (0, address.port()),
@@ -60,16 +60,16 @@ pub(crate) struct Group<T> {
 pub(crate) trait Groupable {
     /// What has to be the same, beside the service.
     type Key: Copy + Eq + Hash;
-    fn key(&self) -> Self::Key;
+    fn grouping_key(&self) -> Self::Key;
     fn socket(&self) -> &SocketId;
-    fn side(&self) -> Side;
+    fn own_side(&self) -> Side;
 }
 
 impl Groupable for Box<Stuck> {
     /// Processes, cause, state, network namespace.
     type Key = (u64, &'static str, u8, Option<u32>);
 
-    fn key(&self) -> Self::Key {
+    fn grouping_key(&self) -> Self::Key {
         let mut pids = FxHasher::default();
         let mut last = None;
         for owner in self.details.processes().filter(|owner| last.replace(owner.pid) != Some(owner.pid)) {
@@ -82,7 +82,7 @@ impl Groupable for Box<Stuck> {
         &self.socket
     }
 
-    fn side(&self) -> Side {
+    fn own_side(&self) -> Side {
         match (&self.details.origin, self.details.cause) {
             (_, Cause::NotAccepted) => Side::Server,
             (Some(origin), _) => match origin.how {
@@ -98,7 +98,7 @@ impl Groupable for Cleared {
     /// Process, states, network namespace.
     type Key = (Option<u32>, u8, u8, Option<u32>);
 
-    fn key(&self) -> Self::Key {
+    fn grouping_key(&self) -> Self::Key {
         let by = self.by.as_ref().map(|owner| owner.pid);
         (by, self.state.0, self.new_state.0, self.socket.netns)
     }
@@ -107,7 +107,7 @@ impl Groupable for Cleared {
         &self.socket
     }
 
-    fn side(&self) -> Side {
+    fn own_side(&self) -> Side {
         Side::Unknown
     }
 }
@@ -118,15 +118,15 @@ pub(crate) fn group_alike<T: Groupable>(records: Vec<(Instant, T)>) -> Vec<Group
     let mut counts: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
     for (_, one) in &records {
         for service in possible_services(one) {
-            *counts.entry((one.key(), service)).or_default() += 1;
+            *counts.entry((one.grouping_key(), service)).or_default() += 1;
         }
     }
     let mut groups: Vec<Group<T>> = Vec::new();
     let mut indices: FxHashMap<(T::Key, Service), usize> = FxHashMap::default();
     for (at, one) in records {
-        let key = one.key();
+        let key = one.grouping_key();
         let [local, remote] = possible_services(&one);
-        let is_local = match one.side() {
+        let is_local = match one.own_side() {
             Side::Server => true,
             Side::Client => false,
             Side::Unknown => counts[&(key, local)] >= counts[&(key, remote)],
@@ -155,7 +155,7 @@ fn possible_services(record: &impl Groupable) -> [Service; 2] {
 
 /// Appends the local ends of a group: the port, with the address if all have the same one.
 pub(crate) fn write_local_ends<T: Groupable>(line: &mut String, group: &Group<T>, zone: &str) {
-    let (port, _) = group.service.ports();
+    let (port, _) = group.service.shown_ports();
     if count_addresses(group, |socket| socket.local_addr) == 1 {
         write_endpoint(line, group.members[0].1.socket().local_addr, zone, port);
     } else {

@@ -89,7 +89,7 @@ impl<'a> Holders<'a> {
     pub(crate) fn describe_others(&self) -> Option<String> {
         let names = match self.other_processes {
             0 => return None,
-            1 | 2 => self.others().map(describe_process).collect::<Vec<_>>(),
+            1 | 2 => self.other_processes().map(describe_process).collect::<Vec<_>>(),
             _ => self.count_names(),
         };
         let mut words = format!("also held by {}", names.join(", "));
@@ -100,14 +100,14 @@ impl<'a> Holders<'a> {
     }
 
     /// Iterates over the other processes, each as its descriptors.
-    fn others(&self) -> impl Iterator<Item = &'a [Owner]> {
+    fn other_processes(&self) -> impl Iterator<Item = &'a [Owner]> {
         by_process(self.listed).skip(1).chain(self.unlisted.iter().map(std::slice::from_ref))
     }
 
     /// Counts the other processes by name, the most frequent names first: `20 python3`.
     fn count_names(&self) -> Vec<String> {
         let mut counts: FxHashMap<Option<[u8; COMM_LEN]>, usize> = FxHashMap::default();
-        for process in self.others() {
+        for process in self.other_processes() {
             *counts.entry(process[0].comm.map(|name| name.0)).or_default() += 1;
         }
         let mut counts: Vec<_> = counts.into_iter().collect();

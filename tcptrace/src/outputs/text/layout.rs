@@ -135,12 +135,12 @@ impl Layout {
     }
 
     /// Returns the indent of a line that continues a record.
-    pub(crate) fn indent(&self) -> usize {
+    pub(crate) fn continuation_indent(&self) -> usize {
         if self.endpoints == Endpoints::Below { 2 } else { 9 }
     }
 
     /// Whether the terminal has that many columns.
-    pub(crate) fn fits(&self, columns: usize) -> bool {
+    pub(crate) fn has_room_for(&self, columns: usize) -> bool {
         self.width.is_none_or(|width| columns <= width)
     }
 }

@@ -26,7 +26,9 @@ impl Canvas {
         align_right(line, 6, |line| write_or_dash(line, *duration_ms, write_lifetime));
         line.push(' ');
         align_left(line, width, |line| {
-            write_or_dash(line, owner.as_ref(), |line, owner| ProcessName::from(owner).write(line, width));
+            write_or_dash(line, owner.as_ref(), |line, owner| {
+                ProcessName::from(owner).write_fitted(line, width);
+            });
         });
         line.push(' ');
         self.write_socket_endpoints(line, socket);

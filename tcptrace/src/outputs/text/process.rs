@@ -74,7 +74,7 @@ impl Canvas {
         self.write_time(line, at);
         line.push(' ');
         let room = self.layout.width.map(|width| width.saturating_sub(line.len()));
-        let ProcessWords { name, figures, descriptors } = process.fit(room);
+        let ProcessWords { name, figures, descriptors } = process.fit_room(room);
         self.write_coloured(line, BOLD, |line| line.push_str(&name));
         line.push_str(&figures);
         if let Some(descriptors) = descriptors {
@@ -124,25 +124,25 @@ impl ProcessLine {
     }
 
     /// Returns the most detailed words that fit `room` columns, or the tersest if none do.
-    fn fit(&self, room: Option<usize>) -> ProcessWords {
+    fn fit_room(&self, room: Option<usize>) -> ProcessWords {
         let fits = |words: &ProcessWords| room.is_none_or(|room| words.width() <= room);
-        let mut detailed = (0..TERSEST).map(|brevity| self.words(brevity));
-        detailed.find(fits).unwrap_or_else(|| self.words(TERSEST))
+        let mut detailed = (0..TERSEST).map(|brevity| self.words_of(brevity));
+        detailed.find(fits).unwrap_or_else(|| self.words_of(TERSEST))
     }
 
-    fn words(&self, brevity: u8) -> ProcessWords {
+    fn words_of(&self, brevity: u8) -> ProcessWords {
         let descriptors = self.record.fds_full_in_s.map(|seconds| match seconds {
             0.0 => "FULL".to_owned(),
             seconds => format!("full in {}", format_span(seconds * 1_000.0)),
         });
-        let name = self.name(if brevity < TERSEST { usize::MAX } else { SHORT_NAME });
-        ProcessWords { name, figures: self.figures(brevity), descriptors }
+        let name = self.fit_name(if brevity < TERSEST { usize::MAX } else { SHORT_NAME });
+        ProcessWords { name, figures: self.format_figures(brevity), descriptors }
     }
 
     /// Names the process in at most `width` columns, and says how many more there are.
-    fn name(&self, width: usize) -> String {
+    fn fit_name(&self, width: usize) -> String {
         let process = ProcessName { pid: self.record.pid, comm: self.record.comm.as_ref() };
-        let first = process.format(width);
+        let first = process.fit_width(width);
         match self.others {
             0 => format!("{first}:"),
             others => format!("{first} and {others} more:"),
@@ -150,7 +150,7 @@ impl ProcessLine {
     }
 
     /// Says what the process does, and how many sockets and descriptors it has.
-    fn figures(&self, brevity: u8) -> String {
+    fn format_figures(&self, brevity: u8) -> String {
         let record = &self.record;
         let mut words = String::new();
         if record.ended {

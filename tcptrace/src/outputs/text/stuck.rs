@@ -32,7 +32,7 @@ impl Canvas {
         let Stuck { socket, state, age_ms, age_max_ms, exact, details, .. } = record;
         let holders = Holders::of_socket(record);
         let age = Age { at_least_ms: *age_ms, at_most_ms: *age_max_ms, exact: *exact };
-        let age = age.format(self.layout.age);
+        let age = age.fit_width(self.layout.age);
         self.write_stuck_columns(line, at, (RED, &age), &holders, &holders.format_descriptors());
         self.write_socket_endpoints(line, socket);
         self.write_state_and_cause(line, *state, cause_words(details.cause));
@@ -53,7 +53,7 @@ impl Canvas {
             })
         };
         let by_age = |one: &Age, other: &Age| one.at_least_ms.total_cmp(&other.at_least_ms);
-        let format_age = |age: Option<Age>| age.map_or_else(String::new, |age| age.format(SINGLE_AGE));
+        let format_age = |age: Option<Age>| age.map_or_else(String::new, |age| age.fit_width(SINGLE_AGE));
         let (oldest, youngest) = (format_age(ages().max_by(by_age)), format_age(ages().min_by(by_age)));
         let (at, first) = &group.members[0];
         let holders = Holders::of_socket(first);
@@ -123,7 +123,7 @@ impl Canvas {
             return line.push_str(cause);
         }
         line.push_str(state.ss_name());
-        if self.layout.fits(display_width(line) + 2 + cause.len()) {
+        if self.layout.has_room_for(display_width(line) + 2 + cause.len()) {
             line.push_str(": ");
             line.push_str(cause);
         } else {
@@ -137,6 +137,6 @@ impl Canvas {
         let zone = zone_suffix(self.interface_names, group.members[0].1.socket());
         let local = |line: &mut String| write_local_ends(line, group, &zone);
         let remote = |line: &mut String| write_remote_ends(line, group, &zone);
-        self.write_endpoints(line, group.service.ports(), local, remote);
+        self.write_endpoints(line, group.service.shown_ports(), local, remote);
     }
 }

@@ -153,7 +153,8 @@ fn stuck(records: &[Record]) -> &Record {
 fn a_wall_clock_that_jumps_changes_no_age() {
     // Back by an hour before each record, then far ahead.
     let jumps = |nth: usize| [0, -3_600, -7_200, 86_400, 60, -60][nth % 6];
-    let jumping = |nth| WallClock::with_offset_ns(WALL.at(0) + i128::from(jumps(nth)) * i128::from(SECOND));
+    let jumping =
+        |nth| WallClock::with_offset_ns(WALL.wall_ns_at(0) + i128::from(jumps(nth)) * i128::from(SECOND));
     let (steady, jumped) = (records(v4_tuple(), b"java"), records_by(v4_tuple(), b"java", jumping));
     assert_eq!(steady.len(), jumped.len());
     let mut different = 0;

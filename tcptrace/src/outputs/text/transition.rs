@@ -10,7 +10,7 @@ use crate::{
             canvas::{Canvas, YELLOW},
             column::{align_left, align_right, write_or_dash},
         },
-        timestamp_cache::padded,
+        timestamp_cache::pad_number,
     },
 };
 
@@ -21,7 +21,7 @@ impl Canvas {
         let nanosecond = self.write_time(line, at);
         if self.layout.is_roomy {
             line.push('.');
-            line.extend(padded::<3>(nanosecond / 1_000_000).map(char::from));
+            line.extend(pad_number::<3>(nanosecond / 1_000_000).map(char::from));
         }
         line.push(' ');
         self.write_socket_endpoints(line, socket);
@@ -34,7 +34,7 @@ impl Canvas {
         align_right(line, 6, |line| write_or_dash(line, *in_old_state_ms, write_span));
         line.push(' ');
         let room = self.layout.width.map_or(usize::MAX, |width| width.saturating_sub(display_width(line)));
-        write_or_dash(line, owner.as_ref(), |line, owner| ProcessName::from(owner).write(line, room));
+        write_or_dash(line, owner.as_ref(), |line, owner| ProcessName::from(owner).write_fitted(line, room));
     }
 }
 

@@ -34,23 +34,23 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// When a walk may begin that judges sockets of which one is due then.
-    pub(crate) fn judging(&self, due_ns: u64) -> u64 {
+    pub(crate) fn next_judging_ns(&self, due_ns: u64) -> u64 {
         due_ns.max(self.judging_ns)
     }
 
     /// When a resync may begin: judging does not hold it back.
-    pub(crate) const fn resync(&self) -> u64 {
+    pub(crate) const fn next_resync_ns(&self) -> u64 {
         self.resync_ns
     }
 
     /// When to look again at what was left out, if anything was.
-    pub(crate) fn follow_up(&self) -> Option<u64> {
+    pub(crate) fn next_follow_up_ns(&self) -> Option<u64> {
         self.follow_up_ns.map(|at| at.max(self.resync_ns))
     }
 
     /// A walk ended that took this much CPU time. Walks that judge take no more than a fifth of the time, unless
     /// sockets would be reported too late. Says whether it is the first one to succeed after some that failed.
-    pub(crate) fn walked(&mut self, ended_ns: u64, cpu_ns: u64) -> bool {
+    pub(crate) fn note_walk(&mut self, ended_ns: u64, cpu_ns: u64) -> bool {
         self.judging_ns = ended_ns.saturating_add(cpu_ns.saturating_mul(4).clamp(SOONEST_NS, LATEST_NS));
         // Transitions may be lost again at once: no more than half of the time.
         self.resync_ns = ended_ns.saturating_add(cpu_ns.clamp(SOONEST_NS, LATEST_NS));
@@ -58,28 +58,28 @@ impl Pace {
     }
 
     /// A walk failed that may succeed later. Says whether it is the first one.
-    pub(crate) fn failed(&mut self, now_ns: u64) -> bool {
-        let again_ns = now_ns.saturating_add(backoff(self.failed));
+    pub(crate) fn note_failure(&mut self, now_ns: u64) -> bool {
+        let again_ns = now_ns.saturating_add(backoff_ns(self.failed));
         (self.judging_ns, self.resync_ns) = (again_ns, again_ns);
         self.failed = self.failed.saturating_add(1);
         self.failed == 1
     }
 
     /// Transitions were lost: what the next look leaves out is looked at again, as often as after the first.
-    pub(crate) const fn lost(&mut self) {
+    pub(crate) const fn note_loss(&mut self) {
         self.follow_ups = 0;
     }
 
     /// A look at all sockets ended. `left_out`: whether it could not look everywhere.
-    pub(crate) fn looked(&mut self, ended_ns: u64, left_out: bool) {
+    pub(crate) fn note_look(&mut self, ended_ns: u64, left_out: bool) {
         let again = left_out && self.follow_ups < FOLLOW_UPS;
-        self.follow_up_ns = again.then(|| ended_ns.saturating_add(backoff(self.follow_ups)));
+        self.follow_up_ns = again.then(|| ended_ns.saturating_add(backoff_ns(self.follow_ups)));
         self.follow_ups = if left_out { self.follow_ups.saturating_add(1) } else { 0 };
     }
 }
 
 /// How long to wait after so many attempts.
-fn backoff(attempts: u32) -> u64 {
+fn backoff_ns(attempts: u32) -> u64 {
     FIRST_RETRY_NS.saturating_mul(1 << attempts.min(16)).min(LAST_RETRY_NS)
 }
 
@@ -93,25 +93,25 @@ mod tests {
     #[test]
     fn walks_that_judge_take_a_fifth_of_the_time_and_none_waits_for_long() {
         let mut pace = Pace::default();
-        assert_eq!(pace.judging(7), 7);
+        assert_eq!(pace.next_judging_ns(7), 7);
         for (cpu_ms, wait_ms) in
             [(0, 50), (1, 50), (20, 80), (100, 400), (125, 500), (400, 500), (60_000, 500)]
         {
-            pace.walked(SECOND, cpu_ms * MS);
-            assert_eq!(pace.judging(0), SECOND + wait_ms * MS, "after a walk of {cpu_ms} ms");
+            pace.note_walk(SECOND, cpu_ms * MS);
+            assert_eq!(pace.next_judging_ns(0), SECOND + wait_ms * MS, "after a walk of {cpu_ms} ms");
         }
-        assert_eq!(pace.judging(9 * SECOND), 9 * SECOND, "none is due before");
+        assert_eq!(pace.next_judging_ns(9 * SECOND), 9 * SECOND, "none is due before");
     }
 
     #[test]
     fn judging_does_not_hold_back_a_resync() {
         let mut pace = Pace::default();
-        pace.walked(SECOND, 100 * MS);
-        assert_eq!((pace.judging(0), pace.resync()), (SECOND + 400 * MS, SECOND + 100 * MS));
-        pace.walked(2 * SECOND, MS);
-        assert_eq!(pace.resync(), 2 * SECOND + 50 * MS, "resyncs do not follow each other at once");
-        pace.walked(3 * SECOND, 60 * SECOND);
-        assert_eq!(pace.resync(), 3 * SECOND + 500 * MS);
+        pace.note_walk(SECOND, 100 * MS);
+        assert_eq!((pace.next_judging_ns(0), pace.next_resync_ns()), (SECOND + 400 * MS, SECOND + 100 * MS));
+        pace.note_walk(2 * SECOND, MS);
+        assert_eq!(pace.next_resync_ns(), 2 * SECOND + 50 * MS, "resyncs do not follow each other at once");
+        pace.note_walk(3 * SECOND, 60 * SECOND);
+        assert_eq!(pace.next_resync_ns(), 3 * SECOND + 500 * MS);
     }
 
     #[test]
@@ -119,33 +119,33 @@ mod tests {
         let mut pace = Pace::default();
         let mut waits = Vec::new();
         for at in 1..=9 {
-            assert_eq!(pace.failed(at * SECOND), at == 1);
-            assert_eq!(pace.judging(0), pace.resync());
-            waits.push((pace.judging(0) - at * SECOND) / MS);
+            assert_eq!(pace.note_failure(at * SECOND), at == 1);
+            assert_eq!(pace.next_judging_ns(0), pace.next_resync_ns());
+            waits.push((pace.next_judging_ns(0) - at * SECOND) / MS);
         }
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000]);
-        assert!(pace.walked(20 * SECOND, MS), "it works again");
-        assert!(!pace.walked(21 * SECOND, MS), "it has been told");
-        assert!(pace.failed(22 * SECOND));
-        assert_eq!(pace.judging(0), 22 * SECOND + 100 * MS);
+        assert!(pace.note_walk(20 * SECOND, MS), "it works again");
+        assert!(!pace.note_walk(21 * SECOND, MS), "it has been told");
+        assert!(pace.note_failure(22 * SECOND));
+        assert_eq!(pace.next_judging_ns(0), 22 * SECOND + 100 * MS);
     }
 
     #[test]
     fn what_was_left_out_is_looked_at_again_a_few_times() {
         let mut pace = Pace::default();
-        pace.looked(SECOND, false);
-        assert_eq!(pace.follow_up(), None);
+        pace.note_look(SECOND, false);
+        assert_eq!(pace.next_follow_up_ns(), None);
         let mut waits = Vec::new();
-        pace.looked(SECOND, true);
-        while let Some(at) = pace.follow_up() {
+        pace.note_look(SECOND, true);
+        while let Some(at) = pace.next_follow_up_ns() {
             waits.push((at - SECOND) / MS);
-            pace.looked(SECOND, true);
+            pace.note_look(SECOND, true);
         }
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
-        pace.lost();
-        pace.looked(SECOND, true);
-        assert_eq!(pace.follow_up(), Some(SECOND + 100 * MS));
-        pace.looked(SECOND, false);
-        assert_eq!(pace.follow_up(), None);
+        pace.note_loss();
+        pace.note_look(SECOND, true);
+        assert_eq!(pace.next_follow_up_ns(), Some(SECOND + 100 * MS));
+        pace.note_look(SECOND, false);
+        assert_eq!(pace.next_follow_up_ns(), None);
     }
 }

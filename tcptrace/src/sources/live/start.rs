@@ -2,18 +2,18 @@
 
 use crate::{
     config::Config,
-    diagnostics::{inform, say},
-    engine::{coverage::Unseen, walk::Walk},
+    diagnostics::{print_info, print_problem},
+    engine::{coverage::CoverageGaps, walk::Walk},
     events::{KernelFeature, Start, TracerInfo},
     host::{features::FeatureStatus, kernel::Kernel},
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
 pub(crate) fn print_banner(sources: &[FeatureStatus], words: &str) {
-    inform(words);
+    print_info(words);
     for source in sources.iter().filter(|source| source.is_lacking()) {
         if let Some(reason) = &source.unavailable_reason {
-            inform(format_args!("without {}: {reason}", source.feature.name()));
+            print_info(format_args!("without {}: {reason}", source.feature.name()));
         }
     }
 }
@@ -22,9 +22,10 @@ pub(crate) fn print_banner(sources: &[FeatureStatus], words: &str) {
 pub(crate) fn print_missing(config: &Config, kernel: &Kernel, walk: &Walk) {
     if config.filter.names_something() {
         let residents = kernel.residents(config.filter.asks_for_processes());
-        let Unseen { missing, .. } = Unseen::find(&config.filter, walk, &residents, &Kernel::has_cgroup);
+        let CoverageGaps { missing, .. } =
+            CoverageGaps::find_gaps(&config.filter, walk, &residents, &Kernel::has_cgroup);
         for missing in missing {
-            say(format_args!("{missing}; nothing is shown before that changes"));
+            print_problem(format_args!("{missing}; nothing is shown before that changes"));
         }
     }
 }
@@ -35,7 +36,7 @@ pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     Start {
         version: env!("CARGO_PKG_VERSION").into(),
-        kernel: release(),
+        kernel: kernel_release(),
         host,
         boot_id: boot_id.ok().map(|id| id.trim_end().to_owned()),
         sockets: walk.sockets.len(),
@@ -44,16 +45,16 @@ pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
 }
 
 /// The same for metrics, as far as they tell it.
-pub(crate) fn about(kernel: &Kernel) -> TracerInfo {
+pub(crate) fn tracer_info(kernel: &Kernel) -> TracerInfo {
     let sources = kernel.feature_statuses().iter();
     TracerInfo {
         version: env!("CARGO_PKG_VERSION"),
-        kernel: release(),
+        kernel: kernel_release(),
         features: sources.map(|source| (source.feature.name(), source.in_use())).collect(),
     }
 }
 
 /// The kernel's (uname(2)).
-fn release() -> String {
+fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -58,7 +58,7 @@ pub trait Lines: BufRead {
 impl Lines for &[u8] {}
 
 /// A file, decompressed where that is needed.
-pub struct Input {
+pub struct RecordingFile {
     reader: Reader,
     is_abandoned: Rc<Cell<bool>>,
 }
@@ -70,7 +70,7 @@ enum Reader {
     Compressed(Box<dyn BufRead>),
 }
 
-impl Input {
+impl RecordingFile {
     /// Reads `file` from its beginning. The input ends early once nobody reads `output` any more, if
     /// records go where somebody reads them, or once `interruption` asks for that.
     ///
@@ -114,13 +114,13 @@ fn is_zstd(start: &[u8]) -> bool {
     start.starts_with(ZSTD) || matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-impl Read for Input {
+impl Read for RecordingFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader().read(buffer)
     }
 }
 
-impl BufRead for Input {
+impl BufRead for RecordingFile {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.reader().fill_buf()
     }
@@ -130,7 +130,7 @@ impl BufRead for Input {
     }
 }
 
-impl Lines for Input {
+impl Lines for RecordingFile {
     fn has_to_wait(&self) -> bool {
         // What a decoder would wait for is not known.
         let Reader::Plain(reader) = &self.reader else { return false };
@@ -243,7 +243,7 @@ impl<R: BufRead> Zstd<R> {
     }
 
     /// Begins the next frame. Says whether there is one.
-    fn begin(&mut self) -> io::Result<bool> {
+    fn begin_frame(&mut self) -> io::Result<bool> {
         while !self.source.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.source) {
                 Ok(()) => return Ok(true),
@@ -256,14 +256,14 @@ impl<R: BufRead> Zstd<R> {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                 }
-                Err(error) => return Err(self.failed(&error)),
+                Err(error) => return Err(self.explain_error(&error)),
             }
         }
         Ok(false)
     }
 
     /// The decoder's error: where its source has ended, that is what it stumbled over.
-    fn failed(&mut self, error: &FrameDecoderError) -> io::Error {
+    fn explain_error(&mut self, error: &FrameDecoderError) -> io::Error {
         match self.source.fill_buf() {
             Ok([]) => ErrorKind::UnexpectedEof.into(),
             Ok(_) => io::Error::new(ErrorKind::InvalidData, error.to_string()),
@@ -275,14 +275,14 @@ impl<R: BufRead> Zstd<R> {
 impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if !self.is_in_frame && !self.begin()? {
+            if !self.is_in_frame && !self.begin_frame()? {
                 return Ok(0);
             }
             self.is_in_frame = true;
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
                 if let Err(error) = self.decoder.decode_blocks(&mut self.source, one) {
-                    return Err(self.failed(&error));
+                    return Err(self.explain_error(&error));
                 }
             }
             let read = self.decoder.read(buffer)?;

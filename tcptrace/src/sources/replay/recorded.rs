@@ -19,7 +19,7 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Counts a record.
-    pub(crate) fn note(&mut self, event: &Event) {
+    pub(crate) fn note_event(&mut self, event: &Event) {
         match event {
             Event::Transition(_) => self.transitions += 1,
             Event::Life(_) => self.lives += 1,
@@ -55,7 +55,7 @@ impl Recorded {
         }
         // Transitions tell of any state and any time; else there is what was recorded as stuck, and nothing else.
         if views.stuck && self.transitions + self.found == 0 {
-            let asked = config.watched();
+            let asked = config.format_watched();
             match self.threshold_ns {
                 None => words.push(format!(
                     "neither transitions nor stuck sockets are in this recording: it cannot tell what was stuck for {asked}"

@@ -29,8 +29,8 @@ fn closed_by_the_client() -> (SocketRow, SocketRow) {
 #[test]
 fn the_two_ends_of_a_connection_at_rest_agree_in_every_number() {
     let (ours, theirs) = closed_by_the_client();
-    assert_eq!(compare(&ours, &theirs), Compared::Agree);
-    assert_eq!(compare(&theirs, &ours), Compared::Agree);
+    assert_eq!(compare_ends(&ours, &theirs), EndsMatch::Agree);
+    assert_eq!(compare_ends(&theirs, &ours), EndsMatch::Agree);
     for other in [
         SocketRow { snd_una: theirs.snd_una.wrapping_add(1), ..theirs },
         SocketRow { snd_una: theirs.snd_una.wrapping_sub(1), ..theirs },
@@ -45,7 +45,7 @@ fn the_two_ends_of_a_connection_at_rest_agree_in_every_number() {
             ..theirs
         },
     ] {
-        assert_eq!(compare(&ours, &other), Compared::Differ, "{other:?}");
+        assert_eq!(compare_ends(&ours, &other), EndsMatch::Differ, "{other:?}");
     }
 }
 
@@ -53,7 +53,7 @@ fn the_two_ends_of_a_connection_at_rest_agree_in_every_number() {
 fn an_end_that_has_not_closed_is_not_that_of_one_in_close_wait() {
     let (ours, theirs) = closed_by_the_client();
     let open = SocketRow { state: state::ESTABLISHED, ..theirs };
-    assert_eq!(compare(&ours, &open), Compared::Differ);
+    assert_eq!(compare_ends(&ours, &open), EndsMatch::Differ);
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn what_waits_to_be_sent_may_be_received_by_now() {
     let (ours, theirs) = closed_by_the_client();
     let sending = SocketRow { unsent: 5_000, ..ours };
     for (received, expected) in
-        [(6_999, Compared::Differ), (12_000, Compared::Agree), (12_001, Compared::Differ)]
+        [(6_999, EndsMatch::Differ), (12_000, EndsMatch::Agree), (12_001, EndsMatch::Differ)]
     {
         let theirs = SocketRow { rcv_nxt: received, ..theirs };
-        assert_eq!(compare(&sending, &theirs), expected, "{received}");
+        assert_eq!(compare_ends(&sending, &theirs), expected, "{received}");
     }
 }
 
@@ -78,24 +78,24 @@ fn an_end_may_have_moved_between_the_rows_if_it_received_something_just_now() {
         since_data_jiffies,
         ..theirs
     };
-    assert_eq!(compare(&ours, &later(17_000, 0)), Compared::Agree);
-    assert_eq!(compare(&ours, &later(17_000, AT_REST)), Compared::Differ);
-    assert_eq!(compare(&ours, &later(500_000_000, 0)), Compared::Differ, "not in a millisecond");
+    assert_eq!(compare_ends(&ours, &later(17_000, 0)), EndsMatch::Agree);
+    assert_eq!(compare_ends(&ours, &later(17_000, AT_REST)), EndsMatch::Differ);
+    assert_eq!(compare_ends(&ours, &later(500_000_000, 0)), EndsMatch::Differ, "not in a millisecond");
     // Nothing comes after the end of a stream.
     let later = SocketRow { ktime_ns: 1_000_000, since_ack_jiffies: 0, snd_una: 8, ..theirs };
-    assert_eq!(compare(&ours, &later), Compared::Differ);
+    assert_eq!(compare_ends(&ours, &later), EndsMatch::Differ);
 }
 
 #[test]
 fn without_numbers_only_the_states_are_known() {
     let (ours, theirs) = closed_by_the_client();
     let plain = SocketRow { flags: RowFlags::empty(), rcv_nxt: 0, snd_una: 0, ..theirs };
-    assert_eq!(compare(&ours, &plain), Compared::Unknown);
+    assert_eq!(compare_ends(&ours, &plain), EndsMatch::Unknown);
     let open = SocketRow { state: state::ESTABLISHED, ..plain };
-    assert_eq!(compare(&ours, &open), Compared::Differ);
+    assert_eq!(compare_ends(&ours, &open), EndsMatch::Differ);
     // The one that connects does not know the other's numbers yet.
     let (connecting, listening) = (end(state::SYN_SENT, 9, 0), end(state::SYN_RECV, 40, 10));
-    assert_eq!(compare(&connecting, &listening), Compared::Unknown);
+    assert_eq!(compare_ends(&connecting, &listening), EndsMatch::Unknown);
 }
 
 /// What happens on a connection: bytes are written, received, or acknowledged, by the one end or by the other.
@@ -160,7 +160,7 @@ proptest! {
             earlier.map(|row| SocketRow { since_ack_jiffies: AT_REST, since_data_jiffies: AT_REST, ..row });
         let ktime_ns = 200_000 * between.len() as u64;
         let later = after(at_rest, &between).map(|row| SocketRow { ktime_ns, ..row });
-        prop_assert_eq!(compare(&at_rest[first], &later[1 - first]), Compared::Agree);
-        prop_assert_eq!(compare(&later[1 - first], &at_rest[first]), Compared::Agree);
+        prop_assert_eq!(compare_ends(&at_rest[first], &later[1 - first]), EndsMatch::Agree);
+        prop_assert_eq!(compare_ends(&later[1 - first], &at_rest[first]), EndsMatch::Agree);
     }
 }

@@ -34,11 +34,11 @@ fn walk(rows: &[SocketRow]) -> Walk {
 }
 
 fn gather(walk: &Walk) -> WalkIndex<'_> {
-    WalkIndex::of(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
+    WalkIndex::for_sockets(walk, &FxHashSet::from_iter([1]), |_, _| ProcessDetails::default())
 }
 
 fn listeners(rows: &[SocketRow]) -> Vec<u64> {
-    gather(&walk(rows)).listeners(1).iter().map(|row| row.cookie).collect()
+    gather(&walk(rows)).listeners_of_queued(1).iter().map(|row| row.cookie).collect()
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn a_socket_accepted_while_the_walk_went_on_no_longer_waits() {
     let sockets = vec![waiting(), listener(2, US, 1)];
     let walk = Walk { sockets, holders: vec![holder], ..Walk::default() };
     let index = gather(&walk);
-    assert_eq!(index.row(1).map(|row| row.flags), Some(RowFlags::empty()));
-    assert!(index.listeners(1).is_empty());
+    assert_eq!(index.row_of(1).map(|row| row.flags), Some(RowFlags::empty()));
+    assert!(index.listeners_of_queued(1).is_empty());
 }
 
 /// Two ends of one connection, ours in CLOSE_WAIT, as rows with sequence numbers.
@@ -93,7 +93,7 @@ fn ends() -> (SocketRow, SocketRow) {
 }
 
 fn peer(rows: &[SocketRow]) -> Option<u64> {
-    gather(&walk(rows)).peer(1).map(|row| row.cookie)
+    gather(&walk(rows)).peer_of(1).map(|row| row.cookie)
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn another_end_that_nobody_has_accepted_leads_to_its_listener() {
         ..walk(&[ours, waits, listener(3, US, 1)])
     };
     let index = gather(&walk);
-    assert_eq!(index.peer(1).map(|row| row.cookie), Some(2));
-    assert_eq!(index.listeners(2).iter().map(|row| row.cookie).collect::<Vec<_>>(), [3]);
-    assert_eq!(index.holders(3).count(), 1);
+    assert_eq!(index.peer_of(1).map(|row| row.cookie), Some(2));
+    assert_eq!(index.listeners_of_queued(2).iter().map(|row| row.cookie).collect::<Vec<_>>(), [3]);
+    assert_eq!(index.holders_of(3).count(), 1);
     assert!(!index.is_gone(2));
 }
 
@@ -168,8 +168,8 @@ fn the_other_end_of_a_loopback_connection_is_in_its_namespace() {
     for local in [v4_mapped([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.octets()] {
         let ours = row(1, state::CLOSE_WAIT, (local, 80), (local, 4000));
         let theirs = row(2, state::FIN_WAIT2, (local, 4000), (local, 80));
-        assert_eq!(gather(&walk(&[ours, theirs])).peer(1), Some(&theirs));
-        assert!(gather(&walk(&[ours, SocketRow { netns: HERE + 1, ..theirs }])).peer(1).is_none());
+        assert_eq!(gather(&walk(&[ours, theirs])).peer_of(1), Some(&theirs));
+        assert!(gather(&walk(&[ours, SocketRow { netns: HERE + 1, ..theirs }])).peer_of(1).is_none());
     }
 }
 
@@ -179,11 +179,11 @@ fn the_other_end_may_be_a_stand_in() {
     let stand_in = row(2, state::FIN_WAIT2, (THEM, 4000), (US, 80));
     let walk = Walk { sockets: vec![ours], stand_ins: vec![stand_in], ..Walk::default() };
     let index = gather(&walk);
-    assert_eq!(index.peer(1), Some(&stand_in));
+    assert_eq!(index.peer_of(1), Some(&stand_in));
 }
 
 #[test]
 fn a_socket_connected_to_itself_is_not_its_own_peer() {
     let itself = row(1, state::CLOSE_WAIT, (US, 80), (US, 80));
-    assert!(gather(&walk(&[itself])).peer(1).is_none());
+    assert!(gather(&walk(&[itself])).peer_of(1).is_none());
 }

@@ -30,7 +30,7 @@ fn watch(level: Level<'_>, limit: u64, seconds: u64) -> Vec<Said> {
         let condition = fds((level(after) as u64).min(limit), limit);
         assert_eq!(rollup.due_samples(at_ns), [SERVER]);
         rollup.apply_sample(SERVER, Some(&condition), at_ns);
-        let rolled = rollup.preview(SERVER, &condition, at_ns).expect("a known process");
+        let rolled = rollup.preview_roll_up(SERVER, &condition, at_ns).expect("a known process");
         said.push(Said {
             after,
             growth: rolled.fds_growth_per_min.unwrap_or(0.0),

@@ -60,7 +60,7 @@ fn with_error(errno: Errno, change: StateChange) -> StateChange {
     let StateChange { old_state, new_state, .. } = change;
     let mut change = last(change);
     let sk_err = errno.raw_os_error();
-    change.ending = ExitSigns { old_state, new_state, sk_err, ..ExitSigns::default() }.ending();
+    change.ending = ExitSigns { old_state, new_state, sk_err, ..ExitSigns::default() }.infer_ending();
     change.final_stats.as_mut().expect("the last change has them").sk_err = sk_err;
     change
 }

@@ -13,7 +13,7 @@ pub(in crate::host::bpf) struct Blob {
 impl Blob {
     /// Adds a string. Returns its offset.
     #[expect(clippy::cast_possible_truncation, reason = "what is made here is small")]
-    pub(in crate::host::bpf) fn string(&mut self, text: &str) -> u32 {
+    pub(in crate::host::bpf) fn add_string(&mut self, text: &str) -> u32 {
         if self.strings.is_empty() {
             self.strings.push(0);
         }
@@ -38,7 +38,7 @@ impl Blob {
     }
 
     /// Adds a struct with these members: name, type, offset in bits. Returns its id.
-    pub(in crate::host::bpf) fn composite(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+    pub(in crate::host::bpf) fn add_composite(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
         self.composite_of(name, STRUCT, 0, members)
     }
 
@@ -52,13 +52,13 @@ impl Blob {
     ) -> u32 {
         let mut words = Vec::new();
         for (name, id, bits) in members {
-            words.extend([self.string(name), *id, *bits]);
+            words.extend([self.add_string(name), *id, *bits]);
         }
         self.add_with(name, flag << 31 | kind << 24 | members.len() as u32, 8, &words)
     }
 
     fn add_with(&mut self, name: &str, info: u32, size_or_type: u32, more: &[u32]) -> u32 {
-        let name = self.string(name);
+        let name = self.add_string(name);
         self.types.extend([name, info, size_or_type]);
         self.types.extend_from_slice(more);
         self.count += 1;

@@ -23,7 +23,7 @@ fn uninterrupted() -> Interruption {
 
 /// What comes out before the end, or before an error.
 fn read(bytes: &[u8]) -> (Vec<u8>, Option<String>) {
-    let mut input = match Input::new(file(bytes), None, uninterrupted()) {
+    let mut input = match RecordingFile::new(file(bytes), None, uninterrupted()) {
         Ok(input) => input,
         Err(error) => return (Vec::new(), Some(error.to_string())),
     };
@@ -110,7 +110,8 @@ fn once_nobody_reads_the_output_the_input_ends() {
     let (input_reader, mut input_writer) = io::pipe().expect("a pipe");
     input_writer.write_all(b"one line\n").expect("a pipe has room");
     let recording = File::from(OwnedFd::from(input_reader));
-    let mut input = Input::new(recording, Some(writer.into()), uninterrupted()).expect("it can be read");
+    let mut input =
+        RecordingFile::new(recording, Some(writer.into()), uninterrupted()).expect("it can be read");
     let mut line = String::new();
     input.read_line(&mut line).expect("it can be read");
     assert_eq!(line, "one line\n");
@@ -134,7 +135,7 @@ fn the_end_is_read_once() {
     };
     let writer = write(path.clone());
     let recording = File::open(&path).expect("somebody writes");
-    let mut input = Input::new(recording, None, uninterrupted()).expect("it can be read");
+    let mut input = RecordingFile::new(recording, None, uninterrupted()).expect("it can be read");
     let mut line = String::new();
     input.read_line(&mut line).expect("it can be read");
     assert_eq!(input.read_line(&mut line).expect("it can be read"), 0);

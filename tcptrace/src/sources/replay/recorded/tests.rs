@@ -29,7 +29,7 @@ fn said(lines: &[String], arguments: &str) -> Vec<String> {
     let mut recording = Recording::new(text.as_bytes());
     let mut recorded = Recorded::default();
     while let Some(line) = recording.next_line().expect("records") {
-        line.event.iter().for_each(|event| recorded.note(event));
+        line.event.iter().for_each(|event| recorded.note_event(event));
     }
     recorded.shortcomings(&config)
 }
