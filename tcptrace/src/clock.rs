@@ -28,8 +28,8 @@ pub fn suspended_ns() -> u64 {
 
 /// Returns the length of a jiffy, nanoseconds.
 ///
-/// It is the resolution of the kernel's coarse clocks, which advance once a tick (`clock_getres(2)`;
-/// `KTIME_LOW_RES`, `kernel/time/hrtimer.c`).
+/// It is the resolution of the kernel's coarse clocks, which advance once a tick
+/// (`clock_getres(2)`; `KTIME_LOW_RES`, `kernel/time/hrtimer.c`).
 pub fn jiffy_ns() -> u64 {
     // Read once: sock_diag needs it for every socket, and it takes a system call.
     static JIFFY_NS: OnceLock<u64> = OnceLock::new();

@@ -13,7 +13,7 @@ use crate::{
 /// What a run is to do, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The views.
+    /// The views, each of which has records of its own.
     pub views: Views,
     /// What the tracker looks for.
     pub policy: Policy,
@@ -26,7 +26,7 @@ pub struct Config {
     pub once: bool,
     /// The recording to read instead of the kernel.
     pub replay: Option<PathBuf>,
-    /// Which records are reported.
+    /// The filters that a record has to pass.
     pub filter: Filter,
     /// How long to run.
     pub duration: Option<Duration>,
@@ -73,8 +73,8 @@ impl Config {
 pub enum Color {
     /// On a terminal, unless the environment forbids it.
     Auto,
-    /// Always.
+    /// Text always has colour.
     Always,
-    /// Never.
+    /// Text never has colour.
     Never,
 }

@@ -1,8 +1,8 @@
 //! The truth about sockets: who is stuck, since when, held by whom, and why.
 //!
-//! Pure: [`Engine::apply`] takes what a source saw, in the order of its times, and emits events. It knows
-//! no kernel, clock, file or terminal; what only `/proc` knows it asks a [`ProcessInfo`]. Live
-//! tracing, `--once` and `--replay` are sources of the same engine.
+//! Pure: [`Engine::apply`] takes what a source saw, in the order of its times, and emits events. It
+//! knows no kernel, clock, file or terminal; what only `/proc` knows it asks a [`ProcessInfo`].
+//! Live tracing, `--once` and `--replay` are sources of the same engine.
 
 pub mod age;
 pub mod assemble;

@@ -1,7 +1,7 @@
 //! tcptrace: which TCP sockets are stuck, since when, held by whom, and why.
 //!
-//! Data flows one way: [`sources`] feed the [`engine`], which emits [`events`]; [`outputs`] show them. [`host`] is all
-//! that touches the kernel and `/proc`.
+//! Data flows one way: [`sources`] feed the [`engine`], which emits [`events`]; [`outputs`] show
+//! them. [`host`] is all that touches the kernel and `/proc`.
 
 #![cfg_attr(
     test,

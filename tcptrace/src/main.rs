@@ -42,7 +42,7 @@ use tcptrace::{
 
 /// `--once` found stuck sockets.
 const STUCK: u8 = 1;
-/// Wrong usage.
+/// Exit status: the command line is wrong, or a file that it names cannot be used.
 const WRONG_USAGE: u8 = 2;
 /// This host cannot be traced, or `--once` could not look at what it was asked about.
 const REFUSED: u8 = 3;
@@ -106,8 +106,8 @@ fn main() -> ExitCode {
         .unwrap_or_else(|failure| cut_short(&config, failure))
 }
 
-/// The exit status after a failure. A look that runs out of threads, descriptors or memory has not looked: for a health
-/// check that is the status of a host that cannot be traced.
+/// The exit status after a failure. A look that runs out of threads, descriptors or memory has not
+/// looked: for a health check that is the status of a host that cannot be traced.
 fn cut_short(config: &Config, failure: Failure) -> ExitCode {
     let has_not_looked = config.once && failure.shortage().is_some();
     let failed = exit_code(Err(failure));
@@ -154,7 +154,8 @@ fn run_live_or_once(
 
 /// Replays a recording.
 fn run_replay(config: &Config, file: &Path) -> Result<ExitCode, Failure> {
-    // File capabilities are for tracing: with them nobody reads more than he may read himself. Root's rights are root's own.
+    // File capabilities are for tracing: with them nobody reads more than he may read himself.
+    // Root's rights are root's own.
     if !getuid().is_root() {
         keep_only_user_rights().map_err(Failure::Privileges)?;
     }
@@ -204,7 +205,8 @@ fn explain_unusable_file(what: &str, file: &Path, error: &io::Error) -> ExitCode
 fn open_target(config: &Config) -> Result<Target, ExitCode> {
     match &config.output {
         Some(path) => {
-            // File capabilities are for tracing: the user's own rights open the file. Root's rights are its own.
+            // File capabilities are for tracing: the user's own rights open the file. Root's rights
+            // are its own.
             let open = || Target::open(path.clone());
             let opened = if getuid().is_root() { open() } else { with_user_rights(open) };
             opened.map_err(|error| explain_unusable_file("open", path, &error))
@@ -217,8 +219,8 @@ fn open_target(config: &Config) -> Result<Target, ExitCode> {
     }
 }
 
-/// The outputs of this run but for metrics, which take the runtime. With `waits` they wait for a slow
-/// reader until that flag is set.
+/// The outputs of this run but for metrics, which take the runtime. With `waits` they wait for a
+/// slow reader until that flag is set.
 fn build_publisher(
     config: &Config,
     target: Target,

@@ -41,9 +41,9 @@ pub enum Failure {
         if *.is_cut { "the last line is cut off, and " } else { "" }
     )]
     Output {
-        /// Where to.
+        /// Where the records went, in words.
         to: String,
-        /// Why not.
+        /// Why they could not be written.
         error: io::Error,
         /// Whether only the beginning of the last line was written.
         is_cut: bool,

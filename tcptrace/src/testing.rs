@@ -58,7 +58,8 @@ impl ProcessInfo for OneProcess {
     }
 }
 
-/// Settings for these views: everything is reported, and stuck after `threshold_ns` in a state of `watched` (a mask).
+/// Settings for these views: everything is reported, and stuck after `threshold_ns` in a state of
+/// `watched` (a mask).
 pub(crate) fn settings(views: Views, watched: u32, threshold_ns: u64) -> Settings {
     Settings {
         views,

@@ -1,15 +1,16 @@
-//! Since when a socket is in its state: exactly where the transition was seen, else a bracket that the
-//! kernel's own clocks prove.
+//! Since when a socket is in its state: exactly where the transition was seen, else a bracket that
+//! the kernel's own clocks prove.
 
 use std::num::NonZeroU64;
 
 use tcptrace_common::{SocketRow, state};
 
-/// The time at which a socket entered its state, `CLOCK_MONOTONIC` nanoseconds: not before `earliest`, not
-/// after `latest`.
+/// The time at which a socket entered its state, `CLOCK_MONOTONIC` nanoseconds: not before
+/// `earliest`, not after `latest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// Never at the boot itself, so that it takes no more room than a number: there is one for each socket.
+    /// Never at the boot itself, so that it takes no more room than a number: there is one for each
+    /// socket.
     earliest: Option<NonZeroU64>,
     latest: u64,
 }
@@ -57,18 +58,19 @@ impl Since {
 
 /// What the two time stamps in a socket prove about when it entered its state.
 ///
-/// - CLOSE_WAIT began with the peer's FIN. That carried an ACK, so the last ACK (`tcp_sock.rcv_tstamp`,
-///   `net/ipv4/tcp_input.c`) came then or later: the latest time. The last data (`icsk_ack.lrcvtime`, or the
-///   handshake where none came) was before the FIN: the earliest time.
+/// - CLOSE_WAIT began with the peer's FIN. That carried an ACK, so the last ACK
+///   (`tcp_sock.rcv_tstamp`, `net/ipv4/tcp_input.c`) came then or later: the latest time. The last
+///   data (`icsk_ack.lrcvtime`, or the handshake where none came) was before the FIN: the earliest
+///   time.
 /// - FIN_WAIT2 began with the ACK of our FIN: likewise the latest time.
 /// - ESTABLISHED began with the handshake, and `lrcvtime` is not before it: the latest time.
 ///
-/// Jiffies are counted in 32 bits. Where the host has been up for longer than they reach, a stamp can be one
-/// turn older than it looks: that makes the socket older, so the latest time still holds and the earliest one
-/// is not proven.
+/// Jiffies are counted in 32 bits. Where the host has been up for longer than they reach, a stamp
+/// can be one turn older than it looks: that makes the socket older, so the latest time still holds
+/// and the earliest one is not proven.
 pub fn since_by_stamps(row: &SocketRow, jiffy_ns: u64) -> Since {
-    // A stamp is the number of a tick: the time itself is up to one tick later, and the row's own tick began up
-    // to one tick before the row was read.
+    // A stamp is the number of a tick: the time itself is up to one tick later, and the row's own
+    // tick began up to one tick before the row was read.
     let no_later_than =
         |jiffies: u32| row.ktime_ns.saturating_sub(u64::from(jiffies.saturating_sub(1)) * jiffy_ns);
     let no_earlier_than = |jiffies: u32| row.ktime_ns.saturating_sub((u64::from(jiffies) + 1) * jiffy_ns);

@@ -22,7 +22,8 @@ pub fn cause_of_row(row: &SocketRow) -> Cause {
     }
 }
 
-/// Bytes received that the process has not read. The kernel's count takes the peer's FIN for a byte.
+/// Bytes received that the process has not read. The kernel's count takes the peer's FIN for a
+/// byte.
 pub fn recv_queue(row: &SocketRow) -> u32 {
     match row.state {
         state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING => row.unread.saturating_sub(1),
@@ -30,7 +31,8 @@ pub fn recv_queue(row: &SocketRow) -> u32 {
     }
 }
 
-/// Bytes written that are unsent or not acknowledged. The kernel's count takes our SYN or FIN for a byte.
+/// Bytes written that are unsent or not acknowledged. The kernel's count takes our SYN or FIN for a
+/// byte.
 pub fn send_queue(row: &SocketRow) -> u32 {
     match row.state {
         state::SYN_SENT | state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING => row.unsent.saturating_sub(1),

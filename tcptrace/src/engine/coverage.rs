@@ -1,4 +1,5 @@
-//! What `--once` was asked about and could not look at: a verdict must not be green for what nobody has seen.
+//! What `--once` was asked about and could not look at: a verdict must not be green for what nobody
+//! has seen.
 //!
 //! Pure: what a walk and `/proc` have shown comes in as data.
 
@@ -68,7 +69,8 @@ impl CoverageGaps {
             None
         };
         let is_needed = |netns: &u32| needed.as_ref().is_none_or(|needed| needed.contains(netns));
-        // Descriptors lead to a listener in a namespace that nothing else leads to, and not to what waits in its queue.
+        // Descriptors lead to a listener in a namespace that nothing else leads to, and not to what
+        // waits in its queue.
         let has_queue = |row: &&SocketRow| row.state == state::LISTEN && row.unread > 0;
         let queues = walk.sockets.iter().filter(has_queue).map(|row| row.netns);
         let queues = queues.filter(|netns| *netns != 0 && !walk.namespaces.contains(netns));

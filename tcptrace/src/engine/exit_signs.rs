@@ -19,7 +19,8 @@ pub struct ExitSigns {
     pub has_actor: bool,
     /// Whether that task was exiting.
     pub is_exiting: bool,
-    /// Whether a closing socket reached its orderly end: the peer acknowledged our FIN, or sent its own.
+    /// Whether a closing socket reached its orderly end: the peer acknowledged our FIN, or sent its
+    /// own.
     pub is_complete: bool,
     /// The socket's pending error, an errno; 0 if none or unknown.
     pub sk_err: i32,
@@ -39,7 +40,8 @@ impl ExitSigns {
         match new_state {
             // Its process had closed it before.
             state::FIN_WAIT2 if is_timewait => Ending::Unknown,
-            // A walk of descriptors dropped the last reference, and its actor is dropped (`host/walk/own_closes.rs`).
+            // A walk of descriptors dropped the last reference, and its actor is dropped
+            // (`host/walk/own_closes.rs`).
             state::FIN_WAIT1 if old_state == state::ESTABLISHED => Ending::Unknown,
             state::LAST_ACK if old_state == state::CLOSE_WAIT => Ending::Unknown,
             state::CLOSE if is(Errno::CONNABORTED) => Ending::Destroyed,
@@ -50,7 +52,8 @@ impl ExitSigns {
             state::CLOSE if sk_err != 0 && !is(Errno::TIMEDOUT) && old_state == state::SYN_SENT => {
                 Ending::Reset
             }
-            // The kernel reports an unreachable peer when its time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
+            // The kernel reports an unreachable peer when its time is up (`tcp_write_err`,
+            // `net/ipv4/tcp_timer.c`).
             state::CLOSE if sk_err != 0 => Ending::TimedOut,
             state::CLOSE if is_complete => Ending::Peer,
             // The process acted unseen, a timer ran out, or the error is unknown.

@@ -15,9 +15,9 @@ use crate::{
 /// costs storage wherever the figures are kept.
 pub const MAX_PROCESSES: usize = 100;
 
-/// The states that are counted, in the kernel's order: those whose sockets are all tracked. A closed
-/// socket is not tracked. Timewait sockets and the SYN queue are not full sockets, so their counts
-/// would differ from what `ss` shows.
+/// The states that are counted, in the kernel's order: those whose sockets are all tracked. A
+/// closed socket is not tracked. Timewait sockets and the SYN queue are not full sockets, so their
+/// counts would differ from what `ss` shows.
 const COUNTED_STATES: [u8; 8] = [
     state::ESTABLISHED,
     state::SYN_SENT,
@@ -56,8 +56,9 @@ pub fn count_sockets(
     SocketFigures { by_state, stuck }
 }
 
-/// Rolls up the processes that hold the most stuck sockets, without changing any roll-up. `condition`
-/// returns what the system says of a process, or `None` if it has ended: such a process is left out.
+/// Rolls up the processes that hold the most stuck sockets, without changing any roll-up.
+/// `condition` returns what the system says of a process, or `None` if it has ended: such a process
+/// is left out.
 pub fn look_at_processes(
     rollup: &Processes,
     now_ns: u64,

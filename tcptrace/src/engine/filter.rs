@@ -1,7 +1,8 @@
-//! Filters: which records are reported. What they keep back is tracked and judged all the same, so that no socket's
-//! history depends on them.
+//! Filters: which records are reported. What they keep back is tracked and judged all the same, so
+//! that no socket's history depends on them.
 //!
-//! Pure: they look at records. Each filter admits what is in one of its values; all that are given have to admit.
+//! Pure: they look at records. Each filter admits what is in one of its values; all that are given
+//! have to admit.
 
 pub mod admission;
 pub mod missing;
@@ -55,7 +56,8 @@ pub struct Filter {
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',', value_parser = parse_network)]
     remote: Vec<IpNet>,
 
-    /// Sockets in one of these network namespaces, by inode number: what `readlink /proc/PID/ns/net` shows
+    /// Sockets in one of these network namespaces, by inode number: what `readlink
+    /// /proc/PID/ns/net` shows
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = parse_namespace, allow_hyphen_values = true)]
     netns: Vec<u32>,
 
@@ -108,7 +110,8 @@ impl Filter {
             && (self.netns.is_empty() || netns.is_some_and(|netns| self.netns.contains(&netns)))
     }
 
-    /// Whether the process is, as far as it depends on the process. What is not known of it is not what was asked for.
+    /// Whether the process is, as far as it depends on the process. What is not known of it is not
+    /// what was asked for.
     pub fn admits_owner(&self, owner: &Owner) -> bool {
         let Owner { pid, inner_pids, comm, uid, cgroup, container, .. } = owner;
         let any = |wanted: &[String], is: &dyn Fn(&str) -> bool| {

@@ -19,7 +19,7 @@ pub enum Input<'a> {
     Started {
         /// What traces, and where.
         start: Box<Start>,
-        /// When.
+        /// When its first walk began.
         at_ns: u64,
     },
     /// A socket changed its state.
@@ -35,7 +35,7 @@ pub enum Input<'a> {
     Loss(Loss),
     /// What a process whose descriptors are due to be counted is doing; `None` if it has ended.
     ProcessStats {
-        /// Which process.
+        /// The process that was looked at.
         id: ProcessId,
         /// What it is doing.
         stats: Option<&'a ProcessStats>,
@@ -63,7 +63,7 @@ pub enum Input<'a> {
 /// Why sockets were walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Tracing began.
+    /// Tracing began: what is open already has to be known.
     Start,
     /// A socket was due to be judged.
     Judge,

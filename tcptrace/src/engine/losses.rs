@@ -13,7 +13,7 @@ const REPAIRED_BEFORE: Duration = Duration::from_secs(2);
 pub(crate) struct Losses {
     /// Whether all sockets have to be looked at again.
     needs_resync: bool,
-    /// Why.
+    /// The reasons for the next resync.
     pending: Doubt,
 }
 

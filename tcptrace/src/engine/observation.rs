@@ -16,7 +16,7 @@ pub struct Observation {
     pub netns: u32,
     /// Its two ends.
     pub tuple: Tuple,
-    /// Its state.
+    /// The state that the socket was in.
     pub state: u8,
     /// When it can have entered that state.
     pub since: Since,

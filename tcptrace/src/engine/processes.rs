@@ -1,5 +1,5 @@
-//! Rolls the stuck sockets up by process: how many each holds, since when the oldest is stuck, how fast they grow, and
-//! when the process runs out of descriptors.
+//! Rolls the stuck sockets up by process: how many each holds, since when the oldest is stuck, how
+//! fast they grow, and when the process runs out of descriptors.
 //!
 //! Pure: findings, the time and what the system says of a process come in as arguments. A socket
 //! that several processes hold counts in each of them, and once in a process that holds it by
@@ -56,7 +56,8 @@ const CPU_OVER_NS: u64 = SECOND_NS;
 pub struct ProcessId {
     /// Its pid, as the host sees it.
     pub pid: u32,
-    /// When it started, clock ticks since boot (`/proc/PID/stat`, field 22); 0 where that cannot be read.
+    /// When it started, clock ticks since boot (`/proc/PID/stat`, field 22); 0 where that cannot be
+    /// read.
     pub start_ticks: u64,
 }
 
@@ -67,7 +68,7 @@ pub struct ProcessStats {
     pub comm: [u8; COMM_LEN],
     /// CPU time it has used, nanoseconds, all threads, user and system.
     pub cpu_ns: u64,
-    /// Whether it is stopped, by a signal or a debugger.
+    /// Stopped by a signal or a debugger.
     pub stopped: bool,
     /// Open descriptors; `None` where that cannot be read.
     pub fds_open: Option<u64>,
@@ -82,7 +83,7 @@ pub struct ProcessRollup {
     pub comm: Option<[u8; COMM_LEN]>,
     /// Whether it has ended.
     pub ended: bool,
-    /// Whether it is stopped, by a signal or a debugger.
+    /// Stopped by a signal or a debugger.
     pub stopped: bool,
     /// Sockets found stuck, not cleared, that it holds or does not accept.
     pub stuck: usize,
@@ -192,7 +193,7 @@ impl Outlook {
         }
     }
 
-    /// Whether it is another one: a quarter sooner or later is.
+    /// Tells two outlooks apart: a quarter sooner or later is another one.
     fn differs_from(self, other: Self, now_ns: u64) -> bool {
         let full = match (self.full_ns, other.full_ns) {
             (None, None) | (Some(0), Some(0)) => false,
@@ -237,7 +238,8 @@ impl Processes {
         let before = known.unwrap_or(Held { since_ns, by: Vec::new() });
         let was_since_ns = before.since_ns;
         let now = &self.sockets[&cookie].by;
-        // What was there before the start is the base that growth comes on top of; so is what a process was handed.
+        // What was there before the start is the base that growth comes on top of; so is what a
+        // process was handed.
         let stuck_ns =
             since.exact_ns().filter(|_| is_new).map(|entered| entered.saturating_add(self.threshold_ns));
         for id in now {
@@ -304,8 +306,8 @@ impl Processes {
         ids
     }
 
-    /// Takes in what the system says of a process now, as [`Self::roll_up`] does, without a roll-up.
-    /// The next roll-up is due if what the last one made expect is no longer so.
+    /// Takes in what the system says of a process now, as [`Self::roll_up`] does, without a
+    /// roll-up. The next roll-up is due if what the last one made expect is no longer so.
     pub fn apply_sample(&mut self, id: ProcessId, condition: Option<&ProcessStats>, now_ns: u64) {
         let Some(process) = self.by_id.get_mut(&id) else { return };
         let Some(condition) = condition else {
@@ -344,8 +346,9 @@ impl Processes {
         ids
     }
 
-    /// Rolls up one process. `condition` is what the system says of it now; a process of which it says nothing has
-    /// ended: this is its last roll-up, it holds nothing any more, and it is forgotten.
+    /// Rolls up one process. `condition` is what the system says of it now; a process of which it
+    /// says nothing has ended: this is its last roll-up, it holds nothing any more, and it is
+    /// forgotten.
     pub fn roll_up(
         &mut self,
         id: ProcessId,
@@ -370,8 +373,8 @@ impl Processes {
         Some(ProcessRollup { busy, ..rolled })
     }
 
-    /// What [`Self::roll_up`] would say of a process now, but for its share of the CPU; nothing changes by it. `condition` is
-    /// what the system says of it now.
+    /// What [`Self::roll_up`] would say of a process now, but for its share of the CPU; nothing
+    /// changes by it. `condition` is what the system says of it now.
     pub fn preview_roll_up(
         &self,
         id: ProcessId,
@@ -381,7 +384,8 @@ impl Processes {
         Some(self.by_id.get(&id)?.make_rollup(condition, &self.sockets, now_ns))
     }
 
-    /// The processes with stuck sockets whose roll-up is wanted, those with the most first; one for a pid.
+    /// The processes with stuck sockets whose roll-up is wanted, those with the most first; one for
+    /// a pid.
     pub fn by_stuck(&self) -> Vec<ProcessId> {
         let mut ids = self.ids_where(|process| process.shown && !process.stuck.is_empty());
         ids.sort_by_key(|id| Reverse(self.by_id[id].stuck.len()));
@@ -390,8 +394,8 @@ impl Processes {
         ids
     }
 
-    /// Forgets processes without stuck sockets that have ended, now and then: when there are twice as many processes as
-    /// when it last did.
+    /// Forgets processes without stuck sockets that have ended, now and then: when there are twice
+    /// as many processes as when it last did.
     pub fn forget_ended(&mut self, lives: impl Fn(ProcessId) -> bool) {
         if self.by_id.len() >= self.room {
             self.by_id

@@ -2,8 +2,8 @@
 //! would have been, whatever the recording was asked for.
 //!
 //! In a recording everything is told, so what is not told has not happened: a socket is judged
-//! without a walk. What no transition tells, a recorded `stuck` or `found` does: sockets from before
-//! the start, holders, queues, peers.
+//! without a walk. What no transition tells, a recorded `stuck` or `found` does: sockets from
+//! before the start, holders, queues, peers.
 
 use rustc_hash::FxHashMap;
 use tcptrace_common::{OpenCall, state};
@@ -256,7 +256,8 @@ impl RecordedStream {
         self.report_stuck(&findings, pipeline, out);
     }
 
-    /// Reports one socket, of which there is news of that time, as often as it was stuck until then.
+    /// Reports one socket, of which there is news of that time, as often as it was stuck until
+    /// then.
     fn judge_socket(
         &mut self,
         cookie: u64,

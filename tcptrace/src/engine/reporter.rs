@@ -121,7 +121,8 @@ impl<P: ProcessInfo> Reporter<P> {
         self.report_of_view(record, is_admitted, out);
     }
 
-    /// Emits the record of a socket that was stuck and no longer is, if that it was stuck was reported.
+    /// Emits the record of a socket that was stuck and no longer is, if that it was stuck was
+    /// reported.
     pub(crate) fn report_cleared(
         &mut self,
         cookie: u64,
@@ -251,7 +252,8 @@ impl<P: ProcessInfo> Reporter<P> {
     ) {
         let threshold_ns = self.settings.policy.threshold_ns;
         let mut stuck = assemble::stuck_record(found, Some(threshold_ns), details, &self.wall);
-        // The first one that a filter admits is news, however often the socket was found stuck before.
+        // The first one that a filter admits is news, however often the socket was found stuck
+        // before.
         stuck.is_reminder &= self.admission.has_reported(found.cookie);
         let is_admitted = self.admission.admits_stuck(&stuck);
         if self.admission.asks_for_processes() {

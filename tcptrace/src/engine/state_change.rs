@@ -26,23 +26,24 @@ pub struct StateChange {
     pub new_state: u8,
     /// The task that caused the change; `None` if no task of this host did, or it is unknown.
     pub actor: Option<Actor>,
-    /// The task that connected or accepted the socket, if the record names it. A record names it only
-    /// where it names no actor.
+    /// The task that connected or accepted the socket, if the record names it. A record names it
+    /// only where it names no actor.
     pub opener: Option<Actor>,
-    /// Whether the socket is gone: what is in the new state is the kernel's timewait socket, which no
-    /// process holds.
+    /// Whether the socket is gone: what is in the new state is the kernel's timewait socket, which
+    /// no process holds.
     pub is_timewait: bool,
     /// Whether a fallback program wrote the record. The primary program may have written it too.
     pub is_fallback: bool,
     /// How the socket left its old state.
     pub ending: Ending,
-    /// What the kernel knows of the whole connection. Only a connection's last change has it, and only
-    /// if connections are followed to their end.
+    /// What the kernel knows of the whole connection. Only a connection's last change has it, and
+    /// only if connections are followed to their end.
     pub final_stats: Option<FinalStats>,
 }
 
 impl StateChange {
-    /// Makes a state change of which only this is known. Neither an actor nor an opener is, nor the namespace.
+    /// Makes a state change of which only this is known. Neither an actor nor an opener is, nor the
+    /// namespace.
     pub fn new(at_ns: u64, cookie: u64, tuple: Tuple, old_state: u8, new_state: u8) -> Self {
         Self {
             at_ns,
@@ -60,7 +61,8 @@ impl StateChange {
         }
     }
 
-    /// Whether a process opens the socket by it: connect(2) or listen(2). The actor is the opener then.
+    /// Whether a process opens the socket by it: connect(2) or listen(2). The actor is the opener
+    /// then.
     pub const fn is_opening(&self) -> bool {
         OpenCall::of_transition(self.old_state, self.new_state).is_some()
     }
@@ -83,7 +85,7 @@ impl StateChange {
 pub struct Actor {
     /// Thread group id.
     pub pid: u32,
-    /// Thread id.
+    /// The id of the thread that acted.
     pub tid: u32,
     /// Real user id.
     pub uid: u32,
@@ -109,8 +111,8 @@ pub struct FinalStats {
     pub counters: Counters,
     /// The socket's pending error, an errno; 0 if none.
     pub sk_err: i32,
-    /// Whether the actor threw the connection away, so that the kernel reset it: it closed the socket with
-    /// data unread or with SO_LINGER 0, or disconnected it.
+    /// Whether the actor threw the connection away, so that the kernel reset it: it closed the
+    /// socket with data unread or with SO_LINGER 0, or disconnected it.
     pub is_aborted: bool,
     /// Who opened the socket and by which call, if the kernel noted it.
     pub origin: Option<(Origin, OriginHow)>,

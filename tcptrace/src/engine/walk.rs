@@ -23,8 +23,8 @@ pub struct Walk {
     pub found_all: bool,
     /// Every socket found in a wanted state, once, in the order of the time it was read.
     pub sockets: Vec<SocketRow>,
-    /// The stand-ins for sockets that nobody holds any more, in FIN_WAIT2. They are nobody's to be stuck with, but the
-    /// other end of somebody's.
+    /// The stand-ins for sockets that nobody holds any more, in FIN_WAIT2. They are nobody's to be
+    /// stuck with, but the other end of somebody's.
     pub stand_ins: Vec<SocketRow>,
     /// Where each socket came from, by identity, as far as the kernel remembers.
     pub origins: FxHashMap<u64, Opener>,
@@ -77,8 +77,8 @@ impl Walk {
         self.holders.append(&mut holders);
     }
 
-    /// Whether this walk would have seen a socket of a namespace if it were still there; 0 stands for
-    /// a namespace that is not known.
+    /// Whether this walk would have seen a socket of a namespace if it were still there; 0 stands
+    /// for a namespace that is not known.
     pub fn covers(&self, netns: u32) -> bool {
         if netns == 0 {
             return self.found_all && self.left_out.is_empty() && self.led_to.is_empty();
@@ -86,7 +86,8 @@ impl Walk {
         self.namespaces.contains(&netns) || self.ended.contains(&netns)
     }
 
-    /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of it.
+    /// Whether a file was seen of a connection in one of `states` (a mask), and no descriptor of
+    /// it.
     pub fn misses_a_holder(&self, states: u32) -> bool {
         let has_file = |row: &&SocketRow| {
             row.flags.contains(RowFlags::HAS_FILE)
@@ -106,8 +107,8 @@ pub fn in_order(mut holders: Vec<Holder>) -> Vec<Holder> {
     holders
 }
 
-/// The states of sockets that tell more about those in `watched` (both masks): listeners, whose accept queue they may
-/// be in, and the states that the other end of such a connection is in.
+/// The states of sockets that tell more about those in `watched` (both masks): listeners, whose
+/// accept queue they may be in, and the states that the other end of such a connection is in.
 pub fn beside(watched: u32) -> u32 {
     let other_ends = OTHER_ENDS.iter().filter(|(state, _)| watched & state::bit(*state) != 0);
     other_ends
@@ -115,8 +116,9 @@ pub fn beside(watched: u32) -> u32 {
         .fold(state::bit(state::LISTEN), |mask, end| mask | state::bit(*end))
 }
 
-/// For each state of a connection's end, the states that the other end can be in at the same moment, whatever packets
-/// are lost or on their way (RFC 9293, 3.3.2). Not TIME_WAIT: what is in it is no socket any more.
+/// For each state of a connection's end, the states that the other end can be in at the same
+/// moment, whatever packets are lost or on their way (RFC 9293, 3.3.2). Not TIME_WAIT: what is in
+/// it is no socket any more.
 const OTHER_ENDS: [(u8, &[u8]); 8] = [
     (state::ESTABLISHED, &[state::ESTABLISHED, state::SYN_SENT, state::SYN_RECV, state::FIN_WAIT1]),
     (state::SYN_SENT, &[state::SYN_SENT, state::SYN_RECV, state::ESTABLISHED]),
@@ -143,18 +145,18 @@ pub fn can_be_ends(one: u8, other: u8) -> bool {
     OTHER_ENDS.iter().any(|(state, ends)| *state == one && ends.contains(&other))
 }
 
-/// Which network namespaces a walk has to enter.
+/// The network namespaces that a walk has to enter.
 #[derive(Clone, Debug)]
 pub enum Reach {
-    /// All of them. One of these that is not found is looked for again before it counts as ended.
+    /// All namespaces. One of these that is not found is looked for again before it counts as ended.
     Everywhere(FxHashSet<u32>),
-    /// Those of these sockets, given with their namespaces, unless a descriptor leads to the socket.
-    /// Others are entered as long as that is cheap: their sockets may be the other ends.
+    /// Those of these sockets, given with their namespaces, unless a descriptor leads to the
+    /// socket. Others are entered as long as that is cheap: their sockets may be the other ends.
     Sockets(Vec<(u64, u32)>),
 }
 
 impl Reach {
-    /// The same sockets' namespaces, and all others.
+    /// Returns the same with the namespaces of the same sockets, and all others.
     #[must_use]
     pub fn everywhere(self) -> Self {
         match self {
@@ -178,7 +180,7 @@ pub struct Holder {
     pub cookie: u64,
     /// The process (thread group), as this host's initial pid namespace numbers it.
     pub pid: u32,
-    /// Its descriptor.
+    /// The number of the descriptor.
     pub fd: u32,
     /// What the kernel said of the process in the same breath, where it did.
     pub process: Option<Named>,

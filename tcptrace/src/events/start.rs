@@ -22,8 +22,8 @@ pub struct Start {
     /// The host's name (uname(2)).
     #[serde(serialize_with = "bounds::text")]
     pub host: String,
-    /// `/proc/sys/kernel/random/boot_id`: the boot that `mono_ns` and `cookie` belong to; null if it
-    /// cannot be read.
+    /// `/proc/sys/kernel/random/boot_id`: the boot that `mono_ns` and `cookie` belong to; null if
+    /// it cannot be read.
     #[serde(default, serialize_with = "bounds::text_or_null", deserialize_with = "readable")]
     pub boot_id: Option<String>,
     /// TCP sockets open at the start, in all namespaces that can be seen; timewait sockets and SYN

@@ -64,7 +64,7 @@ impl Feature {
 /// Whether a feature is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureStatus {
-    /// The feature.
+    /// The feature that this is about.
     pub feature: Feature,
     /// Why it is not in use; `None` if it is.
     pub unavailable_reason: Option<String>,

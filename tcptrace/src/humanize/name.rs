@@ -32,7 +32,7 @@ const fn is_right_to_left(c: char) -> bool {
 /// A process as text names it: by its name and pid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessName<'a> {
-    /// The pid.
+    /// The pid of the process.
     pub(crate) pid: u32,
     /// The name; `None` if it is not known.
     pub(crate) comm: Option<&'a Name>,

@@ -75,7 +75,7 @@ impl Publisher {
         self.outputs.iter_mut().for_each(|output| output.settle_roll_ups(now_ns));
     }
 
-    /// Shows all.
+    /// Shows all that still waits in the outputs.
     pub fn flush_all(&mut self) {
         self.outputs.iter_mut().for_each(|output| output.flush_all());
     }

@@ -1,5 +1,5 @@
-//! Records as a stream of bytes to stdout or a file: batches of lines for the writer's thread, and what is dropped where
-//! the reader is too slow.
+//! Records as a stream of bytes to stdout or a file: batches of lines for the writer's thread, and
+//! what is dropped where the reader is too slow.
 
 pub mod held_back;
 
@@ -63,8 +63,8 @@ pub struct StreamOutput<F> {
 }
 
 impl<F: Format> StreamOutput<F> {
-    /// Writes in this form. With `waits`, waits for a slow reader until that flag is set, instead of
-    /// dropping records.
+    /// Writes in this form. With `waits`, waits for a slow reader until that flag is set, instead
+    /// of dropping records.
     pub fn new(format: F, writer: LineWriter, waits: Option<Arc<AtomicBool>>) -> Self {
         Self { format, writer, lines: Vec::new(), held_back: HeldBack::default(), dropped: 0, waits }
     }

@@ -1,11 +1,11 @@
 //! Records as text for people: aligned, what matters first, and never thousands of lines.
 //!
-//! A record is one line if that fits the terminal. Otherwise it continues, indented, on the next line:
-//! no line is wider than the terminal (`layout.rs`). Without a terminal every record is one line and
-//! nothing is shortened.
+//! A record is one line if that fits the terminal. Otherwise it continues, indented, on the next
+//! line: no line is wider than the terminal (`layout.rs`). Without a terminal every record is one
+//! line and nothing is shortened.
 //!
-//! Records of the stuck view wait up to a second for others (`pending.rs`). Many that have everything
-//! that matters in common become one line (`group.rs`).
+//! Records of the stuck view wait up to a second for others (`pending.rs`). Many that have
+//! everything that matters in common become one line (`group.rs`).
 
 pub mod canvas;
 pub mod column;
@@ -80,8 +80,8 @@ impl TextRenderer {
 
     /// Appends the line of a record, or keeps a record of the stuck view until a flush.
     ///
-    /// `start`, `found` and `summary` have no line: the first and the last are messages on stderr, and
-    /// `found` is for recordings.
+    /// `start`, `found` and `summary` have no line: the first and the last are messages on stderr,
+    /// and `found` is for recordings.
     pub fn add_record(&mut self, record: Record, out: &mut Vec<u8>) {
         let Self { canvas, pending, .. } = self;
         let at = record.at;
@@ -107,8 +107,8 @@ impl TextRenderer {
         }
     }
 
-    /// Returns when pending records have to be flushed, `CLOCK_MONOTONIC` nanoseconds: soon after the first
-    /// of them, but some time after the last flush, so that a flood becomes a few lines.
+    /// Returns when pending records have to be flushed, `CLOCK_MONOTONIC` nanoseconds: soon after
+    /// the first of them, but some time after the last flush, so that a flood becomes a few lines.
     pub fn next_flush_ns(&self) -> Option<u64> {
         let since_ns = self.pending.since_ns()?;
         Some(since_ns.saturating_add(GATHERING_NS).max(self.earliest_flush_ns()))

@@ -1,4 +1,5 @@
-//! The text of a second, kept while it lasts: most lines are of the same one as the line before, and a calendar is slow.
+//! The text of a second, kept while it lasts: most lines are of the same one as the line before,
+//! and a calendar is slow.
 
 use jiff::Timestamp;
 
@@ -15,9 +16,9 @@ pub(crate) struct SecondCache {
 }
 
 impl SecondCache {
-    /// The text of the second that an instant is in, as `format` makes it of any instant in it, and the nanoseconds from
-    /// its beginning. All that `format` makes of an instant has to be the same until the next second begins; time zones
-    /// change at the beginning of one.
+    /// The text of the second that an instant is in, as `format` makes it of any instant in it, and
+    /// the nanoseconds from its beginning. All that `format` makes of an instant has to be the same
+    /// until the next second begins; time zones change at the beginning of one.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within a second")]
     pub(crate) fn format_second(
         &mut self,
@@ -36,7 +37,8 @@ impl SecondCache {
     }
 }
 
-/// The digits of a number that has no more than so many, nine at the most, behind as many zeros as it has fewer.
+/// The digits of a number that has no more than so many, nine at the most, behind as many zeros as
+/// it has fewer.
 #[expect(clippy::cast_possible_truncation, reason = "nine at the most")]
 pub(crate) fn pad_number<const DIGITS: usize>(number: u32) -> [u8; DIGITS] {
     // With a one before them, no zeros are left out.

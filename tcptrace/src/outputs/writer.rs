@@ -66,9 +66,9 @@ pub struct WriterOptions {
 pub enum EarlyEnd {
     /// The reader has gone.
     ReaderGone,
-    /// Writing failed.
+    /// Writing failed before its end.
     Failed {
-        /// The reason.
+        /// What the system said.
         error: io::Error,
         /// Whether only the beginning of the last line was written.
         is_cut: bool,

@@ -38,9 +38,9 @@ impl Interruption {
         Ok(Self { end, reopen, woken: Arc::new(woken), waker: Arc::new(waker) })
     }
 
-    /// Listens to SIGINT and SIGTERM, which ask for the end, and to SIGHUP: with `reopens` it asks for
-    /// the file to be opened again, else for the end, unless it was ignored when this program was
-    /// started (nohup(1)).
+    /// Listens to SIGINT and SIGTERM, which ask for the end, and to SIGHUP: with `reopens` it asks
+    /// for the file to be opened again, else for the end, unless it was ignored when this program
+    /// was started (nohup(1)).
     ///
     /// # Errors
     /// No descriptor is left, or the kernel refuses a handler.

@@ -1,8 +1,8 @@
 //! Live tracing: the only place that knows ring, timer and signals at once.
 //!
-//! It waits for what comes first: a transition after all were read, the time to judge a socket, a signal,
-//! the reader's end, somebody who wants figures. Then it feeds what the ring holds to the engine,
-//! and walks the sockets if one is due to be judged or something was lost.
+//! It waits for what comes first: a transition after all were read, the time to judge a socket, a
+//! signal, the reader's end, somebody who wants figures. Then it feeds what the ring holds to the
+//! engine, and walks the sockets if one is due to be judged or something was lost.
 
 pub mod pace;
 pub mod start;
@@ -44,8 +44,8 @@ use crate::{
     },
 };
 
-/// How long the next transitions are let to gather after some have come: few wake-ups in a burst, and still
-/// on screen at once for people.
+/// How long the next transitions are let to gather after some have come: few wake-ups in a burst,
+/// and still on screen at once for people.
 const GATHER_NS: u64 = 10_000_000;
 
 /// Counting descriptors goes on for this long at most, nanoseconds; the rest are counted later.
@@ -62,7 +62,8 @@ pub async fn run(config: &Config, kernel: Kernel, publisher: Publisher) -> Resul
     let started_ns = clock::monotonic_ns();
     let mut shutdown = Shutdown::new(config.duration, publisher.reader(), config.output.is_some())?;
     let ring = kernel.ring().try_clone_to_owned()?;
-    // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
+    // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd`
+    // owns it.
     let ring =
         unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::from)?;
     let mut session = Session {
@@ -92,7 +93,7 @@ enum Woken {
     Work,
     /// Somebody wants the figures as they are now.
     Figures,
-    /// It is time to end.
+    /// The run is to end.
     End,
 }
 
@@ -108,7 +109,8 @@ struct Session {
     pace: Pace,
     /// Transitions came; the next are let to gather until then. 0: wait for the ring.
     gather_until_ns: u64,
-    /// Whether there may be more in the ring, which wakes nobody before it has been read to its end.
+    /// Whether there may be more in the ring, which wakes nobody before it has been read to its
+    /// end.
     has_more: bool,
 }
 
@@ -153,7 +155,8 @@ impl Session {
         Ok(())
     }
 
-    /// Applies every socket that is open already, and judges those that were stuck before the start.
+    /// Applies every socket that is open already, and judges those that were stuck before the
+    /// start.
     fn initial_sync(&mut self, config: &Config) -> Result<(), Failure> {
         let walk = self.kernel.walk(state::ALL, &Reach::default())?;
         let start = start_record(&self.kernel, &walk);
@@ -262,8 +265,8 @@ impl Session {
         Ok(drained.records > 0)
     }
 
-    /// Walks sockets for this purpose, and applies the walk. If what a walk takes has run out, it is made
-    /// later.
+    /// Walks sockets for this purpose, and applies the walk. If what a walk takes has run out, it
+    /// is made later.
     fn walk_for(&mut self, purpose: Purpose, now_ns: u64) -> Result<(), Failure> {
         let reach = match purpose {
             Purpose::Judge => Reach::Sockets(self.engine.due_sockets(now_ns)),
@@ -281,8 +284,8 @@ impl Session {
         Ok(())
     }
 
-    /// Applies a walk together with the transitions up to its end, in the order of their times: what is
-    /// judged after it knows them all.
+    /// Applies a walk together with the transitions up to its end, in the order of their times:
+    /// what is judged after it knows them all.
     fn apply_walk(&mut self, walk: &Walk, purpose: Purpose) -> Result<(), Failure> {
         let Self { kernel, engine, publisher, .. } = self;
         engine.apply(Input::WalkBegan(walk, purpose), publisher);

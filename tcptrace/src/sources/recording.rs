@@ -1,7 +1,8 @@
 //! A recorded JSON stream, read line by line: what [`crate::outputs`] wrote, as data again.
 //!
-//! Any bytes may come. What is no record of this form is an error with the number of its line; fields and events that are
-//! not known are passed over, since adding them keeps the form's version.
+//! Any bytes may come. What is no record of this form is an error with the number of its line;
+//! fields and events that are not known are passed over, since adding them keeps the form's
+//! version.
 
 pub mod input;
 
@@ -19,8 +20,8 @@ use crate::{
     events::{Event, Instant, LONGEST_RECORD, SCHEMA_VERSION, SocketDetails},
 };
 
-/// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings of earlier builds,
-/// which listed every descriptor of a socket.
+/// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings
+/// of earlier builds, which listed every descriptor of a socket.
 const LONGEST_LINE: u64 = 64 << 20;
 
 const _: () = assert!(LONGEST_LINE >= LONGEST_RECORD as u64, "what is written can be read back");
@@ -62,12 +63,13 @@ enum What {
     Empty,
 }
 
-/// One line.
+/// One line of a recording.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordedLine {
     /// When it happened.
     pub at: Instant,
-    /// What happened; `None` if this version does not know that kind of record, or if a replay has no use for it.
+    /// What happened; `None` if this version does not know that kind of record, or if a replay has
+    /// no use for it.
     pub event: Option<Event>,
     /// The number of the line before, if that is cut off and was passed over.
     pub cut: Option<u64>,
@@ -134,7 +136,8 @@ impl<R: Lines> Recording<R> {
         if !has_end && read as u64 == LONGEST_LINE {
             return Err(What::Long);
         }
-        // Lines are written whole; one without an end may be whole all the same, if it was put there by hand.
+        // Lines are written whole; one without an end may be whole all the same, if it was put
+        // there by hand.
         match parse_line(&bytes) {
             Ok(line) => Ok(Some(line)),
             Err(What::NoRecord(why)) if !has_end && why.is_eof() => Err(What::CutOff),
@@ -173,7 +176,8 @@ fn parse_fields(kind: &str, bytes: &[u8]) -> serde_json::Result<Option<Event>> {
     match (kind, read) {
         // A replay sums up anew: damaged totals do not end it.
         ("process" | "summary", Err(_)) => Ok(None),
-        // A flattened part reports its errors at the end of the line. Read alone, it reports them where they are.
+        // A flattened part reports its errors at the end of the line. Read alone, it reports them
+        // where they are.
         ("stuck" | "found", Err(error)) => serde_json::from_slice::<SocketDetails>(bytes).and(Err(error)),
         (_, read) => read,
     }

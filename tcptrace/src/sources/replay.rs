@@ -1,4 +1,5 @@
-//! `--replay`: a recording in the kernel's place. It needs no privilege, and looks at nothing of the host it runs on.
+//! `--replay`: a recording in the kernel's place. It needs no privilege, and looks at nothing of
+//! the host it runs on.
 
 pub mod recorded;
 
@@ -29,7 +30,8 @@ use crate::{
 /// Replays what `input` has recorded.
 ///
 /// # Errors
-/// See [`Failure`]. What came before the line that is no record has been delivered then. A reader that has gone is none.
+/// See [`Failure`]. What came before the line that is no record has been delivered then. A reader
+/// that has gone is none.
 pub fn run(
     config: &Config,
     input: impl Lines,

@@ -1,5 +1,5 @@
-//! What ends a run from outside, or asks for its file to be opened again: signals, `--duration`, and a reader that has
-//! gone.
+//! What ends a run from outside, or asks for its file to be opened again: signals, `--duration`,
+//! and a reader that has gone.
 
 use std::{io, mem::MaybeUninit, os::fd::OwnedFd, ptr, time::Duration};
 
@@ -34,11 +34,12 @@ pub(super) struct Shutdown {
 }
 
 impl Shutdown {
-    /// Ends a run by signals, when it has run for `duration`, and when the reader of `reader` has gone. With
-    /// `reopens`, SIGHUP asks for the output file instead.
+    /// Ends a run by signals, when it has run for `duration`, and when the reader of `reader` has
+    /// gone. With `reopens`, SIGHUP asks for the output file instead.
     ///
-    /// SIGINT and SIGTERM end a run even if they were ignored before: a script that starts this in the background,
-    /// where the shell has SIGINT ignored, ends it with `kill -INT`, as it does tcpdump.
+    /// SIGINT and SIGTERM end a run even if they were ignored before: a script that starts this in
+    /// the background, where the shell has SIGINT ignored, ends it with `kill -INT`, as it does
+    /// tcpdump.
     ///
     /// # Errors
     /// Signals cannot be waited for.
@@ -90,12 +91,13 @@ async fn receive_signal(signal: Option<&mut Signal>) {
     }
 }
 
-/// A pipe, a socket or a terminal, to wait for its other end to go. `None` for what cannot be waited for, such as
-/// `/dev/null`.
+/// A pipe, a socket or a terminal, to wait for its other end to go. `None` for what cannot be
+/// waited for, such as `/dev/null`.
 fn watch_reader(file: &OwnedFd) -> io::Result<Option<AsyncFd<OwnedFd>>> {
     // Nothing is read from it: that it has gone is told whatever is waited for.
     let interest = Interest::READABLE.add(Interest::ERROR);
-    // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
+    // SAFETY: an `OwnedFd` is open, and stays the same descriptor, for as long as the `AsyncFd`
+    // owns it.
     Ok(unsafe { AsyncFd::register_with_interest(file.try_clone()?, interest) }.ok())
 }
 

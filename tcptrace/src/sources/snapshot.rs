@@ -1,5 +1,5 @@
-//! `--once`: one look at what is open right now, and a verdict. Nothing is traced; ages are what the sockets' own time
-//! stamps prove.
+//! `--once`: one look at what is open right now, and a verdict. Nothing is traced; ages are what
+//! the sockets' own time stamps prove.
 
 use tcptrace_common::state;
 

@@ -9,7 +9,8 @@ use crate::{
     events::{Instant, LifeRecord, Owner, OwnerHow, SocketId, milliseconds},
 };
 
-/// Makes the record of a life that ended, or was seen to have ended, at `ended_ns`. `at` converts monotonic nanoseconds.
+/// Makes the record of a life that ended, or was seen to have ended, at `ended_ns`. `at` converts
+/// monotonic nanoseconds.
 pub(crate) fn life_record(
     socket: SocketId,
     ended_ns: u64,
@@ -49,21 +50,23 @@ fn owner_of(life: &Life) -> (Option<Owner>, OwnerHow) {
     }
 }
 
-/// Returns the payload sent. The kernel counts bytes that it sends again once more (`__tcp_transmit_skb`,
-/// `__tcp_retransmit_skb`, `net/ipv4/tcp_output.c`).
+/// Returns the payload sent. The kernel counts bytes that it sends again once more
+/// (`__tcp_transmit_skb`, `__tcp_retransmit_skb`, `net/ipv4/tcp_output.c`).
 fn bytes_sent(counters: &Counters) -> Option<u64> {
     let Counters { bytes_sent, bytes_resent, .. } = *counters;
     let is_counted = bytes_sent != UNCOUNTED && bytes_resent != UNCOUNTED;
     is_counted.then(|| bytes_sent.saturating_sub(bytes_resent))
 }
 
-/// Returns the payload received. The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`, `net/ipv4/tcp_input.c`).
+/// Returns the payload received. The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`,
+/// `net/ipv4/tcp_input.c`).
 fn bytes_received(counters: &Counters) -> Option<u64> {
     let Counters { bytes_received, fin_bytes, .. } = *counters;
     (bytes_received != UNCOUNTED).then(|| bytes_received.saturating_sub(fin_bytes.into()))
 }
 
-/// Returns the smoothed round-trip time. The kernel keeps it in eighths (`tcp_rtt_estimator`, `net/ipv4/tcp_input.c`).
+/// Returns the smoothed round-trip time. The kernel keeps it in eighths (`tcp_rtt_estimator`,
+/// `net/ipv4/tcp_input.c`).
 const fn rtt_us(counters: Counters) -> Option<u32> {
     match counters.round_trip {
         0 | u32::MAX => None,

@@ -1,5 +1,5 @@
-//! A filter over the events of a run, in their order: what was admitted once bears on what comes later about the same
-//! socket.
+//! A filter over the events of a run, in their order: what was admitted once bears on what comes
+//! later about the same socket.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::state;
@@ -14,14 +14,14 @@ use crate::{
 pub(crate) struct Admission {
     /// What is to be reported.
     pub(crate) filter: Filter,
-    /// Whether it is empty: asked for every event.
+    /// The filter is empty: asked for every event.
     admits_all: bool,
     /// Whether it depends on processes.
     asks_for_processes: bool,
     /// Sockets reported stuck, and not yet cleared: that is reported too.
     stuck: FxHashSet<u64>,
-    /// Whether the process of a socket was admitted, where a transition or a walk has told it: for transitions that do
-    /// not tell. Kept as long as the socket.
+    /// Whether the process of a socket was admitted, where a transition or a walk has told it: for
+    /// transitions that do not tell. Kept as long as the socket.
     by_process: FxHashMap<u64, bool>,
     /// Whether a life is reported after the last transition of a connection.
     reports_lives: bool,
@@ -68,7 +68,7 @@ impl Admission {
         }
     }
 
-    /// Whether it is reported that a socket is stuck.
+    /// Decides whether it is reported that a socket is stuck.
     pub(crate) fn admits_stuck(&mut self, stuck: &Stuck) -> bool {
         if self.admits_all {
             return true;
@@ -80,7 +80,8 @@ impl Admission {
         is_admitted
     }
 
-    /// Whether it is reported how a walk found a socket. That one is gone is told if that it was there was.
+    /// Decides whether it is reported how a walk found a socket. That a socket is gone is reported if
+    /// the socket was.
     pub(crate) fn admits_found(&mut self, found: &Stuck) -> bool {
         if self.admits_all {
             return true;
@@ -100,7 +101,7 @@ impl Admission {
         is_admitted
     }
 
-    /// Whether it is reported that a socket is no longer stuck: if it was that it is.
+    /// Decides whether it is reported that a socket is no longer stuck: if it was reported stuck.
     pub(crate) fn admits_cleared(&mut self, cookie: u64) -> bool {
         self.admits_all || self.stuck.remove(&cookie)
     }

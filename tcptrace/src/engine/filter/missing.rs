@@ -1,4 +1,5 @@
-//! What a filter names and the host does not have: a process that has ended, a container of another host, a typing error.
+//! What a filter names and the host does not have: a process that has ended, a container of another
+//! host, a typing error.
 
 use std::fmt;
 
@@ -19,13 +20,13 @@ pub struct Resident {
     pub netns: Option<u32>,
     /// Whether its descriptors can be seen.
     pub shows_descriptors: bool,
-    /// Whether it is a thread of the kernel, which holds no sockets.
+    /// A thread of the kernel, which holds no sockets.
     pub is_kernel_thread: bool,
 }
 
 /// What there is on the host.
 pub struct HostContents<'a> {
-    /// Its processes.
+    /// The processes of the host.
     pub residents: &'a [Resident],
     /// Its network namespaces.
     pub namespaces: &'a FxHashSet<u32>,
@@ -70,7 +71,8 @@ impl Filter {
         &self.netns
     }
 
-    /// What it names that is not there. A value counts as there if one process passes it, whatever other filters say.
+    /// What it names that is not there. A value counts as there if one process passes it, whatever
+    /// other filters say.
     pub fn find_missing(&self, there: &HostContents<'_>) -> Vec<Missing> {
         let Self { pid, comm, uid, cgroup, container, netns, .. } = self;
         let lacks = |only: Self| !there.residents.iter().any(|resident| only.admits_owner(&resident.owner));

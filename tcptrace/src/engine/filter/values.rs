@@ -34,7 +34,7 @@ impl fmt::Display for Range {
 /// Not a value of that filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
-    /// No pid.
+    /// The value is no pid.
     #[error("a pid is a number such as 4242, or a range such as 4000-4999; --comm selects by name")]
     Pid,
     /// The pid that the kernel itself goes by.
@@ -43,7 +43,7 @@ pub enum InvalidValue {
     /// No user id.
     #[error("a user id is a number such as 1000, or a range such as 1000-1999; `id -u NAME` prints it")]
     Uid,
-    /// No port.
+    /// The value is no port.
     #[error("a port is a number such as 8080, or a range such as 8000-8999")]
     Port,
     /// A port that there is not.
@@ -60,7 +60,7 @@ pub enum InvalidValue {
     /// No name of a process.
     #[error("a process's name has at least one character, for example --comm nginx")]
     Comm,
-    /// No network.
+    /// The value is no network.
     #[error("a network such as 10.0.0.0/8 or fd00::/8, or an address; names are not resolved")]
     Network,
     /// A prefix longer than an address.
@@ -69,7 +69,7 @@ pub enum InvalidValue {
     /// An address with a port.
     #[error("an address without a port: that goes to --port, --local-port or --remote-port")]
     AddressAndPort,
-    /// No namespace.
+    /// The value is no namespace.
     #[error(
         "the inode number of a network namespace, such as 4026531840: `lsns -t net` lists them, \
          `stat -Lc %i /run/netns/NAME` prints that of a name"

@@ -1,11 +1,14 @@
-//! Whether two sockets are the two ends of one connection. Their addresses do not tell: two namespaces can have the same,
-//! and an unprivileged user can make a namespace with any. Their states and sequence numbers do.
+//! Whether two sockets are the two ends of one connection. Their addresses do not tell: two
+//! namespaces can have the same, and an unprivileged user can make a namespace with any. Their
+//! states and sequence numbers do.
 //!
-//! What one end has sent and knows to be received, the other end has received; what an end has received, the other has
-//! sent: `snd_una` ≤ the other's `rcv_nxt` ≤ `write_seq`, in both directions. Where nothing is on its way each is one value of
-//! 2³². The two rows are read one after the other, and both ends can move in between: the earlier row's numbers only
-//! grow, so its `write_seq` and `rcv_nxt` may be behind the later row. How far they may be is limited by the time, by what
-//! that end can still send or receive in its state, and by when the later one last received something.
+//! What one end has sent and knows to be received, the other end has received; what an end has
+//! received, the other has sent: `snd_una` ≤ the other's `rcv_nxt` ≤ `write_seq`, in both
+//! directions. Where nothing is on its way each is one value of 2³². The two rows are read one
+//! after the other, and both ends can move in between: the earlier row's numbers only grow, so its
+//! `write_seq` and `rcv_nxt` may be behind the later row. How far they may be is limited by the
+//! time, by what that end can still send or receive in its state, and by when the later one last
+//! received something.
 
 use tcptrace_common::{RowFlags, SocketRow, state};
 
@@ -61,11 +64,12 @@ const fn has_received_all(in_state: u8) -> bool {
     matches!(in_state, state::CLOSE_WAIT | state::CLOSING | state::LAST_ACK)
 }
 
-/// By how much one end can have moved between the two rows, where the later one last received something so long ago.
+/// By how much one end can have moved between the two rows, where the later one last received
+/// something so long ago.
 fn most_moved(since_jiffies: u32, elapsed_ns: u64) -> u32 {
     /// A jiffy takes from 1 ms to 10 ms (`CONFIG_HZ`).
     const JIFFY_NS: (u64, u64) = (1_000_000, 10_000_000);
-    /// 100 Gbit/s.
+    /// More than any link carries: 100 Gbit/s.
     const BYTES_PER_NS: u64 = 12;
     /// A segment, however short the time.
     const SEGMENT: u64 = 64 << 10;

@@ -1,4 +1,5 @@
-//! Who is responsible for a socket, by what a walk has seen: the processes that hold it, or its listener.
+//! Who is responsible for a socket, by what a walk has seen: the processes that hold it, or its
+//! listener.
 
 use crate::{
     engine::{ownership::walk_index::WalkIndex, process_info::ProcessDetails, walk::Holder},
@@ -8,7 +9,8 @@ use crate::{
 /// The processes and descriptors that a socket is charged to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Responsible {
-    /// Those that a record lists, by pid and descriptor: one of each process first, [`bounds::LISTED`] at most.
+    /// Those that a record lists, by pid and descriptor: one of each process first,
+    /// [`bounds::LISTED`] at most.
     pub owners: Vec<Owner>,
     /// How many there are, listed or not.
     pub total: usize,

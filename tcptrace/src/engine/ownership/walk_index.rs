@@ -1,5 +1,5 @@
-//! What a walk proves about the sockets that are about to be reported: who holds them, whose accept queue they are
-//! in, where they came from, and what their other end is doing.
+//! What a walk proves about the sockets that are about to be reported: who holds them, whose accept
+//! queue they are in, where they came from, and what their other end is doing.
 
 use crate::engine::ownership::ends;
 use std::hash::{BuildHasher as _, Hash};
@@ -19,14 +19,15 @@ use crate::{
 pub struct WalkIndex<'w> {
     /// Those sockets, and the listeners and other ends that belong to them.
     seen: Vec<Seen<'w>>,
-    /// The place of each among them, by identity: thousands in a table of their own size would not stay in the CPU's cache.
+    /// The place of each among them, by identity: thousands in a table of their own size would not
+    /// stay in the CPU's cache.
     places: HashTable<u32>,
     listeners: FxHashMap<u64, Vec<&'w SocketRow>>,
     origins: Option<&'w FxHashMap<u64, Opener>>,
     processes: FxHashMap<u32, ProcessDetails>,
 }
 
-/// One socket.
+/// What a walk has seen of one socket.
 #[derive(Debug)]
 struct Seen<'w> {
     row: &'w SocketRow,
@@ -90,7 +91,8 @@ impl<'w> WalkIndex<'w> {
         self.origins?.get(&cookie)
     }
 
-    /// The listeners in whose accept queue it can be: one, or those of a group that shares the port.
+    /// The listeners in whose accept queue it can be: one, or those of a group that shares the
+    /// port.
     pub fn listeners_of_queued(&self, cookie: u64) -> &[&'w SocketRow] {
         match self.listeners.get(&cookie) {
             Some(listeners) if !self.get_seen(cookie).is_some_and(Seen::was_accepted) => listeners,
@@ -108,7 +110,8 @@ impl<'w> WalkIndex<'w> {
         self.get_seen(cookie).is_some_and(|seen| seen.holders.is_empty() && is_gone(seen.row))
     }
 
-    /// Every descriptor that holds it, in the order of pid and fd, with what is known of the process.
+    /// Every descriptor that holds it, in the order of pid and fd, with what is known of the
+    /// process.
     pub fn holders_of(&self, cookie: u64) -> impl Iterator<Item = (&Holder, Option<&ProcessDetails>)> {
         let holders = self.get_seen(cookie).map_or(&[][..], |seen| seen.holders);
         holders.iter().map(|holder| (holder, self.processes.get(&holder.pid)))
@@ -255,7 +258,8 @@ impl<'w> OtherEnds<'w> {
         }
     }
 
-    /// If several fit, none is named: whoever has a namespace of their own can make sockets with any two ends.
+    /// If several fit, none is named: whoever has a namespace of their own can make sockets with
+    /// any two ends.
     const fn only_match(self) -> Option<&'w SocketRow> {
         match (self.near, self.proven) {
             (Matches::One(row), _) | (Matches::None, Matches::One(row)) => Some(row),
@@ -291,7 +295,8 @@ fn is_loopback(addr: [u8; 16]) -> bool {
     std::net::Ipv6Addr::from(addr).to_canonical().is_loopback()
 }
 
-/// Whether no process has it any more: its process has closed it, and the kernel ends the connection alone.
+/// Whether no process has it any more: its process has closed it, and the kernel ends the
+/// connection alone.
 fn is_gone(row: &SocketRow) -> bool {
     row.flags.contains(RowFlags::TIMEWAIT)
         || (row.flags.contains(RowFlags::IN_ACCEPT_QUEUE) && !is_waiting(row))
@@ -303,8 +308,9 @@ fn is_waiting(row: &SocketRow) -> bool {
         && matches!(row.state, state::ESTABLISHED | state::CLOSE_WAIT)
 }
 
-/// Those among the listeners of a port that took a connection in: of its family, which a listener's child has from it;
-/// bound to its address rather than to all; and, where several share both, with something in the queue.
+/// Those among the listeners of a port that took a connection in: of its family, which a listener's
+/// child has from it; bound to its address rather than to all; and, where several share both, with
+/// something in the queue.
 fn listeners_of<'w>(child: &Tuple, there: &[&'w SocketRow]) -> Vec<&'w SocketRow> {
     let is_any = |addr: [u8; 16]| addr == [0; 16] || addr == v4_mapped([0; 4]);
     let of_family = || there.iter().copied().filter(|row| row.tuple.family == child.family);

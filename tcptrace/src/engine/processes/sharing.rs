@@ -3,7 +3,8 @@
 use crate::engine::processes::{ProcessId, Processes};
 
 impl Processes {
-    /// The first, by pid, of the processes that hold exactly the same stuck sockets as this one; `None` if no other does.
+    /// The first, by pid, of the processes that hold exactly the same stuck sockets as this one;
+    /// `None` if no other does.
     pub fn first_sharer(&self, id: ProcessId) -> Option<ProcessId> {
         let stuck = &self.by_id.get(&id)?.stuck;
         let (_, cookie) = stuck.first()?;

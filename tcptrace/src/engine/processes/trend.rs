@@ -61,7 +61,7 @@ const EXPLAINED_BY_CHANGE: f64 = 0.85;
 /// A rate has stepped up or down if it has been the same for at least so many steps since.
 const LEAST_AFTER_STEP: usize = 4;
 
-/// Which powers of the rate can change steadily.
+/// The powers of the rate that can change steadily.
 const POWERS: [f64; 5] = [1.0, 0.5, 0.0, -0.5, -1.0];
 
 /// The variance that a rise has because levels are whole numbers.
@@ -80,9 +80,9 @@ pub(crate) struct Trend {
 enum GrowthCourse {
     /// Like this. Now and then the level is so much higher than it is now.
     Straight { above: f64 },
-    /// Faster or slower all the time: the rate to this power ([`raise_rate`]) changes by so much each
-    /// second. With 1 the rate changes as much each second, with 0 by the same factor, with -1 the
-    /// interval between two rises as much.
+    /// Faster or slower all the time: the rate to this power ([`raise_rate`]) changes by so much
+    /// each second. With 1 the rate changes as much each second, with 0 by the same factor, with -1
+    /// the interval between two rises as much.
     Curved { power: f64, change: f64 },
     /// In bursts: the last one so many seconds ago.
     Bursts { since_last: f64, period: f64, size: f64 },
@@ -433,7 +433,7 @@ impl FittedLine {
         values.iter().enumerate().map(|(at, value)| (value - self.value_at(at as f64)).powi(2)).sum()
     }
 
-    /// Which part of the values' variance it explains.
+    /// The part of the values' variance that the line explains.
     fn explained_share(&self, values: &[f64]) -> f64 {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();

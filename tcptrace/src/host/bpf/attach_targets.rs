@@ -62,8 +62,8 @@ pub(crate) fn stub_btf(targets: &[Target]) -> Result<Btf, BtfError> {
 
 /// Encodes the targets, with placeholders for all other ids up to the last one.
 ///
-/// All goes into one vector of the right size: there are tens of thousands of placeholders, and what
-/// this thread allocates beside it stays with the process.
+/// All goes into one vector of the right size: there are tens of thousands of placeholders, and
+/// what this thread allocates beside it stays with the process.
 fn encode_types(targets: &[Target]) -> Vec<u8> {
     let count = targets.last().map_or(0, |(id, ..)| *id as usize); // addresses have 64 bits
     let mut strings = vec![0];

@@ -9,11 +9,11 @@ use crate::host::{
 
 /// The BPF object, loaded and attached.
 pub(crate) struct Attachment {
-    /// The object.
+    /// The loaded BPF object.
     pub(crate) ebpf: Ebpf,
     /// The attached programs.
     pub(crate) links: Vec<Link>,
-    /// Which features are in use.
+    /// The features that are in use, and why the others are not.
     pub(crate) statuses: Vec<FeatureStatus>,
     /// The names of the programs on the tracepoint, in their order there.
     pub(crate) tracing: Vec<&'static str>,

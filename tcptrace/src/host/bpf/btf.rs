@@ -11,8 +11,8 @@ use memmap2::{Mmap, MmapOptions};
 
 /// `BTF_MAGIC`, in the byte order of this machine.
 pub(crate) const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
-/// The size of a `struct btf_header`: magic, version, flags, `hdr_len`, `type_off`, `type_len`, `str_off`,
-/// `str_len`.
+/// The size of a `struct btf_header`: magic, version, flags, `hdr_len`, `type_off`, `type_len`,
+/// `str_off`, `str_len`.
 pub(crate) const HEADER_BYTES: usize = 24;
 /// The size of a type, without what follows it for its kind.
 pub(crate) const TYPE_BYTES: usize = 12;

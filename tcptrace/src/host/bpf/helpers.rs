@@ -22,9 +22,9 @@ use crate::host::{
 /// it.
 #[derive(Clone, Copy)]
 pub(crate) struct Helpers<T = bool> {
-    /// `bpf_get_socket_cookie`.
+    /// The helper `bpf_get_socket_cookie`.
     pub(crate) cookie: T,
-    /// `bpf_sk_storage_get`.
+    /// The helper `bpf_sk_storage_get`.
     pub(crate) storage: T,
 }
 

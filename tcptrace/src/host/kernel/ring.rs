@@ -28,8 +28,8 @@ impl Kernel {
         self.transitions.as_fd()
     }
 
-    /// Passes the state changes in the ring to `each` up to a limit, those of each socket in the order
-    /// in which they happened. Also passes on what the BPF programs logged.
+    /// Passes the state changes in the ring to `each` up to a limit, those of each socket in the
+    /// order in which they happened. Also passes on what the BPF programs logged.
     ///
     /// # Errors
     /// The ring held something that is no record. What came after it is still there.

@@ -38,7 +38,7 @@ pub(crate) struct LiveProcesses {
 #[derive(Debug)]
 struct Cached {
     details: ProcessDetails,
-    /// As [`start_ticks`].
+    /// When the process started, as [`start_ticks`] tells it.
     start_ticks: Option<u64>,
     /// When the process started, `CLOCK_MONOTONIC` nanoseconds, rounded down to a tick.
     started_ns: u64,

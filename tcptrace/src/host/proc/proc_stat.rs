@@ -110,7 +110,7 @@ fn soft_limit(limits: &[u8]) -> Option<u64> {
 /// The fields of `/proc/PID/stat` that we use.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
-    /// NUL-padded.
+    /// The name, padded with NUL.
     comm: [u8; COMM_LEN],
     /// `R`, `S`, `T` (stopped), …
     state: u8,

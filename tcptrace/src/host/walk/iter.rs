@@ -21,8 +21,8 @@ use crate::{
 pub(crate) struct HolderReader<'a> {
     /// The program `iter/task_file`.
     pub(crate) iterator: &'a mut Iter,
-    /// The states (a mask) of the sockets whose holders are wanted. The BPF program has them from the map
-    /// `WALK_FILTER`.
+    /// The states (a mask) of the sockets whose holders are wanted. The BPF program has them from
+    /// the map `WALK_FILTER`.
     pub(crate) states: u32,
 }
 

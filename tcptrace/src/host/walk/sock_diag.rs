@@ -1,9 +1,9 @@
 //! Walks the sockets of a network namespace with `sock_diag(7)`, as `ss` does. This is the way on
 //! kernels without BTF, on which no iterator can be loaded.
 //!
-//! The crate for this protocol (netlink-packet-sock-diag 0.5) builds a value with every attribute of
-//! each socket: 4 to 9 ms for 15,000 sockets. We need one attribute and read the messages in place,
-//! which takes 0.3 ms.
+//! The crate for this protocol (netlink-packet-sock-diag 0.5) builds a value with every attribute
+//! of each socket: 4 to 9 ms for 15,000 sockets. We need one attribute and read the messages in
+//! place, which takes 0.3 ms.
 
 use std::io;
 
@@ -52,7 +52,7 @@ struct DiagRequest {
     id: DiagSocketId,
 }
 
-/// `struct inet_diag_msg`.
+/// A socket as the kernel describes it: `struct inet_diag_msg`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Answer {

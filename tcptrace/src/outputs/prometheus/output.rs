@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Answers scrapes.
+/// Answers scrapes with the figures of the moment.
 pub struct PrometheusOutput {
     scrapes: Scrapes,
     /// Those that wait for the figures.

@@ -1,9 +1,9 @@
 //! Answers HTTP at the address given, and at no other.
 //!
-//! For each scrape it requests figures from the run loop, which counts them between two of its steps:
-//! tracing waits for nothing else that a client does. Connections are bounded in number, size and time. If
-//! there are too many, the one whose last request is the longest ago is closed, so that idle clients
-//! cannot keep a scraper out.
+//! For each scrape it requests figures from the run loop, which counts them between two of its
+//! steps: tracing waits for nothing else that a client does. Connections are bounded in number,
+//! size and time. If there are too many, the one whose last request is the longest ago is closed,
+//! so that idle clients cannot keep a scraper out.
 
 use std::{
     convert::Infallible,
@@ -46,14 +46,15 @@ const MAX_CONNECTIONS: usize = 16;
 /// The most connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 128;
 
-/// How long after its last request, or its start, a connection is closed. It is longer than most scrape
-/// intervals, so that a scraper can keep its connection.
+/// How long after its last request, or its start, a connection is closed. It is longer than most
+/// scrape intervals, so that a scraper can keep its connection.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The most bytes of a request's head: the least that hyper allows.
 const MAX_HEAD: usize = 8192;
 
-/// The pause after a connection could not be accepted, for example because descriptors have run out.
+/// The pause after a connection could not be accepted, for example because descriptors have run
+/// out.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const PATH: &str = "/metrics";
@@ -74,7 +75,8 @@ pub struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Binds to this address only; `[::]` does not include IPv4. With port 0 the kernel chooses a port.
+    /// Binds to this address only; `[::]` does not include IPv4. With port 0 the kernel chooses a
+    /// port.
     ///
     /// # Errors
     /// The address is in use, is not this host's, or may not be bound.
@@ -181,8 +183,8 @@ async fn accept_connections(listener: TcpListener, asks: mpsc::Sender<Scrape>) -
     }
 }
 
-/// Answers the requests of one connection until it ends, or until it has been idle, or has not read its
-/// answer, for too long.
+/// Answers the requests of one connection until it ends, or until it has been idle, or has not read
+/// its answer, for too long.
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     asks: mpsc::Sender<Scrape>,

@@ -1,5 +1,5 @@
-//! What is not written while the reader is too slow: counted or added up, so that memory stays bounded however long that
-//! lasts.
+//! What is not written while the reader is too slow: counted or added up, so that memory stays
+//! bounded however long that lasts.
 
 use rustc_hash::FxHashMap;
 

@@ -20,14 +20,14 @@ use crate::{
 /// The most sockets of a group that are shown one by one.
 pub(crate) const MAX_SINGLE_LINES: usize = 3;
 
-/// Which end of a connection a socket is.
+/// The end of a connection that a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The server's end.
     Server,
     /// The client's end.
     Client,
-    /// Not known.
+    /// It is not known which end.
     Unknown,
 }
 

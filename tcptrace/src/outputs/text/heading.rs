@@ -25,8 +25,8 @@ impl Headings {
         self.repeat_after = (rows > 0).then(|| u64::from(rows.saturating_sub(2)).max(10));
     }
 
-    /// Notes that a view's heading is written after so many lines, if that is needed: its last one is
-    /// out of sight, or had another layout. Returns whether it is.
+    /// Notes that a view's heading is written after so many lines, if that is needed: its last one
+    /// is out of sight, or had another layout. Returns whether it is.
     pub(crate) fn note_written(&mut self, view: View, layout: &Layout, lines: u64) -> bool {
         let is_in_sight = |at: u64| self.repeat_after.is_none_or(|count| lines < at + count);
         let last = &mut self.last[view as usize];

@@ -1,14 +1,15 @@
 //! When the next walk may begin. It knows no clock: times are passed in.
 
-/// Sockets that become due close to each other are judged by one walk: the next begins this much later at the
-/// soonest, nanoseconds.
+/// Sockets that become due close to each other are judged by one walk: the next begins this much
+/// later at the soonest, nanoseconds.
 const SOONEST_NS: u64 = 50_000_000;
 
-/// How much later it begins at the latest. With it a socket is reported within a second of its threshold,
-/// whatever the walk before it took.
+/// How much later it begins at the latest. With it a socket is reported within a second of its
+/// threshold, whatever the walk before it took.
 const LATEST_NS: u64 = 500_000_000;
 
-/// How soon a walk is made again that failed or left out a namespace, nanoseconds. The wait doubles each time.
+/// How soon a walk is made again that failed or left out a namespace, nanoseconds. The wait doubles
+/// each time.
 const FIRST_RETRY_NS: u64 = 100_000_000;
 
 /// How late at most.
@@ -48,8 +49,9 @@ impl Pace {
         self.follow_up_ns.map(|at| at.max(self.resync_ns))
     }
 
-    /// A walk ended that took this much CPU time. Walks that judge take no more than a fifth of the time, unless
-    /// sockets would be reported too late. Says whether it is the first one to succeed after some that failed.
+    /// A walk ended that took this much CPU time. Walks that judge take no more than a fifth of the
+    /// time, unless sockets would be reported too late. Says whether it is the first one to succeed
+    /// after some that failed.
     pub(crate) fn note_walk(&mut self, ended_ns: u64, cpu_ns: u64) -> bool {
         self.judging_ns = ended_ns.saturating_add(cpu_ns.saturating_mul(4).clamp(SOONEST_NS, LATEST_NS));
         // Transitions may be lost again at once: no more than half of the time.
@@ -65,7 +67,8 @@ impl Pace {
         self.failed == 1
     }
 
-    /// Transitions were lost: what the next look leaves out is looked at again, as often as after the first.
+    /// Transitions were lost: what the next look leaves out is looked at again, as often as after
+    /// the first.
     pub(crate) const fn note_loss(&mut self) {
         self.follow_ups = 0;
     }

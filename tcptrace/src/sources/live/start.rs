@@ -44,7 +44,7 @@ pub(crate) fn start_record(kernel: &Kernel, walk: &Walk) -> Start {
     }
 }
 
-/// The same for metrics, as far as they tell it.
+/// Returns what metrics tell of this tracer.
 pub(crate) fn tracer_info(kernel: &Kernel) -> TracerInfo {
     let sources = kernel.feature_statuses().iter();
     TracerInfo {

@@ -1,7 +1,7 @@
 //! The file that a replay reads: as it was recorded, or compressed by gzip or zstd.
 //!
-//! Whatever the file holds, memory stays bounded: a decoder keeps a window of 128 MiB at the most, and `recording.rs` bounds
-//! a line.
+//! Whatever the file holds, memory stays bounded: a decoder keeps a window of 128 MiB at the most,
+//! and `recording.rs` bounds a line.
 
 use std::{
     cell::Cell,
@@ -71,8 +71,8 @@ enum Reader {
 }
 
 impl RecordingFile {
-    /// Reads `file` from its beginning. The input ends early once nobody reads `output` any more, if
-    /// records go where somebody reads them, or once `interruption` asks for that.
+    /// Reads `file` from its beginning. The input ends early once nobody reads `output` any more,
+    /// if records go where somebody reads them, or once `interruption` asks for that.
     ///
     /// # Errors
     /// It cannot be read, or is in a form that is not understood here.

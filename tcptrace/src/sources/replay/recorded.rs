@@ -1,4 +1,5 @@
-//! What a recording holds, and which questions it cannot answer for want of it: silence would read as "nothing there".
+//! What a recording holds, and which questions it cannot answer for want of it: silence would read
+//! as "nothing there".
 
 use tcptrace_common::state;
 
@@ -53,7 +54,8 @@ impl Recorded {
                     .to_owned(),
             );
         }
-        // Transitions tell of any state and any time; else there is what was recorded as stuck, and nothing else.
+        // Transitions tell of any state and any time; else there is what was recorded as stuck, and
+        // nothing else.
         if views.stuck && self.transitions + self.found == 0 {
             let asked = config.format_watched();
             match self.threshold_ns {
