@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     process::{Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::Instant,
 };
@@ -74,8 +74,7 @@ impl TracerCommand {
         // libtest names threads after their tests.
         let test = thread::current().name().filter(|_| !is_to_lose(&command)).map(str::to_owned);
         drop(command); // and with it our copy of its stdout
-        let state = Mutex::new(State { held, ..State::default() });
-        let shared = Arc::new(Shared { state, news: Condvar::new(), test });
+        let shared = Arc::new(Shared { test, held: Mutex::new(held), ..Shared::default() });
         let stdout: Option<Box<dyn Read + Send>> = match (reader, stdout) {
             (Some(reader), _) => Some(Box::new(reader)),
             (None, Some(stdout)) => Some(Box::new(stdout)),
@@ -121,10 +120,13 @@ pub struct Finished {
     pub stderr: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
     news: Condvar,
+    /// Whether reading stdout waits.
+    held: Mutex<bool>,
+    released: Condvar,
     /// The test to be told of losses, unless it provokes them.
     test: Option<String>,
 }
@@ -138,12 +140,11 @@ struct State {
     wrong: Option<String>,
     /// Of stdout and stderr, how many may still bring something.
     open: u32,
-    held: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { lines: vec![], records: vec![], stderr: String::new(), wrong: None, open: 2, held: false }
+        Self { lines: vec![], records: vec![], stderr: String::new(), wrong: None, open: 2 }
     }
 }
 
@@ -281,8 +282,8 @@ impl Tracer {
 
     /// Lets the reader go on.
     pub fn read_on(&self) {
-        self.shared.state().held = false;
-        self.shared.news.notify_all();
+        *self.shared.held.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.shared.released.notify_all();
     }
 
     /// Sends it a signal.
@@ -310,7 +311,7 @@ impl Tracer {
         let finished = self.finish();
         assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
         if let Some(last) = finished.records.last() {
-            assert!(last.is("summary"), "the last record is {last:?}");
+            assert!(last.is("summary"), "the last record is {last:?}; stderr: {}", finished.stderr);
         }
         finished
     }
@@ -383,35 +384,47 @@ fn tells_loss(line: &[u8]) -> bool {
         || line.contains(": the kernel did not run the program (")
 }
 
+/// Reads stdout in this thread, and takes its lines in with another one. However long a test looks
+/// at the records, the pipe is read: an ending tracer waits 2 s for a reader that takes nothing.
 fn read_stdout(shared: &Shared, json: bool, stdout: impl Read) {
-    let mut stdout = BufReader::new(stdout);
-    let mut stream = Stream::default();
-    loop {
-        let mut line = Vec::new();
-        // A pseudo-terminal whose other side is closed reads as EIO: the end, as for a pipe.
-        let _end = stdout.read_until(b'\n', &mut line);
-        if line.is_empty() {
-            return;
-        }
-        let whole = line.pop_if(|last| *last == b'\n').is_some();
-        let mut state = shared.state();
-        if let Some(test) = shared.test.as_ref().filter(|_| tells_loss(&line)) {
-            feature::tell_lost(test);
-        }
-        if json {
-            match stream.record(&line) {
-                Ok(record) if whole => state.records.push(record),
-                parsed => {
-                    let why = parsed.err().unwrap_or_else(|| "no newline at its end".to_owned());
-                    let line = String::from_utf8_lossy(&line);
-                    state.wrong.get_or_insert_with(|| format!("{why}: {line}"));
-                }
+    thread::scope(|scope| {
+        // The other thread ends when this one drops its end.
+        let (read, lines) = mpsc::channel::<Vec<u8>>();
+        scope.spawn(move || {
+            let mut stream = Stream::default();
+            lines.iter().for_each(|line| take_in(shared, json.then_some(&mut stream), line));
+        });
+        let mut stdout = BufReader::new(stdout);
+        loop {
+            let mut line = Vec::new();
+            // A pseudo-terminal whose other side is closed reads as EIO: the end, as for a pipe.
+            let _end = stdout.read_until(b'\n', &mut line);
+            if line.is_empty() || read.send(line).is_err() {
+                return;
             }
-        } else if !whole {
-            state.wrong.get_or_insert_with(|| "the last line has no newline at its end".to_owned());
+            let held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(shared.released.wait_while(held, |held| *held).unwrap_or_else(PoisonError::into_inner));
         }
-        state.lines.push(String::from_utf8_lossy(&line).into_owned());
-        shared.news.notify_all();
-        drop(shared.news.wait_while(state, |state| state.held).unwrap_or_else(PoisonError::into_inner));
+    });
+}
+
+/// Adds a line to what has come; with a stream, as a record of it too.
+fn take_in(shared: &Shared, stream: Option<&mut Stream>, mut line: Vec<u8>) {
+    let is_whole = line.pop_if(|last| *last == b'\n').is_some();
+    let mut state = shared.state();
+    if let Some(test) = shared.test.as_ref().filter(|_| tells_loss(&line)) {
+        feature::tell_lost(test);
     }
+    let record = stream.map(|stream| stream.record(&line)).transpose();
+    match record {
+        Ok(record) if is_whole => state.records.extend(record),
+        record => {
+            let why = record.err().unwrap_or_else(|| "no newline at its end".to_owned());
+            let line = String::from_utf8_lossy(&line);
+            state.wrong.get_or_insert_with(|| format!("{why}: {line}"));
+        }
+    }
+    state.lines.push(String::from_utf8_lossy(&line).into_owned());
+    drop(state);
+    shared.news.notify_all();
 }

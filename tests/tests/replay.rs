@@ -6,7 +6,7 @@
     reason = "times of a test's run, as microseconds"
 )]
 
-use std::{collections::HashMap, fs, os::unix::process::CommandExt as _};
+use std::{collections::HashMap, fs, ops::RangeInclusive, os::unix::process::CommandExt as _};
 
 use tests::{
     Record, Tracer, TracerCommand, feature, monotonic_ns,
@@ -23,17 +23,66 @@ fn wait_for_age(leak: &Leak) {
     poll_until("time to pass", || (monotonic_ns() >= ns).then_some(()));
 }
 
+/// A span of `CLOCK_MONOTONIC`, nanoseconds.
+type Span = RangeInclusive<u64>;
+
+/// What the test itself knows of a leak.
+#[derive(Debug)]
+struct Seen {
+    /// The time in which it entered `CLOSE_WAIT`, if the tracers had started by then.
+    entered: Option<Span>,
+    /// When all was read.
+    read_ns: u64,
+    /// The time in which it left `CLOSE_WAIT`.
+    left: Span,
+}
+
+/// The leaks of a scene, by the ports of their clients.
+#[derive(Debug)]
+struct Leaks {
+    netns: u64,
+    seen: HashMap<u16, Seen>,
+}
+
 /// When a stuck socket entered its state, to the microsecond; its age is told to that.
 fn entered_us(stuck: &Record) -> i64 {
     (stuck.mono_ns() / 1_000) as i64 - (stuck.number("age_ms") * 1_000.0).round() as i64
 }
 
-/// Holds what a replay says of the leaks, which go by their clients' ports in a namespace, against what was said live.
-fn assert_same((netns, ports): &(u64, Vec<u16>), live: &Finished, replayed: &Finished, fields: &[&str]) {
+/// When a socket that is no longer stuck had entered its state, to the microsecond.
+fn had_entered_us(cleared: &Record) -> i64 {
+    (cleared.mono_ns() / 1_000) as i64 - (cleared.number("in_state_ms") * 1_000.0).round() as i64
+}
+
+/// Asserts that two records of different tracers tell the same times.
+///
+/// Both tracers read the clock at each transition, one after the other. Any time can pass between
+/// that on a busy machine, but both do while the test makes the transition.
+fn assert_same_times(was: &Record, is: &Record, seen: &Seen) {
+    let entered_us = if was.is("stuck") { entered_us } else { had_entered_us };
+    let both_us = [was, is].map(entered_us);
+    match &seen.entered {
+        Some(span) => {
+            // Times are rounded, or cut off.
+            let span_us = (span.start() / 1_000) as i64 - 2..=(span.end() / 1_000) as i64 + 2;
+            assert!(both_us.iter().all(|us| span_us.contains(us)), "not in {span_us:?}:\n{was:?}\n{is:?}");
+        }
+        // Two walks read a socket's stamps at two moments of a tick.
+        None => assert!((both_us[0] - both_us[1]).abs() <= 20_000, "{was:?}\n{is:?}"),
+    }
+    if was.is("cleared") {
+        let left = [was, is].map(Record::mono_ns);
+        assert!(left.iter().all(|ns| seen.left.contains(ns)), "not in {:?}:\n{was:?}\n{is:?}", seen.left);
+    }
+}
+
+/// Asserts that a replay tells of the leaks what was told live.
+fn assert_same(leaks: &Leaks, live: &Finished, replayed: &Finished, fields: &[&str]) {
+    let Leaks { netns, seen } = leaks;
     for event in ["stuck", "cleared"] {
         let of = |run: &Finished| {
             let mut records: Vec<_> = run.of(*netns).into_iter().filter(|record| record.is(event)).collect();
-            records.retain(|record| ports.contains(&record.remote().port()));
+            records.retain(|record| seen.contains_key(&record.remote().port()));
             records.sort_by_key(Record::cookie);
             records
         };
@@ -47,14 +96,8 @@ fn assert_same((netns, ports): &(u64, Vec<u16>), live: &Finished, replayed: &Fin
             {
                 assert_eq!(was.get(field), is.get(field), "{event}, {field}:\n{was:?}\n{is:?}");
             }
-            // Two tracers read the clock one after the other, and two walks a socket's stamps at two moments of a tick.
-            let near = |was: i64, is: i64| (was - is).abs() <= 20_000;
-            if event == "stuck" {
-                assert!(near(entered_us(was), entered_us(is)), "{was:?}\n{is:?}");
-            } else {
-                let left_us = |record: &Record| (record.mono_ns() / 1_000) as i64;
-                let for_us = |record: &Record| (record.number("in_state_ms") * 1_000.0) as i64;
-                assert!(near(left_us(was), left_us(is)) && near(for_us(was), for_us(is)), "{was:?}\n{is:?}");
+            assert_same_times(was, is, &seen[&was.remote().port()]);
+            if event == "cleared" {
                 assert_eq!(was.get("by")["pid"], is.get("by")["pid"], "{was:?}\n{is:?}");
             }
         }
@@ -63,9 +106,9 @@ fn assert_same((netns, ports): &(u64, Vec<u16>), live: &Finished, replayed: &Fin
     assert!(count("stuck") >= 4 && count("cleared") >= 4, "nothing was compared");
 }
 
-/// What can be seen of leaks that begin, stay and end in several ways, after `before` the start of both tracers; and when
-/// their server had read all (`CLOCK_MONOTONIC`).
-fn record(arguments: &[&str], before: usize) -> (Finished, Finished, (u64, Vec<u16>), HashMap<u16, u64>) {
+/// Runs a tracer with these arguments, and one that reports what is stuck, on leaks that begin, stay and end in several
+/// ways, `before` of them from before the start of both tracers.
+fn record(arguments: &[&str], before: usize) -> (Finished, Finished, Leaks) {
     let mut scene = Scene::new();
     let netns = scene.netns();
     let mut leaks: Vec<_> = std::iter::repeat_with(|| scene.leak()).take(before).collect();
@@ -81,20 +124,30 @@ fn record(arguments: &[&str], before: usize) -> (Finished, Finished, (u64, Vec<u
     for leak in &leaks {
         live.await_stuck(&leak.socket);
     }
-    scene.server.close(&leaks[0].socket);
-    scene.server.shutdown(&leaks[1].socket);
+    let mut ends = Vec::new();
+    let mut span_of = |end: &mut dyn FnMut()| {
+        let began_ns = monotonic_ns();
+        end();
+        ends.push(began_ns..=monotonic_ns());
+    };
+    span_of(&mut || scene.server.close(&leaks[0].socket));
+    span_of(&mut || scene.server.shutdown(&leaks[1].socket));
     for leak in &leaks[..2] {
         live.await_cleared(&leak.socket);
     }
-    let rest: Vec<_> = leaks[2..].iter().map(|leak| leak.socket).collect();
     let Scene { server, client: _client, namespace: _namespace, .. } = scene;
-    server.kill();
-    for socket in &rest {
-        live.await_cleared(socket);
+    let mut server = Some(server);
+    span_of(&mut || drop(server.take()));
+    for leak in &leaks[2..] {
+        live.await_cleared(&leak.socket);
     }
-    let port = |leak: &Leak| leak.socket.remote.expect("connected").port();
-    let read_ns = leaks.iter().map(|leak| (port(leak), leak.not_after_ns)).collect();
-    (recorder.stop(), live.stop(), (netns, leaks.iter().map(port).collect()), read_ns)
+    let seen = leaks.iter().enumerate().map(|(at, leak)| {
+        let Leak { socket, not_before_ns, not_after_ns } = *leak;
+        let entered = (at >= before).then_some(not_before_ns..=not_after_ns);
+        let left = ends[at.min(2)].clone();
+        (socket.remote.expect("connected").port(), Seen { entered, read_ns: not_after_ns, left })
+    });
+    (recorder.stop(), live.stop(), Leaks { netns, seen: seen.collect() })
 }
 
 #[test]
@@ -105,15 +158,14 @@ fn transitions_alone_tell_who_was_stuck_since_when_and_what_ended_it() {
     ) {
         return;
     }
-    const BEFORE: usize = 3;
-    let (recorded, live, leaks, _) = record(&[], BEFORE);
+    let (recorded, live, mut leaks) = record(&[], 3);
     let recording = Recording::new("transitions", &recorded.lines);
     let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
     assert_eq!((replayed.status.code(), replayed.stderr.as_str()), (Some(0), ""));
     assert_same(&leaks, &live, &replayed, &["exact"]);
     // Of those from before the start the recording has all that could be seen.
-    let before = (leaks.0, leaks.1[..BEFORE].to_owned());
-    assert_same(&before, &live, &replayed, &["exact", "owners", "owner_how", "cause", "recv_queue", "peer"]);
+    leaks.seen.retain(|_, seen| seen.entered.is_none());
+    assert_same(&leaks, &live, &replayed, &["exact", "owners", "owner_how", "cause", "recv_queue", "peer"]);
     assert_eq!(replayed.lines[0], recorded.lines[0], "the start is what it was");
     let [was, is] = [&recorded, &replayed].map(|run| run.summary().int("transitions"));
     assert_eq!(was, is);
@@ -135,18 +187,17 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
     if feature::is_missing(feature::COOKIE, "with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen") {
         return;
     }
-    let (recorded, live, mut leaks, read_ns) = record(&["--transitions", "--stuck", "0s"], 3);
+    let (recorded, live, mut leaks) = record(&["--transitions", "--stuck", "0s"], 3);
     // On a slow machine some that leaked after the start may have been seen stuck later than that, or before all was read.
-    let is_seen_in_time = |record: &Record| {
-        record.is("stuck")
-            && (record.get("exact") == false || record.number("age_ms") <= 300.0)
-            && record.mono_ns() >= read_ns[&record.remote().port()]
-    };
-    leaks.1.retain(|port| {
-        let of_it = |record: &&Record| record.is_in(leaks.0) && record.remote().port() == *port;
-        recorded.records.iter().filter(of_it).any(is_seen_in_time)
+    leaks.seen.retain(|port, seen| {
+        let is_in_time = |record: &&Record| {
+            (record.get("exact") == false || record.number("age_ms") <= 300.0)
+                && record.mono_ns() >= seen.read_ns
+        };
+        let of_it = |record: &&Record| record.is("stuck") && record.remote().port() == *port;
+        recorded.of(leaks.netns).iter().filter(of_it).any(|record| is_in_time(&record))
     });
-    assert!(!leaks.1.is_empty(), "all of them were seen late: {:?}", recorded.of(leaks.0));
+    assert!(!leaks.seen.is_empty(), "all of them were seen late: {:?}", recorded.of(leaks.netns));
     let recording = Recording::new("stuck", &recorded.lines);
     let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
     assert_eq!(replayed.status.code(), Some(0), "{}", replayed.stderr);
@@ -156,7 +207,7 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
         &replayed,
         &["owners", "owner_how", "cause", "recv_queue", "send_queue", "listener"],
     );
-    let pid = live.of(leaks.0).iter().find(|record| record.is("stuck")).expect("compared").holders()[0].0;
+    let pid = live.of(leaks.netns).iter().find(|record| record.is("stuck")).expect("compared").holders()[0].0;
     let rolled = |run: &Finished| {
         let its = |record: &&Record| record.is("process") && record.int("pid") == u64::from(pid);
         run.records.iter().rfind(its).cloned().expect("a roll-up")
