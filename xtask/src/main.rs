@@ -21,6 +21,8 @@ mod setup;
 mod shell;
 mod soak;
 mod test;
+#[cfg(test)]
+mod unlinked;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
