@@ -316,9 +316,9 @@ fn assert_every_transition_is_accounted_for(run: &Finished, churned: usize, burs
 #[test]
 fn behind_a_reader_that_has_stopped_reminders_take_no_memory_and_the_first_of_each_socket_arrives() {
     const CONNECTIONS: usize = 200;
-    // 700 bytes each: 21 MB, had they been kept.
-    const DROPPED: f64 = 30_000.0;
-    const MAY_GROW_KIB: u64 = 4 << 10;
+    // 700 bytes each: 8.4 MB, had they been kept. Walks over other tests' sockets need some memory.
+    const DROPPED: f64 = 12_000.0;
+    const MAY_GROW_KIB: u64 = 3 << 10;
     let namespace = Namespace::new();
     let netns = namespace.inode();
     let mut puppet = Puppet::new();
