@@ -11,9 +11,10 @@ use anyhow::{Result, ensure};
 
 use crate::{
     matrix,
+    results::Outcome,
     setup::{self, Scope},
     shell::{self, say},
-    test::{self, Outcome},
+    test,
 };
 
 /// Each check's name, cargo's arguments, and RUSTDOCFLAGS.

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::Message;
+use serde::{Deserialize, Serialize};
 
 use crate::shell;
 
@@ -47,10 +48,21 @@ pub(crate) fn kernel_tests() -> Result<KernelTests> {
     Ok(KernelTests { programs, helpers })
 }
 
-/// Builds the benchmarks of the pipeline and of owner resolution, optimised.
-pub(crate) fn benchmarks() -> Result<[PathBuf; 2]> {
+/// The programs that the benchmarks run as root.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Programs {
+    pub(crate) tcptrace: PathBuf,
+    /// The directory with the programs of the package `tests`.
+    pub(crate) helpers: PathBuf,
+    /// The benchmark of owner resolution.
+    pub(crate) owners: PathBuf,
+}
+
+/// Builds all that is measured, optimised: the benchmark of the pipeline, and the other programs.
+pub(crate) fn benchmarks() -> Result<(PathBuf, Programs)> {
     let bench = |name| take(build(&["bench", "--package", "tcptrace", "--bench", name, "--no-run"])?, name);
-    Ok([bench("pipeline")?, bench("owners")?])
+    let (tcptrace, helpers) = (tcptrace(Profile::Release)?, helpers()?);
+    Ok((bench("pipeline")?, Programs { tcptrace, helpers, owners: bench("owners")? }))
 }
 
 /// Builds the programs of the package `tests`, optimised; the result is the directory they are in.

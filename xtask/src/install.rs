@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     compile::{self, Profile},
+    environment::Environment,
     setup::{self, Scope},
     shell::{self, say},
-    test::Environment,
 };
 
 /// Builds the release and installs it under `prefix`.

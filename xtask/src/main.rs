@@ -14,6 +14,7 @@
 mod bench;
 mod ci;
 mod compile;
+mod environment;
 mod install;
 mod matrix;
 mod results;
@@ -28,7 +29,6 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use serde::{Deserialize, Serialize};
 
 use crate::{compile::Profile, setup::Scope};
 
@@ -95,11 +95,17 @@ enum Task {
     /// Send millions of transitions through one run, and check that none is missing from the
     /// counts
     Soak(soak::Options),
-    /// The part of `soak` or `bench` that needs root
+    /// The part of `bench` that needs root
     #[command(hide = true)]
-    AsRoot {
-        /// A [`RootTask`] as JSON
-        task: String,
+    BenchAsRoot {
+        /// A [`bench::Measure`] as JSON
+        measure: String,
+    },
+    /// The part of `soak` that needs root
+    #[command(hide = true)]
+    SoakAsRoot {
+        /// A [`soak::Measure`] as JSON
+        measure: String,
     },
     /// The first process of a guest of the kernel matrix
     #[command(hide = true)]
@@ -110,13 +116,6 @@ enum Task {
         #[arg(long, value_name = "PREFIX", default_value = "/usr/local")]
         prefix: PathBuf,
     },
-}
-
-/// What runs as root, given by the part that has built everything.
-#[derive(Debug, Serialize, Deserialize)]
-enum RootTask {
-    Soak(soak::Measure),
-    Bench(bench::Measure),
 }
 
 fn main() -> ExitCode {
@@ -152,10 +151,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return test::run(&options),
         Task::Bench(options) => return bench::run(options),
         Task::Soak(options) => return soak::run(options),
-        Task::AsRoot { task } => match serde_json::from_str(&task)? {
-            RootTask::Soak(measure) => return soak::measure(&measure),
-            RootTask::Bench(measure) => return bench::measure(&measure),
-        },
+        Task::BenchAsRoot { measure } => return bench::measure(&serde_json::from_str(&measure)?),
+        Task::SoakAsRoot { measure } => return soak::measure(&serde_json::from_str(&measure)?),
         Task::Ci => return ci::run(),
         Task::Guest => return matrix::guest::main(),
         Task::Install { prefix } => install::run(&prefix)?,

@@ -235,6 +235,14 @@ pub(crate) struct Place {
     pub(crate) programs: Vec<Results>,
 }
 
+/// What came of a test run.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) totals: Totals,
+    /// Where the kernel tests ran.
+    pub(crate) places: Vec<Place>,
+}
+
 /// The tests that said in every place that they do not run there, a line each with the reasons.
 ///
 /// Nobody would miss such a test otherwise.

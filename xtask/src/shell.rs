@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
-use crate::test::Environment;
+use crate::environment::Environment;
 
 /// A directory of root's tools, which the PATH of other users may lack.
 const SYSTEM_DIRECTORY: &str = "/usr/sbin";
@@ -113,11 +113,11 @@ pub(crate) fn show(command: &Command) -> String {
     words.map(|word| word.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs `cargo xtask as-root` with this task, and returns its exit status.
-pub(crate) fn run_self_as_root(task: &impl serde::Serialize) -> Result<ExitCode> {
+/// Runs `cargo xtask SUBCOMMAND` as root with these data as JSON, and returns its exit status.
+pub(crate) fn run_self_as_root(subcommand: &str, data: &impl serde::Serialize) -> Result<ExitCode> {
     let this = env::current_exe().context("/proc is not mounted")?;
-    let task = serde_json::to_string(task)?;
-    let status = as_root(this, &Environment::new())?.args(["as-root", &task]).status();
+    let data = serde_json::to_string(data)?;
+    let status = as_root(this, &Environment::new())?.args([subcommand, &data]).status();
     let is_good = status.context("cannot run the part that needs root")?.success();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -16,7 +16,6 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    RootTask,
     bench::{
         figures::table,
         helper,
@@ -58,7 +57,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     setup::prepare(Scope::Build)?;
     let Options { transitions } = options;
     let (tcptrace, helpers) = (compile::tcptrace(Profile::Release)?, compile::helpers()?);
-    shell::run_self_as_root(&RootTask::Soak(Measure { transitions, tcptrace, helpers }))
+    shell::run_self_as_root("soak-as-root", &Measure { transitions, tcptrace, helpers })
 }
 
 /// Runs the part that needs root.

@@ -3,9 +3,7 @@
 //! Guests with other kernels run the same kernel tests ([`matrix`]).
 
 use std::{
-    collections::BTreeMap,
     env,
-    ffi::OsString,
     io::Write as _,
     process::{Command, ExitCode, Stdio},
 };
@@ -14,8 +12,8 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     compile::{self, Profile},
-    matrix,
-    results::{self, Place, Results, Totals},
+    environment, matrix,
+    results::{self, Outcome, Place, Results, Totals},
     setup::{self, Scope},
     shell::{self, say},
 };
@@ -23,18 +21,6 @@ use crate::{
 /// The packages whose tests need neither root nor a kernel. tcptrace-ebpf has none: it runs only
 /// in a kernel.
 const UNIT_TESTED: [&str; 3] = ["tcptrace-common", "tcptrace", "xtask"];
-/// Says to the kernel tests where the program is that they test.
-pub(crate) const BINARY_VARIABLE: &str = "TCPTRACE_BIN";
-/// Names kernel features that the tracer under test does without (`tests/src/tracer.rs`).
-pub(crate) const WITHOUT_VARIABLE: &str = "TCPTRACE_TEST_WITHOUT";
-/// In how many threads libtest runs tests.
-pub(crate) const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
-/// Without BTF transitions have no network namespace: concurrent tests would see each other's.
-pub(crate) const ONE_THREAD: &str = "1";
-
-/// Variables by name.
-pub(crate) type Environment = BTreeMap<String, String>;
-
 /// Which tests, and how.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
@@ -62,14 +48,6 @@ impl Options {
     fn arguments(&self) -> Vec<String> {
         self.filter.iter().chain(&self.libtest).cloned().collect()
     }
-}
-
-/// What came of a test run.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) totals: Totals,
-    /// Where the kernel tests ran.
-    pub(crate) places: Vec<Place>,
 }
 
 /// Runs the tests that the options select; the line with the totals is the last thing printed.
@@ -127,9 +105,11 @@ pub(crate) fn run_here(options: &Options) -> Result<Outcome> {
 }
 
 fn run_kernel_tests(arguments: &[String]) -> Result<Vec<Results>> {
-    let mut environment = environment(env::vars_os());
-    environment
-        .insert(BINARY_VARIABLE.to_owned(), compile::tcptrace(Profile::Release)?.display().to_string());
+    let mut environment = environment::for_tests(env::vars_os());
+    environment.insert(
+        environment::BINARY_VARIABLE.to_owned(),
+        compile::tcptrace(Profile::Release)?.display().to_string(),
+    );
     let programs = compile::kernel_tests()?.programs.into_iter();
     let run = |program: compile::Executable| {
         say(format_args!("kernel tests as root: {}", program.name));
@@ -141,18 +121,6 @@ fn run_kernel_tests(arguments: &[String]) -> Result<Vec<Results>> {
         })
     };
     programs.map(run).collect()
-}
-
-/// What the tests get from our environment; sudo passes nothing on by itself.
-pub(crate) fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Environment {
-    let ours = ours.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let passed_on = ["TCPTRACE_", "RUST_TEST_", "RUST_BACKTRACE"];
-    let is_wanted = |(name, _): &(String, String)| passed_on.iter().any(|prefix| name.starts_with(prefix));
-    let mut environment: Environment = ours.filter(is_wanted).collect();
-    if environment.get(WITHOUT_VARIABLE).is_some_and(|features| !features.is_empty()) {
-        environment.entry(THREADS_VARIABLE.to_owned()).or_insert(ONE_THREAD.to_owned());
-    }
-    environment
 }
 
 /// Runs a test program, shows the user what it prints, and counts. Its stderr is read if it is a
@@ -187,17 +155,5 @@ mod tests {
         assert_eq!(totals, Totals { failed: 1, not_run: 1, ..Totals::default() });
         assert!(trouble.is_some_and(|trouble| trouble.contains("signal: 9")));
         Ok(())
-    }
-
-    #[test]
-    fn the_tests_get_what_concerns_them() {
-        let environment = |ours: &[(&str, &str)]| {
-            let environment = environment(ours.iter().map(|(name, value)| (name.into(), value.into())));
-            environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-        };
-        let ours = [("TCPTRACE_SLOW", "1"), ("RUST_BACKTRACE", "1"), ("HOME", "/root")];
-        assert_eq!(environment(&ours), "RUST_BACKTRACE=1 TCPTRACE_SLOW=1");
-        let without_btf = environment(&[("TCPTRACE_TEST_WITHOUT", "btf")]);
-        assert_eq!(without_btf, "RUST_TEST_THREADS=1 TCPTRACE_TEST_WITHOUT=btf");
     }
 }

@@ -9,12 +9,14 @@ use std::{fmt, path::Path, thread};
 use anyhow::{Context as _, Result};
 
 use super::{
-    Measure,
     figures::{Figures, Goal, show, table, to_figure},
     helper,
     tracer::{Command, Measured, Ready, Tracer},
 };
-use crate::shell::{self, say};
+use crate::{
+    compile::Programs,
+    shell::{self, say},
+};
 
 /// Transitions of one connection over loopback, both ends together.
 const TRANSITIONS: f64 = 10.0;
@@ -99,8 +101,8 @@ pub(crate) struct Churned {
 }
 
 /// Runs all rounds.
-pub(crate) fn run(measure: &Measure, plan: Plan) -> Result<Churned> {
-    let (helpers, mut rows, mut missing) = (&measure.helpers, own_rows(measure), Vec::new());
+pub(crate) fn run(programs: &Programs, plan: Plan) -> Result<Churned> {
+    let (helpers, mut rows, mut missing) = (&programs.helpers, own_rows(programs), Vec::new());
     for (name, package, arguments) in RIVALS {
         let Some(program) = shell::find(name) else {
             missing.push(format!("not compared with {name}: apt install {package}"));
@@ -166,12 +168,12 @@ fn make_load(
 }
 
 /// The rows that need no other tool.
-fn own_rows(measure: &Measure) -> Vec<Row> {
-    let empty = Command::new(measure.helpers.join("empty-program"), &[], Ready::StdoutLine);
+fn own_rows(programs: &Programs) -> Vec<Row> {
+    let empty = Command::new(programs.helpers.join("empty-program"), &[], Ready::StdoutLine);
     let ours = OURS.map(|line| {
         let ready = if line.ends_with("--json") { Ready::StdoutLine } else { Ready::StderrLine };
         let arguments: Vec<_> = line.split(' ').skip(1).collect();
-        Row::new(line, Some(Command::new(measure.tcptrace.clone(), &arguments, ready)))
+        Row::new(line, Some(Command::new(programs.tcptrace.clone(), &arguments, ready)))
     });
     [Row::new("untraced", None), Row::new(EMPTY, Some(empty))].into_iter().chain(ours).collect()
 }

@@ -29,7 +29,7 @@ pub(crate) mod proc;
 pub(crate) mod tracer;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitCode, Stdio},
 };
 
@@ -37,8 +37,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    RootTask,
-    compile::{self, Profile},
+    compile::{self, Programs},
     setup::{self, Scope},
     shell::{self, say},
 };
@@ -59,11 +58,7 @@ pub(crate) struct Options {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measure {
     quick: bool,
-    tcptrace: PathBuf,
-    /// The directory with the programs of the package `tests`.
-    helpers: PathBuf,
-    /// The benchmark of owner resolution.
-    owners: PathBuf,
+    programs: Programs,
     /// A result of the pipeline's benchmark, for the goals.
     bytes_per_socket: Option<f64>,
 }
@@ -71,14 +66,12 @@ pub(crate) struct Measure {
 /// Builds everything, and runs all the benchmarks.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
     setup::prepare(Scope::Build)?;
-    let tcptrace = compile::tcptrace(Profile::Release)?;
-    let [pipeline, owners] = compile::benchmarks()?;
-    let helpers = compile::helpers()?;
+    let (pipeline, programs) = compile::benchmarks()?;
     let Options { quick } = options;
     let pipeline = run_pipeline(&pipeline, quick)?;
     println!("{pipeline}");
     let bytes_per_socket = bytes_per_socket(&pipeline);
-    shell::run_self_as_root(&RootTask::Bench(Measure { quick, tcptrace, helpers, owners, bytes_per_socket }))
+    shell::run_self_as_root("bench-as-root", &Measure { quick, programs, bytes_per_socket })
 }
 
 /// Runs the benchmarks that need root.
@@ -86,8 +79,8 @@ pub(crate) fn measure(measure: &Measure) -> Result<ExitCode> {
     mount_tracefs();
     // For this process and all that it starts: what else the machine does weighs less then.
     rustix::process::setpriority_process(None, HIGHEST_PRIORITY).context("cannot raise the priority")?;
-    let churned = churn::run(measure, churn::Plan::new(measure.quick))?;
-    let owned = owners::run(measure, if measure.quick { 3 } else { 9 })?;
+    let churned = churn::run(&measure.programs, churn::Plan::new(measure.quick))?;
+    let owned = owners::run(&measure.programs, if measure.quick { 3 } else { 9 })?;
     println!("{churned}\n{owned}");
     let memory = measure.bytes_per_socket;
     let memory = memory.map(|bytes| Goal::at_most("bytes per tracked socket, of 100,000", bytes, 200.0, ""));

@@ -16,12 +16,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
-    Measure,
     figures::{Figures, Goal, show, table, to_figure},
     helper::{self, Killed},
     proc,
 };
-use crate::shell::{self, quietly, say};
+use crate::{
+    compile::Programs,
+    shell::{self, quietly, say},
+};
 
 /// Sockets in `CLOSE_WAIT` that one process holds.
 const SOCKETS: u32 = 15_000;
@@ -73,22 +75,22 @@ pub(crate) struct Owned {
 }
 
 /// Runs all rounds.
-pub(crate) fn run(measure: &Measure, rounds: usize) -> Result<Owned> {
+pub(crate) fn run(programs: &Programs, rounds: usize) -> Result<Owned> {
     say(format_args!("owners: {rounds} rounds"));
     let mut owned = Owned { rounds, ..Owned::default() };
     for _ in 0..rounds {
-        let tracer = owned.time_start(QUIET_START, &measure.tcptrace, "30s", "start")?;
+        let tracer = owned.time_start(QUIET_START, &programs.tcptrace, "30s", "start")?;
         let (now, peak) = proc::read_memory(tracer.0.id()).context("tcptrace has ended")?;
         owned.memory.add(to_figure(now) / 1024.0);
         owned.peak.add(to_figure(peak) / 1024.0);
     }
-    let server = helper::start(&measure.helpers, "leaky-server", &[&SOCKETS.to_string()])?;
+    let server = helper::start(&programs.helpers, "leaky-server", &[&SOCKETS.to_string()])?;
     let namespace = format!("/proc/{}/ns/net", server.0.id());
     let namespace = File::open(namespace).context("the server has ended")?;
     // `ss` and `lsof` see their own namespace; the thread that is in it starts them.
     let in_namespace = || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        owned.measure_here(measure, rounds)
+        owned.measure_here(programs, rounds)
     };
     thread::scope(|scope| scope.spawn(in_namespace).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -116,10 +118,10 @@ impl Owned {
         self.times.entry(row).or_default().add(ms);
     }
 
-    fn measure_here(&mut self, measure: &Measure, rounds: usize) -> Result<()> {
+    fn measure_here(&mut self, programs: &Programs, rounds: usize) -> Result<()> {
         let mut commands = Vec::new();
         for line in [JSON, TEXT, NONE_STUCK].into_iter().chain(RIVALS.map(|(line, _)| line)) {
-            let Some(mut command) = command(&measure.tcptrace, line) else { continue };
+            let Some(mut command) = command(&programs.tcptrace, line) else { continue };
             if ![TEXT, NONE_STUCK].contains(&line) {
                 // Once with a look at its output: a tool that finds nothing is quick. lsof shows
                 // nine letters of a name.
@@ -136,14 +138,14 @@ impl Owned {
             self.missing.push(format!("not compared with {name}: apt install {package}"));
         }
         for _ in 0..rounds {
-            self.run_passes(&measure.owners)?;
+            self.run_passes(&programs.owners)?;
             for (line, command) in &mut commands {
                 let began = Instant::now();
                 command.status().with_context(|| format!("cannot run {line}"))?;
                 self.add(line, milliseconds(began));
             }
-            self.time_start(START, &measure.tcptrace, "1h", "start")?;
-            self.time_start(REPORT, &measure.tcptrace, "1ms", "stuck")?;
+            self.time_start(START, &programs.tcptrace, "1h", "start")?;
+            self.time_start(REPORT, &programs.tcptrace, "1ms", "stuck")?;
         }
         Ok(())
     }

@@ -31,8 +31,8 @@ use serde_json::Value;
 
 use super::features::{self, Features};
 use crate::{
+    environment::{Environment, WITHOUT_VARIABLE},
     results::{self, Results},
-    test::{Environment, WITHOUT_VARIABLE},
 };
 
 /// Where the guest finds its [`Job`], its modules and the test programs.

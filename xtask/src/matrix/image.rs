@@ -15,8 +15,8 @@ use fs_err::{self as fs, File};
 use super::guest::{JOB, Job, MODULES, PROGRAMS};
 use crate::{
     compile::{Executable, KernelTests},
+    environment::{self, Environment},
     shell::{self, quietly},
-    test::{self, Environment},
 };
 
 /// Tools of the host that guests have too: for the tests, and `ip` for the guest itself.
@@ -42,14 +42,17 @@ pub(super) fn job(
     ours: &Environment,
     without: Option<&str>,
 ) -> Job {
-    let threads = if without.is_some() { test::ONE_THREAD } else { THREADS };
+    let threads = if without.is_some() { environment::ONE_THREAD } else { THREADS };
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let mut environment: Environment = [(test::THREADS_VARIABLE, threads), PATIENCE].map(owned).into();
+    let mut environment: Environment = [(environment::THREADS_VARIABLE, threads), PATIENCE].map(owned).into();
     environment.extend(ours.clone());
     // Where they are in the guest.
-    let places =
-        [(test::BINARY_VARIABLE, "/bin/tcptrace"), (HELPERS_VARIABLE, "/helpers"), (TOOLS_VARIABLE, "")];
-    let without = without.map(|without| (test::WITHOUT_VARIABLE, without));
+    let places = [
+        (environment::BINARY_VARIABLE, "/bin/tcptrace"),
+        (HELPERS_VARIABLE, "/helpers"),
+        (TOOLS_VARIABLE, ""),
+    ];
+    let without = without.map(|without| (environment::WITHOUT_VARIABLE, without));
     environment.extend(places.into_iter().chain(without).map(owned));
     Job {
         programs: programs.iter().map(|&program| program.to_owned()).collect(),

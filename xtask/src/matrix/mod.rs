@@ -46,9 +46,9 @@ use fs_err::{self as fs, File};
 
 use crate::{
     compile::{self, Profile},
-    results::Place,
+    environment,
+    results::{Outcome, Place},
     shell::{self, say},
-    test::{self, Outcome},
 };
 use kernels::{GUESTS, Guest, Kernel};
 use report::Report;
@@ -74,7 +74,7 @@ pub(crate) fn run(labels: &[String], arguments: &[String]) -> Result<Outcome> {
     let programs = kernels::guest_programs(&names, arguments)?;
     let shared = logs.join("shared.cpio");
     image::build(&tests, &programs, &tcptrace, &shared)?;
-    let environment = test::environment(env::vars_os());
+    let environment = environment::for_tests(env::vars_os());
     let kernels: BTreeMap<_, _> = guests.iter().map(|guest| (guest.kernel.label, guest.kernel)).collect();
     let cached = cache::provide(&kernels.into_values().collect::<Vec<Kernel>>())?;
     let reports = in_parallel(&guests, |guest| {
