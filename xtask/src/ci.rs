@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::{
     matrix,
     results::Outcome,
-    setup::{self, Scope},
+    setup::{self, Purpose},
     shell::{self, say},
     test,
 };
@@ -42,7 +42,7 @@ const NO_ADVISORIES: &str = "NOT CHECKED: advisories, because their database can
 pub(crate) fn run() -> Result<ExitCode> {
     let mut steps = Steps::default();
     let mut all = Outcome::default();
-    steps.run("setup", || setup::prepare(Scope::Guests));
+    steps.run("setup", || setup::prepare(&[Purpose::Test, Purpose::Guests]));
     ensure!(!steps.have_failed, "without set-up nothing else can run");
     for (name, arguments, rustdoc_flags) in CHECKS {
         steps.run(name, || {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     compile::{self, Profile},
     environment::Environment,
-    setup::{self, Scope},
+    setup,
     shell::{self, say},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) fn run(prefix: &Path) -> Result<()> {
     let prefix =
         std::path::absolute(prefix).with_context(|| format!("no usable prefix: {}", prefix.display()))?;
-    setup::prepare(Scope::Build)?;
+    setup::prepare(&[])?;
     let built = compile::tcptrace(Profile::Release)?;
     let installed = prefix.join("bin/tcptrace");
     let mut install = shell::as_root("install", &Environment::new())?;

@@ -24,13 +24,14 @@ mod soak;
 mod test;
 #[cfg(test)]
 mod unlinked;
+mod version;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{compile::Profile, setup::Scope};
+use crate::{compile::Profile, setup::Purpose};
 
 /// Set up, build, run, test and install tcptrace.
 ///
@@ -136,15 +137,15 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup { check: true } => return setup::check(),
         Task::Setup { check: false } => {
-            setup::prepare(Scope::Test)?;
+            setup::prepare(&[Purpose::Test])?;
             shell::say(format_args!("nothing is missing"));
         }
         Task::Build { release: _, debug } => {
-            setup::prepare(Scope::Build)?;
+            setup::prepare(&[])?;
             println!("{}", compile::tcptrace(profile(debug))?.display());
         }
         Task::Run { debug, arguments } => {
-            setup::prepare(Scope::Build)?;
+            setup::prepare(&[])?;
             let binary = compile::tcptrace(profile(debug))?;
             return Err(shell::become_root(&binary, &arguments));
         }

@@ -22,7 +22,7 @@ use crate::{
         tracer::{Command, Measured, Ready, Summary, Tracer},
     },
     compile::{self, Profile},
-    setup::{self, Scope},
+    setup,
     shell::{self, say},
 };
 
@@ -54,7 +54,7 @@ pub(crate) struct Measure {
 
 /// Builds everything, and runs it.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
-    setup::prepare(Scope::Build)?;
+    setup::prepare(&[])?;
     let Options { transitions } = options;
     let (tcptrace, helpers) = (compile::tcptrace(Profile::Release)?, compile::helpers()?);
     shell::run_self_as_root("soak-as-root", &Measure { transitions, tcptrace, helpers })

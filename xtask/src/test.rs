@@ -14,7 +14,7 @@ use crate::{
     compile::{self, Profile},
     environment, matrix,
     results::{self, Outcome, Place, Results, Totals},
-    setup::{self, Scope},
+    setup::{self, Purpose},
     shell::{self, say},
 };
 
@@ -53,10 +53,10 @@ impl Options {
 /// Runs the tests that the options select; the line with the totals is the last thing printed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let outcome = if options.kernels || !options.kernel.is_empty() {
-        setup::prepare(Scope::Guests)?;
+        setup::prepare(&[Purpose::Guests])?;
         matrix::run(&options.kernel, &options.arguments())?
     } else {
-        setup::prepare(if options.unit { Scope::Build } else { Scope::Test })?;
+        setup::prepare(if options.unit { &[] } else { &[Purpose::Test] })?;
         run_here(options)?
     };
     show_unrun(&outcome.places);

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     compile::{self, Programs},
-    setup::{self, Scope},
+    setup,
     shell::{self, say},
 };
 use figures::{Goal, table};
@@ -65,7 +65,7 @@ pub(crate) struct Measure {
 
 /// Builds everything, and runs all the benchmarks.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
-    setup::prepare(Scope::Build)?;
+    setup::prepare(&[])?;
     let (pipeline, programs) = compile::benchmarks()?;
     let Options { quick } = options;
     let pipeline = run_pipeline(&pipeline, quick)?;

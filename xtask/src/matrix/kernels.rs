@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::setup::version_key;
+use crate::version::version_key;
 
 /// One of Debian's archives.
 #[derive(Clone, Copy, Debug)]

@@ -11,8 +11,8 @@ use std::{env, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 
-use super::{Package, Setup, has_apt, version_key};
-use crate::shell;
+use super::installer::{Installer, Package, has_apt};
+use crate::{shell, version::version_key};
 
 /// The variable with which a user names the toolchain for BPF; `tcptrace/build.rs` obeys it.
 const OVERRIDE: &str = "TCPTRACE_BPF_TOOLCHAIN";
@@ -30,17 +30,17 @@ const CORE: Package<'_> = ("libstd-rust-web-dev-bpf", "that rustc's `core`, comp
 const CARGO: Package<'_> = ("cargo-web", "a cargo for that rustc; rustup has none to lend");
 
 /// Provides both.
-pub(super) fn provide(setup: &mut Setup) -> Result<()> {
+pub(super) fn provide(installer: &mut Installer) -> Result<()> {
     ensure!(
         shell::find("rustup").is_some(),
         "there is no rustup, which manages Rust's compilers: install it"
     );
-    let llvm = provide_compiler(setup)?;
-    provide_linker(setup, llvm)
+    let llvm = provide_compiler(installer)?;
+    provide_linker(installer, llvm)
 }
 
 /// Provides a compiler and returns the version of its LLVM.
-fn provide_compiler(setup: &mut Setup) -> Result<u64> {
+fn provide_compiler(installer: &mut Installer) -> Result<u64> {
     let named = env::var(OVERRIDE).ok();
     let toolchains = named.as_deref().map_or(vec!["nightly", LINKED], |name| vec![name]);
     let find = || toolchains.iter().find_map(|toolchain| usable_llvm(toolchain));
@@ -52,29 +52,29 @@ fn provide_compiler(setup: &mut Setup) -> Result<u64> {
         "{OVERRIDE} names a toolchain that isn't there or can't compile for BPF: unset the variable, or name a \
          nightly with rust-src or a rustc with `core` for BPF"
     );
-    if is_offered(setup)? {
-        setup.packages(&[RUSTC, CORE])?;
-        setup
+    if is_offered(installer)? {
+        installer.packages(&[RUSTC, CORE])?;
+        installer
             .install(&format!("the rustup toolchain `{LINKED}`, a link to Debian's rustc in /usr"), |_| {
                 shell::run(&mut rustup(&["toolchain", "link", LINKED, "/usr"]))
             })?;
         // `cargo` is the one in /usr, or that of stable, beta or nightly.
-        if !setup.only_reports && shell::quietly(&mut rustup(&["run", LINKED, "cargo", "-V"])).is_err() {
-            setup.packages(&[CARGO])?;
+        if !installer.only_reports && shell::quietly(&mut rustup(&["run", LINKED, "cargo", "-V"])).is_err() {
+            installer.packages(&[CARGO])?;
         }
     } else if shell::quietly(&mut rustup(&["run", "nightly", "rustc", "-V"])).is_ok() {
-        setup.install("rustup's rust-src for nightly: `core` is built from it for BPF", |_| {
+        installer.install("rustup's rust-src for nightly: `core` is built from it for BPF", |_| {
             shell::run(&mut rustup(&["component", "add", "rust-src", "--toolchain", "nightly"]))
         })?;
     } else {
-        setup.install("rustup's nightly with rust-src: it builds `core` for BPF", |_| {
+        installer.install("rustup's nightly with rust-src: it builds `core` for BPF", |_| {
             let install =
                 ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
             shell::run(&mut rustup(&install))
         })?;
     }
     find()
-        .or(setup.only_reports.then_some(EXPECTED_LLVM))
+        .or(installer.only_reports.then_some(EXPECTED_LLVM))
         .context("the compiler was installed and cannot be used")
 }
 
@@ -85,11 +85,11 @@ fn rustup(arguments: &[&str]) -> Command {
 }
 
 /// Whether apt offers a rustc that is new enough, with `core` for BPF.
-fn is_offered(setup: &mut Setup) -> Result<bool> {
+fn is_offered(installer: &mut Installer) -> Result<bool> {
     if !has_apt() {
         return Ok(false);
     }
-    setup.update_lists()?;
+    installer.update_lists()?;
     let version = |(package, _): Package<'_>| {
         let mut show = shell::command("apt-cache");
         let shown = shell::quietly(show.args(["show", "--no-all-versions", package])).ok()?;
@@ -114,7 +114,7 @@ fn usable_llvm(toolchain: &str) -> Option<u64> {
 
 /// Provides a bpf-linker. It reads the bitcode that rustc's LLVM wrote, so its own LLVM must not
 /// be older.
-fn provide_linker(setup: &mut Setup, wanted: u64) -> Result<()> {
+fn provide_linker(installer: &mut Installer, wanted: u64) -> Result<()> {
     let fits = || linker_llvm().is_some_and(|llvm| llvm >= wanted);
     if fits() {
         return Ok(());
@@ -124,7 +124,7 @@ fn provide_linker(setup: &mut Setup, wanted: u64) -> Result<()> {
     } else {
         let (llvm, polly) = (format!("llvm-{wanted}-dev"), format!("libpolly-{wanted}-dev"));
         let library = "a library that LLVM uses";
-        setup
+        installer
             .packages(&[
                 (&llvm, "the LLVM that bpf-linker is linked with"),
                 (&polly, "a part of that LLVM"),
@@ -141,7 +141,7 @@ fn provide_linker(setup: &mut Setup, wanted: u64) -> Result<()> {
     };
     let version = shell::quietly(shell::command(format!("{prefix}/bin/llvm-config")).arg("--version"));
     let llvm = version.ok().and_then(|version| version_key(&version).first().copied()).unwrap_or(wanted);
-    setup.install(
+    installer.install(
         &format!("bpf-linker {LINKER_VERSION} with LLVM {llvm}: rustc links BPF programs with it"),
         |_| {
             let mut cargo = shell::cargo();
@@ -151,7 +151,7 @@ fn provide_linker(setup: &mut Setup, wanted: u64) -> Result<()> {
         },
     )?;
     ensure!(
-        setup.only_reports || fits(),
+        installer.only_reports || fits(),
         "bpf-linker was installed, and the one on PATH does not run or has an LLVM older than {wanted}"
     );
     Ok(())

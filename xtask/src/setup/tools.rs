@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use fs_err as fs;
 
-use super::{Package, Setup, has_apt, list};
+use super::installer::{Installer, Package, has_apt, list};
 use crate::shell;
 
 /// A program that tests run.
@@ -69,7 +69,7 @@ exec "$unpacked/usr/sbin/rsyslogd" "$@""#,
 ];
 
 /// Provides all tools.
-pub(super) fn provide(setup: &mut Setup) -> Result<()> {
+pub(super) fn provide(installer: &mut Installer) -> Result<()> {
     let directory = tools_directory()?;
     for tool in &TOOLS {
         // The host's rsyslogd may not be allowed to read the tests' files.
@@ -82,7 +82,7 @@ pub(super) fn provide(setup: &mut Setup) -> Result<()> {
             Source::Debian(packages) => list(packages),
             Source::PyPi(package, why) => {
                 if shell::quietly(pip().arg("--version")).is_err() {
-                    setup.packages(&[(
+                    installer.packages(&[(
                         "python3-pip",
                         "fetches DuckDB, with which docs/pipelines.md is tested",
                     )])?;
@@ -90,13 +90,14 @@ pub(super) fn provide(setup: &mut Setup) -> Result<()> {
                 format!("{package} from PyPI: {why}")
             }
         };
-        setup.install(&format!("in target/tools, {what}"), |setup| unpack(setup, tool, &directory))?;
+        installer
+            .install(&format!("in target/tools, {what}"), |installer| unpack(installer, tool, &directory))?;
     }
     Ok(())
 }
 
 /// Fetches a tool and unpacks it, and writes the script that runs it.
-fn unpack(setup: &mut Setup, tool: &Tool, directory: &Path) -> Result<()> {
+fn unpack(installer: &mut Installer, tool: &Tool, directory: &Path) -> Result<()> {
     let Tool { name, source, run, version_option } = tool;
     let (bin, to) = (directory.join("bin"), directory.join("unpacked").join(name));
     let _not_there = fs::remove_dir_all(&to);
@@ -104,7 +105,7 @@ fn unpack(setup: &mut Setup, tool: &Tool, directory: &Path) -> Result<()> {
     fs::create_dir_all(&bin)?;
     match source {
         Source::Debian(packages) => {
-            setup.update_lists()?;
+            installer.update_lists()?;
             let mut download = shell::command("apt-get");
             download.arg("download").args(packages.iter().map(|(name, _)| name));
             shell::run(download.current_dir(&to))?;
