@@ -1,8 +1,8 @@
-//! bpf(2) as far as `cargo xtask bench` needs it: a program that does nothing on the tracepoint, and the kernel's own
-//! account of how long programs run.
+//! Calls bpf(2) for `cargo xtask bench`: attaches a program that does nothing to the tracepoint,
+//! and has the kernel measure run times.
 //!
-//! By the system call itself: two instructions need no compiler, no object file and no loader, and what is measured is
-//! then the kernel's cost of running any program there.
+//! Two instructions need no compiler, object file or loader. What is measured is the kernel's cost
+//! of running any program there.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use btf_rs::{Btf, Type};
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_ENABLE_STATS: libc::c_int = 32;
-/// `enum bpf_prog_type`, likewise.
+/// `enum bpf_prog_type` of the same header.
 const BPF_PROG_TYPE_TRACING: u32 = 26;
-/// `enum bpf_attach_type`, likewise.
+/// `enum bpf_attach_type` of the same header.
 const BPF_TRACE_RAW_TP: u32 = 23;
-/// `enum bpf_stats_type`, likewise.
+/// `enum bpf_stats_type` of the same header.
 const BPF_STATS_RUN_TIME: u32 = 0;
 
 /// `r0 = 0; exit` as `struct bpf_insn`: opcode, registers, offset, immediate.
@@ -51,7 +51,8 @@ struct Load {
     attach_btf_id: u32,
 }
 
-/// The part that BPF_RAW_TRACEPOINT_OPEN reads. A program that is loaded for one function says its name itself.
+/// The part of `union bpf_attr` that BPF_RAW_TRACEPOINT_OPEN reads. A program that was loaded for
+/// one function knows its name.
 #[repr(C)]
 #[derive(Default)]
 struct Open {
@@ -60,24 +61,25 @@ struct Open {
     pad: u32,
 }
 
-/// The part that BPF_ENABLE_STATS reads.
+/// The part of `union bpf_attr` that BPF_ENABLE_STATS reads.
 #[repr(C)]
 struct Stats {
     kind: u32,
 }
 
-/// What keeps a program on a tracepoint.
+/// Keeps a program attached to a tracepoint.
 #[derive(Debug)]
 pub struct Attached {
-    /// Without the program's descriptor nobody could ask how long it has run.
+    /// The program. `/proc/PID/fdinfo` shows its run time while this descriptor is open.
     _program: OwnedFd,
     _link: OwnedFd,
 }
 
-/// Puts a `tp_btf` program that returns at once on `inet_sock_set_state`, until what this returns is dropped.
+/// Attaches a `tp_btf` program that returns at once to `inet_sock_set_state`. Dropping the result
+/// detaches it.
 ///
 /// # Errors
-/// The kernel has no BTF, or refuses: not root.
+/// If the kernel has no BTF, or this process is not root.
 pub fn attach_nothing() -> io::Result<Attached> {
     let mut load = Load {
         prog_type: BPF_PROG_TYPE_TRACING,
@@ -89,8 +91,8 @@ pub fn attach_nothing() -> io::Result<Attached> {
         ..Load::default()
     };
     load.prog_name[..5].copy_from_slice(b"empty");
-    // SAFETY: the kernel reads as much as the length says, and what the addresses in it lead to: two instructions and a
-    // C string, which are constants.
+    // SAFETY: the kernel reads as much as the length says, and what the addresses in it lead to:
+    // two instructions and a C string, which are constants.
     let program = unsafe { bpf(BPF_PROG_LOAD, &load) }?;
     let open = Open { prog_fd: program.as_raw_fd().cast_unsigned(), ..Open::default() };
     // SAFETY: the kernel reads as much as the length says; it has no address in it but null.
@@ -98,17 +100,17 @@ pub fn attach_nothing() -> io::Result<Attached> {
     Ok(Attached { _program: program, _link: link })
 }
 
-/// Has the kernel measure how long each BPF program runs, until what this returns is dropped: then also where this
-/// process is killed, unlike the sysctl `kernel.bpf_stats_enabled`.
+/// Has the kernel measure how long each BPF program runs, until the result is dropped. Unlike the
+/// sysctl `kernel.bpf_stats_enabled`, that also ends if this process is killed.
 ///
 /// # Errors
-/// The kernel refuses: not root.
+/// If this process is not root.
 pub fn measure_run_times() -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads as much as the length says; it has no address in it.
     unsafe { bpf(BPF_ENABLE_STATS, &Stats { kind: BPF_STATS_RUN_TIME }) }
 }
 
-/// The type by which the kernel knows the tracepoint.
+/// Returns the BTF id of the tracepoint's type.
 fn tracepoint() -> io::Result<u32> {
     let kernel = Btf::from_file("/sys/kernel/btf/vmlinux").map_err(io::Error::other)?;
     let ids = kernel.resolve_ids_by_name("btf_trace_inet_sock_set_state").map_err(io::Error::other)?;
@@ -117,10 +119,10 @@ fn tracepoint() -> io::Result<u32> {
         .ok_or_else(|| io::Error::other("the kernel's BTF has no tracepoint inet_sock_set_state"))
 }
 
-/// bpf(2), for the commands that return a descriptor.
+/// Calls bpf(2) with a command that returns a descriptor.
 ///
 /// # Safety
-/// `attributes` has to be what `command` reads, with addresses in it that are good for that.
+/// `attributes` has to be what `command` reads, and the addresses in it have to be valid.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: as the caller says; the length is that of what the pointer leads to.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };

@@ -1,4 +1,4 @@
-//! Control groups that a test makes for itself (cgroups(7)).
+//! Makes control groups for a test (cgroups(7)).
 
 use std::{
     fs, io,
@@ -7,8 +7,8 @@ use std::{
 
 use crate::process::poll_until;
 
-/// A group in the unified hierarchy or, where that is not there, systemd's. Dropping it removes it, once the
-/// processes in it have ended.
+/// A group in the unified hierarchy or, if there is none, in systemd's. Dropping it removes the
+/// group, once the processes in it have ended.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
@@ -19,7 +19,7 @@ impl Cgroup {
     /// Makes the group `path`, such as `/a/b`.
     ///
     /// # Errors
-    /// There is no hierarchy here in which groups can be made; why each there is cannot be used.
+    /// If groups can be made in no hierarchy; the reason for each.
     pub fn new(path: &str) -> Result<Self, String> {
         let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
         let mut why = vec!["no hierarchy is mounted".to_owned()];
@@ -40,7 +40,7 @@ impl Cgroup {
         Err(why.split_off(usize::from(why.len() > 1)).join("; "))
     }
 
-    /// Makes the group `path` where this controller is at work, such as `pids`.
+    /// Makes the group `path` in the hierarchy of a controller such as `pids`.
     ///
     /// # Errors
     /// As with [`Cgroup::new`].
@@ -65,28 +65,28 @@ impl Cgroup {
         Err(format!("no hierarchy has the controller {controller}"))
     }
 
-    /// Writes to one of its files, such as `pids.max`.
+    /// Writes to one of the group's files, such as `pids.max`.
     ///
     /// # Panics
-    /// The kernel refuses it.
+    /// If the kernel refuses it.
     pub fn set(&self, file: &str, value: &str) {
         fs::write(self.folder.join(file), value).expect("root may limit a group");
     }
 
-    /// Its path in its hierarchy.
+    /// Returns the group's path in its hierarchy.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The file through which processes are moved into it.
+    /// Returns the file that moves processes into the group.
     pub fn procs(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
-    /// Moves a process into it.
+    /// Moves a process into the group.
     ///
     /// # Panics
-    /// The kernel refuses it.
+    /// If the kernel refuses it.
     pub fn admit(&self, pid: u32) {
         fs::write(self.procs(), pid.to_string()).expect("root may move a process");
     }
@@ -96,7 +96,8 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let levels = Path::new(&self.path).components().count() - 1;
         for folder in self.folder.ancestors().take(levels) {
-            // A process that ended just now may still be in it, and another test may use what is above it.
+            // A process that ended just now may still be in it, and another test may use what is
+            // above it.
             if folder == self.folder {
                 poll_until("a cgroup to be empty", || fs::remove_dir(folder).ok());
             } else {

@@ -9,10 +9,12 @@ use rustix::{
 
 use crate::TracerCommand;
 
-/// Has the tracer run in new namespaces, as the first process of a pid namespace if that is among them. `kinds` are
-/// `CLONE_NEW…` flags; `before` runs between unshare(2) and fork(2), `inside` in the child.
+/// Runs the tracer in new namespaces, as the first process of a pid namespace if that is one.
+/// `kinds` are `CLONE_NEW…` flags. `before` runs between unshare(2) and fork(2), and `inside` runs
+/// in the child.
 ///
-/// Both are system calls and no more. The process that [`Tracer`](crate::Tracer) knows only waits for the tracer.
+/// Both may only make system calls. The process that [`Tracer`](crate::Tracer) started only waits
+/// for the tracer.
 pub fn contain(
     command: &mut TracerCommand,
     kinds: libc::c_int,
@@ -20,7 +22,8 @@ pub fn contain(
     inside: impl Fn() -> io::Result<()> + Send + Sync + 'static,
 ) {
     let contained = move || {
-        // SAFETY: it concerns this process, which is about to become another program, and nothing else.
+        // SAFETY: it concerns this process, which is about to become another program, and nothing
+        // else.
         check(unsafe { libc::unshare(kinds) })?;
         before()?;
         // SAFETY: the child makes system calls and no more before it becomes another program.
@@ -37,11 +40,11 @@ pub fn contain(
     unsafe { command.command.pre_exec(contained) };
 }
 
-/// Waits for a child, and ends as it ended.
+/// Waits for a child, and exits with its status or signal.
 fn wait_for(child: libc::pid_t) -> ! {
     let mut status = 0;
-    // SAFETY: `status` lives; nothing else of this process is used any more, least of all its descriptors, one of which
-    // tells whoever started it that it has become the tracer.
+    // SAFETY: `status` lives; nothing else of this process is used any more, least of all its
+    // descriptors, one of which tells whoever started it that it has become the tracer.
     unsafe {
         libc::close_range(3, libc::c_uint::MAX, 0);
         while libc::waitpid(child, &raw mut status, 0) < 0 {}
@@ -56,16 +59,16 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// Mounts the `/proc` of the calling process's pid namespace, for its mount namespace alone.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// If the kernel refuses it.
 pub fn mount_proc() -> io::Result<()> {
     mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     Ok(mount(c"proc", c"/proc", c"proc", MountFlags::empty(), None)?)
 }
 
-/// Writes to a file that is there.
+/// Writes to an existing file.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// If the kernel refuses it.
 pub fn write(path: &CStr, bytes: &[u8]) -> io::Result<()> {
     let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(file, bytes)?;

@@ -1,4 +1,4 @@
-//! Kernel features that some tests need and some kernels lack, as the tracer itself finds them.
+//! Kernel features that some tests need and some kernels lack, as the tracer reports them.
 
 use std::{io::Write as _, sync::OnceLock};
 
@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use crate::{Record, TracerCommand, tracer::Finished};
 
-/// Transitions come with all that the kernel knows: namespace, name of who acts.
+/// Transitions have all that the kernel knows: the namespace, and the name of the task that acts.
 pub const TP_BTF: &str = "tp_btf/inet_sock_set_state";
-/// Identities are the kernel's cookies, those that `ss -e` prints.
+/// Sockets are identified by the kernel's cookies, which `ss -e` prints.
 pub const COOKIE: &str = "socket_cookie";
-/// Holders are found by walking descriptors, also those of sockets that nothing else leads to.
+/// Holders are found by walking all descriptors, also of sockets that nothing else leads to.
 pub const TASK_FILE: &str = "iter/task_file";
-/// Who connected a socket is kept with it.
+/// The opener of a connected socket is stored with the socket.
 pub const STORAGE: &str = "sk_storage";
-/// Who accepted a socket is seen.
+/// The opener of an accepted socket is known.
 pub const ACCEPT: &str = "fentry/security_sock_graft";
-/// TIME_WAIT is seen.
+/// The timewait socket that replaces a socket is seen.
 pub const TIME_WAIT: &str = "fentry/tcp_time_wait";
 
 fn sources() -> &'static Value {
@@ -29,14 +29,14 @@ fn sources() -> &'static Value {
     start.get("sources")
 }
 
-/// How many features that `--stuck` has a use for the tracer does without on this kernel.
+/// Counts the features that `--stuck` uses and this kernel lacks.
 pub fn missing() -> usize {
     let sources = sources().as_object().expect("held against the contract");
     let is_missing = |(name, source): &(&String, &Value)| *name != TIME_WAIT && source["in_use"] == false;
     sources.iter().filter(is_missing).count()
 }
 
-/// Why the tracer does without a feature on this kernel; `None` where it has it.
+/// Returns why the tracer does without a feature on this kernel; `None` if it uses it.
 pub fn why_not(feature: &str) -> Option<String> {
     let source = &sources()[feature];
     match source["in_use"].as_bool() {
@@ -48,20 +48,22 @@ pub fn why_not(feature: &str) -> Option<String> {
     }
 }
 
-/// Whether a test cannot run on this kernel. It is then told by a line that `cargo xtask test` counts: a test
-/// that runs nowhere is seen.
+/// Returns whether a test cannot run on this kernel. If so, reports it by a line that `cargo xtask
+/// test` counts, so that a test that runs nowhere is noticed.
 pub fn is_missing(feature: &str, test: &str) -> bool {
     let Some(why) = why_not(feature) else { return false };
     tell_not_run(test, feature, &why);
     true
 }
 
-/// With BTF, a kernel that lets tasks take turns within a program (from Linux 7 on) can skip the programs that stand in for
-/// each other too: so few at the most. More of them are the tracer's fault.
+/// The most transitions that a kernel may skip with BTF. Since Linux 7 a task can be preempted
+/// within a BPF program, and the kernel skips programs that run meanwhile. More losses are the
+/// tracer's fault.
 const SKIPPED_AT_MOST: u64 = 4;
 
-/// Whether this run tells of so many transitions that it misses: of each, and without BTF, where they are counted one by
-/// one, of no more. A kernel may skip programs; a run that has lost more than that can be is not excused.
+/// Returns whether a run reports as many lost transitions as it misses. Without BTF each is
+/// counted, so the numbers are equal; with BTF it may report more. A run that lost more than a
+/// kernel can skip fails.
 pub fn are_told(missing: Option<usize>, start: &Record, summary: &Record) -> bool {
     let Some(missing) = missing else { return false };
     let (missing, lost) = (missing as u64, summary.int("lost"));
@@ -72,14 +74,14 @@ fn is_plain(start: &Record) -> bool {
     start.get("sources")[TP_BTF]["in_use"] == false
 }
 
-/// How many transitions this run has told to be lost, as far as the kernel may skip programs; 0 where it has lost more than
-/// that can be.
+/// Returns how many transitions a run reports as lost; 0 if they are more than a kernel can skip.
 fn skipped(start: &Record, summary: &Record) -> u64 {
     let lost = summary.int("lost");
     if is_plain(start) || lost <= SKIPPED_AT_MOST { lost } else { 0 }
 }
 
-/// Whether that happened in a run that was to see every transition; says that the test did not run then.
+/// Returns whether the kernel skipped programs in a run that has to see every transition. If so,
+/// reports that the test did not run.
 pub fn has_skipped(run: &Finished, test: &str) -> bool {
     let skipped = skipped(&run.records[0], run.summary());
     if skipped > 0 {
@@ -88,14 +90,15 @@ pub fn has_skipped(run: &Finished, test: &str) -> bool {
     skipped > 0
 }
 
-/// Tells in the same way that a test cannot run, for want of something that is not the tracer's.
+/// Reports that a test cannot run, because something is missing that is not a feature of the
+/// tracer.
 pub fn tell_not_run(test: &str, needed: &str, why: &str) {
     let line = format!("@@NOTRUN {test} needs {needed}: {}\n", why.replace('\n', " "));
     std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
 }
 
-/// Tells that the tracer has told of lost transitions, which this test did not provoke: if it fails it is run again where
-/// kernels skip programs (`cargo xtask test --kernels`).
+/// Reports that the tracer lost transitions though the test did not provoke that: if the test
+/// fails, it is run again (`cargo xtask test`).
 pub(crate) fn tell_lost(test: &str) {
     std::io::stderr().write_all(format!("@@LOST {test}\n").as_bytes()).expect("stderr is open");
 }

@@ -1,5 +1,6 @@
-//! A journal of its own for the calling thread and the processes that it starts: systemd's journald, as it serves a
-//! service with `LogNamespace=`, where they look for the host's. The host's own journal is out of sight.
+//! A journal of its own for the calling thread and the processes that it starts: systemd's
+//! journald, as it serves a service with `LogNamespace=`, where they look for the host's. The
+//! host's own journal is out of sight.
 
 use std::{
     fs, io,
@@ -12,18 +13,18 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_
 use crate::process::{Process, poll_until};
 
 const JOURNALD: &str = "/usr/lib/systemd/systemd-journald";
-/// In memory, and nothing of it to anybody else.
+/// Keeps the journal in memory, and forwards nothing.
 const CONFIGURATION: &str = "[Journal]\nStorage=volatile\nForwardToWall=no\n";
 
-/// The journal; dropping it ends journald. The thread keeps its view of the file system.
+/// A running journald; dropping it ends it. The thread keeps its view of the file system.
 #[derive(Debug)]
 pub struct Journal(#[expect(dead_code, reason = "what counts is that it runs")] Process);
 
 impl Journal {
-    /// Makes one.
+    /// Starts journald for the calling thread.
     ///
     /// # Panics
-    /// Not root, or no systemd is installed.
+    /// If this process is not root, or systemd is not installed.
     #[expect(clippy::new_without_default, reason = "it starts a process: nothing for a default")]
     pub fn new() -> Self {
         leave_the_mounts().expect("unshare(CLONE_NEWNS): these tests run as root");
@@ -56,8 +57,8 @@ fn machine() -> String {
 }
 
 fn leave_the_mounts() -> io::Result<()> {
-    // SAFETY: unshare(2) with this flag changes nothing but what the calling thread sees mounted, and gives it a working
-    // directory of its own.
+    // SAFETY: unshare(2) with this flag changes nothing but what the calling thread sees mounted,
+    // and gives it a working directory of its own.
     match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,8 +1,8 @@
-//! What the kernel tests are made of: the tracer under test, processes that do to sockets what they are told,
-//! network namespaces of their own, and witnesses that know the truth independently of the tracer.
+//! Parts of the kernel tests: the tracer under test, processes that use sockets as a test tells
+//! them, network namespaces, and witnesses that know the truth independently of the tracer.
 //!
-//! The tests run as root. They need two kinds of programs beside themselves: the tracer (`TCPTRACE_BIN`) and
-//! this crate's own (`TCPTRACE_TEST_BINS`); see [`process`].
+//! The tests run as root. They run the tracer (`TCPTRACE_BIN`) and programs of this crate
+//! (`TCPTRACE_TEST_BINS`); see [`process`].
 
 pub mod bpf;
 pub mod bpf_cost;

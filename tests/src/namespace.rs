@@ -1,4 +1,4 @@
-//! Network namespaces that a test makes for itself, with nothing in them but a loopback interface.
+//! Makes network namespaces for a test, with nothing in them but a loopback interface.
 
 use std::{
     fs::File,
@@ -14,8 +14,8 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-/// A network namespace; the thread that made it is in it, and so is every process that this thread starts.
-/// Dropping it brings the thread back to where it came from.
+/// A network namespace. The thread that made it is in it, and so are the processes that the thread
+/// starts. Dropping it moves the thread back.
 #[derive(Debug)]
 pub struct Namespace {
     before: OwnedFd,
@@ -24,10 +24,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one, and moves the calling thread into it.
+    /// Makes a namespace and moves the calling thread into it.
     ///
     /// # Panics
-    /// Not root.
+    /// If this process is not root.
     #[expect(clippy::new_without_default, reason = "it moves the thread: nothing for a default")]
     pub fn new() -> Self {
         let before = current();
@@ -38,12 +38,12 @@ impl Namespace {
         Self { before: before.into(), this: this.into(), inode }
     }
 
-    /// Its inode number, as `netns` in the records.
+    /// Returns the namespace's inode number, which records have as `netns`.
     pub const fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// Moves the calling thread into it again.
+    /// Moves the calling thread back into this namespace.
     pub fn enter(&self) {
         go(&self.this);
     }
@@ -55,10 +55,10 @@ impl Drop for Namespace {
     }
 }
 
-/// Moves the calling thread into a network namespace that did not exist before.
+/// Moves the calling thread into a new network namespace.
 ///
 /// # Errors
-/// No permission.
+/// If the permission is missing.
 pub fn leave_for_a_new_one() -> io::Result<()> {
     // SAFETY: unshare(2) with this flag changes nothing but which network the calling thread sees.
     match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
@@ -76,10 +76,11 @@ fn go(namespace: &OwnedFd) {
         .expect("root may enter a network namespace");
 }
 
-/// What `ip link set lo up` does, in the calling thread's namespace.
+/// Brings up the loopback interface in the calling thread's namespace, as `ip link set lo up`
+/// does.
 ///
 /// # Errors
-/// No permission.
+/// If the permission is missing.
 pub fn bring_loopback_up() -> io::Result<()> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: `ifreq` is plain data, valid when all zero.

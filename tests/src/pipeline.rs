@@ -1,6 +1,6 @@
-//! docs/pipelines.md as a test runs it: its commands and configurations, the tools they need, and a place to run them in.
+//! Runs the commands and configurations of docs/pipelines.md, with the tools that they need.
 //!
-//! What the document shows is what runs, but for how long a socket has to be stuck, and where the files are.
+//! What runs is what the document shows, but for the threshold and the directory of the files.
 
 mod story;
 
@@ -25,18 +25,18 @@ use crate::{
 pub use story::{ANSWERED, SENT, Story, exited, record};
 
 const DOCUMENT: &str = include_str!("../../docs/pipelines.md");
-/// What a user waits for, and what a test does.
+/// The threshold of a user, and that of a test.
 const THRESHOLDS: [&str; 2] = ["--stuck 30s", "--stuck 300ms"];
-/// Where a user has the files.
+/// The directory in which a user has the files.
 const LOGS: &str = "/var/log/";
-/// `tcptrace` in a command is the tracer under test, and its pid is told.
+/// Makes `tcptrace` in a command the tracer under test, and keeps its pid.
 const TRACER: &str =
     r#"tcptrace() { sh -c 'echo $$ > "$TRACER_PID"; exec "$TRACER" $TRACER_MORE "$@"' sh "$@"; }"#;
 
-/// The block of the document that is fenced with this as the second word after its language.
+/// Returns the block of the document that has this name after its language.
 ///
 /// # Panics
-/// There is none, or more than one.
+/// If there is none, or more than one.
 fn block(name: &str) -> String {
     let mut blocks = DOCUMENT.split("\n```").filter_map(|block| {
         let (fence, text) = block.split_once('\n')?;
@@ -47,14 +47,14 @@ fn block(name: &str) -> String {
     block.to_owned()
 }
 
-/// The names of all blocks that have one.
+/// Returns the names of all blocks that have one.
 pub fn names() -> Vec<&'static str> {
     let fences = DOCUMENT.lines().filter_map(|line| line.strip_prefix("```"));
     fences.filter_map(|fence| fence.split(' ').nth(1)).collect()
 }
 
-/// Whether there are no tools here on purpose, as in a guest: the test is then told as not run. Anywhere else a tool
-/// that is missing makes its test fail.
+/// Returns whether there are no tools here on purpose, as in a guest: then the test counts as not
+/// run. Anywhere else a missing tool makes the test fail.
 pub fn has_no_tools(test: &str, needed: &str) -> bool {
     let is_meant = env::var_os("TCPTRACE_TEST_TOOLS").is_some_and(|folder| folder.is_empty());
     if is_meant {
@@ -67,7 +67,7 @@ pub fn has_no_tools(test: &str, needed: &str) -> bool {
     is_meant
 }
 
-/// A folder to run commands of the document in, and how they are to run. Dropping it removes it.
+/// A directory in which commands of the document run. Dropping it removes it.
 #[derive(Debug)]
 pub struct Shop {
     folder: PathBuf,
@@ -76,10 +76,10 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Makes one.
+    /// Makes an empty directory.
     ///
     /// # Panics
-    /// There is no place for it.
+    /// If it cannot be made.
     #[expect(clippy::new_without_default, reason = "it makes a folder: nothing for a default")]
     pub fn new() -> Self {
         static SHOPS: AtomicU32 = AtomicU32::new(0);
@@ -90,45 +90,44 @@ impl Shop {
         Self { folder, more }
     }
 
-    /// Has the tracer take more arguments than the document shows.
+    /// Gives the tracer more arguments than the document shows.
     #[must_use]
     pub fn with(mut self, arguments: &str) -> Self {
         self.more = format!("{} {arguments}", self.more);
         self
     }
 
-    /// A file in it.
+    /// Returns the path of a file in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The file that the tracer writes to.
+    /// Returns the file that the tracer writes to.
     pub fn trace(&self) -> PathBuf {
         self.path("tcptrace.json")
     }
 
-    /// What a file has so far; nothing where it is not there yet.
+    /// Reads a file as far as it is written; a missing file is empty.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The block of this name, with its log files in this folder.
+    /// Returns the block of this name, with its log files in this directory.
     pub fn block(&self, name: &str) -> String {
         block(name).replace(LOGS, &format!("{}/", self.folder.display()))
     }
 
-    /// That, in a file.
+    /// Writes the block of this name to a file.
     ///
     /// # Panics
-    /// There is no room for it.
+    /// If it cannot be written.
     pub fn file(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, self.block(name)).expect("room on the disk");
         path
     }
 
-    /// The shell, about to run the block of this name; where the tools are, and the file of the tracer, is in its
-    /// environment.
+    /// Returns a shell command that runs the block of this name, with the tools on its PATH.
     pub fn command(&self, name: &str) -> Command {
         let block = self.block(name).replace(THRESHOLDS[0], THRESHOLDS[1]);
         assert!(!block.contains("30s"), "it would take as long as for a user: {block}");
@@ -138,7 +137,7 @@ impl Shop {
         command
     }
 
-    /// The shell, about to run something with the tools.
+    /// Returns a shell command that runs a script, with the tools on its PATH.
     pub fn shell(&self, script: &str) -> Command {
         let tools =
             env::var_os("TCPTRACE_TEST_TOOLS").map_or_else(|| beside_the_tests("../tools"), PathBuf::from);
@@ -155,25 +154,25 @@ impl Shop {
     /// Starts the block of this name; what it prints goes to the file `NAME.out`.
     ///
     /// # Panics
-    /// There is no shell.
+    /// If there is no shell.
     pub fn start(&self, name: &str) -> Running {
         self.start_command(name, self.command(name))
     }
 
-    /// The same, where the command needs something more.
+    /// Starts a command that was prepared for the block of this name.
     ///
     /// # Panics
-    /// There is no shell.
+    /// If there is no shell.
     pub fn start_command(&self, name: &str, mut command: Command) -> Running {
         let file = |end| fs::File::create(self.path(&format!("{name}.{end}"))).expect("room on the disk");
         command.stdout(file("out")).stderr(file("err"));
         Running { process: Process::spawn(command.process_group(0)), folder: self.folder.clone() }
     }
 
-    /// All whole lines of a file as records, held against the contract.
+    /// Returns the whole lines of a file as records, and validates them against the contract.
     ///
     /// # Panics
-    /// One is not as it should be.
+    /// If a line violates the contract.
     pub fn records(&self, name: &str) -> Vec<Record> {
         records(&self.read(name))
     }
@@ -198,10 +197,10 @@ impl Drop for Shop {
     }
 }
 
-/// The whole lines of a stream as records, held against the contract.
+/// Returns the whole lines of a stream as records, and validates them against the contract.
 ///
 /// # Panics
-/// One is not as it should be.
+/// If a line violates the contract.
 pub fn records(text: &str) -> Vec<Record> {
     let mut stream = Stream::default();
     let whole = &text[..text.rfind('\n').map_or(0, |last| last + 1)];
@@ -209,10 +208,11 @@ pub fn records(text: &str) -> Vec<Record> {
     whole.lines().map(read).collect()
 }
 
-/// The whole lines of what a tool made of records; it may have written 5.0 as 5, and so have both sides of a comparison.
+/// Returns the whole lines of a tool's output as JSON. Tools may write 5.0 as 5, so both sides of
+/// a comparison are normalized.
 ///
 /// # Panics
-/// One is no JSON.
+/// If a line is not JSON.
 pub fn values(text: &str) -> Vec<Value> {
     let whole = &text[..text.rfind('\n').map_or(0, |last| last + 1)];
     let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -224,7 +224,7 @@ fn shortened(value: Value) -> Value {
         Value::Array(list) => list.into_iter().map(shortened).collect(),
         Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, shortened(value))).collect(),
         Value::Number(number) => match number.as_f64() {
-            // Beyond 2^53 not every integer is one of these.
+            // Not every integer above 2^53 is a `f64`.
             Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => {
                 #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and 53 bits at most")]
                 let integer = float as i64;
@@ -236,10 +236,10 @@ fn shortened(value: Value) -> Value {
     }
 }
 
-/// What a command prints.
+/// Returns what a command prints.
 ///
 /// # Panics
-/// It fails, or says something on stderr.
+/// If it fails, or writes to stderr.
 pub fn output(mut command: Command) -> String {
     let output = command.output().expect("a shell");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -247,11 +247,11 @@ pub fn output(mut command: Command) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The rows and columns of what a command prints: a list in JSON for each row, in which nothing is left that a terminal
-/// would obey.
+/// Returns the rows and columns of a command's output, which has a JSON list for each row and no
+/// control characters.
 ///
 /// # Panics
-/// It is something else.
+/// If the output has another form.
 pub fn rows(text: &str) -> Vec<Vec<String>> {
     assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')), "{text:?}");
     let cell = |cell: Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
@@ -262,7 +262,7 @@ pub fn rows(text: &str) -> Vec<Vec<String>> {
     values(text).into_iter().map(row).collect()
 }
 
-/// A command of the document, running. Dropping it kills all of it.
+/// A running command of the document. Dropping it kills all its processes.
 #[derive(Debug)]
 pub struct Running {
     process: Process,
@@ -270,17 +270,17 @@ pub struct Running {
 }
 
 impl Running {
-    /// Sends its tracer a signal.
+    /// Sends a signal to the command's tracer.
     ///
     /// # Panics
-    /// It is not running.
+    /// If the tracer is not running.
     pub fn signal(&self, signal: Signal) {
         let pid = fs::read_to_string(self.folder.join("pid")).expect("it has begun");
         let pid = Pid::from_raw(pid.trim().parse().expect("a pid")).expect("a process");
         kill_process(pid, signal).expect("it runs");
     }
 
-    /// Ends its tracer, and waits for the end of all that reads it.
+    /// Ends the command's tracer, and waits for the programs that read from it.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.process.wait()

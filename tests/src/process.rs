@@ -1,4 +1,4 @@
-//! Child processes that never outlive the test, and where the programs are that the tests run.
+//! Runs child processes that never outlive the test, and finds the programs that the tests run.
 
 use std::{
     env,
@@ -14,30 +14,30 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-/// How long anything is awaited before a test fails: long, for a machine that is busy with other things. For one
-/// that is slower still: `TCPTRACE_PATIENCE`, seconds.
+/// Returns how long a test waits for anything before it fails: long, because the machine may be
+/// busy. `TCPTRACE_PATIENCE` gives another number of seconds.
 ///
 /// # Panics
-/// The variable holds no number.
+/// If the variable is not a number.
 pub fn patience() -> Duration {
     let seconds =
         env::var("TCPTRACE_PATIENCE").map(|text| text.parse().expect("TCPTRACE_PATIENCE is in seconds"));
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Between two looks, where nothing can be awaited.
+/// The pause between two polls.
 pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// Now, nanoseconds on `CLOCK_MONOTONIC`.
+/// Returns the time of `CLOCK_MONOTONIC`, nanoseconds.
 pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).expect("the clock began at 0")
 }
 
-/// Calls `look` until it has an answer.
+/// Calls `look` until it returns an answer.
 ///
 /// # Panics
-/// After [`patience`], with `what` was awaited.
+/// After [`patience`]; the message names `what`.
 pub fn poll_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + patience();
     loop {
@@ -49,20 +49,20 @@ pub fn poll_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The tracer under test: `TCPTRACE_BIN`, or the one built beside the tests.
+/// Returns the path of the tracer under test: `TCPTRACE_BIN`, or the one built beside the tests.
 ///
 /// # Panics
-/// There is none.
+/// If there is none.
 pub fn tracer_program() -> PathBuf {
     let path = env::var_os("TCPTRACE_BIN").map_or_else(|| beside_the_tests("tcptrace"), PathBuf::from);
     assert!(path.is_file(), "no tracer at {}: build it, or name it in TCPTRACE_BIN", path.display());
     path
 }
 
-/// One of this crate's own programs: in the folder `TCPTRACE_TEST_BINS`, or beside the tests.
+/// Returns the path of a program of this crate: in `TCPTRACE_TEST_BINS`, or beside the tests.
 ///
 /// # Panics
-/// It is not there.
+/// If it is not there.
 pub fn own_program(name: &str) -> PathBuf {
     let path = env::var_os("TCPTRACE_TEST_BINS")
         .map_or_else(|| beside_the_tests(name), |folder| PathBuf::from(folder).join(name));
@@ -70,7 +70,7 @@ pub fn own_program(name: &str) -> PathBuf {
     path
 }
 
-/// Cargo puts a test into `target/PROFILE/deps` and programs into `target/PROFILE`.
+/// Returns the path of a program in `target/PROFILE`; tests are in `target/PROFILE/deps`.
 pub(crate) fn beside_the_tests(name: &str) -> PathBuf {
     let mut path = env::current_exe().expect("/proc is mounted");
     path.pop();
@@ -83,10 +83,10 @@ pub(crate) fn beside_the_tests(name: &str) -> PathBuf {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts it.
+    /// Starts a program.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// If it cannot be started.
     pub fn spawn(command: &mut Command) -> Self {
         // SAFETY: prctl(2) is async-signal-safe and touches no memory of the parent.
         unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
@@ -94,7 +94,7 @@ impl Process {
         let end = Instant::now() + patience();
         loop {
             match command.spawn() {
-                // A program copied just now, and another test's child that has yet to close what it inherited.
+                // The program was just copied, and the child of another test still has it open.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -105,12 +105,12 @@ impl Process {
         }
     }
 
-    /// Its pid.
+    /// Returns the child's pid.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// Takes what it was given as `Stdio::piped()`.
+    /// Takes the pipes that the child was given.
     pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
         (self.0.stdin.take(), self.0.stdout.take(), self.0.stderr.take())
     }
@@ -118,21 +118,21 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Panics
-    /// It has been waited for already.
+    /// If the child has been waited for already.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a child has a pid");
         kill_process(pid, signal).expect("a child may be signalled");
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the child has ended.
     ///
     /// # Panics
-    /// The system would not tell.
+    /// If the system refuses to say.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("a child can be waited for")
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the child.
     ///
     /// # Panics
     /// After [`patience`].
@@ -143,7 +143,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended already, and been waited for, is not signalled: std sees to that.
+        // std does not signal a child that has been waited for.
         let _gone_already = self.0.kill();
         let _gone_already = self.0.wait();
     }

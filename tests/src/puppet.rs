@@ -1,4 +1,4 @@
-//! Processes that do to sockets what a test tells them, and say what they did (`bin/puppet.rs`).
+//! Processes that use sockets as a test tells them, and report what they did (`bin/puppet`).
 
 use std::{
     ffi::OsStr,
@@ -20,19 +20,19 @@ use crate::process::{Process, own_program, patience, poll_until};
 /// A socket as the process that opened it knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sock {
-    /// Who opened it.
+    /// The pid of the process that opened it.
     pub pid: u32,
-    /// Its descriptor there.
+    /// Its descriptor in that process.
     pub fd: u32,
-    /// The namespace it was opened in.
+    /// The network namespace that it was opened in.
     pub netns: u64,
-    /// getsockname(2); an IPv4-mapped address as IPv4.
+    /// Its own address (getsockname(2)); an IPv4-mapped address as IPv4.
     pub local: SocketAddr,
-    /// getpeername(2), likewise.
+    /// Its peer's address (getpeername(2)); an IPv4-mapped address as IPv4.
     pub remote: Option<SocketAddr>,
 }
 
-/// A puppet. Dropping it ends it.
+/// A process that obeys the test. Dropping it ends it.
 #[derive(Debug)]
 pub struct Puppet {
     process: Process,
@@ -41,19 +41,19 @@ pub struct Puppet {
 }
 
 impl Puppet {
-    /// Starts one in the calling thread's network namespace.
+    /// Starts a puppet in the calling thread's network namespace.
     #[expect(clippy::new_without_default, reason = "it starts a process: nothing for a default")]
     pub fn new() -> Self {
         Self::start(Command::new(own_program("puppet")))
     }
 
-    /// Starts a copy of the program, at this path.
+    /// Starts a copy of the puppet's program at this path.
     pub fn at(path: &Path) -> Self {
         std::fs::copy(own_program("puppet"), path).expect("a program can be copied");
         Self::start(Command::new(path))
     }
 
-    /// Starts one with this for its `argv[0]`.
+    /// Starts a puppet with this `argv[0]`.
     pub fn with_arg0(name: impl AsRef<OsStr>) -> Self {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(own_program("puppet"));
@@ -61,13 +61,14 @@ impl Puppet {
         Self::start(command)
     }
 
-    /// Starts one that inherits this socket, as a socket-activated service does (`sd_listen_fds(3)`): its number there
-    /// is 3.
+    /// Starts a puppet that inherits this socket as descriptor 3, as a socket-activated service
+    /// does (`sd_listen_fds(3)`).
     pub fn with_inherited(socket: &OwnedFd) -> Self {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(own_program("puppet"));
         let fd = socket.as_raw_fd();
-        // SAFETY: dup2(2) and fcntl(2) are async-signal-safe. If it is 3 already it only has to stay open.
+        // SAFETY: dup2(2) and fcntl(2) are async-signal-safe. If it is 3 already it only has to
+        // stay open.
         let inherit = move || match unsafe {
             if fd == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(fd, 3) }
         } {
@@ -91,29 +92,30 @@ impl Puppet {
         Self { process, commands, answers: receiver }
     }
 
-    /// Its pid.
+    /// Returns the puppet's pid.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Kills it, and waits for its end.
+    /// Kills the puppet and waits for its end.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// Kills it, and waits for its end. Its children live on until what this returns is dropped.
+    /// Kills the puppet and waits for its end. Its children live until the result is dropped.
     #[must_use]
     pub fn kill_alone(self) -> Children {
         Children(self.commands)
     }
 
-    /// Has it exit with all that it has open, and waits for its end.
+    /// Has the puppet exit with everything open, and waits for its end.
     pub fn exit(mut self) {
         writeln!(self.commands, "exit").expect("the puppet listens");
         self.process.wait();
     }
 
-    /// Has it become another program, which keeps its sockets or, as is usual, has them closed. Returns when it has.
+    /// Has the puppet execute another program, which keeps its sockets or, as usual, closes them.
+    /// Returns once it runs.
     pub fn exec(&mut self, keeps: bool, program: &str) {
         let keep = if keeps { "keep" } else { "close" };
         writeln!(self.commands, "exec {keep} {program}").expect("the puppet listens");
@@ -131,7 +133,7 @@ impl Puppet {
     /// Gives a command and waits for its answer.
     ///
     /// # Panics
-    /// It failed there, or took too long.
+    /// If the command failed, or took too long.
     pub fn tell(&mut self, command: impl Display) -> Value {
         writeln!(self.commands, "{command}").expect("the puppet listens");
         let answer = self
@@ -153,28 +155,29 @@ impl Puppet {
         socket(&self.tell(format_args!("listen {address} {backlog} {options}")))
     }
 
-    /// Connects from that address and port.
+    /// Connects from this address and port.
     pub fn connect_from(&mut self, from: SocketAddr, to: SocketAddr) -> Sock {
         socket(&self.tell(format_args!("connect {to} from {from}")))
     }
 
-    /// Connects so many times.
+    /// Connects `count` times.
     pub fn connect_many(&mut self, to: SocketAddr, count: usize) -> Vec<Sock> {
         sockets(&self.tell(format_args!("repeat {count} connect {to}")))
     }
 
-    /// Accepts so many connections.
+    /// Accepts `count` connections.
     pub fn accept_many(&mut self, listener: &Sock, count: usize) -> Vec<Sock> {
         sockets(&self.tell(format_args!("repeat {count} accept {}", listener.fd)))
     }
 
-    /// Closes all these.
+    /// Closes all these descriptors.
     pub fn close_all(&mut self, which: &[Sock]) {
         let fds: Vec<String> = which.iter().map(|socket| socket.fd.to_string()).collect();
         self.tell(format_args!("close {}", fds.join(" ")));
     }
 
-    /// Obeys a command that opens a socket in a new thread of that name. Returns the socket and the thread's id.
+    /// Runs a command that opens a socket in a new thread of this name. Returns the socket and the
+    /// thread's id.
     pub fn in_thread(&mut self, name: &str, command: impl Display) -> (Sock, u32) {
         let answer = self.tell(format_args!("in-thread {name} {command}"));
         (socket(&answer), small(&answer, "tid"))
@@ -190,7 +193,7 @@ impl Puppet {
         socket(&self.tell(format_args!("accept-apart {}", listener.fd)))
     }
 
-    /// What it says of a socket that it inherited.
+    /// Returns the socket that the puppet inherited.
     pub fn inherited(&mut self) -> Sock {
         socket(&self.tell("describe 3"))
     }
@@ -205,27 +208,27 @@ impl Puppet {
         self.tell(format_args!("send {} {mailbox}", what.fd));
     }
 
-    /// Takes a descriptor out of its mailbox.
+    /// Receives a descriptor from the puppet's mailbox.
     pub fn receive(&mut self) -> Sock {
         socket(&self.tell("receive"))
     }
 
-    /// Closes a descriptor in the way that resets the connection.
+    /// Closes a descriptor so that the connection is reset.
     pub fn reset(&mut self, which: &Sock) {
         self.tell(format_args!("reset {}", which.fd));
     }
 
-    /// How long the peer may keep it waiting (tcp(7), TCP_USER_TIMEOUT).
+    /// Sets how long sent data may stay unacknowledged (tcp(7), TCP_USER_TIMEOUT).
     pub fn set_user_timeout(&mut self, of: &Sock, ms: u32) {
         self.tell(format_args!("user-timeout {} {ms}", of.fd));
     }
 
-    /// Connects, from a socket of the address's own family, whether mapped or not.
+    /// Connects with a socket of the address's own family, IPv4-mapped or not.
     pub fn connect(&mut self, to: SocketAddr) -> Sock {
         socket(&self.tell(format_args!("connect {to}")))
     }
 
-    /// Begins to connect, and does not wait for an answer.
+    /// Begins to connect, and does not wait for the answer.
     pub fn connect_in_the_background(&mut self, to: SocketAddr) -> Sock {
         Sock { remote: Some(to), ..socket(&self.tell(format_args!("begin-to-connect {to}"))) }
     }
@@ -245,92 +248,97 @@ impl Puppet {
         self.tell(format_args!("close {}", which.fd));
     }
 
-    /// Ends its own side of a connection; the descriptor stays.
+    /// Shuts down the puppet's side of a connection; the descriptor stays open.
     pub fn shutdown(&mut self, which: &Sock) {
         self.tell(format_args!("shutdown {}", which.fd));
     }
 
-    /// Writes so many bytes, or fewer where the kernel takes no more. Returns how many.
+    /// Writes `bytes` bytes, or fewer if the kernel takes no more. Returns how many.
     pub fn write(&mut self, to: &Sock, bytes: usize) -> u64 {
         self.tell(format_args!("write {} {bytes}", to.fd))["bytes"].as_u64().expect("a count")
     }
 
-    /// Reads so many bytes, waiting for them, or up to the end of the stream. Returns how many.
+    /// Waits for `bytes` bytes or the end of the stream, and reads them. Returns how many.
     pub fn read(&mut self, from: &Sock, bytes: usize) -> u64 {
         self.tell(format_args!("read {} {bytes}", from.fd))["bytes"].as_u64().expect("a count")
     }
 
-    /// Waits for the end of the stream, and reads it.
+    /// Reads to the end of the stream, and waits for it.
     pub fn read_to_the_end(&mut self, from: &Sock) {
         let answer = self.tell(format_args!("read {} {}", from.fd, usize::MAX));
         assert_eq!(answer["end"], true, "{answer}");
     }
 
-    /// Takes another name (`/proc/PID/comm`).
+    /// Changes the puppet's name (`/proc/PID/comm`).
     pub fn rename(&mut self, name: &[u8]) {
         let hex = name.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         self.tell(format_args!("name {hex}"));
     }
 
-    /// Goes to a network namespace that did not exist before; its open sockets stay in theirs.
+    /// Moves to a new network namespace; open sockets stay in theirs.
     pub fn leave_namespace(&mut self) {
         self.tell("unshare");
     }
 
-    /// Goes through so many network namespaces that did not exist before, and leaks a connection in each, which is there
-    /// for so many microseconds. Returns what leaked.
+    /// Goes through `count` new network namespaces, and leaks a connection in each for `us`
+    /// microseconds. Returns the leaks.
     pub fn pass_through_namespaces(&mut self, count: usize, us: u64) -> Vec<Sock> {
         sockets(&self.tell(format_args!("namespaces {count} {us}")))
     }
 
-    /// Forks a child that holds the same descriptors until this is dropped. Returns its pid.
+    /// Forks a child that holds the same descriptors until this puppet is dropped. Returns its
+    /// pid.
     pub fn fork(&mut self) -> u32 {
         small(&self.tell("fork"), "child")
     }
 
-    /// The same, but a child's child, in a session of its own; the child has ended.
+    /// Forks a daemon that holds the same descriptors: a grandchild in a session of its own, whose
+    /// parent has ended. Returns its pid.
     pub fn fork_daemon(&mut self) -> u32 {
         small(&self.tell("daemon"), "child")
     }
 
-    /// The same, but a child that is the first process of a pid namespace.
+    /// Forks a child that holds the same descriptors as the first process of a pid namespace.
+    /// Returns its pid.
     pub fn fork_into_pid_namespace(&mut self) -> u32 {
         self.tell("unshare-pids");
         self.fork()
     }
 
-    /// Has a child come that has this pid and leaks one connection to itself, until this is dropped. Returns the leak.
+    /// Forks a child with this pid that leaks a connection to itself until this puppet is dropped.
+    /// Returns the leak.
     pub fn leak_as(&mut self, pid: u32) -> Sock {
         socket(&self.tell(format_args!("leak-as {pid}"))["leak"])
     }
 
-    /// Ends its first thread; another one goes on.
+    /// Ends the puppet's first thread; another one goes on.
     pub fn exit_first_thread(&mut self) {
         self.tell("exit-first-thread");
     }
 
-    /// Uses all the CPU time that it can get from now on.
+    /// Has the puppet use all the CPU time that it can get from now on.
     pub fn spin(&mut self) {
         self.tell("spin");
     }
 
-    /// Has so many children come, leak `pairs` connections each, and end within `at_most_us` of that. Returns what
-    /// they had.
+    /// Forks `children` children that leak `pairs` connections each and end within `at_most_us`
+    /// microseconds. Returns the leaks.
     pub fn generations(&mut self, children: usize, pairs: usize, at_most_us: u64) -> Vec<Sock> {
         let answer = self.tell(format_args!("generations {children} {pairs} {at_most_us}"));
         let leaks = answer["leaks"].as_array().expect("a list");
         leaks.iter().flat_map(|leaks| leaks.as_array().expect("a list")).map(socket).collect()
     }
 
-    /// Connects to its own listener and accepts that, `count` times. Returns (client, server) of each.
+    /// Connects to the puppet's own listener and accepts, `count` times. Returns the client's and
+    /// the server's socket of each connection.
     pub fn pairs(&mut self, listener: &Sock, count: usize) -> Vec<(Sock, Sock)> {
         let answer = self.tell(format_args!("pairs {} {count}", listener.fd));
         let pairs = answer["pairs"].as_array().expect("a list");
         pairs.iter().map(|pair| (socket(&pair[0]), socket(&pair[1]))).collect()
     }
 
-    /// Like [`Self::pairs`], one after the other, each closed by its client and then by its server before the
-    /// next. What they were, for their ends: the descriptors are gone.
+    /// Makes connections like [`Self::pairs`], and closes each by its client and then by its
+    /// server before the next. The descriptors of what it returns are closed.
     pub fn churn(&mut self, listener: &Sock, count: usize) -> Vec<(Sock, Sock)> {
         let answer = self.tell(format_args!("churn {} {count}", listener.fd));
         let pairs = answer["pairs"].as_array().expect("a list");
@@ -338,7 +346,7 @@ impl Puppet {
     }
 }
 
-/// Children of a process that has been killed: they live as long as they could still get commands.
+/// Children of a process that was killed. They live as long as their stdin is open.
 #[derive(Debug)]
 pub struct Children(#[expect(dead_code, reason = "what counts is that it is open")] ChildStdin);
 

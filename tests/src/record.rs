@@ -10,18 +10,18 @@ use serde_json::{Map, Value};
 
 use crate::{feature, puppet::Sock, schema};
 
-/// The lines of one run, in their order: what the first one says holds for the others.
+/// Reads the lines of a run in order: the first record says what the others must have.
 #[derive(Debug, Default)]
 pub struct Stream {
-    /// Whether every transition tells its network namespace; the kernel's plain event does not know it.
+    /// Whether every transition has its network namespace; the kernel's plain event has none.
     tells_namespaces: bool,
 }
 
 impl Stream {
-    /// The next line, held against the contract.
+    /// Reads the next line, and validates it against the contract.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If the line violates the contract; says how.
     pub fn record(&mut self, line: &[u8]) -> Result<Record, String> {
         let record = Record(schema::parse(line)?);
         if record.is("start") {
@@ -37,84 +37,85 @@ impl Stream {
     }
 }
 
-/// One record, as it was received.
+/// A record as it was received.
 #[derive(Clone, PartialEq)]
 pub struct Record(Map<String, Value>);
 
 impl Record {
-    /// A field.
+    /// Returns a field.
     ///
     /// # Panics
-    /// A record of this event has none by that name.
+    /// If the record has no such field.
     pub fn get(&self, field: &str) -> &Value {
         self.0.get(field).unwrap_or_else(|| panic!("no {field} in {self:?}"))
     }
 
-    /// An integer field.
+    /// Returns an integer field.
     ///
     /// # Panics
-    /// It is no integer.
+    /// If it is no integer.
     pub fn int(&self, field: &str) -> u64 {
         self.get(field).as_u64().unwrap_or_else(|| panic!("{field} is no integer in {self:?}"))
     }
 
-    /// A field that is a number.
+    /// Returns a field that is a number.
     ///
     /// # Panics
-    /// It is no number.
+    /// If it is no number.
     pub fn number(&self, field: &str) -> f64 {
         self.get(field).as_f64().unwrap_or_else(|| panic!("{field} is no number in {self:?}"))
     }
 
-    /// A text field.
+    /// Returns a text field.
     ///
     /// # Panics
-    /// It is no text.
+    /// If it is no text.
     pub fn text(&self, field: &str) -> &str {
         self.get(field).as_str().unwrap_or_else(|| panic!("{field} is no text in {self:?}"))
     }
 
-    /// Its event.
+    /// Returns the record's event.
     pub fn event(&self) -> &str {
         self.text("event")
     }
 
-    /// Whether it is of that event.
+    /// Returns whether the record has this event.
     pub fn is(&self, event: &str) -> bool {
         self.event() == event
     }
 
-    /// When it happened, `CLOCK_MONOTONIC`.
+    /// Returns the time of the record on `CLOCK_MONOTONIC`.
     pub fn mono_ns(&self) -> u64 {
         self.int("mono_ns")
     }
 
-    /// Which socket it is about.
+    /// Returns the cookie of the record's socket.
     pub fn cookie(&self) -> u64 {
         self.int("cookie")
     }
 
-    /// Whether it is about a socket of that network namespace, or may be: without BTF transitions do not tell.
+    /// Returns whether the record's socket is, or may be, in this network namespace. Without BTF
+    /// transitions have no namespace.
     pub fn is_in(&self, netns: u64) -> bool {
         self.0.get("netns").is_some_and(|value| *value == netns || value.is_null())
     }
 
-    /// (old state, new state) of a transition.
+    /// Returns the old and the new state of a transition.
     pub fn states(&self) -> (&str, &str) {
         (self.text("old_state"), self.text("new_state"))
     }
 
-    /// Whether a transition is its socket's last.
+    /// Returns whether a transition is its socket's last.
     pub fn is_last(&self) -> bool {
         self.get("new_state") == "CLOSE" || self.get("stand_in") == true
     }
 
-    /// Its own end's address and port.
+    /// Returns the address and port of the socket's own end.
     pub fn local(&self) -> SocketAddr {
         self.end("local_addr", "local_port")
     }
 
-    /// The other end's.
+    /// Returns the address and port of the other end.
     pub fn remote(&self) -> SocketAddr {
         self.end("remote_addr", "remote_port")
     }
@@ -124,7 +125,8 @@ impl Record {
         SocketAddr::new(address, u16::try_from(self.int(port)).expect("held against the contract"))
     }
 
-    /// Whether it is a record of `event` about this socket: by its namespace and both its ends.
+    /// Returns whether the record has this event and is about this socket, by namespace and both
+    /// ends.
     pub fn is_about(&self, event: &str, socket: &Sock) -> bool {
         self.is(event)
             && self.is_in(socket.netns)
@@ -132,10 +134,10 @@ impl Record {
             && Some(self.remote()) == socket.remote
     }
 
-    /// (pid, fd) of each of a stuck socket's owners.
+    /// Returns the pid and descriptor of each owner of a stuck socket.
     ///
     /// # Panics
-    /// It has none by that name.
+    /// If the record has no owners.
     pub fn holders(&self) -> Vec<(u32, u32)> {
         let owners = self.get("owners").as_array().expect("a list");
         let number = |owner: &Value, name: &str| {
@@ -151,7 +153,8 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The lives in which a transition is missing, of the sockets of a network namespace that live and end in these records.
+/// Returns the transitions of each socket of a network namespace that miss one. All sockets have
+/// to begin and end in these records.
 pub fn with_gaps(records: &[Record], netns: u64) -> Vec<Vec<&Record>> {
     let mut lives: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
     for record in records.iter().filter(|record| record.is("transition") && record.is_in(netns)) {

@@ -1,18 +1,18 @@
-//! A recorded stream in a file.
+//! Keeps a recorded stream in a file.
 
 use std::{fs, io::Write as _, path::PathBuf};
 
 use crate::{TracerCommand, tracer::Finished};
 
-/// A file that is removed with this.
+/// A file with a recording. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Recording(PathBuf);
 
 impl Recording {
-    /// Of these lines.
+    /// Writes these lines to a file.
     ///
     /// # Panics
-    /// It cannot be written.
+    /// If the file cannot be written.
     pub fn new(name: &str, lines: &[String]) -> Self {
         let path = std::env::temp_dir().join(format!("tcptrace-replay-{}-{name}", std::process::id()));
         let mut file = fs::File::create(&path).expect("a file");
@@ -22,16 +22,16 @@ impl Recording {
         Self(path)
     }
 
-    /// What a replay of it with these arguments comes to.
+    /// Replays the recording with these arguments.
     ///
     /// # Panics
-    /// Its path is no UTF-8.
+    /// If the path is not UTF-8.
     pub fn replay(&self, arguments: &[&str]) -> Finished {
         let path = self.0.to_str().expect("UTF-8");
         TracerCommand::exactly(&[&["--replay", path], arguments].concat()).run()
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &std::path::Path {
         &self.0
     }

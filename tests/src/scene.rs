@@ -1,4 +1,4 @@
-//! What many tests begin with: two processes and a connection between them.
+//! Sets up what many tests begin with: two processes and a connection between them.
 
 use std::net::SocketAddr;
 
@@ -9,23 +9,23 @@ use crate::{
     witness,
 };
 
-/// A network namespace, a server that listens on 127.0.0.1, and a client.
+/// A network namespace with a server that listens on 127.0.0.1, and a client.
 #[derive(Debug)]
 pub struct Scene {
-    /// Connects.
+    /// The process that connects.
     pub client: Puppet,
-    /// Listens, and accepts.
+    /// The process that listens and accepts.
     pub server: Puppet,
-    /// The server's.
+    /// The server's listener.
     pub listener: Sock,
-    /// Where they are.
+    /// The namespace that both processes are in.
     pub namespace: Namespace,
 }
 
 /// A connection that the client has closed and the server has not.
 #[derive(Clone, Copy, Debug)]
 pub struct Leak {
-    /// The server's end, in CLOSE_WAIT, all read.
+    /// The server's end: in CLOSE_WAIT, with everything read.
     pub socket: Sock,
     /// `CLOCK_MONOTONIC` before the client closed.
     pub not_before_ns: u64,
@@ -34,7 +34,7 @@ pub struct Leak {
 }
 
 impl Scene {
-    /// In a namespace of its own.
+    /// Starts both processes in a new namespace.
     #[expect(clippy::new_without_default, reason = "it starts processes: nothing for a default")]
     pub fn new() -> Self {
         let namespace = Namespace::new();
@@ -43,17 +43,17 @@ impl Scene {
         Self { client, server, listener, namespace }
     }
 
-    /// Its namespace's inode.
+    /// Returns the inode of the namespace.
     pub const fn netns(&self) -> u64 {
         self.namespace.inode()
     }
 
-    /// Where to connect to.
+    /// Returns the address of the listener.
     pub const fn address(&self) -> SocketAddr {
         self.listener.local
     }
 
-    /// A connection: (client's end, server's end).
+    /// Makes a connection. Returns the client's and the server's end.
     pub fn connection(&mut self) -> (Sock, Sock) {
         let client = self.client.connect(self.listener.local);
         let server = self.server.accept(&self.listener);
@@ -61,10 +61,10 @@ impl Scene {
         (client, server)
     }
 
-    /// A connection that the server forgets to close.
+    /// Makes a connection that the client closes and the server does not.
     ///
     /// # Panics
-    /// `ss` does not show it in CLOSE-WAIT.
+    /// If `ss` does not show it in CLOSE-WAIT.
     pub fn leak(&mut self) -> Leak {
         let (client, socket) = self.connection();
         let not_before_ns = monotonic_ns();

@@ -1,5 +1,5 @@
-//! What `--metrics` serves, fetched and read as strictly as a scraper might: a small HTTP client, and a parser of
-//! Prometheus' exposition format 0.0.4 that lets nothing pass which the format does not have.
+//! Fetches what `--metrics` serves: a small HTTP client, and a strict parser of Prometheus'
+//! exposition format 0.0.4.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,36 +12,36 @@ use crate::process::patience;
 /// Labels and their values.
 pub type Labels = BTreeMap<String, String>;
 
-/// The answer to a request.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// 200
+    /// The status code, such as 200.
     pub status: u16,
-    /// By their names in small letters.
+    /// The headers, by their names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// All that follows.
+    /// The body.
     pub body: String,
 }
 
-/// A metric.
+/// A metric of a page.
 #[derive(Clone, Debug, Default)]
 pub struct Metric {
-    /// `counter` or `gauge`
+    /// The type: `counter` or `gauge`.
     pub kind: String,
-    /// What it means.
+    /// The help text.
     pub help: String,
-    /// Each set of labels and its value.
+    /// Each set of labels, and its value.
     pub values: Vec<(Labels, f64)>,
 }
 
-/// All that is served, by the metrics' names.
+/// All metrics that are served, by name.
 #[derive(Clone, Debug)]
 pub struct Page(pub BTreeMap<String, Metric>);
 
-/// A connection over which nothing has been sent. Whatever is awaited there fails after [`patience`].
+/// Connects, and sends nothing. Reading fails after [`patience`].
 ///
 /// # Panics
-/// Nobody listens there.
+/// If the connection is refused.
 pub fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&to, patience()).expect("somebody listens there");
     stream.set_read_timeout(Some(patience())).expect("it is not zero");
@@ -49,10 +49,10 @@ pub fn connect(to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks `METHOD PATH` over a connection of its own.
+/// Sends `METHOD PATH` over a new connection. Returns the response.
 ///
 /// # Panics
-/// There is no answer, or it is none of HTTP.
+/// If there is no response, or it is not HTTP.
 pub fn ask(to: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(to);
     let head = format!("{request} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
@@ -62,7 +62,7 @@ pub fn ask(to: SocketAddr, request: &str) -> Answer {
     answer(&bytes, request.starts_with("HEAD"))
 }
 
-/// Asks for the metrics over a connection that stays open.
+/// Fetches the metrics over a connection that stays open.
 ///
 /// # Panics
 /// As with [`ask`].
@@ -90,7 +90,7 @@ pub fn ask_again(stream: &mut TcpStream) -> Page {
 /// Fetches the metrics.
 ///
 /// # Panics
-/// They are not served there, or not as they have to be.
+/// If they are not served there, or violate the format.
 pub fn scrape(from: SocketAddr) -> Page {
     Page::parse(&ask(from, "GET /metrics"))
 }
@@ -110,10 +110,10 @@ fn answer(bytes: &[u8], is_head: bool) -> Answer {
 }
 
 impl Page {
-    /// Reads a page.
+    /// Parses a response as a page of metrics.
     ///
     /// # Panics
-    /// A line of it is wrong.
+    /// If a line is wrong.
     pub fn parse(answer: &Answer) -> Self {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -168,18 +168,19 @@ impl Page {
         Ok(Self(metrics))
     }
 
-    /// A metric.
+    /// A metric of a page.
     ///
     /// # Panics
-    /// It is not served.
+    /// If it is not served.
     pub fn metric(&self, name: &str) -> &Metric {
         self.0.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.0.keys()))
     }
 
-    /// The value with these labels, among others; `None` where there is none.
+    /// Returns the value of the series that has these labels and maybe others; `None` if there is
+    /// none.
     ///
     /// # Panics
-    /// The metric is not served, or has several such values.
+    /// If the metric is not served, or has several such values.
     pub fn value(&self, name: &str, with: &[(&str, &str)]) -> Option<f64> {
         let has = |labels: &Labels| {
             with.iter().all(|(name, value)| labels.get(*name).is_some_and(|is| is == value))
@@ -190,13 +191,13 @@ impl Page {
         first
     }
 
-    /// The sum of a metric over all its labels; `None` if it has no line.
+    /// Returns the sum of a metric over all its labels; `None` if it has no line.
     pub fn sum(&self, name: &str) -> Option<f64> {
         let values: Vec<_> = self.metric(name).values.iter().map(|(_, value)| *value).collect();
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
-    /// What is told of a process.
+    /// Returns the value of a metric for a process.
     ///
     /// # Panics
     /// As with [`Self::value`].
@@ -210,7 +211,7 @@ fn is_name(name: &str) -> bool {
         .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_')))
 }
 
-/// `{name="value",…}` or nothing, and what follows.
+/// Parses `{name="value",…}` or nothing. Returns the labels and the rest.
 fn labels(text: &str) -> Option<(Labels, &str)> {
     let mut labels = Labels::new();
     let Some(mut rest) = text.strip_prefix('{') else { return Some((labels, text)) };

@@ -7,17 +7,19 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// Has the packets of the loopback interface in the calling thread's network namespace taken over to the CPU that their
-/// connection's hash says (RPS, `Documentation/networking/scaling.rst`). That CPU is interrupted for it, also in the
-/// middle of a BPF program.
+/// Has each connection's packets on the loopback interface of this network namespace processed by
+/// the CPU that its hash selects (RPS, `Documentation/networking/scaling.rst`). That interrupts
+/// the CPU, also in the middle of a BPF program.
 ///
 /// # Panics
-/// Not root.
+/// If this process is not root.
 pub fn spread_packets() {
-    // sysfs shows the network namespace of who mounts it. The mount ends with the thread.
+    // sysfs shows the network namespace of the thread that mounts it. The mount ends with the
+    // thread.
     thread::scope(|scope| {
         let spreading = scope.spawn(|| {
-            // SAFETY: the thread shares nothing with others that this changes, but for its root, which it gets a copy of.
+            // SAFETY: the thread shares nothing with others that this changes, but for its root,
+            // which it gets a copy of.
             unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root may");
             mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
                 .expect("mounts of its own");
@@ -30,8 +32,8 @@ pub fn spread_packets() {
     });
 }
 
-/// How often the kernel skipped each BPF program that a process holds, in the order of its descriptors; as far as this
-/// kernel counts that.
+/// Returns how often the kernel skipped each BPF program that a process holds, by descriptor. It
+/// is empty if this kernel does not count that.
 pub fn of(pid: u32) -> Vec<u64> {
     let mut skips: Vec<(u32, u64)> = descriptors(pid)
         .filter_map(|(fd, text)| {

@@ -1,4 +1,4 @@
-//! A pseudo-terminal, for what the tracer does on a terminal alone.
+//! Opens pseudo-terminals: some output of the tracer is for terminals only.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -7,11 +7,11 @@ use rustix::{
     termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
-/// Opens a terminal of so many columns: (the program's side, the side to read from). It shows bytes as they are
-/// written, without making CR LF of LF.
+/// Opens a terminal with this many columns. Returns the program's side, and the side to read from.
+/// LF stays LF.
 ///
 /// # Panics
-/// There is no `/dev/ptmx`.
+/// If there is no `/dev/ptmx`.
 pub fn open(columns: u16) -> (OwnedFd, OwnedFd) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours = openpt(flags).expect("/dev/ptmx can be opened");
@@ -24,10 +24,10 @@ pub fn open(columns: u16) -> (OwnedFd, OwnedFd) {
     (theirs, ours)
 }
 
-/// Resizes a terminal to so many columns, by either side.
+/// Resizes a terminal to this many columns; either side will do.
 ///
 /// # Panics
-/// It is no terminal.
+/// If it is no terminal.
 pub fn resize(terminal: impl AsFd, columns: u16) {
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(terminal, size).expect("a terminal has a size");

@@ -1,6 +1,7 @@
-//! The tracer under test, as a user runs it: arguments in; records, words on stderr and an exit status out.
+//! Runs the tracer under test as a user does: with arguments, for its records, stderr and exit
+//! status.
 //!
-//! Its stdout is read to the last byte. With `--json` each line is held against the contract as it comes in.
+//! Stdout is read to the last byte. With `--json` each line is validated against the contract.
 
 use std::{
     fs::File,
@@ -21,20 +22,19 @@ use crate::{
 };
 use rustix::process::Signal;
 
-/// How the tracer is to be started.
+/// The tracer's arguments and surroundings, before it starts.
 #[derive(Debug)]
 pub struct TracerCommand {
-    /// For what there is no option here.
+    /// The command itself, for what has no method here.
     pub command: Command,
     json: bool,
-    /// Where its stdout comes out, where that is not the pipe.
+    /// The other end of stdout, if that is not the pipe.
     reader: Option<File>,
     held: bool,
 }
 
 impl TracerCommand {
-    /// With these arguments, and without the features that all tests are to do without; its stdout read by nobody
-    /// but us.
+    /// Runs the tracer with these arguments, and without the features that all tests do without.
     pub fn new(arguments: &[&str]) -> Self {
         let features = without_features();
         let forced = if arguments.contains(&"--without") { None } else { features.as_deref() };
@@ -43,7 +43,8 @@ impl TracerCommand {
         Self::exactly(&[&forced, arguments].concat())
     }
 
-    /// With these arguments and no others: for a test that takes features away by other means.
+    /// Runs the tracer with these arguments only, for tests that take features away by other
+    /// means.
     pub fn exactly(arguments: &[&str]) -> Self {
         let mut command = Command::new(tracer_program());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -51,7 +52,7 @@ impl TracerCommand {
         Self { command, json: arguments.contains(&"--json"), reader: None, held: false }
     }
 
-    /// With `writer` for its stdout; what comes out at `reader` is read.
+    /// Makes `writer` the tracer's stdout; `reader` is read.
     #[must_use]
     pub fn stdout(mut self, writer: impl Into<OwnedFd>, reader: impl Into<OwnedFd>) -> Self {
         self.command.stdout(writer.into());
@@ -59,14 +60,14 @@ impl TracerCommand {
         self
     }
 
-    /// After its first line nobody reads its stdout, until [`Tracer::read_on`].
+    /// Stops reading stdout after the first line, until [`Tracer::read_on`].
     #[must_use]
     pub const fn held(mut self) -> Self {
         self.held = true;
         self
     }
 
-    /// Starts it.
+    /// Starts the tracer.
     pub fn start(self) -> Tracer {
         let Self { mut command, json, reader, held } = self;
         let mut process = Process::spawn(&mut command);
@@ -94,29 +95,29 @@ impl TracerCommand {
         Tracer { process, shared }
     }
 
-    /// Starts it and waits for its end.
+    /// Starts the tracer and waits for its end.
     pub fn run(self) -> Finished {
         self.start().finish()
     }
 }
 
-/// The tracer, running. Dropping it kills it.
+/// A running tracer. Dropping it kills it.
 #[derive(Debug)]
 pub struct Tracer {
     process: Process,
     shared: Arc<Shared>,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What stdout carried, line by line.
+    /// The lines of stdout.
     pub lines: Vec<String>,
-    /// The same as records, with `--json`.
+    /// The lines of stdout as records, with `--json`.
     pub records: Vec<Record>,
-    /// What stderr carried.
+    /// The text of stderr.
     pub stderr: String,
 }
 
@@ -127,7 +128,8 @@ struct Shared {
     /// Whether reading stdout waits.
     held: Mutex<bool>,
     released: Condvar,
-    /// The test to be told of losses, unless it provokes them.
+    /// The test, which is reported if the tracer lost transitions and the test did not provoke
+    /// that.
     test: Option<String>,
 }
 
@@ -136,9 +138,9 @@ struct State {
     lines: Vec<String>,
     records: Vec<Record>,
     stderr: String,
-    /// What was wrong with the stream, from the first thing that was.
+    /// The first error in the stream.
     wrong: Option<String>,
-    /// Of stdout and stderr, how many may still bring something.
+    /// How many of stdout and stderr are still open.
     open: u32,
 }
 
@@ -153,7 +155,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `look` to find something; what comes in is shown to it from the beginning each time.
+    /// Waits until `look` finds something in all that has come so far.
     fn wait<T>(&self, what: &str, mut look: impl FnMut(&State) -> Option<T>) -> T {
         let end = Instant::now() + patience();
         let mut state = self.state();
@@ -168,7 +170,7 @@ impl Shared {
             let (left, took) = (end.saturating_duration_since(Instant::now()), began.elapsed());
             assert!(state.open > 0 && !left.is_zero(), "waited in vain for {what}; {}", state.tail());
             let (guard, _) = self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
-            // Looking again at each of many thousand lines would keep the reader from reading them.
+            // Looking again after each of many thousand lines would keep them from being taken in.
             drop(guard);
             thread::sleep(4 * took);
             state = self.state();
@@ -177,7 +179,7 @@ impl Shared {
 }
 
 impl State {
-    /// For a test that failed: what there was.
+    /// Returns the end of the output, for the message of a failed test.
     fn tail(&self) -> String {
         let from = self.lines.len().saturating_sub(20);
         let lost: Vec<_> = self.records.iter().filter(|record| record.is("lost")).collect();
@@ -191,27 +193,27 @@ impl State {
 }
 
 impl Tracer {
-    /// Starts it with these arguments and `--json`, and waits until it traces.
+    /// Starts the tracer with these arguments and `--json`, and waits until it traces.
     ///
     /// # Panics
-    /// It does not.
+    /// If it does not.
     pub fn start(arguments: &[&str]) -> Self {
         let tracer = TracerCommand::new(&[arguments, &["--json"]].concat()).start();
         tracer.await_record("the start", |record| record.is("start"));
         tracer
     }
 
-    /// Its pid.
+    /// Returns the tracer's pid.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Waits for a record, among all that have come and will come.
+    /// Waits for a record, among those that have come and will come.
     pub fn await_record(&self, what: &str, mut wanted: impl FnMut(&Record) -> bool) -> Record {
         self.await_records(what, |records| records.iter().find(|record| wanted(record)).cloned())
     }
 
-    /// Waits until all records so far satisfy something.
+    /// Waits until `look` finds something in all records so far.
     pub fn await_records<T>(&self, what: &str, mut look: impl FnMut(&[Record]) -> Option<T>) -> T {
         self.shared.wait(what, |state| look(&state.records))
     }
@@ -221,12 +223,12 @@ impl Tracer {
         self.await_record(&format!("{socket:?} stuck"), |record| record.is_about("stuck", socket))
     }
 
-    /// Waits for the record that it no longer is.
+    /// Waits for the record that a socket is no longer stuck.
     pub fn await_cleared(&self, socket: &Sock) -> Record {
         self.await_record(&format!("{socket:?} cleared"), |record| record.is_about("cleared", socket))
     }
 
-    /// Waits for what a connection came to.
+    /// Waits for the `life` record of a connection.
     pub fn await_life(&self, socket: &Sock) -> Record {
         self.await_record(&format!("the life of {socket:?}"), |record| record.is_about("life", socket))
     }
@@ -236,15 +238,15 @@ impl Tracer {
         self.shared.wait(what, |state| state.lines.iter().find(|line| wanted(line)).cloned())
     }
 
-    /// Waits until stderr has said something.
+    /// Waits for words on stderr.
     pub fn await_stderr(&self, words: &str) {
         self.shared.wait(words, |state| state.stderr.contains(words).then_some(()));
     }
 
-    /// Waits until stderr has said where metrics are served. Returns that address.
+    /// Waits for the address of the metrics on stderr, and returns it.
     ///
     /// # Panics
-    /// It is none.
+    /// If it is no address.
     pub fn await_metrics(&self) -> SocketAddr {
         let url = self.shared.wait("where metrics are", |state| {
             let said = state.stderr.lines().find_map(|line| line.strip_prefix("tcptrace: metrics at "));
@@ -254,23 +256,24 @@ impl Tracer {
         address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {url}"))
     }
 
-    /// All records so far.
+    /// Returns all records so far.
     pub fn records(&self) -> Vec<Record> {
         self.shared.state().records.clone()
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.shared.state().lines.clone()
     }
 
-    /// Waits until it has done all there was to do, and waits itself.
+    /// Waits until the tracer sleeps and uses no CPU time.
     pub fn await_idle(&self) {
         let path = format!("/proc/{0}/task/{0}/stat", self.pid());
         let (mut before, mut calm) = (String::new(), 0);
         poll_until("the tracer to be idle", || {
             let stat = std::fs::read_to_string(&path).expect("it lives");
-            // proc(5): after the name its state, then, ten fields later, the time it has been running.
+            // proc(5): after the name its state, then, ten fields later, the time it has been
+            // running.
             let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
             let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
             let now = fields[11..13].join(" ");
@@ -280,21 +283,21 @@ impl Tracer {
         });
     }
 
-    /// Lets the reader go on.
+    /// Reads stdout again, after [`TracerCommand::held`].
     pub fn read_on(&self) {
         *self.shared.held.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.shared.released.notify_all();
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the tracer.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Waits for its end, and for all that it wrote.
+    /// Waits for the tracer's end, and reads all that it wrote.
     ///
     /// # Panics
-    /// It does not end, or what it wrote is not whole.
+    /// If it does not end, or its last line is not whole.
     pub fn finish(mut self) -> Finished {
         let status = self.process.wait();
         self.shared.wait("the end of its output", |state| (state.open == 0).then_some(()));
@@ -302,10 +305,10 @@ impl Tracer {
         Finished { status, lines: state.lines, records: state.records, stderr: state.stderr }
     }
 
-    /// Ends it as a service manager would.
+    /// Ends the tracer as a service manager does, with SIGTERM.
     ///
     /// # Panics
-    /// It does not end well: with 0, and the summary for its last record.
+    /// If it does not exit with 0, or the summary is not the last record.
     pub fn stop(self) -> Finished {
         self.signal(Signal::TERM);
         let finished = self.finish();
@@ -318,26 +321,26 @@ impl Tracer {
 }
 
 impl Finished {
-    /// The records of a network namespace.
+    /// Returns the records of a network namespace.
     pub fn of(&self, netns: u64) -> Vec<Record> {
         self.records.iter().filter(|record| record.is_in(netns)).cloned().collect()
     }
 
-    /// The transitions of a socket, in the order in which they came.
+    /// Returns the transitions of a socket, in the order in which they came.
     pub fn life(&self, cookie: u64) -> Vec<Record> {
         let of_it = |record: &&Record| record.is("transition") && record.cookie() == cookie;
         self.records.iter().filter(of_it).cloned().collect()
     }
 
-    /// How many records of `event` there are.
+    /// Counts the records of an event.
     pub fn count(&self, event: &str) -> u64 {
         self.records.iter().filter(|record| record.is(event)).count() as u64
     }
 
-    /// The heading of a pipe's text, which has one. What was lost may be told before it.
+    /// Returns the heading of text in a pipe. Losses may be reported before it.
     ///
     /// # Panics
-    /// There is none, or more than one.
+    /// If there is none, or more than one.
     pub fn heading(&self) -> &str {
         let mut headings = self.lines.iter().filter(|line| line.starts_with("TIME"));
         match (headings.next(), headings.next()) {
@@ -346,17 +349,17 @@ impl Finished {
         }
     }
 
-    /// The last record.
+    /// Returns the last record.
     ///
     /// # Panics
-    /// It is no summary.
+    /// If it is no summary.
     pub fn summary(&self) -> &Record {
         self.records.last().filter(|record| record.is("summary")).expect("the summary comes last")
     }
 }
 
-/// The kernel features that all tests are to do without (`TCPTRACE_TEST_WITHOUT`, such as `btf`), but for those that
-/// say themselves which.
+/// Returns the kernel features that all tests do without (`TCPTRACE_TEST_WITHOUT`, such as `btf`),
+/// unless they choose them.
 pub fn without_features() -> Option<String> {
     std::env::var("TCPTRACE_TEST_WITHOUT").ok().filter(|features| !features.is_empty())
 }
@@ -370,12 +373,12 @@ fn spawn_reader(shared: &Arc<Shared>, read: impl FnOnce(&Shared) + Send + 'stati
     });
 }
 
-/// Whether a test makes the tracer lose transitions, or tell of what another run has lost.
+/// Returns whether a test makes the tracer lose transitions, or report those of another run.
 fn is_to_lose(command: &Command) -> bool {
     command.get_args().any(|argument| argument == "--ring-size" || argument == "--replay")
 }
 
-/// Whether a line says, as text or as JSON, that the kernel kept transitions from the tracer.
+/// Returns whether a line, as text or JSON, reports lost transitions.
 fn tells_loss(line: &[u8]) -> bool {
     let line = String::from_utf8_lossy(line);
     let is_record = line.contains(r#""event":"lost""#) && !line.contains(r#""reason":"reader_slow""#);

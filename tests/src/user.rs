@@ -1,4 +1,4 @@
-//! A user who is not root, with the capabilities that a test gives to what it has him run (capabilities(7)).
+//! Runs the tracer as an unprivileged user with chosen capabilities (capabilities(7)).
 
 use std::{
     collections::BTreeMap,
@@ -18,18 +18,18 @@ use rustix::thread::{
 
 use crate::{process::tracer_program, tracer::TracerCommand};
 
-/// One that nobody else is.
+/// A user id that nobody else has.
 pub const UID: u32 = 54_321;
 
-/// A copy of the tracer where anybody may run it. Dropping it removes it.
+/// A copy of the tracer that every user may run. Dropping it removes the copy.
 #[derive(Debug)]
 pub struct Copied(PathBuf);
 
 impl Copied {
-    /// Makes one.
+    /// Copies the tracer.
     ///
     /// # Panics
-    /// There is no place for it.
+    /// If it cannot be copied.
     #[expect(clippy::new_without_default, reason = "it writes a file: nothing for a default")]
     pub fn new() -> Self {
         static COPIES: AtomicU32 = AtomicU32::new(0);
@@ -45,24 +45,25 @@ impl Copied {
         Self(folder)
     }
 
-    /// What `command` would run, run by [`UID`] with these capabilities (ambient, as a systemd unit's
-    /// `AmbientCapabilities=`; and no others to be had).
+    /// Runs `command` as [`UID`] with these ambient capabilities, as a systemd unit's
+    /// `AmbientCapabilities=` gives them, and no way to get others.
     #[must_use]
     pub fn run_by_user(&self, command: TracerCommand, held: CapabilitySet) -> TracerCommand {
         self.run_by_user_after(command, held, || Ok(()))
     }
 
-    /// What `command` would run, run by [`UID`], who has nothing; the copy has these capabilities, as setcap(8) gives them
-    /// to a file.
+    /// Runs `command` as [`UID`] without capabilities; the file of the copy has these, as
+    /// setcap(8) gives them.
     ///
     /// # Errors
-    /// The file system keeps none.
+    /// If the file system does not store capabilities.
     pub fn run_with_file_capabilities(
         &self,
         command: TracerCommand,
         held: CapabilitySet,
     ) -> io::Result<TracerCommand> {
-        // `struct vfs_cap_data`: revision 2 with the effective bit, then permitted and inheritable, low words first.
+        // `struct vfs_cap_data`: revision 2 with the effective bit, then permitted and
+        // inheritable, low words first.
         let [low, high] = [held.bits() & u64::from(u32::MAX), held.bits() >> 32]
             .map(|half| u32::try_from(half).expect("32 bits"));
         let data: Vec<u8> = [0x0200_0001, low, 0, high, 0].into_iter().flat_map(u32::to_le_bytes).collect();
@@ -72,7 +73,8 @@ impl Copied {
         Ok(command)
     }
 
-    /// As [`Self::run_by_user`], after `prepare` has been done in that process as root: system calls and no more.
+    /// Runs `command` as [`Self::run_by_user`] does, after `prepare` in that process as root.
+    /// `prepare` may only make system calls.
     #[must_use]
     pub fn run_by_user_after(
         &self,
@@ -101,10 +103,10 @@ impl Drop for Copied {
     }
 }
 
-/// The capabilities of this process: no test can give others.
+/// Returns the capabilities of this process: a test can give no others.
 ///
 /// # Panics
-/// The system would not tell.
+/// If the system refuses to say.
 pub fn ours() -> CapabilitySet {
     capabilities(None).expect("this process is there").permitted
 }
@@ -130,27 +132,27 @@ fn become_user(held: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// What `/proc` says of a thread's privileges.
+/// The privileges of a thread, from `/proc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privileges {
     /// The thread's name.
     pub name: String,
-    /// `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb`, by these names.
+    /// The capability sets, by the names `CapInh`, `CapPrm`, `CapEff`, `CapBnd` and `CapAmb`.
     pub sets: BTreeMap<String, CapabilitySet>,
-    /// `NoNewPrivs`
+    /// The flag `NoNewPrivs`.
     pub no_new: bool,
 }
 
-/// Of all threads of a process, by their ids.
+/// Returns the privileges of a process's threads, by thread id.
 ///
 /// # Panics
-/// There is no such process.
+/// If there is no such process.
 pub fn privileges(pid: u32) -> BTreeMap<u32, Privileges> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives").flatten();
     tasks
         .filter_map(|task| {
             let tid = task.file_name().to_str()?.parse().ok()?;
-            // One that has ended by now has none.
+            // A thread that has ended meanwhile has none.
             let status = fs::read_to_string(task.path().join("status")).ok()?;
             let line = |name: &str| {
                 let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -1,10 +1,10 @@
-//! Who knows the truth independently of the tracer: `ss`, and `/proc/PID/fd`.
+//! Asks witnesses that are independent of the tracer: `ss` and `/proc/PID/fd`.
 
 use std::{fs, net::SocketAddr, process::Command};
 
 use crate::{feature, process::poll_until, puppet::Sock, record::Record};
 
-/// How `ss` names the states.
+/// The names of the states in `ss`.
 const STATES: [&str; 12] = [
     "ESTAB",
     "SYN-SENT",
@@ -23,26 +23,26 @@ const STATES: [&str; 12] = [
 /// A socket as `ss` shows it, in the network namespace of the calling thread.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// `CLOSE-WAIT`.
+    /// The state, such as `CLOSE-WAIT`.
     pub state: String,
-    /// Its own end; an IPv4-mapped address as IPv4.
+    /// The socket's own end; an IPv4-mapped address as IPv4.
     pub local: SocketAddr,
-    /// The other end; none of a listener.
+    /// The other end; `None` for a listener.
     pub remote: Option<SocketAddr>,
-    /// Bytes not read. The kernel counts the FIN for one.
+    /// Bytes that were not read. The kernel counts a FIN as one.
     pub recv_queue: u64,
-    /// Bytes not acknowledged.
+    /// Bytes that were not acknowledged.
     pub send_queue: u64,
     /// The socket's cookie, `sk:`.
     pub cookie: u64,
-    /// (pid, fd) of each holder.
+    /// The pid and descriptor of each holder.
     pub holders: Vec<(u32, u32)>,
 }
 
-/// All TCP sockets of this namespace.
+/// Returns all TCP sockets of this namespace.
 ///
 /// # Panics
-/// There is no `ss`, or it prints what is not understood.
+/// If there is no `ss`, or its output is not understood.
 pub fn all() -> Vec<Seen> {
     let output =
         Command::new("ss").args(["-tanpeOH"]).output().expect("ss (iproute2) is needed by these tests");
@@ -55,28 +55,28 @@ pub fn all() -> Vec<Seen> {
             _ => lines.push(line.to_owned()),
         }
     }
-    // One that is being closed is shown without its port: it is none any more.
+    // A socket that is being closed is shown without its port. It counts as gone.
     lines.iter().filter(|line| !line.starts_with("UNCONN")).map(|line| parse(line)).collect()
 }
 
-/// The one with these ends, if it is there.
+/// Returns the socket with these ends, if it is there.
 pub fn find(socket: &Sock) -> Option<Seen> {
     all().into_iter().find(|seen| seen.local == socket.local && seen.remote == socket.remote)
 }
 
-/// What the kernel has measured of a connection so far, as `ss -i` shows it.
+/// The kernel's counters of a connection, as `ss -i` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// The smoothed round-trip time, µs; 0 where there is no sample.
+    /// The smoothed round-trip time, µs; 0 if there is no sample.
     pub rtt_us: u64,
-    /// Segments sent again.
+    /// The number of retransmitted segments.
     pub retransmits: u64,
 }
 
-/// What it has measured of the one with these ends.
+/// Returns the kernel's counters of the socket with these ends.
 ///
 /// # Panics
-/// `ss` does not show it, or not in a way that is understood.
+/// If `ss` does not show it, or its output is not understood.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -91,7 +91,8 @@ pub fn counters(socket: &Sock) -> Measured {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let is_its = |line: &&str| line.contains(&socket.local.to_string()) && line.contains(&remote.to_string());
     let line = text.lines().find(is_its).unwrap_or_else(|| panic!("ss does not show {socket:?}: {text}"));
-    // rtt:0.038/0.019 in milliseconds; retrans:0/2, unacknowledged and in all, left out where it is 0/0.
+    // rtt:0.038/0.019 in milliseconds; retrans:0/2, unacknowledged and in all, left out where it
+    // is 0/0.
     let word = |name: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
     let rtt_ms = word("rtt:").and_then(|rtt| rtt.split_once('/')?.0.parse::<f64>().ok());
     let retransmits = word("retrans:").and_then(|retrans| retrans.split_once('/')?.1.parse().ok());
@@ -106,10 +107,10 @@ pub fn await_state(socket: &Sock, state: &str) -> Seen {
     poll_until(&format!("{socket:?} in {state}"), || find(socket).filter(|seen| seen.state == state))
 }
 
-/// The descriptors of a process that are sockets, by `/proc/PID/fd`.
+/// Returns the descriptors of a process that are sockets, from `/proc/PID/fd`.
 ///
 /// # Panics
-/// There is no such process.
+/// If there is no such process.
 pub fn socket_fds(pid: u32) -> Vec<u32> {
     let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
     let mut fds: Vec<u32> = folder
@@ -123,18 +124,18 @@ pub fn socket_fds(pid: u32) -> Vec<u32> {
     fds
 }
 
-/// How many descriptors a process has open, by `/proc/PID/fd`.
+/// Counts the open descriptors of a process, from `/proc/PID/fd`.
 ///
 /// # Panics
-/// There is no such process.
+/// If there is no such process.
 pub fn open_fds(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count() as u64
 }
 
-/// What the record of a socket in CLOSE_WAIT says of who holds it, against `ss` and `/proc`.
+/// Asserts that the record of a stuck socket, `ss` and `/proc` name the same holders.
 ///
 /// # Panics
-/// They are not all and only these (pid, descriptor), in that order.
+/// If they are not exactly these pids and descriptors, in this order.
 pub fn assert_held(stuck: &Record, socket: &Sock, by: &[(u32, u32)]) {
     assert_eq!((stuck.text("owner_how"), stuck.holders().as_slice()), ("fd", by), "{stuck:?}");
     let seen = find(socket).expect("it is still there");
@@ -165,7 +166,8 @@ fn parse(line: &str) -> Seen {
     }
 }
 
-/// `127.0.0.1:80`, `[::1]:80`, `*:80` (dual-stack listener). None where there is no port.
+/// Parses `127.0.0.1:80`, `[::1]:80` or `*:80` (a dual-stack listener); `None` if there is no
+/// port.
 fn end(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.rsplit_once(':')?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
@@ -174,7 +176,7 @@ fn end(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address.parse::<std::net::IpAddr>().ok()?.to_canonical(), port.parse().ok()?))
 }
 
-/// `users:(("java",pid=4242,fd=57),("java",pid=4243,fd=57))`
+/// Parses `users:(("java",pid=4242,fd=57),("java",pid=4243,fd=57))`.
 fn holders(line: &str) -> Vec<(u32, u32)> {
     let mut holders: Vec<_> = line
         .split(",pid=")

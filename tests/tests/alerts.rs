@@ -1,5 +1,5 @@
-//! docs/tcptrace.rules.yml: the alert rules fire when they should, as `promtool test rules` sees
-//! it, and ask for metrics that there are.
+//! docs/tcptrace.rules.yml: the alert rules fire when they should (`promtool test rules`), and use
+//! only metrics that exist.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -10,7 +10,7 @@ const RULES_TESTS: &str = include_str!("../../docs/tcptrace.rules.test.yml");
 const METRICS: &str = include_str!("../../docs/metrics.md");
 const README: &str = include_str!("../../README.md");
 
-/// What follows a word in each line that begins with it.
+/// Returns the rest of each line that begins with a word.
 fn values<'t>(text: &'t str, word: &str) -> Vec<&'t str> {
     text.lines()
         .filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(word))
@@ -18,8 +18,8 @@ fn values<'t>(text: &'t str, word: &str) -> Vec<&'t str> {
         .collect()
 }
 
-/// Tests these rules in a folder of their own. Returns whether all tests passed, and what promtool
-/// said.
+/// Tests rules in a directory of their own. Returns whether all tests passed, and promtool's
+/// output.
 fn test(rules: &str) -> (bool, String) {
     let shop = Shop::new();
     for (name, text) in [("tcptrace.rules.yml", rules), ("tcptrace.rules.test.yml", RULES_TESTS)] {

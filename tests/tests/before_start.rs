@@ -1,8 +1,10 @@
-//! Sockets that were stuck before the tracer started: found, with an age that is proven and never exaggerated.
+//! Sockets that were stuck before the tracer started: it finds them, and their age is a proven
+//! lower bound.
 
 use tests::{Puppet, Record, Sock, Tracer, feature, monotonic_ns, scene::Scene, witness};
 
-/// The age that a record claims, against the time at which the test knows the socket to have got stuck.
+/// Asserts that the age in a record fits the time at which the test knows the socket to have got
+/// stuck.
 fn assert_age_is_proven(stuck: &Record, not_before_ns: u64, not_after_ns: u64) {
     let ms_since = |ns: u64| (stuck.mono_ns() - ns) as f64 / 1e6;
     let (at_least, at_most) = (ms_since(not_after_ns), ms_since(not_before_ns));

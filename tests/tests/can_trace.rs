@@ -1,4 +1,4 @@
-//! First of all: can this kernel be traced here? If this fails, all others will, for the same reason.
+//! Can this kernel be traced here? If this test fails, all others fail for the same reason.
 
 use tests::{TracerCommand, feature, tracer::without_features};
 

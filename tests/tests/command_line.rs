@@ -1,4 +1,4 @@
-//! The command line: what is refused as wrong usage, what ends a run, and with which exit status.
+//! The command line: what is wrong usage, what ends a run, and with which exit status.
 
 use std::io::PipeReader;
 
@@ -197,7 +197,7 @@ fn a_reader_that_goes_away_is_a_normal_end() {
     }
 }
 
-/// Whether there is something to read, or will be soon.
+/// Returns whether there is something to read, or will be soon.
 fn has_come(reader: &PipeReader) -> bool {
     let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&soon)).expect("a pipe can be polled") > 0

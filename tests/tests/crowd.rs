@@ -1,10 +1,10 @@
-//! Many sockets in many processes: each has its own.
+//! Many sockets in many processes: each socket's record names its own holder.
 
 use std::collections::{HashMap, HashSet};
 
 use tests::{Namespace, Puppet, Sock, Tracer, feature, witness};
 
-/// Processes, and how many connections each leaks.
+/// The number of processes, and of the connections that each leaks.
 const PROCESSES: usize = 20;
 const LEAKS: usize = 25;
 
@@ -19,7 +19,8 @@ fn each_of_five_hundred_leaks_in_twenty_processes_has_its_owner() {
         let listener = server.listen_with("127.0.0.1:0", 256, "");
         let connected = client.connect_many(listener.local, 2 * LEAKS);
         let accepted = server.accept_many(&listener, 2 * LEAKS);
-        // One half is leaked by the server, the other by the client. Which is which goes by the ends.
+        // One half is leaked by the server, the other by the client. Which is which goes by the
+        // ends.
         let (close, leak) = connected.split_at(LEAKS);
         let closed: HashSet<_> = close.iter().map(|socket| Some(socket.local)).collect();
         let (theirs, ours): (Vec<Sock>, Vec<Sock>) =

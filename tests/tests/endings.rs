@@ -1,5 +1,5 @@
-//! How a stuck socket clears: who closed it, or what else became of it. A packet that came in is never taken for
-//! something that the process on the CPU did.
+//! How a stuck socket clears: which process closed it, or what else ended it. An incoming packet
+//! is never attributed to the process that happens to be on the CPU.
 
 use std::process::Command;
 
@@ -7,8 +7,8 @@ use tests::{Puppet, Record, Sock, Tracer, feature, process::poll_until, scene::S
 
 const ARGUMENTS: [&str; 2] = ["--stuck", "100ms"];
 
-/// A connection of which the server's end is in CLOSE_WAIT and has been reported, and the client's is in FIN_WAIT2 and
-/// held: (client's end, server's end).
+/// Makes a connection whose server's end is in CLOSE_WAIT and reported, and whose client's end is
+/// in FIN_WAIT2 and held. Returns the client's and the server's end.
 fn half_closed(scene: &mut Scene, tracer: &Tracer) -> (Sock, Sock) {
     let (client, server) = scene.connection();
     scene.client.shutdown(&client);
@@ -16,7 +16,8 @@ fn half_closed(scene: &mut Scene, tracer: &Tracer) -> (Sock, Sock) {
     (client, server)
 }
 
-/// How it ended: (how, the state it went to, by which process).
+/// Returns how a stuck socket cleared: `how`, its new state, and the pid of the process that did
+/// it.
 fn ending(cleared: &Record) -> (&str, &str, Option<u64>) {
     (cleared.text("how"), cleared.text("new_state"), cleared.get("by")["pid"].as_u64())
 }
@@ -233,24 +234,24 @@ fn a_socket_that_an_administrator_destroys() {
     assert_eq!(ending(&cleared), ("destroyed", "CLOSE", None), "{cleared:?}");
 }
 
-/// What is done to a socket of the client's that is closing, and by whom.
+/// An action on a closing socket of the client.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
-    /// Its process closes it.
+    /// The process closes it.
     Close,
-    /// Its process closes it with data unread.
+    /// The process closes it with data unread.
     CloseUnread,
-    /// Its process closes it with SO_LINGER 0.
+    /// The process closes it with SO_LINGER 0.
     Abort,
-    /// Its process exits.
+    /// The process exits.
     Exit,
-    /// Its process is killed, with data unread.
+    /// The process is killed, with data unread.
     KillUnread,
     /// The peer reads everything, and closes.
     PeerCloses,
     /// The peer resets it.
     PeerResets,
-    /// The peer lets it wait for too long.
+    /// The peer does not answer until it times out.
     TimeOut,
     /// An administrator destroys it.
     Destroy,
@@ -258,13 +259,14 @@ enum Doing {
 
 use Doing::{Abort, Close, CloseUnread, Destroy, Exit, KillUnread, PeerCloses, PeerResets, TimeOut};
 
-/// More than a peer that does not read has room for.
+/// More bytes than a peer that does not read has room for.
 const TOO_MUCH: usize = 64 << 20;
 
 /// The states of a socket that is closing and has a process.
 const CLOSING_STATES: &str = "fin-wait-1,fin-wait-2,last-ack";
 
-/// A socket of the client's that is in one of these states, and held: (client's end, server's end).
+/// Brings a socket of the client into one of these states, and holds it. Returns the client's and
+/// the server's end.
 fn closing(scene: &mut Scene, state: &str, doing: Doing) -> (Sock, Sock) {
     let (client, server) = scene.connection();
     if matches!(doing, CloseUnread | KillUnread) {
@@ -286,7 +288,7 @@ fn closing(scene: &mut Scene, state: &str, doing: Doing) -> (Sock, Sock) {
     (client, server)
 }
 
-/// Does it. Returns whether this kernel can.
+/// Does an action. Returns whether this kernel can do it.
 fn perform(scene: &mut Scene, doing: Doing, (client, server): (Sock, Sock), state: &str) -> bool {
     match doing {
         Close | CloseUnread => scene.client.close(&client),
@@ -313,8 +315,8 @@ fn perform(scene: &mut Scene, doing: Doing, (client, server): (Sock, Sock), stat
     true
 }
 
-/// All that can become of a socket in one of these states: what is done, how it cleared, whether by its process, and
-/// why its life ended.
+/// All that can happen to a socket in one of these states: the action, the `how` of `cleared`,
+/// whether its process did it, and why its life ended.
 type Ends = [(Doing, &'static str, bool, &'static str)];
 
 fn assert_ends(test: &str, state: &str, ends: &Ends) {

@@ -1,4 +1,4 @@
-//! Filters: what they keep back is not reported, and is tracked all the same.
+//! Filters: what they keep back is not reported, and still tracked.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,16 @@ use tests::{
     process::poll_until, scene::Scene,
 };
 
-/// A listener's address, and the one that its client connects from.
+/// The address of a listener, and the one that its client connects from.
 const V4: (&str, &str) = ("127.0.0.1:4001", "127.0.0.1:5001");
 const V6: (&str, &str) = ("[::1]:4002", "[::1]:5002");
 
-/// Two leaks that differ in all that a filter can ask for.
+/// Two leaks that differ in everything that a filter can select.
 struct Two {
-    /// By a puppet of root's, over IPv4.
+    /// The leak of a process of root, over IPv4.
     first: Sock,
-    /// By another one's, over IPv6, in another namespace, as the first process of a pid namespace.
+    /// The leak of another user's process, over IPv6 and in another network namespace, the first
+    /// process of a pid namespace.
     second: Sock,
     server: Puppet,
     first_held: (Puppet, Puppet, Namespace),
@@ -54,7 +55,8 @@ impl Two {
         }
     }
 
-    /// Which of the two are reported with this filter, each with a roll-up of its process if it is.
+    /// Returns which of the two are reported with this filter; asserts that each has a roll-up of
+    /// its process.
     fn reported(&self, filter: &str) -> [bool; 2] {
         let filter: Vec<&str> = filter.split_ascii_whitespace().collect();
         let run =
@@ -195,8 +197,8 @@ fn what_was_reported_stuck_is_reported_cleared_whoever_closes_it() {
     assert_eq!(cleared.get("by")["pid"], child, "{cleared:?}");
 }
 
-/// Which record it is, and what it holds. Two tracers do not read the clock in the same moment: of times only whether
-/// they are there.
+/// Returns the socket and event of a record, and its content. Two tracers read the clock at
+/// different moments, so of times it has only whether they are there.
 fn content(record: &Record) -> Option<(String, Vec<Value>)> {
     let (fields, times): (&[&str], &[&str]) = match record.event() {
         "transition" => (&["owner", "owner_how", "how", "stand_in"], &["in_old_state_ms"]),

@@ -1,4 +1,4 @@
-//! Processes whose names, paths and cgroups are made to mislead who reads of them.
+//! Processes whose names, paths and cgroups are made to mislead the reader.
 
 use std::{
     ffi::OsString,
@@ -10,7 +10,8 @@ use tests::{
     Puppet, Tracer, TracerCommand, cgroup::Cgroup, feature, scene::Scene, schema::LISTED, terminal, witness,
 };
 
-/// Clears the screen; begins a line; goes back; is no UTF-8; turns the line round; is invisible; a C1 control.
+/// Names that clear the screen, begin a line, move the cursor back, are no UTF-8, reverse the
+/// direction, are invisible, or have a C1 control.
 const NAMES: [&[u8]; 10] = [
     b"\x1b[2J\x1b[H",
     b"a\n12:00:00 1s",
@@ -24,13 +25,13 @@ const NAMES: [&[u8]; 10] = [
     "\u{65e5}\u{672c}\u{8a9e}".as_bytes(),
 ];
 
-/// Whether it does something to what is around it.
+/// Returns whether a character affects the text around it.
 fn does_harm(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
 }
 
-/// Columns that a terminal gives to a text with these names in it.
+/// Returns how many columns of a terminal a text with these names takes.
 fn columns(text: &str) -> usize {
     text.chars().map(|c| if matches!(c, '\u{3000}'..='\u{9fff}') { 2 } else { 1 }).sum()
 }
@@ -115,7 +116,7 @@ fn in_json_names_and_paths_are_what_they_are_and_a_line_is_a_line() {
     let _left_behind = fs::remove_dir_all(&folder);
 }
 
-/// Bytes of the longest line that tcptrace promises to write, and to read back.
+/// The length of the longest line that tcptrace promises to write and to read back, bytes.
 const LONGEST_RECORD: usize = 1 << 20;
 
 #[test]

@@ -1,5 +1,5 @@
-//! `--json`: the stream as a log pipeline reads it. That each line is whole, and has the fields of the contract
-//! and no others, is checked of every line in every test (`src/schema.rs`).
+//! `--json`: the stream as a log pipeline reads it. Every test checks that each line is whole and
+//! has exactly the fields of the contract (`src/schema.rs`).
 
 use rustix::time::{ClockId, clock_gettime};
 use tests::{Namespace, Puppet, Record, Tracer, scene::Scene, schema};

@@ -1,5 +1,5 @@
-//! Every way in which a connection ends, made on purpose, and what its `life` says of it; round trips and retransmits against
-//! what `ss` shows just before.
+//! Every way in which a connection can end, and what its `life` says about it. Round-trip times
+//! and retransmits are compared with `ss`.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -85,7 +85,7 @@ fn a_reset_of_what_the_peer_alone_has_closed_is_received() {
     assert!(life::was_in(&of_server, &["SYN_RECV", "ESTABLISHED", "CLOSE_WAIT"]), "{of_server:?}");
 }
 
-/// A port of this namespace at which nobody listens.
+/// Returns a port of this namespace at which nobody listens.
 fn nobody_at(scene: &mut Scene) -> SocketAddr {
     let listener = scene.server.listen("127.0.0.1:0");
     scene.server.close(&listener);

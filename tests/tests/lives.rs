@@ -1,5 +1,5 @@
-//! `--lives`: one record for each connection when it is over. Bytes are held against what the test wrote and read, times
-//! against its own clock. How a connection ends is in `life_endings.rs`.
+//! `--lives`: one record for each connection when it ends. Bytes are compared with what the test
+//! wrote and read, times with its own clock. `life_endings.rs` tests how connections end.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -217,7 +217,8 @@ fn lives_are_filtered_by_process_and_by_port_and_counted() {
         scene.server.close(&server);
         all.push((client, server));
     }
-    // Nobody closed the server's end, and nobody saw it accepted: it is the server's because it held it at the start.
+    // Nobody closed the server's end, and nobody saw it accepted: it is the server's because it
+    // held it at the start.
     scene.client.reset(&old_client);
     all.push((old_client, old_server));
     // The last ACK of one may come after the end of the next.

@@ -1,4 +1,5 @@
-//! More than can be taken in, or than anybody reads: the stream says so, and is right again afterwards.
+//! More transitions than the tracer or its reader can take: the stream says so, and is right again
+//! afterwards.
 
 use std::{
     collections::HashSet,
@@ -16,13 +17,13 @@ use tests::{
     tracer::Finished,
 };
 
-/// What `pairs` leaves behind where the client closes: (those that leak, those that were closed).
+/// The servers' ends of connections that their clients have closed.
 struct Burst {
     leaking: Vec<Sock>,
     closed: Vec<Sock>,
 }
 
-/// Connections of which every other is leaked by its server.
+/// Makes connections of which the server leaks every other one.
 fn burst(puppet: &mut Puppet, listener: &Sock, count: usize) -> Burst {
     let mut burst = Burst { leaking: vec![], closed: vec![] };
     for (at, (client, server)) in puppet.pairs(listener, count).iter().enumerate() {
@@ -71,7 +72,8 @@ fn after_a_full_ring_everything_stuck_is_reported_and_nothing_else() {
     tracer.await_records("all leaks", |records| {
         (stuck_sockets(records, netns).len() > burst.leaking.len()).then_some(())
     });
-    // Had any of the closed ones been taken for stuck, it would have been reported before this later one.
+    // Had any of the closed ones been taken for stuck, it would have been reported before this
+    // later one.
     let marker = puppet.pairs(&listener, 1)[0];
     puppet.close(&marker.0);
     tracer.await_stuck(&marker.1);
@@ -134,8 +136,8 @@ fn a_recording_of_transitions_that_were_lost_tells_all_the_same_who_is_stuck() {
     for socket in [&before, &gone_at_once, &known, &gone] {
         live.await_stuck(socket);
     }
-    // Whoever reads the recording knows by this that those had been stuck before what is lost now. (In so small a ring the
-    // sockets of other tests can have had its place: then it was found.)
+    // Whoever reads the recording knows by this that those had been stuck before what is lost now.
+    // (In so small a ring the sockets of other tests can have had its place: then it was found.)
     let last = leak(&mut puppet);
     live.await_stuck(&last);
     recorder.await_record("what is known before the loss", |record| {
@@ -207,8 +209,8 @@ fn transitions_seen_and_lost_add_up_to_what_happened() {
     assert_eq!((all.summary().int("lost"), all.count("lost")), (0, 0), "the witness missed some itself");
     let summary = run.summary();
     assert_eq!(summary.int("transitions"), run.count("transition"));
-    // Other processes of this host connect too. It was attached a little before its start, and until a little
-    // after it was told to end.
+    // Other processes of this host connect too. It was attached a little before its start, and
+    // until a little after it was told to end.
     let all: Vec<&Record> = all.records.iter().filter(|record| record.is("transition")).collect();
     let surely =
         all.iter().filter(|record| (started_ns..=ended_ns).contains(&record.mono_ns())).count() as u64;
@@ -229,7 +231,8 @@ fn a_reader_that_stops_does_not_stop_the_tracing_and_gets_every_stuck_socket_lat
     let netns = namespace.inode();
     let mut puppet = Puppet::new();
     let (listener, only_ours) = listen_alone(&mut puppet, "2001");
-    // Judges the same sockets later, and is read. Once it has reported one, the tracer had time to.
+    // Judges the same sockets later, and is read. Once it has reported one, the tracer had time
+    // to.
     let witness = Tracer::start(&["--stuck", "3s"]);
     let arguments = [&["--transitions", "--stuck", "200ms", "--json"], &only_ours[..]].concat();
     let tracer = TracerCommand::new(&arguments).held().start();
@@ -316,7 +319,8 @@ fn assert_every_transition_is_accounted_for(run: &Finished, churned: usize, burs
 #[test]
 fn behind_a_reader_that_has_stopped_reminders_take_no_memory_and_the_first_of_each_socket_arrives() {
     const CONNECTIONS: usize = 200;
-    // 700 bytes each: 8.4 MB, had they been kept. Walks over other tests' sockets need some memory.
+    // 700 bytes each: 8.4 MB, had they been kept. Walks over other tests' sockets need some
+    // memory.
     const DROPPED: f64 = 12_000.0;
     const MAY_GROW_KIB: u64 = 3 << 10;
     let namespace = Namespace::new();
@@ -350,9 +354,9 @@ fn behind_a_reader_that_has_stopped_reminders_take_no_memory_and_the_first_of_ea
 
 /// Memory that a process has allocated, KiB: without its program and the mapped ring buffer.
 ///
-/// Before Linux 6.2 each thread counts mapped pages on its own and adds them to the process's after
-/// 64 page faults. The ring buffer has thousands of pages, mapped without a fault: `VmRSS` grows by
-/// all of them at once, at any time. Of allocated memory each page is a fault.
+/// Before Linux 6.2 each thread counts mapped pages on its own and adds them to the process's
+/// after 64 page faults. The ring buffer has thousands of pages, mapped without a fault: `VmRSS`
+/// grows by all of them at once, at any time. Of allocated memory each page is a fault.
 fn allocated_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("it has memory");
@@ -415,21 +419,21 @@ fn a_reader_that_is_slow_and_goes_on_reading_gets_everything_also_at_the_end() {
     );
 }
 
-/// `--transitions --json` into a pipe that the test itself reads.
+/// Runs `--transitions --json` into a pipe that the test itself reads.
 fn into_pipe(writer: PipeWriter) -> Tracer {
     let mut command = TracerCommand::new(&["--transitions", "--json"]);
     command.command.stdout(writer);
     command.start()
 }
 
-/// Until its first record is there the tracer may not yet be ready for a signal.
+/// Waits for the first record: before that the tracer may not be ready for a signal.
 fn await_first_line(reader: &PipeReader) {
     let limit = Timespec { tv_sec: patience().as_secs().cast_signed(), tv_nsec: 0 };
     let came = poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&limit)).expect("a pipe can be polled");
     assert_eq!(came, 1, "no start record");
 }
 
-/// Every line is whole.
+/// Asserts that every line is whole. Returns the records.
 fn assert_whole(text: &str) -> Vec<Record> {
     let cut = &text[text.rfind('\n').map_or(0, |last| last + 1)..];
     assert_eq!(cut, "", "the last line is cut");

@@ -1,4 +1,4 @@
-//! `--metrics`: what is served is what there is, to whoever asks, at the address that was named and at no other.
+//! `--metrics`: it serves the true figures to everybody, at the given address and at no other.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -32,7 +32,7 @@ fn started(arguments: &[&str]) -> (Tracer, SocketAddr) {
     (tracer, at)
 }
 
-/// Scrapes until the page is as wanted.
+/// Scrapes until the page satisfies a condition.
 fn await_page<T>(at: SocketAddr, what: &str, mut look: impl FnMut(&Page) -> Option<T>) -> T {
     poll_until(what, || look(&scrape(at)))
 }
@@ -93,7 +93,7 @@ fn what_is_stuck_is_told_by_state_and_by_process_and_falls_when_it_is_closed() {
     assert_eq!(run.stderr, format!("tcptrace: metrics at http://{at}/metrics\n"), "and nothing else");
 }
 
-/// The states of which the sockets are counted.
+/// The states whose sockets are counted.
 fn states(page: &Page) -> BTreeSet<String> {
     page.metric("tcptrace_sockets").values.iter().map(|(labels, _)| labels["state"].clone()).collect()
 }
@@ -132,7 +132,8 @@ fn sockets_are_counted_in_every_state_that_is_followed_and_in_no_other() {
     ] {
         await_page(at, &format!("{least} in {state}"), |page| (count(page, state) >= least).then_some(()));
     }
-    // Each that was opened and accepted went through CLOSE, SYN_SENT, ESTABLISHED; LISTEN, SYN_RECV, ESTABLISHED.
+    // Each that was opened and accepted went through CLOSE, SYN_SENT, ESTABLISHED; LISTEN,
+    // SYN_RECV, ESTABLISHED.
     let page = scrape(at);
     let total = |name: &str| page.sum(&format!("tcptrace_{name}_total")).expect("it is served");
     assert!(total("transitions") + total("lost_transitions") >= 4.0 * MANY as f64);
@@ -217,7 +218,7 @@ fn a_leak_that_goes_on_gives_every_metric_a_value_and_the_document_explains_each
     assert_eq!(documented, served);
 }
 
-/// What is between a document's backticks.
+/// Returns the texts between a document's backticks.
 fn unquoted(cell: &str) -> String {
     cell.trim_matches('`').to_owned()
 }

@@ -1,4 +1,4 @@
-//! Connections that wait in an accept queue: whose listener that is, and how full the queue.
+//! Connections that wait in an accept queue: who holds the listener, and how full the queue is.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,8 @@ use tests::{Namespace, Puppet, Record, Sock, Tracer, feature, process::poll_unti
 
 const THRESHOLD: &str = "200ms";
 
-/// A connection to there whose client has closed, and nobody has accepted: the server's end.
+/// Makes a connection that its client has closed and nobody has accepted. Returns the server's
+/// end.
 fn leave_waiting(client: &mut Puppet, to: SocketAddr) -> Sock {
     let ours = client.connect(to);
     client.close(&ours);
@@ -17,7 +18,7 @@ fn leave_waiting(client: &mut Puppet, to: SocketAddr) -> Sock {
     waiting
 }
 
-/// The listener as `ss` shows it.
+/// Returns the listener as `ss` shows it.
 fn seen_listening(listener: &Sock) -> Seen {
     let is_it = |seen: &Seen| {
         seen.state == "LISTEN"
@@ -27,7 +28,7 @@ fn seen_listening(listener: &Sock) -> Seen {
     witness::all().into_iter().find(is_it).unwrap_or_else(|| panic!("ss does not show {listener:?}"))
 }
 
-/// What the record says of the listener, against what `ss` does, and of those who hold it.
+/// Asserts that a record says of the listener and its holders what `ss` says.
 fn assert_waits_for(stuck: &Record, listener: &Sock, holders: &[(u32, u32)]) {
     assert_eq!((stuck.text("cause"), stuck.text("owner_how")), ("not_accepted", "listener"), "{stuck:?}");
     assert_eq!(stuck.holders(), holders, "{stuck:?}");

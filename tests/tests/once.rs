@@ -1,14 +1,15 @@
-//! `--once`: one look, and an exit status for a health check.
+//! `--once`: reports what is stuck now, with an exit status for a health check.
 
 use tests::{
     Namespace, Puppet, Record, TracerCommand, feature, monotonic_ns, process::poll_until, scene::Leak,
     scene::Scene, tracer::Finished,
 };
 
-/// Longer than anything can have been stuck here.
+/// A threshold longer than anything can have been stuck here.
 const NEVER: &str = "10000d";
 
-/// Waits until a leak is proven to be older than 300 ms, also where a tick of the kernel's clock takes ten.
+/// Waits until a leak is provably older than 300 ms, also if a tick of the kernel's clock takes 10
+/// ms.
 fn await_age(leak: &Leak) {
     let ns = leak.not_after_ns + 400_000_000;
     poll_until("time to pass", || (monotonic_ns() >= ns).then_some(()));
@@ -119,7 +120,8 @@ fn a_full_disk_is_a_failure_and_no_verdict() {
     assert_eq!(run.status.code(), Some(4), "{}", run.stderr);
 }
 
-/// A look at what is not there, or may not be seen: no verdict, and these words on stderr.
+/// Asserts that there is no verdict on what is not there or must not be seen, and that stderr says
+/// so.
 fn assert_not_looked_at(run: &Finished, words: &[&str]) {
     assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
     assert!(run.stderr.contains("tcptrace: cannot tell whether anything is stuck: "), "{}", run.stderr);

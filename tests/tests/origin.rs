@@ -1,5 +1,5 @@
-//! Where a socket came from: which thread of which process connected or accepted it, and when. It stays with the
-//! socket, whoever holds it later.
+//! A socket's origin: which thread connected or accepted it, and when. It stays with the socket,
+//! whoever holds it later.
 
 use tests::{
     Record, Tracer, feature, monotonic_ns, scene::Scene, schema::unix_ns, witness, witness::assert_held,
@@ -7,20 +7,20 @@ use tests::{
 
 const THRESHOLD: &str = "200ms";
 
-/// What a test knows of the origin that it made itself.
+/// What a test knows about the origin of its socket.
 #[derive(Debug)]
 struct Made {
     pid: u32,
     tid: u32,
     comm: &'static str,
     how: &'static str,
-    /// `CLOCK_MONOTONIC` before and after.
+    /// `CLOCK_MONOTONIC` before and after the call.
     not_before_ns: u64,
     not_after_ns: u64,
 }
 
-/// Holds what the record says against it. Its times are all on the same clocks: the distance between two is that on
-/// `CLOCK_MONOTONIC` too.
+/// Asserts that a record has this origin. Two times of a record are as far apart as on
+/// `CLOCK_MONOTONIC`.
 fn assert_origin(stuck: &Record, made: &Made) {
     let origin = stuck.get("origin");
     assert!(origin.is_object(), "no origin, made as {made:?}: {stuck:?}");
@@ -33,7 +33,7 @@ fn assert_origin(stuck: &Record, made: &Made) {
     assert!(brackets.contains(&mono_ns), "{mono_ns} is not within {brackets:?}: {stuck:?}");
 }
 
-/// Has the server end a connection, and a thread of the client have connected it.
+/// Has a thread of the client connect, and the server close the connection.
 fn connect_in_a_thread(scene: &mut Scene) -> (tests::Sock, Made) {
     let not_before_ns = monotonic_ns();
     let (client, tid) = scene.client.in_thread("http-pool-7", format_args!("connect {}", scene.address()));

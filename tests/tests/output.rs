@@ -1,4 +1,5 @@
-//! Where the records go: a file that is rotated, a reader that has gone, a disk that is full; and what stderr carries.
+//! Where the records go: files that are rotated, readers that leave, full disks; and what stderr
+//! has.
 
 use std::{
     fs, io,
@@ -28,7 +29,7 @@ use tests::{
     witness,
 };
 
-/// A folder that is removed with this.
+/// A directory. Dropping this removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -53,7 +54,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// The records of files, read one after the other: every line is whole.
+/// Returns the records of files that follow each other; asserts that every line is whole.
 fn records(files: &[PathBuf]) -> Vec<Record> {
     let mut stream = Stream::default();
     let mut records = Vec::new();
@@ -72,7 +73,7 @@ fn records(files: &[PathBuf]) -> Vec<Record> {
     records
 }
 
-/// Waits until the file has a record.
+/// Waits until a file has a record.
 fn await_start(file: &Path) {
     poll_until("the start in the file", || {
         fs::read(file).is_ok_and(|bytes| bytes.contains(&b'\n')).then_some(())
@@ -269,7 +270,7 @@ fn what_is_read_is_not_written_to_at_once() {
     assert_eq!(fs::read_to_string(recording.path()).expect("UTF-8"), format!("{start}\n"));
 }
 
-/// A tracer for which nothing happens.
+/// Starts a tracer that has nothing to report.
 fn quiet(stdout: impl Into<OwnedFd>) -> Tracer {
     let mut command = TracerCommand::new(&["--stuck", "1h", "--state", "closing", "--json"]);
     command.command.stdout(stdout.into());
@@ -459,7 +460,7 @@ fn whatever_a_recording_or_an_argument_holds_stderr_is_lines_of_plain_text() {
     }
 }
 
-/// Every line is one of ours, and none has anything in it that a terminal obeys.
+/// Asserts that every line is a message of tcptrace without control characters.
 fn assert_plain(stderr: &str) {
     for line in stderr.lines() {
         assert!(line.starts_with("tcptrace: "), "{stderr:?}");

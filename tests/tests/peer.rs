@@ -1,5 +1,5 @@
-//! The other end of a stuck connection, where it is on this host: never that of another connection, whose ends may
-//! have the same addresses and ports in another namespace.
+//! The peer of a stuck socket, if it is on this host. Connections in other namespaces may have the
+//! same addresses and ports; their ends are not taken for it.
 
 use std::{fs, net::SocketAddr, process::Command};
 
@@ -10,7 +10,8 @@ use tests::{
 
 const THRESHOLD: &str = "200ms";
 
-/// What the record says of the other end: its state, its namespace, its holders and, against `ss`, its cookie.
+/// Asserts what a record says about the peer: its state, namespace, holders and, as `ss` has it,
+/// its cookie.
 fn assert_peer(stuck: &Record, state: &str, peer: &Sock, holders: &[(u32, u32)]) {
     let told = stuck.get("peer");
     assert_eq!((&told["state"], &told["netns"]), (&state.into(), &peer.netns.into()), "{stuck:?}");
@@ -93,7 +94,7 @@ fn a_peer_that_has_closed_is_there_without_a_holder() {
 const HERE: &str = "127.0.0.1:9888";
 const THERE: &str = "127.0.0.1:40888";
 
-/// A connection between the same two ends as every other of these, in a namespace of its own.
+/// A connection in a namespace of its own. All of them have the same addresses and ports.
 struct Twin {
     client: Sock,
     server: Sock,
@@ -118,7 +119,7 @@ impl Twin {
     }
 }
 
-/// The later one first: each namespace leads back to where the thread was before.
+/// Drops the later one first: a namespace moves the thread back to where it was before.
 fn drop_in_order(mut twins: Vec<Twin>) {
     while let Some(last) = twins.pop() {
         drop(last);
@@ -169,7 +170,7 @@ fn a_loopback_connection_has_its_peer_in_its_own_namespace() {
     drop_in_order(twins);
 }
 
-/// Two namespaces with a cable between them: 10.9.8.1 in the one that the calling thread is in, 10.9.8.2 in the other.
+/// Joins two namespaces: the calling thread's has 10.9.8.1, the other has 10.9.8.2.
 fn cable(to: u32) -> Result<(), String> {
     let ip = |line: &str, fails_for_want_of_it: bool| {
         let output = Command::new("ip").args(line.split(' ')).output().expect("ip (iproute2) is there");
@@ -216,7 +217,7 @@ fn a_peer_in_another_namespace_is_told_with_that() {
     drop(first);
 }
 
-/// Two addresses that are not the loopback's, in every namespace that wants them.
+/// Two addresses that are not the loopback interface's.
 const OURS: &str = "10.77.0.1:5000";
 const THEIRS: &str = "10.77.0.2:6000";
 
@@ -225,7 +226,8 @@ fn ip(line: &str) {
     assert!(status.success(), "ip {line}");
 }
 
-/// A connection between them, in a namespace of its own, whose client has shut down its side.
+/// A connection between these addresses, in a namespace of its own. Its client has shut down its
+/// side.
 struct Pair {
     client: Sock,
     server: Sock,

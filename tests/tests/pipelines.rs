@@ -1,5 +1,5 @@
-//! docs/pipelines.md: what it shows is run as it stands there, on what real sockets do, and what comes out at the other end
-//! is held against what the test did to them. What the parts of a test are: `tests/src/pipeline.rs`.
+//! docs/pipelines.md: runs what it shows on real sockets, and compares the result with what the
+//! test did to them. `tests/src/pipeline.rs` has the parts of a test.
 
 use std::{collections::BTreeMap, process::Stdio};
 
@@ -16,12 +16,12 @@ use tests::{
     witness,
 };
 
-/// The file's records of an event, of whatever socket.
+/// Returns a file's records of an event, of all sockets.
 fn of(shop: &Shop, event: &str) -> Vec<Record> {
     shop.records("tcptrace.json").into_iter().filter(|record| record.is(event)).collect()
 }
 
-/// Shown, and run by nobody here: the document says so.
+/// Blocks that are shown and not tested; the document says so.
 const NOT_RUN: [&str; 2] = ["vector.yaml", "fluent-bit.yaml"];
 
 #[test]

@@ -1,4 +1,4 @@
-//! docs/pipelines.md, its part for DuckDB: `pipelines.rs` has the others.
+//! docs/pipelines.md: its part about DuckDB. `pipelines.rs` has the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use tests::{
     schema,
 };
 
-/// The rows of a query of the document, by column.
+/// Returns the rows of a query of the document, by column.
 fn query(shop: &Shop, name: &str) -> Vec<BTreeMap<String, String>> {
     ask(shop, &shop.block(name))
 }

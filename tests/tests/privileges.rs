@@ -1,5 +1,5 @@
-//! What the tracer may do: a user with a few capabilities sees all, one with fewer is told what he does not see, and
-//! once it runs it may do no more than it goes on to need.
+//! Privileges: a few capabilities suffice to see everything, with fewer the tracer says what it
+//! cannot see, and once it runs it keeps only what it needs.
 
 use std::io;
 
@@ -21,13 +21,13 @@ const THRESHOLD: &str = "200ms";
 const SET_NS: &str = "setns";
 const PROC: &str = "/proc/PID";
 
-/// What a run goes on to need (docs/requirements.md).
+/// The capabilities that a run keeps (docs/requirements.md).
 const KEPT: CapabilitySet = CapabilitySet::BPF
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::DAC_READ_SEARCH);
 
-/// What it needs in all: before Linux 5.11 maps are locked memory.
+/// All capabilities that it needs. Before Linux 5.11 maps count as locked memory.
 fn documented() -> CapabilitySet {
     KEPT | CapabilitySet::PERFMON | (CapabilitySet::SYS_RESOURCE & user::ours())
 }
@@ -39,7 +39,7 @@ fn started(copied: &Copied, held: CapabilitySet, arguments: &[&str]) -> (Tracer,
     (tracer, start)
 }
 
-/// That a source is in use, or that it is not and says so with this word.
+/// Asserts that a source is in use, or that its reason has this word.
 fn assert_source(start: &Record, name: &str, why_not: Option<&str>) {
     let source = &start.get("sources")[name];
     assert_eq!(source["in_use"], why_not.is_none(), "{name}: {source}");
@@ -48,7 +48,7 @@ fn assert_source(start: &Record, name: &str, why_not: Option<&str>) {
     }
 }
 
-/// That no thread may do more than it should, all the time that one looks.
+/// Asserts for a while that no thread may do more than it should.
 fn assert_given_up(tracer: &Tracer, main: CapabilitySet) {
     const LOOKS: u32 = 50;
     let mut looks = 0;
@@ -71,7 +71,8 @@ fn assert_given_up(tracer: &Tracer, main: CapabilitySet) {
 #[test]
 fn a_user_with_the_documented_capabilities_sees_all_and_keeps_no_more_than_that_takes() {
     let copied = Copied::new();
-    // In one namespace a socket of root's, in another one that nobody has accepted: no descriptor leads to it.
+    // In one namespace a socket of root's, in another one that nobody has accepted: no descriptor
+    // leads to it.
     let mut elsewhere = Scene::new();
     let unaccepted = elsewhere.client.connect(elsewhere.address());
     elsewhere.client.close(&unaccepted);
@@ -131,7 +132,8 @@ fn a_file_with_the_documented_capabilities_does_for_a_user_what_root_does() {
     let stuck = tracer.await_stuck(&leak);
     let owner = &stuck.get("owners")[0];
     assert!(stuck.holders() == [(leak.pid, leak.fd)] && owner["exe"].is_string(), "{stuck:?}");
-    // As much is loaded as for root: also what is found out in the /proc of a process that may not be dumped.
+    // As much is loaded as for root: also what is found out in the /proc of a process that may not
+    // be dumped.
     let by_root = Tracer::start(&["--stuck", THRESHOLD, "--transitions"]);
     let kinds = |tracer: &Tracer| -> Vec<_> {
         bpf::held_by(tracer.pid()).into_iter().map(|(kind, _)| kind).collect()
@@ -253,7 +255,8 @@ fn without_the_capability_to_read_folders_holders_are_not_found_in_proc_and_the_
     let stuck = tracer.await_stuck(&leak);
     assert_eq!((stuck.text("owner_how"), stuck.holders()), ("none", vec![]), "{stuck:?}");
     tracer.stop();
-    // It cannot be told whether that one is this process's; whose it is does not matter to a look at all.
+    // It cannot be told whether that one is this process's; whose it is does not matter to a look
+    // at all.
     let pid = leak.pid.to_string();
     let run = look(&copied, held, &["--without", "task-file", "--pid", &pid]);
     assert_not_looked_at(
@@ -264,7 +267,7 @@ fn without_the_capability_to_read_folders_holders_are_not_found_in_proc_and_the_
     assert_eq!((run.status.code(), run.stderr.as_str()), (Some(0), ""));
 }
 
-/// What a look by a user with these capabilities comes to: its exit status, and what it says.
+/// Runs `--once` as a user with these capabilities. Returns the exit status and the output.
 fn look(copied: &Copied, held: CapabilitySet, filter: &[&str]) -> Finished {
     let once = TracerCommand::new(&[&["--stuck", "10000d", "--once", "--json"], filter].concat());
     copied.run_by_user(once, held).run()
@@ -349,7 +352,8 @@ fn a_look_that_may_not_look_at_processes_says_so_unless_what_was_asked_about_was
     let hidden = |filter: &[&str]| {
         let once = TracerCommand::new(&[&["--stuck", "10000d", "--once", "--json"], filter].concat());
         let in_private = move || {
-            // SAFETY: unshare(2) with this flag changes nothing but which mounts this process sees.
+            // SAFETY: unshare(2) with this flag changes nothing but which mounts this process
+            // sees.
             match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
                 0 => hide(),
                 _ => Err(io::Error::last_os_error()),

@@ -1,5 +1,5 @@
-//! Hosts that cannot be traced, and users who may not: exit status 3, and words that say what is missing, why
-//! it is needed and what to do.
+//! Hosts that cannot be traced, and users without permission: exit status 3, and a message that
+//! says what is missing, why it is needed and what to do.
 
 use std::{ffi::CStr, io, os::unix::process::CommandExt as _};
 
@@ -16,7 +16,7 @@ use tests::{
 
 const ARGUMENTS: [&str; 4] = ["--stuck", "1h", "--duration", "1ms"];
 
-/// A refusal: status 3, nothing on stdout, and these words among those on stderr.
+/// Asserts a refusal: exit status 3, nothing on stdout, and these words on stderr.
 fn assert_refused(run: &Finished, words: &[&str]) {
     assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
     assert_eq!(run.lines, [""; 0]);
@@ -27,7 +27,7 @@ fn assert_refused(run: &Finished, words: &[&str]) {
     assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
 }
 
-/// Runs the tracer after `prepare` was done in its process.
+/// Runs the tracer after `prepare` has run in its process.
 fn run_after(prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Finished {
     let mut command = TracerCommand::exactly(&ARGUMENTS);
     // SAFETY: all closures given are nothing but system calls: no allocation, no locks.
@@ -44,7 +44,8 @@ fn a_user_who_is_not_root_is_told_which_capabilities_are_missing() {
 
 #[test]
 fn root_without_the_capabilities_is_told_which_are_missing() {
-    // CAP_SYS_ADMIN 21, CAP_PERFMON 38, CAP_BPF 39 (linux/capability.h): what root in a container lacks.
+    // CAP_SYS_ADMIN 21, CAP_PERFMON 38, CAP_BPF 39 (linux/capability.h): what root in a container
+    // lacks.
     let run = run_after(|| {
         for capability in [21, 38, 39] {
             // SAFETY: prctl(2) with integers only.
@@ -57,7 +58,7 @@ fn root_without_the_capabilities_is_told_which_are_missing() {
     assert_refused(&run, &["CAP_BPF", "CAP_PERFMON"]);
 }
 
-/// Runs the tracer in new namespaces, with and without a threshold that has it look once: both are refused.
+/// Runs the tracer in new namespaces, continuously and with `--once`: it refuses both.
 fn run_contained(kinds: i32, inside: fn() -> io::Result<()>, words: &[&str]) {
     for arguments in [&ARGUMENTS[..], &["--stuck", "1s", "--once", "--json"], &["--without", "btf"]] {
         let mut command = TracerCommand::exactly(arguments);
@@ -95,7 +96,8 @@ fn without_a_proc_of_its_own_the_refusal_says_what_to_mount() {
     assert_refused(&run_after(|| hide(&[c"/proc"])), &["/proc is not mounted", "mount -t proc"]);
     // That of a pid namespace that has ended since, and which this process never was in.
     let of_another = || {
-        // SAFETY: it concerns this process, which is about to become another program; the child makes system calls only.
+        // SAFETY: it concerns this process, which is about to become another program; the child
+        // makes system calls only.
         let child = unsafe {
             match libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWNS) {
                 0 => libc::fork(),
@@ -153,7 +155,7 @@ fn a_kernel_without_type_information_is_traced_by_its_event_and_the_start_says_s
     tracer.stop();
 }
 
-/// Empty folders in place of these that are there, for this process alone.
+/// Hides directories behind empty ones, for this process alone.
 fn hide(folders: &[&CStr]) -> io::Result<()> {
     // SAFETY: unshare(2) with this flag changes nothing but which mounts this process sees.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
@@ -181,7 +183,8 @@ fn a_container_that_forbids_bpf_is_told_where_to_look() {
     assert_refused(&run, &["bpf(2)", "forbidden", "seccomp", "lockdown"]);
 }
 
-/// A seccomp filter as container runtimes have: one system call fails with `errno`, all else is allowed.
+/// Installs a seccomp filter like that of container runtimes: one system call fails with `errno`,
+/// all others are allowed.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

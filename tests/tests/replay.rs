@@ -1,4 +1,4 @@
-//! `--replay`: a recording gives what the live run would have given, to anybody.
+//! `--replay`: from a recording every user gets what a live run reports.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -106,8 +106,8 @@ fn assert_same(leaks: &Leaks, live: &Finished, replayed: &Finished, fields: &[&s
     assert!(count("stuck") >= 4 && count("cleared") >= 4, "nothing was compared");
 }
 
-/// Runs a tracer with these arguments, and one that reports what is stuck, on leaks that begin, stay and end in several
-/// ways, `before` of them from before the start of both tracers.
+/// Runs a tracer with these arguments, and one that reports what is stuck, on leaks that begin,
+/// stay and end in several ways, `before` of them from before the start of both tracers.
 fn record(arguments: &[&str], before: usize) -> (Finished, Finished, Leaks) {
     let mut scene = Scene::new();
     let netns = scene.netns();
@@ -188,7 +188,8 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
         return;
     }
     let (recorded, live, mut leaks) = record(&["--transitions", "--stuck", "0s"], 3);
-    // On a slow machine some that leaked after the start may have been seen stuck later than that, or before all was read.
+    // On a slow machine some that leaked after the start may have been seen stuck later than that,
+    // or before all was read.
     leaks.seen.retain(|port, seen| {
         let is_in_time = |record: &&Record| {
             (record.get("exact") == false || record.number("age_ms") <= 300.0)

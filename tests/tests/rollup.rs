@@ -1,4 +1,5 @@
-//! The record `process`: how many stuck sockets a process holds, how fast they grow, and when its descriptors run out.
+//! The record `process`: how many stuck sockets a process holds, how fast they grow, and when its
+//! descriptors run out.
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tests::{
@@ -100,7 +101,8 @@ fn a_leak_is_told_with_its_growth_before_it_fills_the_descriptors_and_when_it_ha
             let before = rate(record.mono_ns() - LOOKS_BACK_NS, record.mono_ns());
             let left_s = free / before;
             assert!((told_s - left_s).abs() <= (left_s * 0.25).max(5.0), "{told_s} for {left_s}: {record:?}");
-            // Where the leak has kept its rate, as it does unless the machine is busy, it came true.
+            // Where the leak has kept its rate, as it does unless the machine is busy, it came
+            // true.
             if (rate(record.mono_ns(), full_ns) / before - 1.0).abs() < 0.1 {
                 let left_s = (full_ns as f64 - record.mono_ns() as f64) / 1e9;
                 assert!(
@@ -195,7 +197,7 @@ fn the_descriptors_of_a_process_whose_first_thread_has_exited_are_counted() {
     tracer.stop();
 }
 
-/// What `/proc/PID/fd` has: nothing if that cannot be read.
+/// Counts the entries of `/proc/PID/fd`; 0 if it cannot be read.
 fn open_fds_or_none(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.flatten().count())
 }
@@ -338,7 +340,8 @@ fn a_process_that_is_busy_is_told_so_in_text() {
     scene.server.spin();
     let rolled = || tracer.lines().into_iter().filter(|line| line.contains(&words)).collect::<Vec<_>>();
     poll_until("a busy process", || {
-        // One more, so that there is something to tell; how busy it is, is over the time since it was last told.
+        // One more, so that there is something to tell; how busy it is, is over the time since it
+        // was last told.
         let told = rolled().len();
         scene.leak();
         poll_until("another roll-up", || (rolled().len() > told).then_some(()));

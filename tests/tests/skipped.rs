@@ -1,14 +1,16 @@
-//! Transitions that the kernel does not run our programs for: what matters is told and repaired, the rest is not told.
+//! Transitions for which the kernel skips BPF programs: those that matter are reported and
+//! repaired, the others are not reported.
 
 use std::{sync::Mutex, thread, time::Instant};
 
 use tests::{Namespace, Puppet, Record, Sock, Tracer, feature, patience, skips};
 
-/// How many connect at the same time: the packets of one interrupt the programs of the other.
+/// How many processes connect at the same time: the packets of one interrupt the BPF programs of
+/// the other.
 const PROCESSES: usize = 2;
 
-/// Connects in several processes at the same time, and closes the clients' ends, until so many are enough. Returns the
-/// processes, and the servers' ends, which are left open.
+/// Connects in several processes at the same time, and closes the clients' ends, until
+/// `is_enough`. Returns the processes, and the servers' ends, which stay open.
 fn leak(is_enough: impl Fn(usize) -> bool + Sync) -> (Vec<Puppet>, Vec<Sock>) {
     const AT_ONCE: usize = 20;
     let mut puppets: Vec<_> = (0..PROCESSES).map(|_| Puppet::new()).collect();
@@ -45,7 +47,7 @@ fn churn(is_enough: impl Fn() -> bool + Sync) {
     });
 }
 
-/// Whether the test cannot run here, which is told.
+/// Returns whether the test cannot run here, and reports that.
 fn cannot_skip(test: &str) -> bool {
     if feature::is_missing(feature::TP_BTF, test) {
         return true;
@@ -102,7 +104,8 @@ fn of_what_the_kernel_skips_that_is_told_which_makes_a_difference_and_every_stuc
     skips::spread_packets();
     let end = Instant::now() + patience() / 2;
     let mut has_mattered = false;
-    // Of a run only the first skips can matter: another program takes over the next ones. One in five is of a peer's FIN.
+    // Of a run only the first skips can matter: another program takes over the next ones. One in
+    // five is of a peer's FIN.
     while !has_mattered && Instant::now() < end {
         let tracer = Tracer::start(&["--stuck", "100ms"]);
         let skipped = || skips::of(tracer.pid()).iter().sum::<u64>();

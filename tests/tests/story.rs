@@ -1,5 +1,6 @@
-//! The story that tcptrace was written for: a client that forgets to release its connection when the answer is
-//! an error. Hundreds of CLOSE_WAIT; and which process, which descriptors, and why.
+//! The case that tcptrace was written for: a client that leaks its connection when the answer is
+//! an error. Hundreds of sockets are in CLOSE_WAIT: which process holds them, by which
+//! descriptors, and why?
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -10,7 +11,7 @@ use tests::{Namespace, Process, Tracer, process::own_program, witness};
 
 const REQUESTS: usize = 25;
 
-/// The server and the address it listens at.
+/// The server, and the address at which it listens.
 fn server(status: &str) -> (Process, String) {
     let mut command = Command::new(own_program("closing-server"));
     let mut server = Process::spawn(command.args(["127.0.0.1:0", status]).stdout(Stdio::piped()));
@@ -20,7 +21,7 @@ fn server(status: &str) -> (Process, String) {
     (server, address.trim_end().to_owned())
 }
 
-/// The client, after it has made all its requests; it lives as long as its stdin is open.
+/// The client, after all its requests. It lives as long as its stdin is open.
 fn client(address: &str) -> (Process, ChildStdin) {
     let mut command = Command::new(own_program("leaky-client"));
     command.args([address, "5", &REQUESTS.to_string()]).stderr(Stdio::null());

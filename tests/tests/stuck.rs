@@ -1,4 +1,4 @@
-//! `--stuck`: which sockets are, since when, held by whom, why, and when no longer.
+//! `--stuck`: which sockets are stuck, since when, who holds them, why, and when they clear.
 
 use tests::{
     Puppet, Record, Sock, Tracer, feature, monotonic_ns, patience, scene::Scene, witness,
@@ -10,7 +10,7 @@ const THRESHOLD_MS: f64 = 300.0;
 
 const BOTH_VIEWS: [&str; 3] = ["--transitions", "--stuck", THRESHOLD];
 
-/// The transition of a socket from one state to another, among those of a run.
+/// Returns the transition of a socket from one state to another in a run.
 fn step(records: &[Record], cookie: u64, states: (&str, &str)) -> Record {
     let wanted =
         |record: &&Record| record.is("transition") && record.cookie() == cookie && record.states() == states;

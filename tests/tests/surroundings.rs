@@ -1,4 +1,4 @@
-//! Namespaces in which the tracer is right all the same: those with another clock, and with other cgroups.
+//! Namespaces with another clock or other cgroups, in which the tracer is right all the same.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -23,10 +23,10 @@ use tests::{
     schema, witness,
 };
 
-/// `time_namespaces(7)`; not in libc.
+/// A new time namespace (`time_namespaces(7)`); libc lacks this flag.
 const CLONE_NEWTIME: i32 = 0x80;
 
-/// Has the tracer's clocks be a day and a bit ahead.
+/// Sets the tracer's clocks a little more than a day ahead.
 fn in_another_time(command: &mut TracerCommand) {
     let offsets = || {
         container::write(c"/proc/self/timens_offsets", b"monotonic 86400 5000000\nboottime 90000 1000000\n")
@@ -70,7 +70,8 @@ fn in_another_time_namespace_a_look_tells_the_hosts_times_and_whole_processes() 
         "{began:?} {stuck:?} {ended:?}"
     );
     assert!(stuck.number("age_ms") <= (ended.0 - leak.not_before_ns) as f64 / 1e6, "{stuck:?}");
-    // Told apart from others by their start, which /proc gives on the clock of the reader's namespace.
+    // Told apart from others by their start, which /proc gives on the clock of the reader's
+    // namespace.
     assert!(stuck.get("owners")[0]["exe"].is_string(), "{stuck:?}");
     let is_rolled =
         |record: &&Record| record.is("process") && record.int("pid") == u64::from(leak.socket.pid);

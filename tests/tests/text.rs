@@ -1,4 +1,5 @@
-//! Text for people: a heading, aligned columns, 80 of them where a terminal has no more, colour only there.
+//! Text for people: a heading and aligned columns, within a terminal's width; colour only on
+//! terminals.
 
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use tests::{
 
 const COLOUR: char = '\x1b';
 
-/// Starts the tracer with text on a terminal of so many columns.
+/// Starts the tracer with text on a terminal with this many columns.
 fn on_a_terminal(columns: u16, arguments: &[&str]) -> TracerCommand {
     let (theirs, ours) = terminal::open(columns);
     let mut command = TracerCommand::new(arguments).stdout(theirs, ours);
@@ -23,20 +24,20 @@ fn start(command: TracerCommand) -> Tracer {
     tracer
 }
 
-/// The characters of a line without its colours.
+/// Returns the characters of a line without its colours.
 fn plain(line: &str) -> String {
     let mut parts = line.split(COLOUR);
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
-/// The text of a line from where `column` begins in the heading.
+/// Returns the text of a line from where `column` begins in the heading.
 fn below<'a>(heading: &str, column: &str, line: &'a str) -> &'a str {
     let at = heading.find(column).unwrap_or_else(|| panic!("no column {column}: {heading}"));
     line.get(at..).unwrap_or_else(|| panic!("nothing below {column}: {line}"))
 }
 
-/// That line begins with a time of day, as every record's does.
+/// Asserts that a line begins with a time of day, as every record's does.
 fn begins_with_a_time(line: &str) -> bool {
     line.len() > 8
         && line

@@ -1,9 +1,10 @@
-//! What takes a closed socket's place: told as it is where the kernel lets it be seen, else as CLOSE. In either way a
-//! socket closes once.
+//! Timewait sockets, which take a closed socket's place: reported as such if the kernel shows
+//! them, else as CLOSE. In both cases a socket closes once.
 
 use tests::{Record, Sock, Tracer, feature, process::poll_until, scene::Scene, witness};
 
-/// The transitions of a connection's client, the lives told with them, and how `ss` shows what is left of it.
+/// Returns the transitions of a connection's client, its `life` records, and the state in which
+/// `ss` shows what is left.
 fn told(close: impl FnOnce(&mut Scene, &Sock, &Sock)) -> (Vec<Record>, Vec<Record>, witness::Seen) {
     let mut scene = Scene::new();
     let tracer = Tracer::start(&["--transitions", "--lives"]);
@@ -16,7 +17,7 @@ fn told(close: impl FnOnce(&mut Scene, &Sock, &Sock)) -> (Vec<Record>, Vec<Recor
     (of("transition"), of("life"), left)
 }
 
-/// How the client's last transition is told.
+/// Returns how the client's last transition is reported.
 fn last(transitions: &[Record]) -> (&str, &str, bool) {
     let last = transitions.last().expect("it closed");
     (last.states().0, last.states().1, last.get("stand_in") == true)

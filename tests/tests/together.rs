@@ -1,5 +1,5 @@
-//! Tracers one after the other and beside each other: they see the same, take nothing from each other, lose nothing while
-//! they start, and leave nothing behind.
+//! Several tracers, in turn and at the same time: they see the same, take nothing from each other,
+//! lose nothing while they start, and leave nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use tests::{
 
 const THRESHOLD: &str = "200ms";
 
-/// What a run tells of the sockets of a namespace: by cookie, the two ends and the holders.
+/// Returns the ends and holders of the stuck sockets of a namespace, by cookie.
 fn told(records: &[Record], netns: u64) -> BTreeMap<u64, (Ends, Vec<(u32, u32)>)> {
     let ours = records.iter().filter(|record| record.is("stuck") && record.is_in(netns));
     ours.map(|record| (record.cookie(), ((record.local(), record.remote()), record.holders()))).collect()
@@ -47,7 +47,8 @@ fn two_tracers_at_once_tell_the_same() {
     }
     let lost: u64 = runs.iter().map(|run| run.summary().int("lost")).sum();
     if lost > 0 {
-        // What else goes on on this host was too much for one of them, which it has told and repaired.
+        // What else goes on on this host was too much for one of them, which it has told and
+        // repaired.
         let why = format!("{lost} were lost");
         return feature::tell_not_run("two_tracers_at_once_tell_the_same", "every transition", &why);
     }

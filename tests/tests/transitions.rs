@@ -1,4 +1,5 @@
-//! `--transitions`: the whole life of each end of a connection, in order, under one cookie that `ss` knows too.
+//! `--transitions`: every transition of each end of a connection, in order, with the cookie that
+//! `ss` shows.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,8 +32,8 @@ const SERVER: [(&str, &str); 5] = [
 
 const LISTENER: [(&str, &str); 2] = [("CLOSE", "LISTEN"), ("LISTEN", "CLOSE")];
 
-/// What the records of a socket go by: its cookie as `ss` shows it, or on a kernel that gives tracing programs
-/// none, what its first record with these two ends has.
+/// Returns the cookie in a socket's records: the one that `ss` shows or, if the kernel gives BPF
+/// programs none, that of the first record with these ends.
 fn identity(tracer: &Tracer, socket: &Sock, seen: &Seen) -> u64 {
     if feature::why_not(feature::COOKIE).is_none() {
         return seen.cookie;
@@ -71,7 +72,7 @@ fn a_dual_stack_listener_and_a_mapped_client_are_reported_as_ipv4() {
     both_ends_are_followed("[::]:0", Some("[::ffff:127.0.0.1]"), "ipv4");
 }
 
-/// One connection that the client closes first and the server after it, and the listener's own life.
+/// Asserts all transitions of a connection that the client closes first, and of its listener.
 fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     let namespace = Namespace::new();
     let tracer = Tracer::start(&["--transitions"]);
@@ -134,14 +135,14 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     }
 }
 
-/// What a transition is to the socket: where a stand-in takes its place, it is closed. Whether that awaits the peer's FIN
-/// or has it is the peer's doing: see `time_wait.rs`.
+/// Returns the states of a transition from the socket's view: it is closed once a timewait socket
+/// stands in for it. `time_wait.rs` tests the states of that.
 fn step(record: &Record) -> (&str, &str) {
     let (old, new) = record.states();
     (old, if record.get("stand_in") == true { "CLOSE" } else { new })
 }
 
-/// These steps and no others, in the order of their times, with the right ends throughout.
+/// Asserts that records are exactly these steps, in the order of their times, with the right ends.
 fn assert_life(run: &Finished, life: &[Record], steps: &[(&str, &str)], socket: &Sock, family: &str) {
     assert_eq!(life.iter().map(step).collect::<Vec<_>>(), steps);
     let sees_stand_ins = run.records[0].get("sources")[feature::TIME_WAIT]["in_use"] == true;
@@ -199,7 +200,8 @@ fn reused_kernel_addresses_never_mix_two_sockets_without_the_cookie_helper() {
     );
 }
 
-/// Many connections one after the other: the kernel gives a closed socket's memory to the next one.
+/// Makes many connections, one after the other: the kernel reuses a closed socket's memory for the
+/// next.
 fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bool) {
     const CONNECTIONS: usize = 300;
     let namespace = Namespace::new();
@@ -238,7 +240,8 @@ fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bo
         lives.entry(record.cookie()).or_default().push(record);
     }
     assert_eq!(lives.len(), 2 * CONNECTIONS + 1);
-    // A kernel may give the same port again: the n-th connection between two ends is their n-th life.
+    // A kernel may give the same port again: the n-th connection between two ends is their n-th
+    // life.
     let mut lives: Vec<&Vec<Record>> = lives.values().collect();
     lives.sort_unstable_by_key(|life| life[0].mono_ns());
     let mut by_ends: HashMap<_, VecDeque<_>> = HashMap::new();
@@ -262,7 +265,8 @@ fn no_record_lies_about_its_ends() {
     let mut scene = Scene::new();
     let tracer = Tracer::start(&["--transitions", "--lives"]);
     let mut last = Vec::new();
-    // Closed by one and then by the other, reset, closed with data unread, refused, and never accepted.
+    // Closed by one and then by the other, reset, closed with data unread, refused, and never
+    // accepted.
     let (client, server) = scene.connection();
     scene.client.close(&client);
     scene.server.read_to_the_end(&server);
@@ -297,7 +301,7 @@ fn no_record_lies_about_its_ends() {
     }
 }
 
-/// An address of this namespace at which nobody listens.
+/// Returns an address of this namespace at which nobody listens.
 fn nobody_at(scene: &mut Scene) -> SocketAddr {
     let listener = scene.server.listen("127.0.0.1:0");
     scene.server.close(&listener);

@@ -1,4 +1,5 @@
-//! Processes that come and go while they are being looked at: nobody is named who did not hold the socket.
+//! Processes that come and go while the tracer walks them: it names none that did not hold the
+//! socket.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +16,7 @@ fn processes_that_end_while_they_are_looked_at_are_never_taken_for_others() {
     ) {
         return;
     }
-    /// A puppet's in one round, and how many rounds there are at least.
+    /// The number of children in a round, and the least number of rounds.
     const CHILDREN: usize = 60;
     const ROUNDS: u32 = 4;
     /// Reports of sockets that were still held, at least.
@@ -32,7 +33,8 @@ fn processes_that_end_while_they_are_looked_at_are_never_taken_for_others() {
     let is_ours = |record: &Record, event: &str| record.is(event) && record.is_in(netns);
     let was_held = |record: &&Record| is_ours(record, "stuck") && record.text("owner_how") == "fd";
     let end = Instant::now() + patience();
-    // They live longer from round to round, until the tracer, however slow, comes to see some of them alive.
+    // They live longer from round to round, until the tracer, however slow, comes to see some of
+    // them alive.
     for round in 0.. {
         let reports = tracer.records().iter().filter(was_held).count();
         if round >= ROUNDS && reports >= REPORTS {
@@ -45,13 +47,16 @@ fn processes_that_end_while_they_are_looked_at_are_never_taken_for_others() {
             }
         }
     }
-    // All have ended: whatever there is to say of their sockets has happened, and is told before the end.
+    // All have ended: whatever there is to say of their sockets has happened, and is told before
+    // the end.
     let run = tracer.stop();
-    // Where the kernel would not run the program, that is told, and who closed the socket is not known.
+    // Where the kernel would not run the program, that is told, and who closed the socket is not
+    // known.
     let lost = run.summary().int("lost");
     let cleared = || run.records.iter().filter(|record| is_ours(record, "cleared"));
     let unknown = cleared().filter(|record| record.text("how") == "unknown");
-    // Nor is it where the process let go of a socket in the very moment in which the tracer had hold of it.
+    // Nor is it where the process let go of a socket in the very moment in which the tracer had
+    // hold of it.
     let (held_by_us, unseen): (Vec<_>, Vec<_>) =
         unknown.partition(|record| record.text("new_state") == "LAST_ACK");
     assert!(unseen.len() as u64 <= lost, "{lost} transitions were lost: {unseen:?}");

@@ -1,5 +1,5 @@
-//! Walks that are interrupted, that cannot look everywhere, or that cannot be made at all: nothing is reported
-//! late, forgotten or cleared for it.
+//! Walks that are interrupted, incomplete or impossible: nothing is reported late, forgotten or
+//! cleared because of that.
 
 use std::{
     collections::HashSet,
@@ -18,7 +18,7 @@ use tests::{
     scene::Scene,
 };
 
-/// Whether a process has a thread that walks.
+/// Returns whether a process has a thread that walks.
 fn is_walking(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
     threads.into_iter().any(|thread| {
@@ -49,7 +49,8 @@ fn a_walk_that_was_stopped_holds_back_no_report() {
     tracer.signal(Signal::CONT);
     let leak = scene.leak();
     let stuck = tracer.await_stuck(&leak.socket);
-    // Within a second on a machine with nothing else to do; a pause by the walk's length would be 16 s.
+    // Within a second on a machine with nothing else to do; a pause by the walk's length would be
+    // 16 s.
     let late_ms = stuck.number("age_ms") - 300.0;
     assert!(late_ms < STOPPED.as_millis() as f64, "{late_ms} ms late: {stuck:?}");
 }
@@ -86,13 +87,14 @@ fn a_namespace_that_ends_during_a_loss_leaves_nothing_stuck() {
     assert_eq!(cleared.len(), leaks.len());
 }
 
-/// The lowest pids below this one that nobody has: a search comes by them first, long before it enters anything.
+/// Returns the lowest unused pids below this one: a search looks at them first, long before it
+/// enters a namespace.
 fn free_pids_below(pid: u32) -> Vec<u32> {
     let is_free = |pid: &u32| !Path::new("/proc").join(pid.to_string()).exists();
     (2..pid).filter(is_free).take(40).collect()
 }
 
-/// Has a child with this pid for so long, in the calling thread's namespace.
+/// Forks a child with this pid, which lives for a while in the calling thread's namespace.
 fn live_for_a_moment(pid: u32, moment: Duration) -> io::Result<()> {
     let pid = pid.cast_signed();
     // SAFETY: plain data, valid when all zero.
@@ -100,7 +102,8 @@ fn live_for_a_moment(pid: u32, moment: Duration) -> io::Result<()> {
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = &raw const pid as u64;
     arguments.set_tid_size = 1;
-    // SAFETY: without CLONE_VM the child has memory of its own; it makes two system calls and ends.
+    // SAFETY: without CLONE_VM the child has memory of its own; it makes two system calls and
+    // ends.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) } {
         0 => unsafe {
             // SAFETY: both are system calls with integers.
@@ -183,7 +186,7 @@ fn pid_of(tracer: &Tracer) -> Pid {
     i32::try_from(tracer.pid()).ok().and_then(Pid::from_raw).expect("a child has a pid")
 }
 
-/// What is said of a walk that cannot be made, and that one can be again.
+/// Asserts that stderr says once that walks fail, with the remedy, and once that they work again.
 fn assert_told_once(stderr: &str, errno: &str, remedy: &str) {
     assert_eq!(stderr.matches(errno).count(), 1, "{stderr}");
     assert_eq!(stderr.matches("sockets again").count(), 1, "{stderr}");
@@ -247,7 +250,8 @@ fn a_look_without_threads_has_not_looked_and_says_what_is_missing() {
     cgroup.set("pids.max", "1");
     let mut command = TracerCommand::new(&["--once", "--stuck", "1h"]);
     let mut admission = fs::File::options().write(true).open(cgroup.procs()).expect("root may");
-    // SAFETY: it writes to an open file, and touches no memory that another thread may have locked.
+    // SAFETY: it writes to an open file, and touches no memory that another thread may have
+    // locked.
     unsafe { command.command.pre_exec(move || admission.write_all(b"0")) };
     let run = command.run();
     assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
@@ -256,7 +260,7 @@ fn a_look_without_threads_has_not_looked_and_says_what_is_missing() {
     }
 }
 
-/// Runs the tracer with this limit of open files, soft and hard.
+/// Runs the tracer with this soft and hard limit of open files.
 fn with_open_files(arguments: &[&str], soft: u64, hard: u64) -> TracerCommand {
     let mut command = TracerCommand::new(arguments);
     let limit = Rlimit { current: Some(soft), maximum: Some(hard) };

@@ -1,4 +1,5 @@
-//! Whose socket is it? Every way in which a descriptor comes into a process, and the right holders for each.
+//! Who holds a socket? Every way in which a process gets a descriptor, and the right holders for
+//! each.
 
 use std::{
     fs,
@@ -14,7 +15,8 @@ use tests::{
 const THRESHOLD: &str = "200ms";
 const REMINDING: [&str; 4] = ["--stuck", THRESHOLD, "--remind", "200ms"];
 
-/// Waits for a report of a socket that names these (pid, descriptor), and holds it against `ss` and `/proc`.
+/// Waits for a report that names these pids and descriptors, and compares it with `ss` and
+/// `/proc`.
 fn await_held(tracer: &Tracer, socket: &Sock, by: &[(u32, u32)]) -> Record {
     let wanted = |record: &Record| record.is_about("stuck", socket) && record.holders() == by;
     let stuck = tracer.await_record(&format!("{socket:?} held by {by:?}"), wanted);
@@ -145,7 +147,8 @@ fn what_a_thread_holds_is_its_processs_by_the_processs_name() {
     scene.server.tell(format_args!("in-thread its-closer close {}", server.fd));
     let cleared = tracer.await_cleared(&server);
     let by = cleared.get("by");
-    // Without BTF nothing tells the name of the process that acts, only the thread's, which is not asked for.
+    // Without BTF nothing tells the name of the process that acts, only the thread's, which is not
+    // asked for.
     let has_name = feature::why_not(feature::TP_BTF).is_none();
     let name = if has_name { "the process".into() } else { serde_json::Value::Null };
     assert_eq!((&by["pid"], &by["comm"]), (&pid.into(), &name), "{cleared:?}");

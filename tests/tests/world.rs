@@ -1,5 +1,5 @@
-//! A world that changes, or hides, while it is looked at: namespaces that come and go, or that no process lives in, and a
-//! /proc that does not show everything.
+//! Hosts that change or hide something while the tracer walks: namespaces that come and go, or
+//! that no process lives in, and a `/proc` that does not show everything.
 
 use std::{collections::HashMap, ffi::CString, fs, io, net::SocketAddr, path::PathBuf};
 
@@ -31,7 +31,8 @@ fn namespaces_that_come_and_go_while_they_are_walked_do_no_harm() {
             passed.insert((leak.netns, leak.local, leak.remote), (leak.pid, leak.fd));
             namespaces += 1;
         }
-        // They last longer from round to round, until the tracer, however slow, comes to see some of them.
+        // They last longer from round to round, until the tracer, however slow, comes to see some
+        // of them.
         us = (us * 3 / 2).min(200_000);
         let seen = tracer.records().iter().filter(|record| holder(record, &passed).is_some()).count();
         (seen >= REPORTS && namespaces >= NAMESPACES).then_some(())
@@ -51,10 +52,11 @@ fn namespaces_that_come_and_go_while_they_are_walked_do_no_harm() {
     assert!(run.of(netns).iter().any(|record| record.is("stuck")));
 }
 
-/// Who held a socket, by its namespace (of which the kernel may use the number again) and its two ends.
+/// The holders of sockets, by namespace and both ends. The kernel may reuse the number of a
+/// namespace.
 type Passed = HashMap<(u64, SocketAddr, Option<SocketAddr>), (u32, u32)>;
 
-/// Who had the socket of which the record tells that it is stuck, if it is one of these.
+/// Returns the holder of a record's stuck socket, if it is one of these.
 fn holder(record: &Record, passed: &Passed) -> Option<(u32, u32)> {
     if !record.is("stuck") {
         return None;
@@ -62,11 +64,11 @@ fn holder(record: &Record, passed: &Passed) -> Option<(u32, u32)> {
     passed.get(&(record.int("netns"), record.local(), Some(record.remote()))).copied()
 }
 
-/// A network namespace's name, as ip-netns(8) gives it. Dropping it takes it away.
+/// The name of a network namespace, as ip-netns(8) gives it. Dropping it removes the name.
 struct Named(PathBuf);
 
 impl Named {
-    /// Names the calling thread's.
+    /// Names the calling thread's network namespace.
     fn new() -> Self {
         let folder = PathBuf::from("/run/netns");
         fs::create_dir_all(&folder).expect("root may");
@@ -105,13 +107,15 @@ fn a_socket_that_nobody_has_accepted_is_found_in_a_namespace_that_only_a_name_ke
     assert_eq!(stuck.remote(), unaccepted.local, "{stuck:?}");
     assert_eq!((stuck.text("owner_how"), stuck.holders()), ("listener", vec![(server.pid(), listener.fd)]));
     drop(name);
-    // Its listener still holds it; it is found no more when that ends, and is told to have cleared.
+    // Its listener still holds it; it is found no more when that ends, and is told to have
+    // cleared.
     drop(server);
     tracer.await_record("its end", |record| record.is("cleared") && record.cookie() == stuck.cookie());
     tracer.stop();
 }
 
-/// Starts the tracer as a user, where /proc shows nobody but himself (proc(5), hidepid=2).
+/// Starts the tracer as a user to whom `/proc` shows only that user's processes (proc(5),
+/// hidepid=2).
 fn where_proc_hides(copied: &Copied, held: CapabilitySet) -> Tracer {
     let mut command = TracerCommand::new(&["--stuck", THRESHOLD, "--json"]);
     let options = CString::new("hidepid=2").expect("no NUL");

@@ -21,7 +21,7 @@ use crate::{
 /// The packages whose tests need neither root nor a kernel. tcptrace-ebpf has none: it runs only
 /// in a kernel.
 const UNIT_TESTED: [&str; 3] = ["tcptrace-common", "tcptrace", "xtask"];
-/// Which tests, and how.
+/// The tests to run, and how.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
     /// Only the unit tests and doctests, which need no root

@@ -1,4 +1,5 @@
-//! Has the kernel measure the run times of BPF programs for `cargo xtask bench`, until its stdin ends.
+//! Has the kernel measure the run times of BPF programs for `cargo xtask bench`, until its stdin
+//! ends.
 
 #![expect(clippy::print_stdout, reason = "says that it is ready")]
 

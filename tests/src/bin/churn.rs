@@ -1,8 +1,9 @@
-//! Load for `cargo xtask bench`: opens and closes connections to itself as fast as it can, in a network namespace of its
-//! own.
+//! Load for `cargo xtask bench`: opens and closes connections to itself as fast as it can, in a
+//! network namespace of its own.
 //!
-//! Usage: `churn CONNECTIONS THREADS`. Each connection is accepted, closed by its client, read to its end by its server
-//! and closed there: ten transitions. It prints `CONNECTIONS SECONDS`: those made, and the time that took.
+//! Usage: `churn CONNECTIONS THREADS`. Each connection is accepted, closed by its client, read to
+//! its end by its server and closed there: ten transitions. It prints `CONNECTIONS SECONDS`: those
+//! made, and the time that took.
 
 #![expect(clippy::print_stdout, reason = "its answer")]
 
@@ -16,8 +17,8 @@ use std::{
 
 use tests::Namespace;
 
-/// So many connections go to one address before the next is taken: fewer than it has ports to be connected from, of
-/// which TIME_WAIT keeps each for a minute.
+/// So many connections go to one address before the next is taken: fewer than it has ports to be
+/// connected from, of which TIME_WAIT keeps each for a minute.
 const TO_ONE_ADDRESS: usize = 8192;
 
 fn main() -> io::Result<()> {

@@ -1,8 +1,8 @@
-//! The server that brings the mistake in `leaky-client` to light: it answers every request with an error and
-//! closes the connection, as a server in trouble does.
+//! The server that brings the mistake in `leaky-client` to light: it answers every request with an
+//! error and closes the connection, as a server in trouble does.
 //!
-//! Usage: `closing-server ADDRESS:PORT [STATUS]`, for example `closing-server 127.0.0.1:9666 500`. It prints
-//! the address that it listens at.
+//! Usage: `closing-server ADDRESS:PORT [STATUS]`, for example `closing-server 127.0.0.1:9666 500`.
+//! It prints the address that it listens at.
 
 #![expect(clippy::print_stdout, reason = "the address that it listens at")]
 

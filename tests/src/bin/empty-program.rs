@@ -1,4 +1,5 @@
-//! The measure of all tracers in `cargo xtask bench`: keeps a BPF program that does nothing on the tracepoint.
+//! The measure of all tracers in `cargo xtask bench`: keeps a BPF program that does nothing on the
+//! tracepoint.
 //!
 //! It prints `ready` when the program is there, and ends on SIGINT.
 

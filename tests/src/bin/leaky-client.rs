@@ -1,7 +1,9 @@
-//! A client with the mistake that tcptrace was written to find: it refreshes a list of addresses by HTTP, and
-//! where the answer is an error it returns early, past the line that would have released the connection.
+//! A client with the mistake that tcptrace was written to find: it refreshes a list of addresses
+//! by HTTP, and where the answer is an error it returns early, past the line that would have
+//! released the connection.
 //!
-//! Usage: `leaky-client ADDRESS:PORT [INTERVAL_MS [REQUESTS]]`, for example `leaky-client 127.0.0.1:9666 1000`
+//! Usage: `leaky-client ADDRESS:PORT [INTERVAL_MS [REQUESTS]]`, for example `leaky-client
+//! 127.0.0.1:9666 1000`
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program to look at while it runs")]
 

@@ -1,8 +1,9 @@
-//! Stuck sockets for `cargo xtask bench`: a server that holds as many in CLOSE_WAIT as it is told, in a network namespace
-//! of its own.
+//! Stuck sockets for `cargo xtask bench`: a server that holds as many in CLOSE_WAIT as it is told,
+//! in a network namespace of its own.
 //!
-//! Usage: `leaky-server SOCKETS`. It prints `ready` once all are in CLOSE_WAIT and nothing of their other ends is left, and
-//! ends when its stdin does. The clients are another process, itself with `connect ADDRESS:PORT SOCKETS`.
+//! Usage: `leaky-server SOCKETS`. It prints `ready` once all are in CLOSE_WAIT and nothing of
+//! their other ends is left, and ends when its stdin does. The clients are another process, itself
+//! with `connect ADDRESS:PORT SOCKETS`.
 
 #![expect(clippy::print_stdout, reason = "says that it is ready")]
 
@@ -71,8 +72,8 @@ fn leave(to: SocketAddr, sockets: usize) -> io::Result<()> {
         forget_soon(client.as_raw_fd())?;
         client.shutdown(Shutdown::Write)
     })?;
-    // One that is closed before its FIN has been acknowledged may be reset instead (`tcp_keepalive_timer`,
-    // `net/ipv4/tcp_timer.c`), and with it the other end.
+    // One that is closed before its FIN has been acknowledged may be reset instead
+    // (`tcp_keepalive_timer`, `net/ipv4/tcp_timer.c`), and with it the other end.
     poll_until("all to be in FIN_WAIT2", || {
         (states()?.iter().filter(|state| *state == FIN_WAIT2).count() == sockets).then_some(())
     });
@@ -86,7 +87,8 @@ fn states() -> Option<Vec<String>> {
     Some(states.map(str::to_owned).collect())
 }
 
-/// Has the kernel's stand-in for a closed socket wait for the peer's FIN for a second, rather than for a minute (tcp(7)).
+/// Has the kernel's stand-in for a closed socket wait for the peer's FIN for a second, rather than
+/// for a minute (tcp(7)).
 fn forget_soon(socket: RawFd) -> io::Result<()> {
     let seconds: libc::c_int = 1;
     const LENGTH: libc::socklen_t = 4; // of an `int`

@@ -1,6 +1,8 @@
-//! The reader at the other end of a tracer's pipe in `cargo xtask bench`: takes all that comes, and costs little itself.
+//! The reader at the other end of a tracer's pipe in `cargo xtask bench`: takes all that comes,
+//! and costs little itself.
 //!
-//! It prints the first line as soon as that has come, and at the end how many lines there were, and the last.
+//! It prints the first line as soon as that has come, and at the end how many lines there were,
+//! and the last.
 
 #![expect(clippy::print_stdout, reason = "its answers")]
 

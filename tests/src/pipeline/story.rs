@@ -1,33 +1,33 @@
-//! A story for docs/pipelines.md: sockets that are stuck, cleared, held by many and used well, and what a stream has to tell
-//! of them at whatever end it comes out.
+//! A story for docs/pipelines.md: sockets that get stuck, cleared, shared and closed well, and
+//! what a stream has to say about them after any pipeline.
 
 use crate::{Puppet, Record, Sock, feature, pipeline::Shop, scene::Scene, schema::LISTED, witness};
 
-/// How many children hold one of the stuck sockets: more than a record lists.
+/// The number of children that hold one stuck socket: more than a record lists.
 const CROWD: usize = 80;
 
 /// What several processes did to sockets.
 #[derive(Debug)]
 pub struct Story {
-    /// Where, with its client and its server.
+    /// The namespace, with its client and its server.
     pub scene: Scene,
-    /// The server's, still stuck.
+    /// A socket of the server that is still stuck.
     pub left: [Sock; 2],
-    /// The server's, stuck, and then closed by it.
+    /// A socket of the server that was stuck until it closed it.
     pub closed: Sock,
-    /// Who ended with one that was stuck, and which.
+    /// A process that exited, and its stuck socket.
     pub ended: (u32, Sock),
-    /// Held by the first and so many children, still stuck.
+    /// A stuck socket that a process and its children hold.
     pub crowded: Sock,
-    /// That first one.
+    /// The parent of these children.
     pub crowd: Puppet,
-    /// Both ends of a connection that is over: (client's, server's).
+    /// Both ends of a connection that has ended: the client's and the server's.
     pub talked: (Sock, Sock),
 }
 
-/// How many bytes the client sent that did talk.
+/// The bytes that the client of that connection sent.
 pub const SENT: usize = 1_000;
-/// How many it got.
+/// The bytes that the client received.
 pub const ANSWERED: usize = 500;
 
 impl Story {
@@ -68,15 +68,17 @@ impl Story {
         other.exit();
         [closed, others].iter().for_each(|socket| await_record("cleared", socket));
         [talked.0, talked.1, closed, others].iter().for_each(|socket| await_record("life", socket));
-        // The other ends of what is left may stay in FIN_WAIT2 for a minute, if the acknowledgement came during close(2).
+        // The other ends of what is left may stay in FIN_WAIT2 for a minute, if the
+        // acknowledgement came during close(2).
         [closed, others].iter().for_each(|socket| await_record("life", &other_end(socket)));
         Self { scene, left, closed, ended, crowded, crowd, talked }
     }
 
-    /// The holders of the crowded socket that its record lists, by `ss`: each of these processes has one descriptor.
+    /// Returns the holders of the shared socket that its record has to list, from `ss`. Each
+    /// process has one descriptor.
     ///
     /// # Panics
-    /// It is gone.
+    /// If the socket is gone.
     pub fn listed(&self) -> Vec<(u32, u32)> {
         let mut holders = witness::find(&self.crowded).expect("it is still there").holders;
         assert_eq!(holders.len(), CROWD + 1);
@@ -84,10 +86,10 @@ impl Story {
         holders
     }
 
-    /// Records, wherever they have been, say what happened.
+    /// Asserts that records say what happened, whatever they went through.
     ///
     /// # Panics
-    /// They do not.
+    /// If they do not.
     pub fn assert_told(&self, records: &[Record]) {
         let (first, last) = (&records[0], &records[records.len() - 1]);
         assert!(first.is("start") && last.is("summary"), "{first:?} … {last:?}");
@@ -116,12 +118,13 @@ impl Story {
     }
 }
 
-/// The same connection, for who is at its other end.
+/// Returns a socket's other end.
 fn other_end(of: &Sock) -> Sock {
     Sock { local: of.remote.expect("connected"), remote: Some(of.local), ..*of }
 }
 
-/// How a socket is told to have cleared whose process ended. Without BTF nobody knows that it was ending.
+/// Returns the `how` of a socket whose process exited. Without BTF it is not known that the
+/// process was exiting.
 pub fn exited() -> &'static str {
     if feature::why_not(feature::TP_BTF).is_none() { "exited" } else { "closed" }
 }
@@ -129,7 +132,7 @@ pub fn exited() -> &'static str {
 /// Records a story in the file that the tracer writes to.
 ///
 /// # Panics
-/// They do not tell it.
+/// If the records do not tell the story.
 pub fn record(shop: &Shop, name: &str) -> Story {
     let tracer = shop.start("record");
     shop.await_record("the start", |record| record.is("start"));

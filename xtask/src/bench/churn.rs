@@ -71,7 +71,7 @@ impl Plan {
 /// A way to trace, and what was measured.
 struct Row {
     name: String,
-    /// None: untraced.
+    /// The tracer; `None` for an untraced run.
     command: Option<Command>,
     /// Kernel time per transition.
     kernel_ns: Figures,

@@ -54,7 +54,7 @@ pub(crate) struct Measured {
     pub(crate) cpu: Cpu,
     /// The most memory that it ever had, KiB.
     pub(crate) peak_kib: u64,
-    /// Lines written.
+    /// The number of lines that it wrote.
     pub(crate) lines: u64,
     /// What it reports as lost; none if it doesn't count losses.
     pub(crate) lost: Option<u64>,

@@ -50,7 +50,7 @@ const FILES: u64 = 1 << 20;
 /// `include/uapi/linux/module.h`). Debian packs modules since 6.12, which has that.
 const COMPRESSED: i32 = 4;
 
-/// (type, where)
+/// What is mounted: the type and the mount point.
 const MOUNTS: [(&str, &str); 9] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),

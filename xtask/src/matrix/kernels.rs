@@ -17,9 +17,9 @@ pub(super) struct Archive {
     pub(super) variable: &'static str,
 }
 
-/// Releases and backports.
+/// The archive of releases and backports.
 const MAIN: Archive = Archive { directory: "debian", variable: "TCPTRACE_DEBIAN_MIRROR" };
-/// Security updates.
+/// The archive of security updates.
 const SECURITY: Archive =
     Archive { directory: "debian-security", variable: "TCPTRACE_DEBIAN_SECURITY_MIRROR" };
 

@@ -29,7 +29,7 @@ const RUSTC: Package<'_> = ("rustc-web", "a rustc as new as the libraries here a
 const CORE: Package<'_> = ("libstd-rust-web-dev-bpf", "that rustc's `core`, compiled for BPF");
 const CARGO: Package<'_> = ("cargo-web", "a cargo for that rustc; rustup has none to lend");
 
-/// Provides both.
+/// Provides the compiler and the linker.
 pub(super) fn provide(installer: &mut Installer) -> Result<()> {
     ensure!(
         shell::find("rustup").is_some(),

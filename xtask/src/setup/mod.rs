@@ -2,9 +2,9 @@
 //! first.
 //!
 //! # How a run goes
-//! Each requirement looks at the machine and is quick where it is met. Where it is not, [`Installer`]
-//! says what it installs and why, installs it, and goes on. The machine has rustup; on one with
-//! apt all else comes from Debian's packages, crates.io and `PyPI`.
+//! Each requirement looks at the machine and is quick where it is met. Where it is not,
+//! [`Installer`] says what it installs and why, installs it, and goes on. The machine has rustup;
+//! on one with apt all else comes from Debian's packages, crates.io and `PyPI`.
 //!
 //! 1. [`bpf`]: a rustc that compiles for BPF, and a bpf-linker that fits it
 //! 2. [`PROGRAMS`]: programs that tests and guests need, from Debian's packages

@@ -1,4 +1,4 @@
-//! Many processes that leak and end.
+//! Forks many processes that leak sockets and end.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::{Outcome, describe, family::split, pair, socket, text};
 
-/// Children one after the other, up to four at a time. Each opens so many connections to itself, closes their clients'
-/// ends, and ends some time later, up to `at_most_us`, with the servers' ends open. Says who had what.
+/// Forks children, up to four at a time. Each opens connections to itself, closes the clients'
+/// ends, and ends within `at_most_us` with the servers' ends open. Returns the sockets of each.
 pub(crate) fn generations(children: usize, pairs: usize, at_most_us: u64) -> Outcome<Value> {
     const AT_A_TIME: usize = 4;
     let (here, there) = io::pipe().map_err(text)?;
@@ -48,7 +48,7 @@ pub(crate) fn generations(children: usize, pairs: usize, at_most_us: u64) -> Out
     Ok(json!({"leaks": leaks}))
 }
 
-/// Opens so many connections to itself and closes their clients' ends. Says what the servers' ends are.
+/// Opens connections to itself and closes the clients' ends. Returns the servers' ends.
 pub(crate) fn leak(pairs: usize) -> Outcome<(Value, Vec<std::os::fd::OwnedFd>)> {
     let address = "127.0.0.1:0".parse().map_err(text)?;
     let listener = socket(&address)?;
@@ -62,7 +62,8 @@ pub(crate) fn leak(pairs: usize) -> Outcome<(Value, Vec<std::os::fd::OwnedFd>)> 
     Ok((json!(sockets?), held))
 }
 
-/// So many network namespaces, one after the other, each with a connection that leaks for so long. Says what leaked.
+/// Goes through new network namespaces, each with a connection that leaks for a while. Returns the
+/// leaks.
 pub(crate) fn namespaces(count: usize, us: u64) -> Outcome<Value> {
     let mut leaks = Vec::new();
     for _ in 0..count {
@@ -70,7 +71,8 @@ pub(crate) fn namespaces(count: usize, us: u64) -> Outcome<Value> {
         tests::namespace::bring_loopback_up().map_err(text)?;
         let (mut leaked, held) = leak(1)?;
         leaks.push(leaked[0].take());
-        // Time itself has to pass. With the next namespace this one is left, and with its last socket it is gone.
+        // Time itself has to pass. With the next namespace this one is left, and with its last
+        // socket it is gone.
         std::thread::sleep(Duration::from_micros(us));
         drop(held);
     }

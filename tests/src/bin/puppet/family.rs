@@ -1,4 +1,4 @@
-//! Children, and what else a process can become.
+//! Forks children, and executes other programs.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 
 use crate::{Outcome, crowd, text};
 
-/// A child that does nothing but hold what we hold, until the test drops its puppet.
+/// Forks a child that only holds our descriptors, until the test drops its puppet.
 pub(crate) fn fork() -> Outcome<Value> {
     let child = split(hold)?;
     Ok(json!({"child": child}))
 }
 
-/// A grandchild of the same kind, in a session of its own, whose parent has ended.
+/// Forks a grandchild that only holds our descriptors, in a session of its own, whose parent has
+/// ended.
 pub(crate) fn daemon() -> Outcome<Value> {
     let (mut here, mut there) = io::pipe().map_err(text)?;
     let parent = split(|| {
@@ -35,7 +36,7 @@ pub(crate) fn daemon() -> Outcome<Value> {
     Ok(json!({"child": i32::from_ne_bytes(pid)}))
 }
 
-/// The next child begins a pid namespace.
+/// Makes the next child the first process of a pid namespace.
 pub(crate) fn unshare_pids() -> Outcome<Value> {
     // SAFETY: unshare(2) with this flag concerns children yet to come.
     match unsafe { libc::unshare(libc::CLONE_NEWPID) } {
@@ -44,8 +45,8 @@ pub(crate) fn unshare_pids() -> Outcome<Value> {
     }
 }
 
-/// A child that has this pid leaks one connection to itself, and holds it until the test drops
-/// its puppet.
+/// Forks a child with this pid that leaks a connection to itself, and holds it until the test
+/// drops its puppet.
 pub(crate) fn leak_as(pid: i32) -> Outcome<Value> {
     let (here, there) = io::pipe().map_err(text)?;
     let mut there = there;
@@ -64,7 +65,7 @@ pub(crate) fn leak_as(pid: i32) -> Outcome<Value> {
     Ok(json!({"leak": serde_json::from_str::<Value>(&line).map_err(text)?[0]}))
 }
 
-/// Another real user; the effective one, and with it what we may do, stays.
+/// Changes the real user; the effective one, and with it the privileges, stays.
 pub(crate) fn become_real_user(uid: u32) -> Outcome<Value> {
     // SAFETY: setreuid(2) has numbers for its arguments.
     match unsafe { libc::setreuid(uid, libc::uid_t::MAX) } {
@@ -73,7 +74,7 @@ pub(crate) fn become_real_user(uid: u32) -> Outcome<Value> {
     }
 }
 
-/// Becomes another program, which keeps the open sockets or, as is usual, has them closed.
+/// Executes another program, which keeps the open sockets or, as usual, closes them.
 pub(crate) fn exec<'a>(
     mut open: impl Iterator<Item = &'a OwnedFd>,
     keep: bool,
@@ -86,12 +87,12 @@ pub(crate) fn exec<'a>(
 
 /// Forks; the child does this and ends. Returns its pid.
 pub(crate) fn split(child: impl FnOnce()) -> Outcome<i32> {
-    // SAFETY: no other thread of this process does anything but wait when a command is obeyed, so that its copy finds
-    // no lock taken.
+    // SAFETY: no other thread of this process does anything but wait when a command is obeyed, so
+    // that its copy finds no lock taken.
     after_split(unsafe { libc::fork() }.into(), child)
 }
 
-/// The same, and the child has this pid, which no process may have.
+/// Forks a child with this pid, which no process may have.
 fn split_as(pid: i32, child: impl FnOnce()) -> Outcome<i32> {
     // SAFETY: all zeros are valid, and mean nothing special.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };

@@ -1,6 +1,8 @@
-//! Does to sockets what it is told: a command a line on stdin, an answer a line on stdout, as JSON.
+//! Does to sockets what it is told: a command a line on stdin, an answer a line on stdout, as
+//! JSON.
 //!
-//! It knows nothing of the tracer. What it says about its sockets comes from getsockname(2) and getpeername(2).
+//! It knows nothing of the tracer. What it says about its sockets comes from getsockname(2) and
+//! getpeername(2).
 
 #![expect(clippy::print_stdout, reason = "its answers")]
 

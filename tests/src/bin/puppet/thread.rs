@@ -25,16 +25,17 @@ impl Puppet {
         answer
     }
 
-    /// Accepts in a thread that has a table of descriptors of its own (unshare(2), `CLONE_FILES`): no other thread has
-    /// the new one.
+    /// Accepts in a thread that has a table of descriptors of its own (unshare(2), `CLONE_FILES`):
+    /// no other thread has the new one.
     pub(crate) fn accept_apart(&mut self, fd: &str) -> Outcome<Value> {
         let mut puppet = std::mem::take(self);
         let fd = fd.to_owned();
         let (puppet, answer) = stay("apart", move |done| {
             let accept = |puppet: &mut Self| {
                 let listener = puppet.socket(&fd)?;
-                // SAFETY: unshare(2) with this flag gives this thread a copy of the table; what others open and
-                // close from now on concerns it no longer, and it opens but what it keeps.
+                // SAFETY: unshare(2) with this flag gives this thread a copy of the table; what
+                // others open and close from now on concerns it no longer, and it opens but what
+                // it keeps.
                 if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
                     return Err(text(io::Error::last_os_error()));
                 }
