@@ -30,10 +30,10 @@ impl Namespace {
     /// If this process is not root.
     #[expect(clippy::new_without_default, reason = "it moves the thread: nothing for a default")]
     pub fn new() -> Self {
-        let before = current();
+        let before = open_current();
         leave_for_a_new_one().expect("unshare(CLONE_NEWNET): these tests run as root");
         bring_loopback_up().expect("the loopback interface can be brought up");
-        let this = current();
+        let this = open_current();
         let inode = this.metadata().expect("a namespace has an inode").ino();
         Self { before: before.into(), this: this.into(), inode }
     }
@@ -45,13 +45,13 @@ impl Namespace {
 
     /// Moves the calling thread back into this namespace.
     pub fn enter(&self) {
-        go(&self.this);
+        enter_namespace(&self.this);
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        go(&self.before);
+        enter_namespace(&self.before);
     }
 }
 
@@ -67,11 +67,11 @@ pub fn leave_for_a_new_one() -> io::Result<()> {
     }
 }
 
-fn current() -> File {
+fn open_current() -> File {
     File::open("/proc/thread-self/ns/net").expect("/proc is mounted")
 }
 
-fn go(namespace: &OwnedFd) {
+fn enter_namespace(namespace: &OwnedFd) {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .expect("root may enter a network namespace");
 }

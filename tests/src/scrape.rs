@@ -153,7 +153,7 @@ impl Page {
                 continue;
             }
             let rest = line.strip_prefix(name.as_str()).ok_or_else(|| wrong("of another metric"))?;
-            let (labels, value) = labels(rest).ok_or_else(|| wrong("labels"))?;
+            let (labels, value) = parse_labels(rest).ok_or_else(|| wrong("labels"))?;
             let value = value.strip_prefix(' ').and_then(|value| value.parse::<f64>().ok());
             let value = value.filter(|value| value.is_finite()).ok_or_else(|| wrong("no value"))?;
             if metric.kind.is_empty() || !seen.insert((name.clone(), labels.clone())) {
@@ -212,7 +212,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Parses `{name="value",…}` or nothing. Returns the labels and the rest.
-fn labels(text: &str) -> Option<(Labels, &str)> {
+fn parse_labels(text: &str) -> Option<(Labels, &str)> {
     let mut labels = Labels::new();
     let Some(mut rest) = text.strip_prefix('{') else { return Some((labels, text)) };
     loop {

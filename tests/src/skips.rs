@@ -34,7 +34,7 @@ pub fn spread_packets() {
 
 /// Returns how often the kernel skipped each BPF program that a process holds, by descriptor. It
 /// is empty if this kernel does not count that.
-pub fn of(pid: u32) -> Vec<u64> {
+pub fn count_skips(pid: u32) -> Vec<u64> {
     let mut skips: Vec<(u32, u64)> = descriptors(pid)
         .filter_map(|(fd, text)| {
             let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;

@@ -322,7 +322,7 @@ impl Tracer {
 
 impl Finished {
     /// Returns the records of a network namespace.
-    pub fn of(&self, netns: u64) -> Vec<Record> {
+    pub fn records_in(&self, netns: u64) -> Vec<Record> {
         self.records.iter().filter(|record| record.is_in(netns)).cloned().collect()
     }
 

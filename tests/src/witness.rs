@@ -157,18 +157,18 @@ fn parse(line: &str) -> Seen {
     let cookie = line.split_ascii_whitespace().find_map(|word| word.strip_prefix("sk:"));
     Seen {
         state: state.to_owned(),
-        local: end(local).unwrap_or_else(|| panic!("ss printed {line:?}")),
-        remote: end(remote),
+        local: parse_end(local).unwrap_or_else(|| panic!("ss printed {line:?}")),
+        remote: parse_end(remote),
         recv_queue: number(recv_queue),
         send_queue: number(send_queue),
         cookie: cookie.and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0),
-        holders: holders(line),
+        holders: parse_holders(line),
     }
 }
 
 /// Parses `127.0.0.1:80`, `[::1]:80` or `*:80` (a dual-stack listener); `None` if there is no
 /// port.
-fn end(text: &str) -> Option<SocketAddr> {
+fn parse_end(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.rsplit_once(':')?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
     let address = address.split('%').next()?;
@@ -177,7 +177,7 @@ fn end(text: &str) -> Option<SocketAddr> {
 }
 
 /// Parses `users:(("java",pid=4242,fd=57),("java",pid=4243,fd=57))`.
-fn holders(line: &str) -> Vec<(u32, u32)> {
+fn parse_holders(line: &str) -> Vec<(u32, u32)> {
     let mut holders: Vec<_> = line
         .split(",pid=")
         .skip(1)

@@ -152,7 +152,7 @@ fn a_signal_ends_the_run(signal: Signal) {
     tracer.signal(signal);
     let run = tracer.finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
-    let seen = run.of(namespace.inode());
+    let seen = run.records_in(namespace.inode());
     let told: Vec<_> = run.records.iter().filter(|record| record.is("lost")).collect();
     let missing = (CONNECTIONS * 10 + 2).checked_sub(seen.len());
     assert!(

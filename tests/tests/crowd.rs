@@ -41,7 +41,7 @@ fn each_of_five_hundred_leaks_in_twenty_processes_has_its_owner() {
         (reports.len() >= PROCESSES * LEAKS).then_some(reports)
     });
     let run = tracer.stop();
-    assert_eq!(run.of(netns).len(), PROCESSES * LEAKS, "each is reported once, and nothing else");
+    assert_eq!(run.records_in(netns).len(), PROCESSES * LEAKS, "each is reported once, and nothing else");
     let sees = [("connect", feature::STORAGE), ("accept", feature::ACCEPT)]
         .map(|(how, feature)| (how, feature::why_not(feature).is_none()));
     for stuck in &reports {

@@ -234,7 +234,8 @@ fn what_nobody_accepted_is_reset_by_who_closes_the_listener_which_itself_has_no_
     assert_eq!(of_child.text("role"), "server");
     assert_eq!(tracer.await_life(&client).text("close_reason"), "reset_received");
     let run = tracer.stop();
-    let remote_ports: Vec<_> = run.of(scene.netns()).iter().map(|record| record.remote().port()).collect();
+    let remote_ports: Vec<_> =
+        run.records_in(scene.netns()).iter().map(|record| record.remote().port()).collect();
     assert!(remote_ports.len() == 2 && !remote_ports.contains(&0), "{remote_ports:?}");
 }
 

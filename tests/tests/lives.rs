@@ -78,7 +78,12 @@ fn a_clean_close_tells_who_was_first_and_every_byte_both_ways() {
             assert!(established_ms >= (closing_ns.saturating_sub(opened_ns)) as f64 / 1e6, "{life:?}");
         }
         let run = tracer.stop();
-        assert_eq!(run.of(scene.netns()).len(), 2, "two lives and nothing else: {:?}", run.of(scene.netns()));
+        assert_eq!(
+            run.records_in(scene.netns()).len(),
+            2,
+            "two lives and nothing else: {:?}",
+            run.records_in(scene.netns())
+        );
         assert_eq!(run.summary().int("lives"), run.count("life"));
     }
 }
@@ -186,7 +191,8 @@ fn a_loss_makes_no_life_that_was_none_and_tells_those_whose_end_was_lost() {
         assert!(life.get("bytes_sent").is_null() && life.get("duration_ms").is_null(), "{life:?}");
         assert!(!life.get("opened").is_null(), "{life:?}");
     }
-    let lives: Vec<_> = run.of(scene.netns()).into_iter().filter(|record| record.is("life")).collect();
+    let lives: Vec<_> =
+        run.records_in(scene.netns()).into_iter().filter(|record| record.is("life")).collect();
     let mut cookies: Vec<u64> = lives.iter().map(Record::cookie).collect();
     cookies.sort_unstable();
     cookies.dedup();

@@ -91,7 +91,7 @@ fn after_a_full_ring_everything_stuck_is_reported_and_nothing_else() {
         .filter(|record| burst.closed.iter().any(|socket| record.is_about("stuck", socket)))
         .collect();
     assert!(closed.is_empty(), "{closed:?}");
-    let cleared = run.of(netns).iter().filter(|record| record.is("cleared")).count();
+    let cleared = run.records_in(netns).iter().filter(|record| record.is("cleared")).count();
     assert_eq!(cleared, 1, "only the one that was known before");
 
     let lost: Vec<&Record> = run.records.iter().filter(|record| record.is("lost")).collect();
@@ -169,7 +169,7 @@ fn a_recording_of_transitions_that_were_lost_tells_all_the_same_who_is_stuck() {
     let (is, was) = (stuck(&replayed.records), stuck(&live.records));
     assert!(is == was, "only live: {:?}; only replayed: {:?}", &was - &is, &is - &was);
     let cleared: HashSet<_> =
-        replayed.of(netns).iter().filter(|record| record.is("cleared")).map(Record::cookie).collect();
+        replayed.records_in(netns).iter().filter(|record| record.is("cleared")).map(Record::cookie).collect();
     let expected = [&gone_at_once, &gone].map(|socket| {
         let is_it = |record: &&Record| record.is_about("stuck", socket);
         replayed.records.iter().find(is_it).expect("compared").cookie()
@@ -200,7 +200,7 @@ fn transitions_seen_and_lost_add_up_to_what_happened() {
     let run = tracer.stop();
     let all = witness.stop();
 
-    let ours = all.of(namespace.inode()).iter().filter(|record| record.is("transition")).count();
+    let ours = all.records_in(namespace.inode()).iter().filter(|record| record.is("transition")).count();
     let missing = (80_usize * 10 + 1).checked_sub(ours);
     assert!(feature::are_told(missing, &all.records[0], all.summary()), "{missing:?}: {:?}", all.summary());
     if feature::has_skipped(&all, "transitions_seen_and_lost_add_up_to_what_happened") {
@@ -248,7 +248,7 @@ fn a_reader_that_stops_does_not_stop_the_tracing_and_gets_every_stuck_socket_lat
     });
     let run = tracer.stop();
     assert_eq!(stuck_sockets(&run.records, netns), expected(&burst));
-    for record in run.of(netns).iter().filter(|record| record.is("stuck")) {
+    for record in run.records_in(netns).iter().filter(|record| record.is("stuck")) {
         assert!(record.mono_ns() < read_on_ns, "judged only when it was read on: {record:?}");
     }
     assert_every_transition_is_accounted_for(&run, CONNECTIONS, &burst);

@@ -81,7 +81,8 @@ fn assert_same(leaks: &Leaks, live: &Finished, replayed: &Finished, fields: &[&s
     let Leaks { netns, seen } = leaks;
     for event in ["stuck", "cleared"] {
         let of = |run: &Finished| {
-            let mut records: Vec<_> = run.of(*netns).into_iter().filter(|record| record.is(event)).collect();
+            let mut records: Vec<_> =
+                run.records_in(*netns).into_iter().filter(|record| record.is(event)).collect();
             records.retain(|record| seen.contains_key(&record.remote().port()));
             records.sort_by_key(Record::cookie);
             records
@@ -102,7 +103,7 @@ fn assert_same(leaks: &Leaks, live: &Finished, replayed: &Finished, fields: &[&s
             }
         }
     }
-    let count = |event| replayed.of(*netns).iter().filter(|record| record.is(event)).count();
+    let count = |event| replayed.records_in(*netns).iter().filter(|record| record.is(event)).count();
     assert!(count("stuck") >= 4 && count("cleared") >= 4, "nothing was compared");
 }
 
@@ -196,9 +197,9 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
                 && record.mono_ns() >= seen.read_ns
         };
         let of_it = |record: &&Record| record.is("stuck") && record.remote().port() == *port;
-        recorded.of(leaks.netns).iter().filter(of_it).any(|record| is_in_time(&record))
+        recorded.records_in(leaks.netns).iter().filter(of_it).any(|record| is_in_time(&record))
     });
-    assert!(!leaks.seen.is_empty(), "all of them were seen late: {:?}", recorded.of(leaks.netns));
+    assert!(!leaks.seen.is_empty(), "all of them were seen late: {:?}", recorded.records_in(leaks.netns));
     let recording = Recording::new("stuck", &recorded.lines);
     let replayed = recording.replay(&["--stuck", THRESHOLD, "--json"]);
     assert_eq!(replayed.status.code(), Some(0), "{}", replayed.stderr);
@@ -208,7 +209,9 @@ fn with_stuck_sockets_recorded_the_rest_is_told_as_it_was_seen() {
         &replayed,
         &["owners", "owner_how", "cause", "recv_queue", "send_queue", "listener"],
     );
-    let pid = live.of(leaks.netns).iter().find(|record| record.is("stuck")).expect("compared").holders()[0].0;
+    let pid =
+        live.records_in(leaks.netns).iter().find(|record| record.is("stuck")).expect("compared").holders()[0]
+            .0;
     let rolled = |run: &Finished| {
         let its = |record: &&Record| record.is("process") && record.int("pid") == u64::from(pid);
         run.records.iter().rfind(its).cloned().expect("a roll-up")

@@ -75,7 +75,7 @@ fn what_the_kernel_skips_of_traffic_that_is_not_watched_is_not_told() {
     skips::spread_packets();
     // A state that none of these sockets comes to.
     let tracer = Tracer::start(&["--stuck", "1h", "--state", "closing"]);
-    let skipped = || skips::of(tracer.pid()).into_iter().max();
+    let skipped = || skips::count_skips(tracer.pid()).into_iter().max();
     if skipped().is_none() {
         return feature::tell_not_run(TEST, "recursion_misses", "this kernel does not count what it skips");
     }
@@ -108,7 +108,7 @@ fn of_what_the_kernel_skips_that_is_told_which_makes_a_difference_and_every_stuc
     // five is of a peer's FIN.
     while !has_mattered && Instant::now() < end {
         let tracer = Tracer::start(&["--stuck", "100ms"]);
-        let skipped = || skips::of(tracer.pid()).iter().sum::<u64>();
+        let skipped = || skips::count_skips(tracer.pid()).iter().sum::<u64>();
         let (puppets, leaked) = leak(|count| skipped() > 0 || count >= LEAKS || Instant::now() > end);
         for socket in &leaked {
             tracer.await_stuck(socket);

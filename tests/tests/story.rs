@@ -84,5 +84,5 @@ fn nothing_is_reported_of_the_same_client_when_the_answers_are_good() {
     let leak = scene.leak();
     tracer.await_stuck(&leak.socket);
     let run = tracer.stop();
-    assert_eq!(run.of(namespace.inode()).iter().find(|record| record.is("stuck")), None);
+    assert_eq!(run.records_in(namespace.inode()).iter().find(|record| record.is("stuck")), None);
 }

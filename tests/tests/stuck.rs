@@ -61,8 +61,8 @@ fn a_leak_is_reported_after_the_threshold_with_its_holder_and_age_and_cleared_by
     assert!(is_close(cleared.number("in_state_ms"), ms_between(&entered, &left)), "{cleared:?}");
     assert_eq!(cleared.get("by")["pid"], leak.socket.pid);
     let netns = scene.netns();
-    let count = |event: &str| run.of(netns).iter().filter(|record| record.is(event)).count();
-    assert_eq!((count("stuck"), count("cleared")), (1, 1), "once each: {:?}", run.of(netns));
+    let count = |event: &str| run.records_in(netns).iter().filter(|record| record.is(event)).count();
+    assert_eq!((count("stuck"), count("cleared")), (1, 1), "once each: {:?}", run.records_in(netns));
 }
 
 #[test]

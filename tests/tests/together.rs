@@ -97,7 +97,7 @@ fn what_leaks_while_the_tracer_starts_is_reported_once_each() {
     tracer.await_records("all leaks", |records| (told(records, netns).len() >= leaks.len()).then_some(()));
     let run = tracer.stop();
     let told_of = told(&run.records, netns);
-    let reports = run.of(netns).iter().filter(|record| record.is("stuck")).count();
+    let reports = run.records_in(netns).iter().filter(|record| record.is("stuck")).count();
     assert_eq!((reports, told_of.len()), (leaks.len(), leaks.len()), "once each");
     assert_eq!(told_of.values().map(|(ends, _)| *ends).collect::<BTreeSet<_>>(), ends(&leaks));
     for (ends, holders) in told_of.values() {
@@ -105,7 +105,7 @@ fn what_leaks_while_the_tracer_starts_is_reported_once_each() {
         let holder = leaked.map(|leak| (leak.pid, leak.fd)).expect("it leaked");
         assert_eq!(holders, &[holder], "{ends:?}");
     }
-    assert_eq!(run.of(netns).iter().filter(|record| record.is("cleared")).count(), 0);
+    assert_eq!(run.records_in(netns).iter().filter(|record| record.is("cleared")).count(), 0);
 }
 
 #[test]

@@ -104,8 +104,8 @@ fn both_ends_are_followed(listen: &str, connect: Option<&str>, family: &str) {
     let run = tracer.stop();
 
     let lives = cookies.map(|cookie| run.life(cookie));
-    let total = run.of(namespace.inode()).len();
-    assert_eq!(total, lives.iter().map(Vec::len).sum::<usize>(), "{:?}", run.of(namespace.inode()));
+    let total = run.records_in(namespace.inode()).len();
+    assert_eq!(total, lives.iter().map(Vec::len).sum::<usize>(), "{:?}", run.records_in(namespace.inode()));
     let [of_client, of_server, of_listener] = &lives;
     assert_life(&run, of_client, &CLIENT, &client, family);
     assert_life(&run, of_server, &SERVER, &server, family);
@@ -219,7 +219,7 @@ fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bo
         (came as u64 + records.iter().map(lost).sum::<u64>() >= expected as u64).then_some(())
     });
     let run = tracer.stop();
-    let missing = expected.checked_sub(run.of(netns).len());
+    let missing = expected.checked_sub(run.records_in(netns).len());
     assert!(
         feature::are_told(missing, &run.records[0], run.summary()),
         "{missing:?} missing; not whole: {:?}; {:?}",
@@ -232,7 +232,7 @@ fn every_socket_is_one_of_its_own(test: &str, arguments: &[&str], has_cookie: bo
     let took_ms = (monotonic_ns() - before_ns) as f64 / 1e6;
 
     assert_eq!(run.records[0].get("sources")["socket_cookie"]["in_use"], has_cookie);
-    let records = run.of(netns);
+    let records = run.records_in(netns);
     let not_whole = with_gaps(&run.records, netns);
     assert_eq!(records.len(), expected, "not whole: {not_whole:?}; {:?}", run.summary());
     let mut lives: HashMap<u64, Vec<Record>> = HashMap::new();
@@ -290,7 +290,7 @@ fn no_record_lies_about_its_ends() {
         tracer.await_record(&format!("the life of {socket:?}"), |record| record.is_about("life", socket));
     }
     let run = tracer.stop();
-    let records = run.of(scene.netns());
+    let records = run.records_in(scene.netns());
     assert!(records.iter().any(|record| record.is("life") && record.text("role") == "client"));
     for record in records {
         let listens = record.is("transition") && [record.states().0, record.states().1].contains(&"LISTEN");

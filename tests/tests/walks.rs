@@ -83,7 +83,7 @@ fn a_namespace_that_ends_during_a_loss_leaves_nothing_stuck() {
     let run = tracer.stop();
     assert!(run.summary().int("lost") > 0, "a ring of 4096 bytes cannot have held all this");
     let cleared: HashSet<u64> =
-        run.of(netns).iter().filter(|record| record.is("cleared")).map(Record::cookie).collect();
+        run.records_in(netns).iter().filter(|record| record.is("cleared")).map(Record::cookie).collect();
     assert_eq!(cleared.len(), leaks.len());
 }
 
@@ -176,7 +176,7 @@ fn a_namespace_whose_first_process_is_always_ending_is_walked_by_another_way() {
     });
     let run = tracer.stop();
     let of = |event: &str| -> Vec<Record> {
-        run.of(netns).into_iter().filter(|record| record.is(event)).collect()
+        run.records_in(netns).into_iter().filter(|record| record.is(event)).collect()
     };
     let stuck: HashSet<u64> = of("stuck").iter().map(Record::cookie).collect();
     assert_eq!((stuck.len(), of("cleared")), (SOCKETS, vec![]), "they never moved");

@@ -44,7 +44,11 @@ fn after_a_fork_both_hold_it_until_the_parent_closes_it_and_then_the_child_alone
     scene.server.close(&leak);
     await_held(&tracer, &leak, &[(child, leak.fd)]);
     let run = tracer.stop();
-    assert_eq!(run.of(scene.netns()).iter().find(|record| record.is("cleared")), None, "the child has it");
+    assert_eq!(
+        run.records_in(scene.netns()).iter().find(|record| record.is("cleared")),
+        None,
+        "the child has it"
+    );
 }
 
 #[test]

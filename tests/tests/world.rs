@@ -49,7 +49,7 @@ fn namespaces_that_come_and_go_while_they_are_walked_do_no_harm() {
         let is_its_end = |record: &&Record| record.is("cleared") && record.cookie() == stuck.cookie();
         assert!(run.records.iter().any(|record| is_its_end(&record)), "never cleared: {stuck:?}");
     }
-    assert!(run.of(netns).iter().any(|record| record.is("stuck")));
+    assert!(run.records_in(netns).iter().any(|record| record.is("stuck")));
 }
 
 /// The holders of sockets, by namespace and both ends. The kernel may reuse the number of a

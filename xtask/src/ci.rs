@@ -107,7 +107,7 @@ impl Steps {
 /// Checks with deny.toml what Cargo.lock names, and installs cargo-deny first if it is missing.
 /// Returns whether advisories were checked too.
 fn check_dependencies() -> Result<bool> {
-    if shell::quietly(shell::cargo().args(["deny", "--version"])).is_err() {
+    if shell::read_output(shell::cargo().args(["deny", "--version"])).is_err() {
         say(format_args!(
             "installing cargo-deny {DENY_VERSION}: it checks the dependencies against deny.toml"
         ));

@@ -28,9 +28,9 @@ pub(crate) struct Executable {
 }
 
 /// Builds tcptrace; the result is the path of the program.
-pub(crate) fn tcptrace(profile: Profile) -> Result<PathBuf> {
+pub(crate) fn build_tcptrace(profile: Profile) -> Result<PathBuf> {
     let release: &[&str] = if profile == Profile::Release { &["--release"] } else { &[] };
-    take(build(&[&["build", "--package", "tcptrace"], release].concat())?, "tcptrace")
+    take_program(run_cargo(&[&["build", "--package", "tcptrace"], release].concat())?, "tcptrace")
 }
 
 /// The kernel tests, compiled.
@@ -42,8 +42,8 @@ pub(crate) struct KernelTests {
 }
 
 /// Builds the kernel tests, and the programs they run.
-pub(crate) fn kernel_tests() -> Result<KernelTests> {
-    let all = build(&["test", "--package", "tests", "--lib", "--test", "*", "--no-run"])?;
+pub(crate) fn build_kernel_tests() -> Result<KernelTests> {
+    let all = run_cargo(&["test", "--package", "tests", "--lib", "--test", "*", "--no-run"])?;
     let (programs, helpers) = all.into_iter().partition(|program| program.is_test);
     Ok(KernelTests { programs, helpers })
 }
@@ -59,30 +59,33 @@ pub(crate) struct Programs {
 }
 
 /// Builds all that is measured, optimised: the benchmark of the pipeline, and the other programs.
-pub(crate) fn benchmarks() -> Result<(PathBuf, Programs)> {
-    let bench = |name| take(build(&["bench", "--package", "tcptrace", "--bench", name, "--no-run"])?, name);
-    let (tcptrace, helpers) = (tcptrace(Profile::Release)?, helpers()?);
+pub(crate) fn build_benchmarks() -> Result<(PathBuf, Programs)> {
+    let bench = |name| {
+        take_program(run_cargo(&["bench", "--package", "tcptrace", "--bench", name, "--no-run"])?, name)
+    };
+    let (tcptrace, helpers) = (build_tcptrace(Profile::Release)?, build_helpers()?);
     Ok((bench("pipeline")?, Programs { tcptrace, helpers, owners: bench("owners")? }))
 }
 
 /// Builds the programs of the package `tests`, optimised; the result is the directory they are in.
-pub(crate) fn helpers() -> Result<PathBuf> {
-    let mut churn = take(build(&["build", "--package", "tests", "--bins", "--release"])?, "churn")?;
+pub(crate) fn build_helpers() -> Result<PathBuf> {
+    let mut churn =
+        take_program(run_cargo(&["build", "--package", "tests", "--bins", "--release"])?, "churn")?;
     churn.pop();
     Ok(churn)
 }
 
-fn take(programs: Vec<Executable>, name: &str) -> Result<PathBuf> {
+fn take_program(programs: Vec<Executable>, name: &str) -> Result<PathBuf> {
     let program = programs.into_iter().find(|program| program.name == name);
     Ok(program.with_context(|| format!("cargo built no program {name}"))?.path)
 }
 
 /// Runs cargo and returns the programs it built or found fresh. Compiler messages go to stderr.
-fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
+fn run_cargo(arguments: &[&str]) -> Result<Vec<Executable>> {
     let mut cargo = shell::cargo();
     cargo.args(arguments).arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "`{}` failed; its messages are above", shell::show(&cargo));
+    ensure!(output.status.success(), "`{}` failed; its messages are above", shell::show_command(&cargo));
     let mut programs = Vec::new();
     for message in Message::parse_stream(&*output.stdout) {
         if let Message::CompilerArtifact(artifact) = message.context("cannot read cargo's output")?

@@ -16,7 +16,7 @@ pub(crate) fn run(prefix: &Path) -> Result<()> {
     let prefix =
         std::path::absolute(prefix).with_context(|| format!("no usable prefix: {}", prefix.display()))?;
     setup::prepare(&[])?;
-    let built = compile::tcptrace(Profile::Release)?;
+    let built = compile::build_tcptrace(Profile::Release)?;
     let installed = prefix.join("bin/tcptrace");
     let mut install = shell::as_root("install", &Environment::new())?;
     shell::run(install.args(["-D", "--mode=0755"]).arg(&built).arg(&installed))?;
@@ -38,5 +38,5 @@ pub(crate) fn run(prefix: &Path) -> Result<()> {
 /// The tcptrace that root finds; sudo has its own PATH.
 fn found_as_root() -> Option<String> {
     let mut shell = shell::as_root("sh", &Environment::new()).ok()?;
-    shell::quietly(shell.args(["-c", "command -v tcptrace"])).ok()
+    shell::read_output(shell.args(["-c", "command -v tcptrace"])).ok()
 }

@@ -142,11 +142,11 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Build { release: _, debug } => {
             setup::prepare(&[])?;
-            println!("{}", compile::tcptrace(profile(debug))?.display());
+            println!("{}", compile::build_tcptrace(profile(debug))?.display());
         }
         Task::Run { debug, arguments } => {
             setup::prepare(&[])?;
-            let binary = compile::tcptrace(profile(debug))?;
+            let binary = compile::build_tcptrace(profile(debug))?;
             return Err(shell::become_root(&binary, &arguments));
         }
         Task::Test(options) => return test::run(&options),

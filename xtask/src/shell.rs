@@ -31,7 +31,7 @@ pub(crate) fn workspace_root() -> PathBuf {
 
 /// Looks for a program on PATH and where root's tools are. Rustup puts what `cargo install`
 /// installs on the PATH of `cargo xtask`.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain([PathBuf::from(SYSTEM_DIRECTORY)]);
     directories.map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
@@ -57,7 +57,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, environment: &Environment) -> 
         direct.envs(environment);
         return Ok(direct);
     }
-    let Some(sudo) = find("sudo") else {
+    let Some(sudo) = find_program("sudo") else {
         bail!(
             "{} has to run as root, and there is no sudo here: install sudo, or run cargo xtask as root",
             program.display()
@@ -85,7 +85,7 @@ pub(crate) fn become_root(program: &Path, arguments: &[OsString]) -> Error {
 
 /// Shows a command and runs it to its end; its stdout goes to our stderr, where progress belongs.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = show(command);
+    let line = show_command(command);
     say(format_args!("$ {line}"));
     let stderr = io::stderr().as_fd().try_clone_to_owned().context("cannot duplicate stderr")?;
     if !io::stdin().is_terminal() {
@@ -97,8 +97,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and returns what it prints; its error messages are in the error.
-pub(crate) fn quietly(command: &mut Command) -> Result<String> {
-    let line = show(command);
+pub(crate) fn read_output(command: &mut Command) -> Result<String> {
+    let line = show_command(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{line}`"))?;
     let messages = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
     ensure!(output.status.success(), "`{line}` failed ({}): {messages}", output.status);
@@ -106,7 +106,7 @@ pub(crate) fn quietly(command: &mut Command) -> Result<String> {
 }
 
 /// The command as one would type it, without quoting.
-pub(crate) fn show(command: &Command) -> String {
+pub(crate) fn show_command(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());
     let words = [program].into_iter().chain(command.get_args());
@@ -128,14 +128,14 @@ mod tests {
 
     #[test]
     fn a_program_is_found_on_path() {
-        assert!(find("sh").is_some());
-        assert_eq!(find("no-such-program-anywhere"), None);
+        assert!(find_program("sh").is_some());
+        assert_eq!(find_program("no-such-program-anywhere"), None);
     }
 
     #[test]
     fn what_a_program_says_is_returned_or_in_the_error() {
-        assert!(quietly(command("echo").arg("a")).is_ok_and(|said| said == "a"));
-        let error = quietly(command("sh").args(["-c", "echo no space >&2; exit 3"]));
+        assert!(read_output(command("echo").arg("a")).is_ok_and(|said| said == "a"));
+        let error = read_output(command("sh").args(["-c", "echo no space >&2; exit 3"]));
         assert!(error.is_err_and(|error| error.to_string().ends_with("(exit status: 3): no space")));
     }
 }

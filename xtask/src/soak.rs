@@ -56,7 +56,7 @@ pub(crate) struct Measure {
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
     setup::prepare(&[])?;
     let Options { transitions } = options;
-    let (tcptrace, helpers) = (compile::tcptrace(Profile::Release)?, compile::helpers()?);
+    let (tcptrace, helpers) = (compile::build_tcptrace(Profile::Release)?, compile::build_helpers()?);
     shell::run_self_as_root("soak-as-root", &Measure { transitions, tcptrace, helpers })
 }
 
@@ -75,8 +75,8 @@ pub(crate) fn measure(measure: &Measure) -> Result<ExitCode> {
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes connections until there were so many transitions. Returns the tracer's memory after each
-/// tenth, KiB.
+/// Makes connections until there were so many transitions. Returns the memory that the tracer has
+/// allocated after each tenth, KiB.
 fn make_load(tracer: &Tracer, helpers: &Path, transitions: u64) -> Result<Vec<u64>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let rounds = transitions.div_ceil(u64::from(CONNECTIONS) * PER_CONNECTION);
@@ -84,7 +84,7 @@ fn make_load(tracer: &Tracer, helpers: &Path, transitions: u64) -> Result<Vec<u6
     for round in 1..=rounds {
         helper::churn(helpers, CONNECTIONS, threads)?;
         if round * 10 / rounds > (round - 1) * 10 / rounds {
-            let kib = tracer.memory()?.0;
+            let kib = tracer.read_memory()?.allocated;
             say(format_args!("soak: {round} of {rounds} rounds, {} MB", kib / 1024));
             memory.push(kib);
         }

@@ -108,9 +108,9 @@ fn run_kernel_tests(arguments: &[String]) -> Result<Vec<Results>> {
     let mut environment = environment::for_tests(env::vars_os());
     environment.insert(
         environment::BINARY_VARIABLE.to_owned(),
-        compile::tcptrace(Profile::Release)?.display().to_string(),
+        compile::build_tcptrace(Profile::Release)?.display().to_string(),
     );
-    let programs = compile::kernel_tests()?.programs.into_iter();
+    let programs = compile::build_kernel_tests()?.programs.into_iter();
     let run = |program: compile::Executable| {
         say(format_args!("kernel tests as root: {}", program.name));
         results::run_with_retries(arguments, |arguments| {

@@ -104,7 +104,7 @@ pub(crate) struct Churned {
 pub(crate) fn run(programs: &Programs, plan: Plan) -> Result<Churned> {
     let (helpers, mut rows, mut missing) = (&programs.helpers, own_rows(programs), Vec::new());
     for (name, package, arguments) in RIVALS {
-        let Some(program) = shell::find(name) else {
+        let Some(program) = shell::find_program(name) else {
             missing.push(format!("not compared with {name}: apt install {package}"));
             continue;
         };

@@ -23,7 +23,7 @@ pub(crate) struct Killed(pub(crate) Child);
 impl Killed {
     /// Starts a program.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
-        Ok(Self(command.spawn().with_context(|| format!("cannot run `{}`", shell::show(command)))?))
+        Ok(Self(command.spawn().with_context(|| format!("cannot run `{}`", shell::show_command(command)))?))
     }
 
     /// The lines of stdout, which was piped.
@@ -73,7 +73,7 @@ pub(crate) fn start(helpers: &Path, name: &str, arguments: &[&str]) -> Result<Ki
 /// seconds.
 pub(crate) fn churn(helpers: &Path, connections: u32, threads: usize) -> Result<(f64, f64)> {
     let mut churn = shell::command(helpers.join("churn"));
-    let said = shell::quietly(churn.args([connections.to_string(), threads.to_string()]))?;
+    let said = shell::read_output(churn.args([connections.to_string(), threads.to_string()]))?;
     let numbers =
         said.split_once(' ').and_then(|(made, took)| Some((made.parse().ok()?, took.parse().ok()?)));
     numbers.with_context(|| format!("churn said {said:?}"))

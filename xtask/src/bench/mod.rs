@@ -66,7 +66,7 @@ pub(crate) struct Measure {
 /// Builds everything, and runs all the benchmarks.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
     setup::prepare(&[])?;
-    let (pipeline, programs) = compile::benchmarks()?;
+    let (pipeline, programs) = compile::build_benchmarks()?;
     let Options { quick } = options;
     let pipeline = run_pipeline(&pipeline, quick)?;
     println!("{pipeline}");

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     compile::Programs,
-    shell::{self, quietly, say},
+    shell::{self, read_output, say},
 };
 
 /// Sockets in `CLOSE_WAIT` that one process holds.
@@ -80,9 +80,9 @@ pub(crate) fn run(programs: &Programs, rounds: usize) -> Result<Owned> {
     let mut owned = Owned { rounds, ..Owned::default() };
     for _ in 0..rounds {
         let tracer = owned.time_start(QUIET_START, &programs.tcptrace, "30s", "start")?;
-        let (now, peak) = proc::read_memory(tracer.0.id()).context("tcptrace has ended")?;
-        owned.memory.add(to_figure(now) / 1024.0);
-        owned.peak.add(to_figure(peak) / 1024.0);
+        let memory = proc::read_memory(tracer.0.id()).context("tcptrace has ended")?;
+        owned.memory.add(to_figure(memory.resident) / 1024.0);
+        owned.peak.add(to_figure(memory.peak) / 1024.0);
     }
     let server = helper::start(&programs.helpers, "leaky-server", &[&SOCKETS.to_string()])?;
     let namespace = format!("/proc/{}/ns/net", server.0.id());
@@ -102,14 +102,14 @@ fn command(tcptrace: &Path, line: &str) -> Option<Command> {
     let mut words = line.split(' ');
     let program = match words.next()? {
         "tcptrace" => tcptrace.to_owned(),
-        rival => shell::find(rival)?,
+        rival => shell::find_program(rival)?,
     };
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null());
     Some(command)
 }
 
-fn milliseconds(began: Instant) -> f64 {
+fn elapsed_ms(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e3
 }
 
@@ -142,7 +142,7 @@ impl Owned {
             for (line, command) in &mut commands {
                 let began = Instant::now();
                 command.status().with_context(|| format!("cannot run {line}"))?;
-                self.add(line, milliseconds(began));
+                self.add(line, elapsed_ms(began));
             }
             self.time_start(START, &programs.tcptrace, "1h", "start")?;
             self.time_start(REPORT, &programs.tcptrace, "1ms", "stuck")?;
@@ -165,14 +165,14 @@ impl Owned {
         let mut tracer = Killed::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()))?;
         let lines = tracer.stdout()?;
         while !helper::next_line(&lines, event)?.starts_with(&wanted) {}
-        self.add(row, milliseconds(began));
+        self.add(row, elapsed_ms(began));
         thread::spawn(move || lines.iter().for_each(drop)); // or it would wait for its reader
         Ok(tracer)
     }
 
     /// Runs the benchmark of owner resolution, and checks that it found the owners.
     fn run_passes(&mut self, owners: &Path) -> Result<()> {
-        for line in quietly(Command::new(owners).arg(PASSES))?.lines() {
+        for line in read_output(Command::new(owners).arg(PASSES))?.lines() {
             let numbers: Vec<f64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
             let [walk_ns, gather_ns, stuck, held] = numbers[..] else { bail!("no pass: {line:?}") };
             ensure!(stuck.min(held) >= f64::from(SOCKETS), "{held} of {stuck} sockets have an owner");
@@ -183,26 +183,26 @@ impl Owned {
         Ok(())
     }
 
-    fn ms(&self, row: &str) -> f64 {
+    fn median_ms(&self, row: &str) -> f64 {
         self.times.get(row).map_or(f64::NAN, Figures::median)
     }
 
     /// How many times as fast as ss a row is.
-    fn ratio(&self, row: &str) -> f64 {
-        self.ms(SS) / self.ms(row)
+    fn speedup(&self, row: &str) -> f64 {
+        self.median_ms(SS) / self.median_ms(row)
     }
 
     /// The limits that tcptrace is held to here.
     pub(crate) fn goals(&self) -> Vec<Goal> {
         vec![
-            Goal::at_most("start to `start` record", self.ms(QUIET_START), 50.0, " ms"),
-            Goal::at_most("start to first report of 15,000", self.ms(REPORT), 100.0, " ms"),
-            Goal::at_least("--once as JSON, times as fast as ss -tnp", self.ratio(JSON), 3.0, ""),
-            Goal::at_least("--once as text, times as fast as ss -tnp", self.ratio(TEXT), 3.0, ""),
-            Goal::at_most("--once as JSON, 15,000 stuck", self.ms(JSON), 100.0, " ms"),
-            Goal::at_most("--once as text, 15,000 stuck", self.ms(TEXT), 100.0, " ms"),
-            Goal::at_most("--once, 15,000 open", self.ms(NONE_STUCK), 100.0, " ms"),
-            Goal::at_least("owners alone, times as fast as ss -tnp", self.ratio(OWNERS), 10.0, ""),
+            Goal::at_most("start to `start` record", self.median_ms(QUIET_START), 50.0, " ms"),
+            Goal::at_most("start to first report of 15,000", self.median_ms(REPORT), 100.0, " ms"),
+            Goal::at_least("--once as JSON, times as fast as ss -tnp", self.speedup(JSON), 3.0, ""),
+            Goal::at_least("--once as text, times as fast as ss -tnp", self.speedup(TEXT), 3.0, ""),
+            Goal::at_most("--once as JSON, 15,000 stuck", self.median_ms(JSON), 100.0, " ms"),
+            Goal::at_most("--once as text, 15,000 stuck", self.median_ms(TEXT), 100.0, " ms"),
+            Goal::at_most("--once, 15,000 open", self.median_ms(NONE_STUCK), 100.0, " ms"),
+            Goal::at_least("owners alone, times as fast as ss -tnp", self.speedup(OWNERS), 10.0, ""),
             Goal::at_most("memory, idle (peak)", self.peak.median(), 20.0, " MB"),
         ]
     }
@@ -218,7 +218,7 @@ impl fmt::Display for Owned {
         )?;
         let rows = ROWS.into_iter().filter_map(|(row, is_compared)| {
             let name = if row == NONE_STUCK { format!("{row}: none is stuck") } else { row.to_owned() };
-            let ratio = show(if is_compared { self.ratio(row) } else { f64::NAN }, 1);
+            let ratio = show(if is_compared { self.speedup(row) } else { f64::NAN }, 1);
             Some(vec![name, times.get(row)?.show(1), ratio])
         });
         writeln!(

@@ -22,17 +22,31 @@ pub(crate) struct Cpu {
 
 /// The CPU time of a process, even if it has ended and is yet to be waited for.
 pub(crate) fn read_cpu(pid: u32) -> ProcResult<Cpu> {
-    let stat = open(pid)?.stat()?;
+    let stat = open_process(pid)?.stat()?;
     Ok(Cpu { user: stat.utime, system: stat.stime })
 }
 
-/// The memory of a process, KiB: now, and the most there ever was; none if it has ended.
-pub(crate) fn read_memory(pid: u32) -> Option<(u64, u64)> {
-    let status = open(pid).ok()?.status().ok()?;
-    Some((status.vmrss?, status.vmhwm?))
+/// The memory of a process, KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All that is resident now.
+    pub(crate) resident: u64,
+    /// The most that ever was resident.
+    pub(crate) peak: u64,
+    /// What the process has allocated: resident memory without programs and the ring buffer.
+    ///
+    /// Before Linux 6.2 a thread adds the pages that it maps to `resident` only now and then, so
+    /// that this can grow by a whole ring buffer at any time. Allocated pages are added soon.
+    pub(crate) allocated: u64,
 }
 
-fn open(pid: u32) -> ProcResult<Process> {
+/// The memory of a process; none if it has ended.
+pub(crate) fn read_memory(pid: u32) -> Option<Memory> {
+    let status = open_process(pid).ok()?.status().ok()?;
+    Some(Memory { resident: status.vmrss?, peak: status.vmhwm?, allocated: status.rssanon? })
+}
+
+fn open_process(pid: u32) -> ProcResult<Process> {
     let pid = i32::try_from(pid).map_err(|error| procfs::ProcError::Other(error.to_string()))?;
     Process::new(pid)
 }
@@ -61,8 +75,8 @@ pub(crate) fn read_runs(pid: u32) -> Runs {
 }
 
 fn parse_runs(fdinfo: &[String]) -> Runs {
-    let number = |text: &str, name| field(text, name)?.parse::<u64>().ok();
-    let links = fdinfo.iter().filter(|text| field(text, "tp_name") == Some(TRACEPOINT));
+    let number = |text: &str, name| find_field(text, name)?.parse::<u64>().ok();
+    let links = fdinfo.iter().filter(|text| find_field(text, "tp_name") == Some(TRACEPOINT));
     let linked: Vec<u64> = links.filter_map(|text| number(text, "prog_id")).collect();
     let program = |text: &String| {
         let (id, kind) = (number(text, "prog_id")?, number(text, "prog_type")?);
@@ -79,7 +93,7 @@ fn parse_runs(fdinfo: &[String]) -> Runs {
 }
 
 /// The value in the line `NAME:\tVALUE`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+fn find_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 

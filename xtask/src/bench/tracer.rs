@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::{
     helper::{self, Killed, PATIENCE, next_line},
-    proc::{self, Cpu, Runs},
+    proc::{self, Cpu, Memory, Runs},
 };
 use crate::shell;
 
@@ -93,7 +93,7 @@ impl Tracer {
     pub(crate) fn start(helpers: &Path, what: &Command) -> Result<Self> {
         let mut command = shell::command(&what.program);
         command.args(&what.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let name = shell::show(&command);
+        let name = shell::show_command(&command);
         let mut process = Killed::spawn(&mut command)?;
         let stdout = process.0.stdout.take().context("stdout is not piped")?;
         let mut counter = shell::command(helpers.join("line-counter"));
@@ -102,13 +102,13 @@ impl Tracer {
         match what.ready {
             Ready::StdoutLine => {
                 let first = next_line(&counter_lines, &name)?;
-                ensure!(!first.is_empty(), "`{name}` does not run here: {}", join(&stderr));
+                ensure!(!first.is_empty(), "`{name}` does not run here: {}", join_lines(&stderr));
             }
             Ready::StderrLine => drop(next_line(&stderr, &name)?),
             Ready::AnyOutput => {
                 let end = Instant::now() + PATIENCE;
                 while counter_lines.recv_timeout(Duration::from_millis(50)).is_err() {
-                    ensure!(Instant::now() < end, "`{name}` sees nothing: {}", join(&stderr));
+                    ensure!(Instant::now() < end, "`{name}` sees nothing: {}", join_lines(&stderr));
                     helper::churn(helpers, 50, 1)?;
                 }
             }
@@ -118,8 +118,8 @@ impl Tracer {
         Ok(Self { process, _counter: counter, name, ready: what.ready, counter_lines, stderr, runs, cpu })
     }
 
-    /// Its memory, KiB: now, and the most there ever was.
-    pub(crate) fn memory(&self) -> Result<(u64, u64)> {
+    /// Its memory.
+    pub(crate) fn read_memory(&self) -> Result<Memory> {
         proc::read_memory(self.process.0.id()).with_context(|| format!("`{}` has ended", self.name))
     }
 
@@ -127,7 +127,7 @@ impl Tracer {
     pub(crate) fn finish(mut self) -> Result<Measured> {
         thread::sleep(SETTLE_TIME);
         let runs = proc::read_runs(self.process.0.id()).since(self.runs);
-        let (_, peak_kib) = self.memory()?;
+        let peak_kib = self.read_memory()?.peak;
         let pid = Pid::from_child(&self.process.0);
         kill_process(pid, Signal::INT)?;
         // What it used up to its very end can be read until it has been waited for.
@@ -146,14 +146,14 @@ impl Tracer {
             cpu: Cpu { user: cpu.user - self.cpu.user, system: cpu.system - self.cpu.system },
             peak_kib,
             lines: lines.parse().with_context(|| format!("no number of lines: {lines:?}"))?,
-            lost: counted.or_else(|| parse_lost(&join(&self.stderr))),
+            lost: counted.or_else(|| parse_lost(&join_lines(&self.stderr))),
             summary,
         })
     }
 }
 
 /// All lines until stderr is closed.
-fn join(stderr: &Receiver<String>) -> String {
+fn join_lines(stderr: &Receiver<String>) -> String {
     stderr.iter().collect::<Vec<_>>().join("; ")
 }
 

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use fs_err::{self as fs, File};
 
 use super::kernels::{Archive, Kernel};
-use crate::shell::{self, quietly, say};
+use crate::shell::{self, read_output, say};
 
 /// The variable that names the directory of the kernels, in place of the user's own cache
 /// directory.
@@ -42,7 +42,7 @@ pub(super) struct Cached {
 }
 
 impl Cached {
-    fn find(directory: &Path) -> Result<Self> {
+    fn find_in(directory: &Path) -> Result<Self> {
         let files = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
         let find = |name: &str| {
             let is_it = |path: &&PathBuf| {
@@ -60,17 +60,17 @@ impl Cached {
 
 /// Provides the kernels by label, each newly fetched if it is not there, or the reason why it
 /// cannot be had.
-pub(super) fn provide(kernels: &[Kernel]) -> Result<BTreeMap<&'static str, Result<Cached>>> {
+pub(super) fn provide_kernels(kernels: &[Kernel]) -> Result<BTreeMap<&'static str, Result<Cached>>> {
     let cache = cache_directory()?;
     fs::create_dir_all(&cache)?;
     let lock = File::create(cache.join("lock"))?;
     // Another run may be fetching at this moment.
     lock.lock().context("cannot lock the kernel cache")?;
     set_up_apt(kernels, &cache)?;
-    if let Err(error) = quietly(apt("apt-get", &cache).arg("update")) {
+    if let Err(error) = read_output(apt_command("apt-get", &cache).arg("update")) {
         say(format_args!("whether there are newer kernels is unknown: {error:#}"));
     }
-    let names = quietly(apt("apt-cache", &cache).args(["pkgnames", "linux-"]))?;
+    let names = read_output(apt_command("apt-cache", &cache).args(["pkgnames", "linux-"]))?;
     let names = names.lines().map(str::to_owned).collect();
     Ok(kernels.iter().map(|kernel| (kernel.label, provide_kernel(kernel, &names, &cache))).collect())
 }
@@ -87,17 +87,17 @@ fn cache_directory() -> Result<PathBuf> {
 fn provide_kernel(kernel: &Kernel, names: &BTreeSet<String>, cache: &Path) -> Result<Cached> {
     let (version, packages) = kernel.choose(names)?;
     let directory = cache.join(format!("linux-{version}"));
-    if let Ok(cached) = Cached::find(&directory) {
+    if let Ok(cached) = Cached::find_in(&directory) {
         return Ok(cached);
     }
     say(format_args!("kernel {}: fetching {version}", kernel.label));
     let new = cache.join("new");
     let _not_there = fs::remove_dir_all(&new);
     fs::create_dir_all(&new)?;
-    quietly(apt("apt-get", cache).arg("download").args(&packages).current_dir(&new))?;
+    read_output(apt_command("apt-get", cache).arg("download").args(&packages).current_dir(&new))?;
     let mut unpack = shell::command("sh");
-    quietly(unpack.args(["-c", UNPACK, "sh", "vmlinuz"]).args(MODULES).current_dir(&new))?;
-    Cached::find(&new).with_context(|| format!("in {}", packages.join(" and ")))?;
+    read_output(unpack.args(["-c", UNPACK, "sh", "vmlinuz"]).args(MODULES).current_dir(&new))?;
+    Cached::find_in(&new).with_context(|| format!("in {}", packages.join(" and ")))?;
     // What is there under the kernel's name is whole. Older ones of its line are of no more use.
     for older in fs::read_dir(cache)? {
         let older = older?;
@@ -106,7 +106,7 @@ fn provide_kernel(kernel: &Kernel, names: &BTreeSet<String>, cache: &Path) -> Re
         }
     }
     fs::rename(&new, &directory)?;
-    Cached::find(&directory)
+    Cached::find_in(&directory)
 }
 
 /// Sets up an apt with its own sources, lists and cache for the suites of these kernels.
@@ -115,32 +115,33 @@ fn set_up_apt(kernels: &[Kernel], cache: &Path) -> Result<()> {
     for inside in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(directory.join(inside))?;
     }
-    let sources = kernels.iter().map(|kernel| Ok(source(kernel, &address(kernel.archive)?)));
+    let sources = kernels.iter().map(|kernel| Ok(source_line(kernel, &archive_address(kernel.archive)?)));
     let sources = sources.collect::<Result<BTreeSet<_>>>()?;
     fs::write(directory.join("sources.list"), sources.into_iter().collect::<String>())?;
     fs::write(directory.join("status"), "")?;
-    Ok(fs::write(directory.join("apt.conf"), configuration(&directory))?)
+    Ok(fs::write(directory.join("apt.conf"), apt_configuration(&directory))?)
 }
 
-fn apt(program: &str, cache: &Path) -> Command {
+fn apt_command(program: &str, cache: &Path) -> Command {
     let mut apt = shell::command(program);
     apt.env("LC_ALL", "C").arg("--config-file").arg(cache.join("apt/apt.conf")).arg("-qq");
     apt
 }
 
-fn source(kernel: &Kernel, address: &str) -> String {
+fn source_line(kernel: &Kernel, address: &str) -> String {
     let old = if kernel.is_past_support { " check-valid-until=no" } else { "" };
     format!("deb [arch=amd64 target=Packages signed-by={KEYRING}{old}] {address} {} main\n", kernel.suite)
 }
 
 /// The address of an archive: what the user names, or what the machine's own apt uses.
-fn address(archive: Archive) -> Result<String> {
+fn archive_address(archive: Archive) -> Result<String> {
     let Archive { directory, variable } = archive;
     if let Some(address) = env::var(variable).ok().filter(|address| !address.is_empty()) {
         return Ok(address);
     }
     let mut apt = shell::command("apt-get");
-    let addresses = quietly(apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))?;
+    let addresses =
+        read_output(apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))?;
     let is_it = |address: &&str| address.trim_end_matches('/').rsplit('/').next() == Some(directory);
     addresses.lines().find(is_it).map(str::to_owned).with_context(|| {
         format!(
@@ -150,7 +151,7 @@ fn address(archive: Archive) -> Result<String> {
 }
 
 /// What apt reads after the machine's own configuration, which has proxies and the like.
-fn configuration(directory: &Path) -> String {
+fn apt_configuration(directory: &Path) -> String {
     let directory = directory.display();
     format!(
         r#"Dir::Etc::SourceList "{directory}/sources.list";
@@ -182,10 +183,10 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let files = ["vmlinuz-6.12", "veth.ko.xz", "tcp_diag.ko.xz", "inet_diag.ko.xz"];
         for file in files {
-            assert!(Cached::find(directory.path()).is_err());
+            assert!(Cached::find_in(directory.path()).is_err());
             fs::write(directory.path().join(file), "")?;
         }
-        let cached = Cached::find(directory.path())?;
+        let cached = Cached::find_in(directory.path())?;
         assert_eq!(cached.image, directory.path().join(files[0]));
         let modules = [files[3], files[2], files[1]].map(|file| directory.path().join(file));
         assert_eq!(cached.modules, modules, "in the order of loading");
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn every_source_is_signed_and_only_the_unsupported_may_be_old() {
         for kernel in GUESTS.map(|guest| guest.kernel) {
-            let source = source(&kernel, "http://mirror.example/debian");
+            let source = source_line(&kernel, "http://mirror.example/debian");
             assert!(source.contains("signed-by=/"), "{source}");
             assert_eq!(source.contains("check-valid-until=no"), kernel.is_past_support, "{source}");
         }

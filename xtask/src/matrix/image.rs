@@ -16,7 +16,7 @@ use super::guest::{JOB, Job, MODULES, PROGRAMS};
 use crate::{
     compile::{Executable, KernelTests},
     environment::{self, Environment},
-    shell::{self, quietly},
+    shell::{self, read_output},
 };
 
 /// Tools of the host that guests have too: for the tests, and `ip` for the guest itself.
@@ -35,7 +35,7 @@ const PATIENCE: (&str, &str) = ("TCPTRACE_PATIENCE", "150");
 
 /// The job of a guest. `without`: features that the tracer has to do without there, whatever the
 /// user says.
-pub(super) fn job(
+pub(super) fn make_job(
     programs: &[&str],
     modules: &[PathBuf],
     arguments: &[String],
@@ -63,14 +63,15 @@ pub(super) fn job(
 }
 
 /// Writes what all guests share: with those of the tests' programs that `programs` names.
-pub(super) fn build(tests: &KernelTests, programs: &[&str], tcptrace: &Path, to: &Path) -> Result<()> {
+pub(super) fn build_shared(tests: &KernelTests, programs: &[&str], tcptrace: &Path, to: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     // What is running, though cargo may have built xtask anew in the meantime; `self` would be ldd
     // and strip.
     files.insert("xtask".to_owned(), PathBuf::from(format!("/proc/{}/exe", std::process::id())));
     files.insert("bin/tcptrace".to_owned(), tcptrace.to_owned());
     for tool in TOOLS {
-        let path = shell::find(tool).with_context(|| format!("there is no {tool} to run in the guests"))?;
+        let path =
+            shell::find_program(tool).with_context(|| format!("there is no {tool} to run in the guests"))?;
         files.insert(format!("bin/{tool}"), path);
     }
     let is_to_run = |program: &&Executable| programs.contains(&program.name.as_str());
@@ -81,13 +82,13 @@ pub(super) fn build(tests: &KernelTests, programs: &[&str], tcptrace: &Path, to:
         files.insert(format!("helpers/{name}"), path.clone());
     }
     // ldd fails for a program without libraries.
-    let list = |path: &PathBuf| quietly(shell::command("ldd").arg(path)).unwrap_or_default();
+    let list = |path: &PathBuf| read_output(shell::command("ldd").arg(path)).unwrap_or_default();
     let libraries = files.values().map(|path| parse_ldd(&list(path)));
     for library in libraries.collect::<Result<Vec<_>>>()?.concat() {
         files.insert(library.trim_start_matches('/').to_owned(), library.into());
     }
     let mut archive = BufWriter::new(File::create(to)?);
-    for directory in directories(files.keys().map(String::as_str)) {
+    for directory in list_directories(files.keys().map(String::as_str)) {
         add_directory(&mut archive, directory)?;
     }
     let stripped = to.with_extension("stripped");
@@ -97,7 +98,7 @@ pub(super) fn build(tests: &KernelTests, programs: &[&str], tcptrace: &Path, to:
         let has_debug = ["xtask", "programs/", "helpers/"].iter().any(|ours| path.starts_with(ours));
         let mut strip = shell::command("strip");
         strip.arg("--strip-debug").arg("-o").arg(&stripped).arg(from);
-        let is_stripped = has_debug && quietly(&mut strip).is_ok();
+        let is_stripped = has_debug && read_output(&mut strip).is_ok();
         add_file(&mut archive, path, &fs::read(if is_stripped { &stripped } else { from })?)?;
     }
     let _there_was_no_strip = fs::remove_file(&stripped);
@@ -137,7 +138,7 @@ fn add_file(archive: &mut impl Write, path: &str, content: &[u8]) -> io::Result<
 }
 
 /// The directories that the files are in, and [`DIRECTORIES`], each after those it is in.
-fn directories<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+fn list_directories<'a>(files: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let parents = files.flat_map(|file| file.match_indices('/').map(|(at, _)| &file[..at]));
     parents.chain(DIRECTORIES).collect()
 }
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn directories_come_before_what_is_in_them() {
-        let directories = directories(["usr/lib/x", "usr/y", "z"].into_iter());
+        let directories = list_directories(["usr/lib/x", "usr/y", "z"].into_iter());
         let of_files: Vec<_> = directories.into_iter().filter(|path| path.starts_with("usr")).collect();
         assert_eq!(of_files, ["usr", "usr/lib"]);
     }
@@ -182,7 +183,8 @@ mod tests {
     fn the_job_names_the_guests_own_paths() {
         let ours = [("TCPTRACE_BIN", "/t/tcptrace"), ("RUST_BACKTRACE", "1"), ("TCPTRACE_PATIENCE", "9")];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let written = |without| job(&["stuck"], &["/k/veth.ko".into()], &["leak".into()], &ours, without);
+        let written =
+            |without| make_job(&["stuck"], &["/k/veth.ko".into()], &["leak".into()], &ours, without);
         let expected = [
             ("RUST_BACKTRACE", "1"),
             ("RUST_TEST_THREADS", "2"),

@@ -62,8 +62,8 @@ const OUTPUT_LINES: usize = 200;
 pub(crate) fn run(labels: &[String], arguments: &[String]) -> Result<Outcome> {
     ensure!(cfg!(target_arch = "x86_64"), "the guests' kernels are for x86_64, and this machine is not");
     let guests = kernels::select_guests(labels)?;
-    let tcptrace = compile::tcptrace(Profile::Release)?;
-    let tests = compile::kernel_tests()?;
+    let tcptrace = compile::build_tcptrace(Profile::Release)?;
+    let tests = compile::build_kernel_tests()?;
     let target = tcptrace.ancestors().nth(2).context("cargo builds outside its target directory")?;
     let logs = target.join("kernels");
     fs::create_dir_all(&logs)?;
@@ -73,13 +73,13 @@ pub(crate) fn run(labels: &[String], arguments: &[String]) -> Result<Outcome> {
     let names: Vec<_> = tests.programs.iter().map(|program| program.name.as_str()).collect();
     let programs = kernels::guest_programs(&names, arguments)?;
     let shared = logs.join("shared.cpio");
-    image::build(&tests, &programs, &tcptrace, &shared)?;
+    image::build_shared(&tests, &programs, &tcptrace, &shared)?;
     let environment = environment::for_tests(env::vars_os());
     let kernels: BTreeMap<_, _> = guests.iter().map(|guest| (guest.kernel.label, guest.kernel)).collect();
-    let cached = cache::provide(&kernels.into_values().collect::<Vec<Kernel>>())?;
+    let cached = cache::provide_kernels(&kernels.into_values().collect::<Vec<Kernel>>())?;
     let reports = in_parallel(&guests, |guest| {
         let cached = cached[guest.kernel.label].as_ref().map_err(|why| format!("{why:#}"))?;
-        let job = image::job(&programs, &cached.modules, arguments, &environment, guest.without);
+        let job = image::make_job(&programs, &cached.modules, arguments, &environment, guest.without);
         let directory = logs.join(guest.label);
         let boot = || {
             fs::create_dir_all(&directory)?;

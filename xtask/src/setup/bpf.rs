@@ -32,7 +32,7 @@ const CARGO: Package<'_> = ("cargo-web", "a cargo for that rustc; rustup has non
 /// Provides the compiler and the linker.
 pub(super) fn provide(installer: &mut Installer) -> Result<()> {
     ensure!(
-        shell::find("rustup").is_some(),
+        shell::find_program("rustup").is_some(),
         "there is no rustup, which manages Rust's compilers: install it"
     );
     let llvm = provide_compiler(installer)?;
@@ -53,24 +53,26 @@ fn provide_compiler(installer: &mut Installer) -> Result<u64> {
          nightly with rust-src or a rustc with `core` for BPF"
     );
     if is_offered(installer)? {
-        installer.packages(&[RUSTC, CORE])?;
+        installer.install_packages(&[RUSTC, CORE])?;
         installer
             .install(&format!("the rustup toolchain `{LINKED}`, a link to Debian's rustc in /usr"), |_| {
-                shell::run(&mut rustup(&["toolchain", "link", LINKED, "/usr"]))
+                shell::run(&mut rustup_command(&["toolchain", "link", LINKED, "/usr"]))
             })?;
         // `cargo` is the one in /usr, or that of stable, beta or nightly.
-        if !installer.only_reports && shell::quietly(&mut rustup(&["run", LINKED, "cargo", "-V"])).is_err() {
-            installer.packages(&[CARGO])?;
+        if !installer.only_reports
+            && shell::read_output(&mut rustup_command(&["run", LINKED, "cargo", "-V"])).is_err()
+        {
+            installer.install_packages(&[CARGO])?;
         }
-    } else if shell::quietly(&mut rustup(&["run", "nightly", "rustc", "-V"])).is_ok() {
+    } else if shell::read_output(&mut rustup_command(&["run", "nightly", "rustc", "-V"])).is_ok() {
         installer.install("rustup's rust-src for nightly: `core` is built from it for BPF", |_| {
-            shell::run(&mut rustup(&["component", "add", "rust-src", "--toolchain", "nightly"]))
+            shell::run(&mut rustup_command(&["component", "add", "rust-src", "--toolchain", "nightly"]))
         })?;
     } else {
         installer.install("rustup's nightly with rust-src: it builds `core` for BPF", |_| {
             let install =
                 ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
-            shell::run(&mut rustup(&install))
+            shell::run(&mut rustup_command(&install))
         })?;
     }
     find()
@@ -78,7 +80,7 @@ fn provide_compiler(installer: &mut Installer) -> Result<u64> {
         .context("the compiler was installed and cannot be used")
 }
 
-fn rustup(arguments: &[&str]) -> Command {
+fn rustup_command(arguments: &[&str]) -> Command {
     let mut rustup = shell::command("rustup");
     rustup.args(arguments);
     rustup
@@ -92,7 +94,7 @@ fn is_offered(installer: &mut Installer) -> Result<bool> {
     installer.update_lists()?;
     let version = |(package, _): Package<'_>| {
         let mut show = shell::command("apt-cache");
-        let shown = shell::quietly(show.args(["show", "--no-all-versions", package])).ok()?;
+        let shown = shell::read_output(show.args(["show", "--no-all-versions", package])).ok()?;
         shown.lines().find_map(|line| line.strip_prefix("Version: ")).map(version_key)
     };
     Ok(version(CORE).is_some() && version(RUSTC).is_some_and(|version| *version >= OLDEST_RUSTC[..]))
@@ -100,8 +102,9 @@ fn is_offered(installer: &mut Installer) -> Result<bool> {
 
 /// The version of a toolchain's LLVM, if the toolchain is there and compiles for BPF.
 fn usable_llvm(toolchain: &str) -> Option<u64> {
-    let rustc =
-        |arguments: &[&str]| shell::quietly(rustup(&["run", toolchain, "rustc"]).args(arguments)).ok();
+    let rustc = |arguments: &[&str]| {
+        shell::read_output(rustup_command(&["run", toolchain, "rustc"]).args(arguments)).ok()
+    };
     let version = rustc(&["-vV"])?;
     let rustlib = Path::new(&rustc(&["--print", "sysroot"])?).join("lib/rustlib");
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
@@ -125,7 +128,7 @@ fn provide_linker(installer: &mut Installer, wanted: u64) -> Result<()> {
         let (llvm, polly) = (format!("llvm-{wanted}-dev"), format!("libpolly-{wanted}-dev"));
         let library = "a library that LLVM uses";
         installer
-            .packages(&[
+            .install_packages(&[
                 (&llvm, "the LLVM that bpf-linker is linked with"),
                 (&polly, "a part of that LLVM"),
                 ("libzstd-dev", library),
@@ -139,7 +142,7 @@ fn provide_linker(installer: &mut Installer, wanted: u64) -> Result<()> {
             })?;
         format!("/usr/lib/llvm-{wanted}")
     };
-    let version = shell::quietly(shell::command(format!("{prefix}/bin/llvm-config")).arg("--version"));
+    let version = shell::read_output(shell::command(format!("{prefix}/bin/llvm-config")).arg("--version"));
     let llvm = version.ok().and_then(|version| version_key(&version).first().copied()).unwrap_or(wanted);
     installer.install(
         &format!("bpf-linker {LINKER_VERSION} with LLVM {llvm}: rustc links BPF programs with it"),
@@ -159,10 +162,10 @@ fn provide_linker(installer: &mut Installer, wanted: u64) -> Result<()> {
 
 /// The version of the LLVM of the bpf-linker on PATH; the highest if that is linked statically.
 fn linker_llvm() -> Option<u64> {
-    let path = shell::find("bpf-linker")?;
+    let path = shell::find_program("bpf-linker")?;
     // One that doesn't run, because its LLVM was upgraded away, counts as missing.
-    shell::quietly(shell::command(&path).arg("--version")).ok()?;
-    let libraries = shell::quietly(shell::command("ldd").arg(&path)).unwrap_or_default();
+    shell::read_output(shell::command(&path).arg("--version")).ok()?;
+    let libraries = shell::read_output(shell::command("ldd").arg(&path)).unwrap_or_default();
     Some(parse_ldd(&libraries).unwrap_or(u64::MAX))
 }
 

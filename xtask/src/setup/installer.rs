@@ -39,13 +39,13 @@ impl Installer {
     }
 
     /// Installs those Debian packages that are not installed.
-    pub(super) fn packages(&mut self, packages: &[Package<'_>]) -> Result<()> {
+    pub(super) fn install_packages(&mut self, packages: &[Package<'_>]) -> Result<()> {
         let mut missing = packages.to_vec();
         missing.retain(|(name, _)| !is_installed(name));
         if missing.is_empty() {
             return Ok(());
         }
-        self.install(&list(&missing), |installer| {
+        self.install(&list_packages(&missing), |installer| {
             installer.update_lists()?;
             let mut install = apt_get()?;
             install.args(["install", "--yes", "--no-install-recommends"]);
@@ -70,19 +70,19 @@ impl Installer {
 }
 
 /// The packages, a line for each that says why it is needed.
-pub(super) fn list(packages: &[Package<'_>]) -> String {
+pub(super) fn list_packages(packages: &[Package<'_>]) -> String {
     let lines: Vec<_> = packages.iter().map(|(name, why)| format!("\n  {name}: {why}")).collect();
     format!("Debian packages:{}", lines.concat())
 }
 
 pub(super) fn has_apt() -> bool {
-    shell::find("apt-get").is_some()
+    shell::find_program("apt-get").is_some()
 }
 
 /// Whether a package is installed as a whole, not only its configuration.
 fn is_installed(package: &str) -> bool {
     let mut query = shell::command("dpkg-query");
-    shell::quietly(query.args(["--show", "--showformat", "${db:Status-Status}", package]))
+    shell::read_output(query.args(["--show", "--showformat", "${db:Status-Status}", package]))
         .is_ok_and(|status| status == "installed")
 }
 
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_report_installs_nothing() -> Result<()> {
         let mut installer = Installer::only_reporting();
-        installer.packages(&[("no-such-package", "a test")])?;
+        installer.install_packages(&[("no-such-package", "a test")])?;
         installer.install("nothing", |_| bail!("it was to be reported only"))?;
         assert!(installer.is_missing_some);
         Ok(())

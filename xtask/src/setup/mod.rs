@@ -74,7 +74,8 @@ pub(crate) fn check() -> Result<ExitCode> {
 
 fn provide(installer: &mut Installer, purposes: &[Purpose]) -> Result<()> {
     bpf::provide(installer)?;
-    installer.packages(&missing_packages(purposes, |program| shell::find(program).is_some()))?;
+    installer
+        .install_packages(&missing_packages(purposes, |program| shell::find_program(program).is_some()))?;
     if purposes.contains(&Test) {
         tools::provide(installer)?;
     }

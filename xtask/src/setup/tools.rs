@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use fs_err as fs;
 
-use super::installer::{Installer, Package, has_apt, list};
+use super::installer::{Installer, Package, has_apt, list_packages};
 use crate::shell;
 
 /// A program that tests run.
@@ -75,14 +75,14 @@ pub(super) fn provide(installer: &mut Installer) -> Result<()> {
         // The host's rsyslogd may not be allowed to read the tests' files.
         let is_usable = tool.name != "rsyslogd" || !has_apt();
         let is_there = directory.join("bin").join(tool.name).is_file();
-        if is_there || (is_usable && shell::find(tool.name).is_some()) {
+        if is_there || (is_usable && shell::find_program(tool.name).is_some()) {
             continue;
         }
         let what = match &tool.source {
-            Source::Debian(packages) => list(packages),
+            Source::Debian(packages) => list_packages(packages),
             Source::PyPi(package, why) => {
-                if shell::quietly(pip().arg("--version")).is_err() {
-                    installer.packages(&[(
+                if shell::read_output(pip_command().arg("--version")).is_err() {
+                    installer.install_packages(&[(
                         "python3-pip",
                         "fetches DuckDB, with which docs/pipelines.md is tested",
                     )])?;
@@ -90,14 +90,15 @@ pub(super) fn provide(installer: &mut Installer) -> Result<()> {
                 format!("{package} from PyPI: {why}")
             }
         };
-        installer
-            .install(&format!("in target/tools, {what}"), |installer| unpack(installer, tool, &directory))?;
+        installer.install(&format!("in target/tools, {what}"), |installer| {
+            unpack_tool(installer, tool, &directory)
+        })?;
     }
     Ok(())
 }
 
 /// Fetches a tool and unpacks it, and writes the script that runs it.
-fn unpack(installer: &mut Installer, tool: &Tool, directory: &Path) -> Result<()> {
+fn unpack_tool(installer: &mut Installer, tool: &Tool, directory: &Path) -> Result<()> {
     let Tool { name, source, run, version_option } = tool;
     let (bin, to) = (directory.join("bin"), directory.join("unpacked").join(name));
     let _not_there = fs::remove_dir_all(&to);
@@ -118,7 +119,7 @@ fn unpack(installer: &mut Installer, tool: &Tool, directory: &Path) -> Result<()
             let _not_there = fs::remove_file(to.join("usr/bin/prometheus"));
         }
         Source::PyPi(package, _) => {
-            let mut pip = pip();
+            let mut pip = pip_command();
             pip.args(["install", "--no-deps", "--quiet", "--disable-pip-version-check", "--target"]);
             shell::run(pip.arg(&to).arg(package))?;
         }
@@ -128,12 +129,12 @@ fn unpack(installer: &mut Installer, tool: &Tool, directory: &Path) -> Result<()
     let unpacked = format!(r#"unpacked=$(dirname "$(readlink -f "$0")")/../unpacked/{name}"#);
     fs::write(&script, format!("#!/bin/sh\n{unpacked}\n{run}\n"))?;
     fs::set_permissions(&script, Permissions::from_mode(0o755))?;
-    shell::quietly(shell::command(&script).arg(version_option))
+    shell::read_output(shell::command(&script).arg(version_option))
         .context("it was fetched, and does not run")?;
     Ok(fs::rename(&script, bin.join(name))?)
 }
 
-fn pip() -> Command {
+fn pip_command() -> Command {
     let mut python = shell::command("python3");
     python.args(["-m", "pip"]);
     python
