@@ -1,4 +1,4 @@
-//! The task on this CPU: who it is, and whether it caused a transition.
+//! The task on this CPU: its identity, and whether it caused a transition.
 
 use core::{ffi::c_void, ptr::from_ref};
 
@@ -9,22 +9,22 @@ use aya_ebpf::helpers::{
 use tcptrace_common::{ABSENT, COMM_LEN, Task, TransitionFlags, state};
 
 use crate::{
-    change::StateChange,
+    change::RawChange,
     config::config,
     pointers::{CommWords, TaskStruct, TcpSock, sock_flag},
 };
 
-/// `include/linux/sched.h`
+/// The flag of a task that is exiting (`include/linux/sched.h`).
 const PF_EXITING: u32 = 4;
 
-/// Returns whether the current task causes this change.
+/// Returns whether the current task causes this change. `has_no_error`: whether the socket is known
+/// to have no error.
 ///
 /// All other changes happen in softirq, on top of whatever task the CPU was running. A socket goes
 /// straight to CLOSE without an error if its process closes it with unread data or aborts it
 /// (`__tcp_close`, `tcp_disconnect`, `net/ipv4/tcp.c`); with an error it was a reset or a timeout.
-/// `has_no_error`: whether the absence of an error is known.
 #[inline(always)]
-pub(crate) fn causes(change: StateChange, has_no_error: bool) -> bool {
+pub(crate) fn causes_change(change: RawChange, has_no_error: bool) -> bool {
     match (change.old_state, change.new_state) {
         (state::CLOSE, state::SYN_SENT | state::LISTEN)
         | (state::ESTABLISHED, state::FIN_WAIT1)
@@ -37,13 +37,13 @@ pub(crate) fn causes(change: StateChange, has_no_error: bool) -> bool {
 
 /// Returns what ended a closing socket that enters CLOSE without an error.
 ///
-/// - COMPLETED: the peer acknowledged our FIN or, in FIN_WAIT2, sent its own. The socket has noted
-///   either by now.
-/// - `ACTOR_KNOWN`: a process closes what it had shut down before. It holds the lock of the socket
-///   meanwhile. With ABORTED, it closes before an orderly end: the kernel orphans the socket before
-///   an orderly close, but after an abort (`__tcp_close`, `net/ipv4/tcp.c`).
-/// - Empty: not known. Nobody holds the lock: a timer gave up a socket without a process, or data
-///   arrived for one.
+/// - COMPLETED: the peer acknowledged our FIN or, in FIN_WAIT2, sent its own. Both show in the
+///   socket by now.
+/// - `ACTOR_KNOWN`: a process that had shut the socket down closes it, holding its lock. With
+///   ABORTED, it closes the socket before an orderly end: the kernel orphans a socket before an
+///   orderly close, but after an abort (`__tcp_close`, `net/ipv4/tcp.c`).
+/// - Empty: the reason is not known, and no task holds the lock. A timer gave up a socket without a
+///   process, or data arrived for one.
 #[inline(always)]
 pub(crate) fn close_flags(tcp: TcpSock, old_state: u8) -> TransitionFlags {
     find_close_flags(tcp, old_state).unwrap_or(TransitionFlags::empty())
@@ -63,7 +63,8 @@ fn find_close_flags(tcp: TcpSock, old_state: u8) -> Option<TransitionFlags> {
     if tcp.owned()? == 0 {
         return None;
     }
-    // SO_LINGER 0 sends no reset if the peer has closed too and all data was sent (`tcp_disconnect`).
+    // SO_LINGER 0 sends no reset if the peer has closed too and all data was sent
+    // (`tcp_disconnect`).
     let sends_no_reset = flags & sock_flag::LINGER != 0
         && matches!(old_state, state::CLOSING | state::LAST_ACK)
         && tcp.snd_nxt() == tcp.write_seq();
@@ -92,7 +93,7 @@ pub(crate) unsafe fn write_current_task(to: *mut Task) -> TransitionFlags {
 }
 
 /// Reads the current task by loads, which is faster than a helper for each part. Returns its `PF_`
-/// flags, and that the name of the process is known.
+/// flags, and `true` because the name of the process is known.
 ///
 /// # Safety
 /// All of `to` can be written to.
@@ -111,8 +112,11 @@ unsafe fn read_task(to: *mut Task) -> (u32, bool) {
     (task.flags(), true)
 }
 
-/// Asks helpers for the current task. The name of the process, which is that of the thread group
-/// leader, and the `PF_` flags are probed if their offsets are known.
+/// Asks helpers for the current task. Returns its `PF_` flags, and whether the name of the process is
+/// known.
+///
+/// The name of the process, which is that of the thread group leader, and the `PF_` flags are probed
+/// if their offsets are known.
 ///
 /// # Safety
 /// All of `to` can be written to.
@@ -132,23 +136,23 @@ unsafe fn ask_helpers(to: *mut Task) -> (u32, bool) {
         return (0, false);
     }
     // SAFETY: a probe read checks the address itself, and these are offsets of members of the types
-    // that are read. `comm` is as long as before.
+    // that are read. `comm` has as many bytes as before.
     unsafe {
         let task = bpf_get_current_task() as *const c_void; // the helper returns the address as a number
-        let pf_flags = bpf_probe_read_kernel(member(task, config!(layout.task_flags))).unwrap_or(0);
-        let name = bpf_probe_read_kernel(member(task, config!(layout.task_leader)))
-            .and_then(|leader| bpf_probe_read_kernel(member(leader, config!(layout.task_comm))));
+        let pf_flags = bpf_probe_read_kernel(member_address(task, config!(layout.task_flags))).unwrap_or(0);
+        let name = bpf_probe_read_kernel(member_address(task, config!(layout.task_leader)))
+            .and_then(|leader| bpf_probe_read_kernel(member_address(leader, config!(layout.task_comm))));
         let is_named = name.map(|name| write_words(comm, name)).is_ok();
         (pf_flags, is_named)
     }
 }
 
-/// The size that `bpf_get_current_comm` is told.
+/// The size that is passed to `bpf_get_current_comm`.
 const COMM_BYTES: u32 = COMM_LEN as u32; // 16
 
-/// Returns the address of a member for a probe read, which checks it.
+/// Returns the address of a member. It is for a probe read, which checks the address.
 #[inline(always)]
-const fn member<T>(base: *const c_void, offset: u32) -> *const T {
+const fn member_address<T>(base: *const c_void, offset: u32) -> *const T {
     base.wrapping_byte_add(offset as usize).cast() // addresses have 64 bits
 }
 
@@ -158,7 +162,7 @@ const fn split_halves(number: u64) -> (u32, u32) {
     ((number >> 32) as u32, number as u32) // each cast keeps the half it is about
 }
 
-/// Writes words one by one: for a copy the compiler would call a function that goes byte by byte.
+/// Writes words one by one. For a plain copy the compiler calls a function that copies byte by byte.
 ///
 /// # Safety
 /// All of `to` can be written to.
@@ -174,10 +178,10 @@ unsafe fn write_words<const N: usize>(to: *mut [u32; N], words: [u32; N]) {
     }
 }
 
-/// A [`Task`] in words.
+/// The words that make up a [`Task`].
 type TaskWords = [u32; size_of::<Task>() / 4];
 
-/// Writes zeros: no task is known.
+/// Writes the task that stands for an unknown one: zeros.
 ///
 /// # Safety
 /// All of `to` can be written to.

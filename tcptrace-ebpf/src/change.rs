@@ -17,6 +17,9 @@ pub(crate) enum Program {
 }
 
 impl Program {
+    /// The number of programs.
+    pub(crate) const COUNT: u32 = 3;
+
     /// Returns the index of the program in counters of each program.
     #[inline(always)]
     pub(crate) const fn index(self) -> u32 {
@@ -24,19 +27,20 @@ impl Program {
     }
 }
 
-/// One change, and the program that handles it. Three bytes, so that it fits a register.
+/// One change as the tracepoint reports it, and the program that handles it. Three bytes, so that it
+/// fits a register.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct StateChange {
-    /// See [`tcptrace_common::state`].
+pub(crate) struct RawChange {
+    /// The state before, see [`tcptrace_common::state`].
     pub(crate) old_state: u8,
-    /// See [`tcptrace_common::state`].
+    /// The state after, see [`tcptrace_common::state`].
     pub(crate) new_state: u8,
     /// The program that runs.
     pub(crate) program: Program,
 }
 
-impl StateChange {
+impl RawChange {
     /// Takes the states as the tracepoint has them, two `int`s.
     #[inline(always)]
     pub(crate) const fn new(old_state: u32, new_state: u32, program: Program) -> Self {
@@ -44,7 +48,7 @@ impl StateChange {
         Self { old_state: old_state as u8, new_state: new_state as u8, program }
     }
 
-    /// Returns whether the record of this change is wanted.
+    /// Returns whether the change leaves or enters a watched state.
     #[inline(always)]
     pub(crate) fn is_watched(self) -> bool {
         leaves_or_enters(config!(watched_states), self.old_state, self.new_state)

@@ -1,14 +1,15 @@
-//! The configuration, a read-only global that user space fills in before it loads the programs.
+//! The configuration: a read-only global that user space fills in before it loads the programs.
 
 use tcptrace_common::Config;
 
-/// The values in the object file; the loader replaces them. They never change after that.
+/// The configuration. The loader replaces the values of the object file, and nothing changes them
+/// after that.
 #[unsafe(no_mangle)]
 pub(crate) static CONFIG: Config = Config::UNSET;
 
 /// Reads one value of [`CONFIG`].
 ///
-/// The read is volatile: otherwise the compiler would fold the zeros of the object file into the
+/// The read is volatile, so that the compiler does not fold the zeros of the object file into the
 /// code. To the verifier the value is still a constant, because the map behind it is frozen.
 #[inline(always)]
 pub(crate) fn read_constant<T: Copy>(value: &'static T) -> T {

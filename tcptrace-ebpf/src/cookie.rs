@@ -1,20 +1,20 @@
 //! The cookie of a socket: a number that the kernel never gives twice between two boots.
 //!
-//! Tracing programs can ask the kernel for it from Linux 5.12 on. On older kernels, and without BTF,
-//! a number of our own takes its place. It is made when a program first sees the socket, and kept by
-//! address until the socket closes, because the next socket at an address is another one.
+//! Tracing programs can ask the kernel for it from Linux 5.12 on. On older kernels, and without
+//! BTF, a number of our own takes its place. A program makes it when it first sees the socket. It
+//! is kept by address until the socket closes: the next socket at that address is another one.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::map, maps::HashMap};
 use aya_log_ebpf::error;
 
 use crate::{config::config, pointers::Sock};
 
-/// Address of a live socket → its cookie. The loader reduces it to one entry if the kernel gives
-/// cookies.
+/// Maps the address of a live socket to its cookie. The loader reduces the map to one entry if the
+/// kernel gives cookies.
 #[map]
 static COOKIES: HashMap<u64, u64> = HashMap::with_max_entries(262_144, 0);
 
-/// Cookies of our own have 53 bits, which every JSON reader keeps exact.
+/// The bits of our own cookies: 53, so that every JSON reader keeps them exact.
 const COOKIE_MASK: u64 = (1 << 53) - 1;
 
 /// Returns the cookie of a socket.
@@ -31,7 +31,7 @@ pub(crate) fn forget_sock(sock: Sock) {
     }
 }
 
-/// Returns our own cookie of the socket at an address; makes one if there is none.
+/// Returns our own cookie of the socket at an address. Makes one if there is none.
 #[inline(always)]
 pub(crate) fn of_address<C: EbpfContext>(ctx: &C, address: u64) -> u64 {
     // SAFETY: the value is copied at once. Another CPU can only write the cookie of the same socket.
@@ -53,7 +53,7 @@ pub(crate) fn forget_address(address: u64) {
     let _was_there = COOKIES.remove(address);
 }
 
-/// Spreads the bits (the finaliser of `SplitMix64`). So no kernel address is shown to users, and the
+/// Mixes the bits (the finaliser of `SplitMix64`), so that users see no kernel address, and that the
 /// cookies of two sockets are unlikely to agree in the bits that are kept.
 #[inline(always)]
 fn mix_bits(mut x: u64) -> u64 {

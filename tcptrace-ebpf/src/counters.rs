@@ -1,4 +1,4 @@
-//! What the kernel has counted for a socket, read at its end.
+//! The counts of the kernel for a socket, read at its end.
 
 use tcptrace_common::{Counters, UNCOUNTED};
 

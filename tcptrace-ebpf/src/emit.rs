@@ -3,6 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_RB_FORCE_WAKEUP,
+    helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
@@ -10,8 +11,9 @@ use tcptrace_common::{Closing, Counters, OpenCall, Opener, OpenerFlags, Transiti
 
 use crate::{
     actor,
-    change::{Program, StateChange},
+    change::{Program, RawChange},
     config::config,
+    held_back,
     opener::write_opener,
 };
 
@@ -21,10 +23,16 @@ static TRANSITIONS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Per CPU and program: transitions for which the ring had no room.
 #[map]
-static RING_FULL: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
+static RING_FULL: PerCpuArray<u64> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
 /// The socket that changes its state, as far as a program can read it.
 pub(crate) trait ChangedSocket: Copy {
+    /// Returns the address, by which the socket is known while it lives.
+    fn address(self) -> u64;
+
+    /// Returns whether the socket has a peer yet.
+    fn has_peer(self) -> bool;
+
     /// Returns the cookie.
     fn cookie<C: EbpfContext>(self, ctx: &C) -> u64;
 
@@ -41,16 +49,39 @@ pub(crate) trait ChangedSocket: Copy {
     fn close_flags(self, old_state: u8) -> TransitionFlags;
 
     /// Returns what is stored with the socket.
-    fn opener(self) -> Option<&'static Opener>;
+    fn stored_opener(self) -> Option<&'static Opener>;
 
     /// Returns what the kernel has counted.
-    fn counters(self) -> Counters;
+    fn read_counters(self) -> Counters;
+}
+
+/// Emits the record of a change that happens now, and before it the socket's record that was
+/// held back until now. Holds the record back instead if it has to wait, see [`held_back`].
+#[inline(always)]
+pub(crate) fn emit_change<C: EbpfContext>(ctx: &C, change: RawChange, socket: impl ChangedSocket) {
+    // SAFETY: the helper takes no arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    match (change.old_state, change.new_state) {
+        (state::LISTEN, state::SYN_RECV) if !socket.has_peer() => {
+            return held_back::hold_back(socket.address(), now_ns);
+        }
+        (state::SYN_RECV, _) => {
+            if let Some(entered_ns) = held_back::take_held_back(socket.address()) {
+                let entered = RawChange { old_state: state::LISTEN, new_state: state::SYN_RECV, ..change };
+                emit_record(ctx, entered, entered_ns, socket);
+            }
+        }
+        _ => {}
+    }
+    emit_record(ctx, change, now_ns, socket);
 }
 
 /// Emits the record of a change at `ktime_ns`, or counts that the ring had no room for it.
-#[inline(always)]
-pub(crate) fn emit<C: EbpfContext>(ctx: &C, change: StateChange, ktime_ns: u64, socket: impl ChangedSocket) {
-    // The cookie comes before the reservation: the reader can read nothing behind a record that is
+///
+/// Called twice, so inlining it would double the program.
+#[inline(never)]
+fn emit_record<C: EbpfContext>(ctx: &C, change: RawChange, ktime_ns: u64, socket: impl ChangedSocket) {
+    // The cookie comes before the reservation: the reader reads nothing behind a record that is
     // reserved and not submitted yet.
     let cookie = socket.cookie(ctx);
     if change.new_state == state::CLOSE {
@@ -58,43 +89,50 @@ pub(crate) fn emit<C: EbpfContext>(ctx: &C, change: StateChange, ktime_ns: u64, 
     }
     // A listener is no connection, so its life is not recorded.
     let is_last = change.new_state == state::CLOSE && change.old_state != state::LISTEN;
-    if config!(records_lives).get() && is_last {
-        let Some(mut entry) = TRANSITIONS.reserve::<Closing>(0) else {
-            return count_full_ring(change.program);
-        };
-        let record = entry.as_mut_ptr();
-        // SAFETY: all of the reserved space can be written to until it is submitted.
-        unsafe {
-            let opener = fill_transition(&raw mut (*record).transition, change, ktime_ns, cookie, socket);
-            (&raw mut (*record).counters).write(socket.counters());
-            write_opener(&raw mut (*record).opener, opener);
-        }
-        entry.submit(0);
+    let is_emitted = if config!(records_lives).get() && is_last {
+        emit_with(|record: *mut Closing| {
+            // SAFETY: all of `record` can be written to.
+            unsafe {
+                let opener = fill_transition(&raw mut (*record).transition, change, ktime_ns, cookie, socket);
+                (&raw mut (*record).counters).write(socket.read_counters());
+                write_opener(&raw mut (*record).opener, opener);
+            }
+        })
     } else {
-        let Some(mut entry) = TRANSITIONS.reserve::<Transition>(0) else {
-            return count_full_ring(change.program);
-        };
-        // SAFETY: all of the reserved space can be written to until it is submitted.
-        unsafe { fill_transition(entry.as_mut_ptr(), change, ktime_ns, cookie, socket) };
-        // No flags: the kernel wakes the reader only if it had read everything before this record.
-        entry.submit(0);
+        emit_with(|record: *mut Transition| {
+            // SAFETY: all of `record` can be written to.
+            unsafe { fill_transition(record, change, ktime_ns, cookie, socket) };
+        })
+    };
+    if !is_emitted {
+        add_to(&RING_FULL, change.program.index(), 1);
     }
 }
 
-/// Fills in a record. Returns what is stored with the socket, if it was looked up: for every last
-/// transition it is.
+/// Reserves room in the ring, has `fill` write all of it, and submits it. Returns whether there was
+/// room.
+#[inline(always)]
+fn emit_with<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
+    let Some(mut entry) = TRANSITIONS.reserve::<T>(0) else { return false };
+    fill(entry.as_mut_ptr());
+    // No flags: the kernel wakes the reader only if it had read everything before this record.
+    entry.submit(0);
+    true
+}
+/// Fills in a record. Returns what is stored with the socket if it was looked up, as it is for every
+/// last transition.
 ///
 /// # Safety
 /// All of `record` can be written to.
 #[inline(always)]
 unsafe fn fill_transition(
     record: *mut Transition,
-    change: StateChange,
+    change: RawChange,
     ktime_ns: u64,
     cookie: u64,
     socket: impl ChangedSocket,
 ) -> Option<&'static Opener> {
-    let StateChange { old_state, new_state, program } = change;
+    let RawChange { old_state, new_state, program } = change;
     let closes = new_state == state::CLOSE;
     // SAFETY: the caller vouches for `record`.
     unsafe {
@@ -113,8 +151,9 @@ unsafe fn fill_transition(
         if closes && sk_err == Some(0) {
             flags |= socket.close_flags(old_state);
         }
-        let acts = flags.contains(TransitionFlags::ACTOR_KNOWN) || actor::causes(change, sk_err == Some(0));
-        let opener = if acts && !closes { None } else { socket.opener() };
+        let acts =
+            flags.contains(TransitionFlags::ACTOR_KNOWN) || actor::causes_change(change, sk_err == Some(0));
+        let opener = if acts && !closes { None } else { socket.stored_opener() };
 
         let task = &raw mut (*record).task;
         if acts {
@@ -144,21 +183,15 @@ unsafe fn fill_transition(
     }
 }
 
-/// Counts a record for which the ring had no room.
-#[inline(always)]
-fn count_full_ring(program: Program) {
-    add_one(&RING_FULL, program.index());
-}
-
-/// Adds one to a counter of this CPU that only one program writes.
+/// Adds to a counter of this CPU that only one program writes.
 ///
-/// Until Linux 6.1 the kernel may let a program interrupt itself. Then one of two additions at the
-/// same time may be missed.
+/// Until Linux 6.1 the kernel may let a program interrupt itself. Of two additions at the same time
+/// one may then be missed: BPF has no better addition in Rust.
 #[inline(always)]
-pub(crate) fn add_one(counters: &PerCpuArray<u64>, index: u32) {
+pub(crate) fn add_to(counters: &PerCpuArray<u64>, index: u32, count: u64) {
     if let Some(counter) = counters.get_ptr_mut(index) {
         // SAFETY: the counter is that of this CPU, so no other CPU writes it meanwhile.
-        unsafe { *counter += 1 };
+        unsafe { *counter += count };
     }
 }
 

@@ -7,12 +7,11 @@ use tcptrace_common::{Counters, OpenCall, Opener, Transition, TransitionFlags, i
 
 use crate::{
     actor,
-    change::{Program, StateChange},
+    change::{Program, RawChange},
     config::{CONFIG, read_constant},
     cookie, counters,
-    emit::{ChangedSocket, emit},
+    emit::{ChangedSocket, emit_change},
     fallback::{claim_fallback, claim_primary},
-    held_back::take_due,
     opener,
     pointers::{Sock, TcpSock},
     tuple::write_tuple,
@@ -25,7 +24,7 @@ use crate::{
 /// that the fast path saves no registers and has no stack.
 #[inline(always)]
 pub(crate) fn handle_transition(ctx: &BtfTracePointContext, program: Program) {
-    let change = StateChange::new(ctx.arg(1), ctx.arg(2), program);
+    let change = RawChange::new(ctx.arg(1), ctx.arg(2), program);
     let (word, bit) = interest_bit(change.old_state, change.new_state);
     if read_constant(&CONFIG.interest[word]) >> bit & 1 == 0 {
         return;
@@ -47,37 +46,19 @@ pub(crate) fn handle_transition(ctx: &BtfTracePointContext, program: Program) {
 }
 
 #[inline(never)]
-fn store_opener(sock: Sock, call: OpenCall, change: StateChange) {
+fn store_opener(sock: Sock, call: OpenCall, change: RawChange) {
     claim_primary(sock, change);
     opener::store_current_task(sock, call);
 }
 
 #[inline(never)]
-fn emit_records(ctx: *mut c_void, sock: Sock, change: StateChange) {
+fn emit_records(ctx: *mut c_void, sock: Sock, change: RawChange) {
     claim_primary(sock, change);
-    let ctx = &BtfTracePointContext::new(ctx);
     let Some(tcp) = sock.as_tcp() else { return };
-    let socket = FullSocket { sock, tcp };
-    let has_peer = || tcp.common().remote_port() != 0;
-    let Some(due) = take_due(change, || sock.address(), has_peer) else { return };
-    if let Some(entered_ns) = due.held_back_ns {
-        emit_one(
-            ctx,
-            StateChange { old_state: state::LISTEN, new_state: state::SYN_RECV, ..change },
-            entered_ns,
-            socket,
-        );
-    }
-    emit_one(ctx, change, due.ktime_ns, socket);
+    emit_change(&BtfTracePointContext::new(ctx), change, FullSocket { sock, tcp });
 }
 
-/// A function of its own because it has two callers.
-#[inline(never)]
-fn emit_one(ctx: &BtfTracePointContext, change: StateChange, ktime_ns: u64, socket: FullSocket) {
-    emit(ctx, change, ktime_ns, socket);
-}
-
-/// A full TCP socket: the same one by both of its types.
+/// A full TCP socket by both of its types.
 #[derive(Clone, Copy)]
 struct FullSocket {
     sock: Sock,
@@ -85,6 +66,16 @@ struct FullSocket {
 }
 
 impl ChangedSocket for FullSocket {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.sock.address()
+    }
+
+    #[inline(always)]
+    fn has_peer(self) -> bool {
+        self.tcp.as_common().remote_port() != 0
+    }
+
     #[inline(always)]
     fn cookie<C: EbpfContext>(self, ctx: &C) -> u64 {
         cookie::of_sock(ctx, self.sock)
@@ -100,8 +91,8 @@ impl ChangedSocket for FullSocket {
         let sk_err = self.tcp.err();
         // SAFETY: the caller vouches for `record`. In a record the tuple is aligned to eight bytes.
         unsafe {
-            write_tuple(&raw mut (*record).tuple, self.tcp.common(), self.tcp.local_port());
-            (*record).netns = self.tcp.common().netns();
+            write_tuple(&raw mut (*record).tuple, self.tcp.as_common(), self.tcp.local_port());
+            (*record).netns = self.tcp.as_common().netns();
             (*record).sk_err = sk_err;
         }
         Some(sk_err)
@@ -113,12 +104,12 @@ impl ChangedSocket for FullSocket {
     }
 
     #[inline(always)]
-    fn opener(self) -> Option<&'static Opener> {
+    fn stored_opener(self) -> Option<&'static Opener> {
         opener::of_sock(self.sock)
     }
 
     #[inline(always)]
-    fn counters(self) -> Counters {
+    fn read_counters(self) -> Counters {
         counters::read_counters(self.tcp)
     }
 }

@@ -1,5 +1,5 @@
-//! Walks the file descriptors of all processes: one row for each that holds a TCP socket in a wanted
-//! state. The only place that fills in a [`Descriptor`].
+//! Walks the file descriptors of all processes: one row for each that holds a TCP socket in a
+//! wanted state. The only place that fills in a [`Descriptor`].
 
 use tcptrace_common::{Descriptor, state};
 
@@ -10,29 +10,29 @@ use crate::{
     socket_row::{walk_filter, write_full_socket},
 };
 
-/// Writes the row of the descriptor that the walk is at, and the row of its socket if no walk of the
-/// socket's namespace writes that one.
+/// Writes the row of the descriptor that the walk is at. Writes the row of its socket too if the
+/// socket's namespace is not walked.
 #[inline(always)]
 pub(crate) fn write_holder(ctx: &IterContext) {
-    let (Some(task), Some(file)) = (ctx.pointer(1), ctx.pointer(3)) else { return };
+    let (Some(task), Some(file)) = (ctx.slot_pointer(1), ctx.slot_pointer(3)) else { return };
     // SAFETY: neither pointer is null, and these are their types (`struct bpf_iter__task_file`).
     let (task, file) = unsafe { (TaskStruct::new(task), File::new(file)) };
     let Some(sock) = file.as_socket().and_then(|socket| socket.sk()) else { return };
     let Some(filter) = walk_filter() else { return };
-    // A descriptor holds no timewait socket, so this is the state.
-    let state = sock.common().state();
+    // No descriptor holds a timewait socket, so this is the state.
+    let state = sock.as_common().state();
     if filter.holder_states & state::bit(state) == 0 {
         return;
     }
     let Some(tcp) = sock.as_tcp() else { return };
     let cookie = cookie::of_sock(ctx, sock);
-    let has_row = tcp.common().netns() != filter.walked_netns;
+    let has_row = tcp.as_common().netns() != filter.walked_netns;
     let leader = task.group_leader();
-    ctx.write(&Descriptor {
+    ctx.write_row(&Descriptor {
         cookie,
         pid: task.tgid(),
         has_row: has_row.into(),
-        fd: ctx.integer(2),
+        fd: ctx.slot_integer(2),
         uid: task.cred().uid(),
         start_ns: leader.start_ns(),
         comm: bytemuck::cast(leader.comm()),

@@ -12,13 +12,15 @@ use crate::{
 /// Writes the row of the socket that the walk is at.
 #[inline(always)]
 pub(crate) fn write_socket(ctx: &IterContext) {
-    let (Some(sk), Some(filter)) = (ctx.pointer(1), walk_filter()) else { return };
-    // SAFETY: the pointer is not null. It is that of a `struct sock_common` (`struct bpf_iter__tcp`).
+    let (Some(sk), Some(filter)) = (ctx.slot_pointer(1), walk_filter()) else { return };
+    // SAFETY: the pointer is not null, and leads to a `struct sock_common` (`struct
+    // bpf_iter__tcp`).
     let sock = unsafe { Sock::new(sk) };
-    let state = sock.common().state();
+    let state = sock.as_common().state();
     if state == state::TIME_WAIT {
-        // A timewait socket has this state in any case. It is in FIN_WAIT2 if no process holds the
-        // socket that it replaced (`tcp_time_wait`, `net/ipv4/tcp_minisocks.c`).
+        // Every timewait socket has this state. Its substate is FIN_WAIT2 if the socket that it
+        // replaced was in that state, held by no process (`tcp_time_wait`,
+        // `net/ipv4/tcp_minisocks.c`).
         if filter.socket_states & state::bit(state::FIN_WAIT2) != 0
             && let Some(timewait) = sock.as_timewait()
             && timewait.substate() == state::FIN_WAIT2

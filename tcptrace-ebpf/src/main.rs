@@ -1,25 +1,25 @@
 //! The BPF programs: one entry point each, of a few lines.
 //!
-//! Nothing here decides which socket is stuck, and nothing formats text. One transition passes
-//! through these files, from top to bottom:
+//! No program decides which socket is stuck, and none formats text. One transition passes through
+//! these files, from top to bottom:
 //!
 //! | file | its job |
 //! | --- | --- |
-//! | `main` | the entry points |
+//! | `main` | has the entry points |
 //! | `handle` | drops what is of no interest; emits a record, or stores an opener |
 //! | `fallback` | decides which program handles the transition, if the kernel skipped one |
-//! | `held_back` | holds back the first record of a listener's child |
 //! | `emit` | fills in the record and puts it into the ring |
-//! | `cookie` | the socket's cookie |
-//! | `tuple` | the socket's two ends |
-//! | `actor` | the current task, and whether it caused the transition |
-//! | `opener` | who opened the socket, in the socket's storage |
-//! | `counters` | what the kernel has counted, in the last record of a socket |
+//! | `held_back` | holds back the first record of a listener's child |
+//! | `cookie` | returns the socket's cookie |
+//! | `tuple` | writes the socket's two ends |
+//! | `actor` | writes the current task, and decides whether it caused the transition |
+//! | `opener` | stores with the socket which task opened it |
+//! | `counters` | reads what the kernel has counted, for the last record of a socket |
 //!
-//! `pointers` wraps the kernel's structures, `config` is what user space has set, and `change` is the
-//! change of state that is handled. `iter_tcp` and `iter_file` run when user space walks the kernel's
-//! sockets or descriptors; `socket_row` fills in a row for both. `no_btf` replaces `handle` on kernels
-//! without BTF.
+//! `pointers` wraps the kernel's structures, `config` holds what user space has set, and `change`
+//! is the change of state that is handled. `iter_tcp` and `iter_file` run when user space walks the
+//! kernel's sockets or descriptors; `socket_row` fills in a row for both. `no_btf` replaces
+//! `handle` on kernels without BTF.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -63,29 +63,30 @@ use tcptrace_common::OpenCall;
 
 use crate::{change::Program, handle::handle_transition, iter_context::IterContext, pointers::Sock};
 
-/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+/// Handles transitions: `inet_sock_set_state(const struct sock *sk, const int oldstate, const int
+/// newstate)` (`include/trace/events/sock.h`).
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition(ctx: BtfTracePointContext) -> i32 {
     handle_transition(&ctx, Program::Primary);
     0
 }
 
-/// Second on the same tracepoint.
+/// Handles what the kernel skipped `transition` for, second on the same tracepoint.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition_fallback(ctx: BtfTracePointContext) -> i32 {
     handle_transition(&ctx, Program::Fallback);
     0
 }
 
-/// Third on the same tracepoint.
+/// Handles what the kernel skipped both others for, third on the same tracepoint.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn transition_second_fallback(ctx: BtfTracePointContext) -> i32 {
     handle_transition(&ctx, Program::SecondFallback);
     0
 }
 
-/// `security_sock_graft(struct sock *sk, struct socket *parent)` (`security/security.c`): accept(2)
-/// gives a socket to the task that called it.
+/// Stores who accepted a socket: `security_sock_graft(struct sock *sk, struct socket *parent)`
+/// (`security/security.c`), with which accept(2) gives a socket to the task that called it.
 #[fentry(function = "security_sock_graft")]
 pub fn accepted(ctx: FEntryContext) -> i32 {
     // SAFETY: the first argument of the function is a live `struct sock`.
@@ -94,8 +95,8 @@ pub fn accepted(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `tcp_time_wait(struct sock *sk, int state, int timeo)` (`net/ipv4/tcp_minisocks.c`): the kernel is
-/// about to close a socket and to replace it by a timewait socket in that state.
+/// Stores that the kernel is about to close a socket and to replace it by a timewait socket in
+/// `state`: `tcp_time_wait(struct sock *sk, int state, int timeo)` (`net/ipv4/tcp_minisocks.c`).
 #[fentry(function = "tcp_time_wait")]
 pub fn timewait(ctx: FEntryContext) -> i32 {
     // SAFETY: the first argument of the function is a live `struct sock`.
@@ -105,22 +106,22 @@ pub fn timewait(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// The same tracepoint as an event of tracefs, for kernels without BTF.
+/// Handles transitions on kernels without BTF: the tracepoint as an event of tracefs.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn transition_event(ctx: TracePointContext) -> i32 {
-    // An event that cannot be read has no record.
+    // An event that cannot be read gets no record.
     let _unreadable = no_btf::handle_event(&ctx);
     0
 }
 
-/// The same tracepoint again: counts what `transition_event` may be skipped for.
+/// Counts transitions on kernels without BTF, because the kernel may skip `transition_event`.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn transition_counter(ctx: RawTracePointContext) -> i32 {
     no_btf::count_event(&ctx);
     0
 }
 
-/// `iter/tcp`: each TCP socket of the network namespace in which the iterator was opened
+/// Writes a row for each TCP socket of the network namespace in which the iterator was opened
 /// (`struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`).
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
@@ -129,8 +130,8 @@ pub extern "C" fn tcp_sockets(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// `iter/task_file`: each file descriptor of each process (`struct bpf_iter__task_file`,
-/// `kernel/bpf/task_iter.c`).
+/// Writes a row for each file descriptor of each process that holds a TCP socket (`struct
+/// bpf_iter__task_file`, `kernel/bpf/task_iter.c`).
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub extern "C" fn socket_holders(ctx: *mut c_void) -> i32 {

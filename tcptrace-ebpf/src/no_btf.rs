@@ -3,10 +3,11 @@
 //! The kernel skips the program at the event while any program at an event, or a bpf(2) that reads
 //! or changes a map, is at work on this CPU. It counts these skips only from Linux 6.7 on
 //! (`trace_call_bpf`, `kernel/trace/bpf_trace.c`), and without BTF no fallback program can handle
-//! them. A program at the raw tracepoint is not skipped for that (`__bpf_trace_run`, likewise) and
-//! needs no BTF, but it is given no more than the address of a socket and its states. So it comes
-//! second on the same tracepoint and counts the same transitions: the difference is lost. When it
-//! finds one it wakes user space, because no other transition may come for long.
+//! them. A program at the raw tracepoint is not skipped for these reasons (`__bpf_trace_run` in the
+//! same file) and needs no BTF, but the kernel passes it only the address of the socket and the
+//! states. So it comes second on the same tracepoint and counts the same transitions: the
+//! difference is lost. When it finds a loss it wakes user space, because the next transition may be
+//! long in coming.
 
 use aya_ebpf::{
     EbpfContext,
@@ -22,17 +23,17 @@ use tcptrace_common::{
 };
 
 use crate::{
-    change::{Program, StateChange},
+    change::{Program, RawChange},
     config::config,
     cookie,
-    emit::{ChangedSocket, add_one, emit, wake_reader},
-    held_back::{take_due, take_held_back},
+    emit::{ChangedSocket, add_to, emit_change, wake_reader},
+    held_back::take_held_back,
 };
 
-/// `include/uapi/linux/in.h`
+/// The number of TCP among the protocols (`include/uapi/linux/in.h`).
 const IPPROTO_TCP: u16 = 6;
 
-/// The index of [`EVENT_COUNTS`] for what [`SEEN`] was when the counting program ran before.
+/// The index in [`EVENT_COUNTS`] of what [`SEEN`] was at the last run of the counting program.
 const SEEN_BEFORE: u32 = 2;
 
 /// Per CPU: the counts [`SEEN`], [`HAPPENED`] and [`SEEN_BEFORE`].
@@ -49,14 +50,14 @@ macro_rules! event {
 /// Handles a change from what the event has: no namespace, no error, and a cookie of our own.
 ///
 /// # Errors
-/// The event cannot be read. The kernel never has an event that it cannot read.
+/// The event cannot be read, which the kernel never lets happen.
 #[inline(always)]
 pub(crate) fn handle_event(ctx: &TracePointContext) -> Result<(), i32> {
     // SAFETY: a probe read checks the address itself, and these are the offsets of fields of these
     // types in the event (`tcptrace_common::EventLayout`).
     let (address, change, protocol, remote_port): (u64, _, u16, u16) = unsafe {
         let (old_state, new_state) = (ctx.read_at(event!(old_state))?, ctx.read_at(event!(new_state))?);
-        let change = StateChange::new(old_state, new_state, Program::Primary);
+        let change = RawChange::new(old_state, new_state, Program::Primary);
         (
             ctx.read_at(event!(socket))?,
             change,
@@ -70,18 +71,13 @@ pub(crate) fn handle_event(ctx: &TracePointContext) -> Result<(), i32> {
         }
         return Ok(());
     }
-    // Counted for every protocol, because the counting program does not know the protocol.
-    add_one(&EVENT_COUNTS, SEEN);
+    // Count every protocol, because the counting program does not know the protocol.
+    add_to(&EVENT_COUNTS, SEEN, 1);
     if protocol != IPPROTO_TCP {
         return Ok(());
     }
     let socket = EventSocket { address, tuple: read_tuple(ctx, remote_port)? };
-    let Some(due) = take_due(change, || address, || remote_port != 0) else { return Ok(()) };
-    if let Some(entered_ns) = due.held_back_ns {
-        let entered = StateChange { old_state: state::LISTEN, new_state: state::SYN_RECV, ..change };
-        emit(ctx, entered, entered_ns, socket);
-    }
-    emit(ctx, change, due.ktime_ns, socket);
+    emit_change(ctx, change, socket);
     Ok(())
 }
 
@@ -99,7 +95,7 @@ fn read_tuple(ctx: &TracePointContext, remote_port: u16) -> Result<Tuple, i32> {
     }
 }
 
-/// What an event has of a socket.
+/// A socket as far as an event describes it.
 #[derive(Clone, Copy)]
 struct EventSocket {
     address: u64,
@@ -107,6 +103,16 @@ struct EventSocket {
 }
 
 impl ChangedSocket for EventSocket {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    fn has_peer(self) -> bool {
+        self.tuple.remote_port != 0
+    }
+
     #[inline(always)]
     fn cookie<C: EbpfContext>(self, ctx: &C) -> u64 {
         cookie::of_address(ctx, self.address)
@@ -130,12 +136,12 @@ impl ChangedSocket for EventSocket {
     }
 
     #[inline(always)]
-    fn opener(self) -> Option<&'static Opener> {
+    fn stored_opener(self) -> Option<&'static Opener> {
         None
     }
 
     #[inline(always)]
-    fn counters(self) -> Counters {
+    fn read_counters(self) -> Counters {
         Counters::zeroed()
     }
 }
@@ -144,27 +150,24 @@ impl ChangedSocket for EventSocket {
 #[inline(always)]
 pub(crate) fn count_event(ctx: &RawTracePointContext) {
     let address: u64 = ctx.arg(0);
-    let change = StateChange::new(ctx.arg(1), ctx.arg(2), Program::Primary);
+    let change = RawChange::new(ctx.arg(1), ctx.arg(2), Program::Primary);
     if change.new_state == state::CLOSE {
-        // The other program could not, if it was skipped, and the next socket at the address is
-        // another one.
+        // The other program has not done it if it was skipped, and the next socket at the address
+        // is another one.
         cookie::forget_address(address);
     }
     if !change.is_watched() {
         return;
     }
-    let Some(happened) = EVENT_COUNTS.get_ptr_mut(HAPPENED) else { return };
     // A record that was held back until this change is lost with it.
     let with_held_back = change.old_state == state::SYN_RECV && take_held_back(address).is_some();
-    // SAFETY: the counter is that of this CPU. Until Linux 6.1 this program can interrupt itself, and
-    // may then miss one: BPF has no better addition in Rust.
-    unsafe { *happened += 1 + u64::from(with_held_back) };
+    add_to(&EVENT_COUNTS, HAPPENED, 1 + u64::from(with_held_back));
     let (Some(seen), Some(before)) = (EVENT_COUNTS.get(SEEN), EVENT_COUNTS.get_ptr_mut(SEEN_BEFORE)) else {
         return;
     };
-    // As many runs of this program find no new count here as the other was skipped, or more if another
-    // transition came in between or the task moved to another CPU. This only decides when user space
-    // looks; the counts say how many were lost.
+    // A run of this program that finds no new count here follows a skip of the other. There can be
+    // more such runs, if another transition came in between or the task moved to another CPU. So
+    // this only decides when user space looks; the counts say how many were lost.
     // SAFETY: the counter is that of this CPU.
     let before = unsafe { &mut *before };
     if *seen == *before {

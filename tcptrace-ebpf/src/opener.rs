@@ -1,4 +1,4 @@
-//! Who opened a socket, and which timewait socket is about to replace it.
+//! Stores with a socket who opened it, and which timewait socket is about to replace it.
 //!
 //! The kernel keeps both in the socket's storage (`BPF_MAP_TYPE_SK_STORAGE`,
 //! `Documentation/bpf/map_sk_storage.rst`). They are written once or twice in the life of a socket,
@@ -20,10 +20,11 @@ use crate::{
     pointers::Sock,
 };
 
+/// The storage of each socket.
 #[btf_map]
 static OPENERS: SkStorage<Opener> = SkStorage::new();
 
-/// The opener of a socket of which nothing is known.
+/// The opener of a socket with which nothing is stored.
 static UNKNOWN: Opener = Opener {
     ktime_ns: 0,
     task: Task { pid: 0, tid: 0, uid: 0, comm: [0; COMM_LEN], thread_comm: [0; COMM_LEN] },
@@ -76,7 +77,7 @@ pub(crate) fn of_sock(sock: Sock) -> Option<&'static Opener> {
     find_storage(sock, 0).map(|opener| unsafe { &*opener })
 }
 
-/// Writes an opener, as [`of_sock`] returns it.
+/// Writes an opener that [`of_sock`] returned.
 ///
 /// # Safety
 /// All of `to` can be written to.

@@ -1,9 +1,9 @@
-//! Wrappers for the pointers that the verifier knows by their kernel type.
+//! Wraps the pointers that the verifier knows by their kernel type.
 //!
 //! The verifier tracks what a pointer from the kernel leads to, and lets a program load only what
-//! is inside of that structure. A wrapper says the same in Rust: it is made only from a pointer of
-//! that type, and only its methods load fields, at the offsets that user space found for that
-//! structure. If an address cannot be read at run time, the kernel turns the load into zeros.
+//! is inside that structure. A wrapper states this in Rust: it is made only from a pointer of that
+//! type, and only its methods load fields, at the offsets that user space found for that structure.
+//! If an address cannot be read at run time, the kernel turns the load into zeros.
 
 use core::ffi::c_void;
 
@@ -30,6 +30,12 @@ unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
     unsafe { core::ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
 }
 
+/// Returns a pointer, unless it is null.
+#[inline(always)]
+pub(crate) fn non_null(pointer: *const c_void) -> Option<*const c_void> {
+    if pointer.is_null() { None } else { Some(pointer) }
+}
+
 /// Reads the offset of a field from the configuration.
 macro_rules! layout {
     ($field:ident) => {
@@ -52,7 +58,7 @@ macro_rules! fields {
     };
 }
 
-/// Like [`fields`], for fields that not every kernel has: the methods return `None` without them.
+/// Defines a method for each field that not every kernel has: without the field it returns `None`.
 macro_rules! optional_fields {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $offset:ident),+ $(,)?) => {
         $(
@@ -69,6 +75,38 @@ macro_rules! optional_fields {
     };
 }
 
+/// Defines a method for each field that is a pointer: it returns a wrapper, and `None` for null.
+macro_rules! pointer_fields {
+    ($($(#[$doc:meta])* $name:ident: $wrapper:ident = $offset:ident),+ $(,)?) => {
+        $(
+            $(#[$doc])*
+            #[inline(always)]
+            pub(crate) fn $name(self) -> Option<$wrapper> {
+                // SAFETY: as in `fields`; the member is a pointer to the structure of that wrapper.
+                non_null(unsafe { load(self.0, layout!($offset)) }).map($wrapper)
+            }
+        )+
+    };
+}
+
+/// Defines the method that returns the part that all sockets have, for structures that begin with
+/// it.
+macro_rules! as_common {
+    ($($wrapper:ident),+) => {
+        $(
+            impl $wrapper {
+                /// Returns the part that all sockets have.
+                #[inline(always)]
+                pub(crate) const fn as_common(self) -> SockCommon {
+                    SockCommon(self.0)
+                }
+            }
+        )+
+    };
+}
+
+as_common!(Sock, TcpSock, TimewaitSock);
+
 /// A `struct sock` or `struct sock_common`: a live socket of any protocol, full or not.
 #[derive(Clone, Copy)]
 pub(crate) struct Sock(*const c_void);
@@ -83,12 +121,6 @@ impl Sock {
     #[inline(always)]
     pub(crate) const unsafe fn new(sk: *const c_void) -> Self {
         Self(sk)
-    }
-
-    /// Returns the part that all sockets have.
-    #[inline(always)]
-    pub(crate) const fn common(self) -> SockCommon {
-        SockCommon(self.0)
     }
 
     /// Returns the pointer, for helpers that take it.
@@ -108,29 +140,29 @@ impl Sock {
         unsafe { bpf_probe_read_kernel(pointer.cast::<u64>()) }.unwrap_or(0)
     }
 
-    /// Returns the cookie that the kernel gives the socket. Only if [`tcptrace_common::Config`] says
-    /// that it can be asked for.
+    /// Returns the cookie that the kernel gives the socket. May be called only if
+    /// `Config::has_cookie` is set.
     #[inline(always)]
     pub(crate) fn kernel_cookie(self) -> u64 {
         // SAFETY: the helper takes any live `struct sock`.
         unsafe { bpf_get_socket_cookie(self.as_ptr()) }
     }
 
-    /// Returns it as a full TCP socket; `None` if it is none. SCTP, DCCP and MPTCP have the same
-    /// tracepoint.
+    /// Returns the socket as a full TCP socket; `None` if it is none. SCTP, DCCP and MPTCP have the
+    /// same tracepoint.
     #[inline(always)]
     pub(crate) fn as_tcp(self) -> Option<TcpSock> {
         // SAFETY: the helper takes any `struct sock_common` and checks its type and protocol.
         let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(self.as_ptr()) }.cast();
-        if tcp.is_null() { None } else { Some(TcpSock(tcp)) }
+        non_null(tcp).map(TcpSock)
     }
 
-    /// Returns it as a timewait socket; `None` if it is none.
+    /// Returns the socket as a timewait socket; `None` if it is none.
     #[inline(always)]
     pub(crate) fn as_timewait(self) -> Option<TimewaitSock> {
         // SAFETY: the helper takes any `struct sock_common` and checks its type and protocol.
         let timewait: *const c_void = unsafe { bpf_skc_to_tcp_timewait_sock(self.as_ptr()) }.cast();
-        if timewait.is_null() { None } else { Some(TimewaitSock(timewait)) }
+        non_null(timewait).map(TimewaitSock)
     }
 }
 
@@ -153,7 +185,7 @@ impl SockCommon {
 
     optional_fields! {
         net: Net = net,
-        /// Index of the interface that the socket is bound to; 0 if to none.
+        /// The index of the interface that the socket is bound to; 0 if it is bound to none.
         bound_interface: u32 = interface,
     }
 
@@ -182,14 +214,14 @@ impl SockCommon {
         u16::from_be(self.remote_port_be())
     }
 
-    /// Returns the inode number of the socket's network namespace; 0 on a kernel without.
+    /// Returns the inode number of the socket's network namespace; 0 on a kernel without namespaces.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
         self.net().map_or(0, Net::inode)
     }
 }
 
-/// A `struct net`: a network namespace, alive as long as a socket in it.
+/// A `struct net`: a network namespace. It lives as long as any socket in it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Net(*const c_void);
@@ -203,10 +235,10 @@ impl Net {
 
 /// The bits of [`TcpSock::flags`] (`enum sock_flags`, `include/net/sock.h`).
 pub(crate) mod sock_flag {
-    /// `SOCK_DEAD`: no process has the socket any more (`sock_orphan`).
+    /// `SOCK_DEAD`: no process holds the socket any more (`sock_orphan`).
     pub(crate) const DEAD: u64 = 1;
-    /// `SOCK_DONE`: the peer's FIN has been received in order. Only `tcp_fin` sets it
-    /// (`net/ipv4/tcp_input.c`).
+    /// `SOCK_DONE`: the peer's FIN has been received in order. Only `tcp_fin`
+    /// (`net/ipv4/tcp_input.c`) sets it.
     pub(crate) const DONE: u64 = 1 << 1;
     /// `SOCK_LINGER`: SO_LINGER is set.
     pub(crate) const LINGER: u64 = 1 << 4;
@@ -217,12 +249,6 @@ pub(crate) mod sock_flag {
 pub(crate) struct TcpSock(*const c_void);
 
 impl TcpSock {
-    /// Returns the part that all sockets have.
-    #[inline(always)]
-    pub(crate) const fn common(self) -> SockCommon {
-        SockCommon(self.0)
-    }
-
     fields! {
         /// The local port, network order. `inet_sport` survives the release of the port, while
         /// `skc_num` is already 0 when the socket enters CLOSE.
@@ -238,17 +264,21 @@ impl TcpSock {
         write_seq: u32 = write_seq,
         snd_una: u32 = snd_una,
         snd_nxt: u32 = snd_nxt,
-        /// When the last ACK arrived, jiffies.
+        /// When an ACK last arrived, jiffies.
         last_ack: u32 = last_ack,
-        /// When the last data arrived, jiffies.
+        /// When data last arrived, jiffies.
         last_data: u32 = last_data,
-        socket_or_null: *const c_void = socket,
+    }
+
+    pointer_fields! {
+        /// The side that a process sees; `None` while the socket is in an accept queue.
+        socket: SocketStruct = socket,
     }
 
     optional_fields! {
-        /// See [`sock_flag`].
+        /// The flags of the socket, see [`sock_flag`].
         flags: u64 = flags,
-        /// Not 0 while a task holds the lock of the socket.
+        /// Whether a task holds the lock of the socket: then it is not 0.
         owned: u32 = owned,
         bytes_sent: u64 = bytes_sent,
         bytes_resent: u64 = bytes_resent,
@@ -262,29 +292,16 @@ impl TcpSock {
     pub(crate) fn local_port(self) -> u16 {
         u16::from_be(self.local_port_be())
     }
-
-    /// Returns the `struct socket`; `None` while the socket is in an accept queue.
-    #[inline(always)]
-    pub(crate) fn socket(self) -> Option<Socket> {
-        let socket = self.socket_or_null();
-        if socket.is_null() { None } else { Some(Socket(socket)) }
-    }
 }
 
-/// A `struct tcp_timewait_sock`: what replaces a TCP socket in TIME_WAIT, and in FIN_WAIT2 if no
+/// A `struct tcp_timewait_sock`: it replaces a TCP socket in TIME_WAIT, and in FIN_WAIT2 if no
 /// process holds the socket.
 #[derive(Clone, Copy)]
 pub(crate) struct TimewaitSock(*const c_void);
 
 impl TimewaitSock {
-    /// Returns the part that all sockets have.
-    #[inline(always)]
-    pub(crate) const fn common(self) -> SockCommon {
-        SockCommon(self.0)
-    }
-
     fields! {
-        /// The TCP state, which is not that of [`SockCommon::state`]: TIME_WAIT or FIN_WAIT2.
+        /// The TCP state: TIME_WAIT or FIN_WAIT2. [`SockCommon::state`] is TIME_WAIT in both cases.
         substate: u8 = timewait_substate,
         rcv_nxt: u32 = timewait_rcv_nxt,
         snd_nxt: u32 = timewait_snd_nxt,
@@ -293,26 +310,14 @@ impl TimewaitSock {
 
 /// A `struct socket`: the side of a socket that a process sees.
 #[derive(Clone, Copy)]
-pub(crate) struct Socket(*const c_void);
+pub(crate) struct SocketStruct(*const c_void);
 
-impl Socket {
-    fields! {
-        sk_or_null: *const c_void = socket_sk,
-        file_or_null: *const c_void = socket_file,
-    }
-
-    /// Returns the socket's protocol side.
-    #[inline(always)]
-    pub(crate) fn sk(self) -> Option<Sock> {
-        let sk = self.sk_or_null();
-        if sk.is_null() { None } else { Some(Sock(sk)) }
-    }
-
-    /// Returns the file through which processes hold the socket.
-    #[inline(always)]
-    pub(crate) fn file(self) -> Option<File> {
-        let file = self.file_or_null();
-        if file.is_null() { None } else { Some(File(file)) }
+impl SocketStruct {
+    pointer_fields! {
+        /// The protocol side of the socket.
+        sk: Sock = socket_sk,
+        /// The file through which processes hold the socket.
+        file: File = socket_file,
     }
 }
 
@@ -335,12 +340,12 @@ impl File {
         inode: Inode = file_inode,
     }
 
-    /// Returns the socket that the file is; `None` if it is something else.
+    /// Returns the socket behind the file; `None` if the file is none of a socket.
     #[inline(always)]
-    pub(crate) fn as_socket(self) -> Option<Socket> {
+    pub(crate) fn as_socket(self) -> Option<SocketStruct> {
         // SAFETY: the helper takes any live `struct file`.
         let socket: *const c_void = unsafe { bpf_sock_from_file(self.0.cast_mut().cast()) }.cast();
-        if socket.is_null() { None } else { Some(Socket(socket)) }
+        non_null(socket).map(SocketStruct)
     }
 }
 
@@ -371,7 +376,7 @@ impl TaskStruct {
         Self(task)
     }
 
-    /// Returns the task on this CPU. Only if [`tcptrace_common::Config`] says that the helper exists.
+    /// Returns the task on this CPU. May be called only if `Config::has_task` is set.
     #[inline(always)]
     pub(crate) fn current() -> Self {
         // SAFETY: the helper takes no arguments and never returns null.
@@ -403,11 +408,10 @@ impl TaskStruct {
     }
 }
 
-/// The name of a task in the words by which it is copied: a [`tcptrace_common::Task`] has that
-/// alignment.
+/// The words by which the name of a task is copied: a [`tcptrace_common::Task`] has their alignment.
 pub(crate) type CommWords = [u32; COMM_LEN / 4];
 
-/// A `struct cred`: whom a task acts for.
+/// A `struct cred`: the credentials of a task.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Cred(*const c_void);

@@ -1,4 +1,4 @@
-//! The row of a socket: the only place that fills in a [`SocketRow`].
+//! Writes the row of a socket: the only place that fills in a [`SocketRow`].
 
 use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
@@ -15,18 +15,18 @@ use crate::{
     tuple::write_tuple,
 };
 
-/// What user space asks of the walk under way: one entry, set before each walk.
+/// The filter of the walk under way: one entry, which user space sets before each walk.
 #[map]
 static WALK_FILTER: Array<WalkFilter> = Array::with_max_entries(1, 0);
 
-/// Returns what user space asks of the walk under way.
+/// Returns the filter of the walk under way.
 #[inline(always)]
 pub(crate) fn walk_filter() -> Option<&'static WalkFilter> {
     WALK_FILTER.get(0)
 }
 
-/// Writes the row of a full socket, and its opener if that is stored. `sock` and `tcp` are the same
-/// socket, `cookie` is its cookie and `state` the state it was found in.
+/// Writes the row of a full socket, and its opener if one is stored. `sock` and `tcp` are the same
+/// socket, `cookie` is its cookie, and `state` the state in which it was found.
 #[inline(always)]
 pub(crate) fn write_full_socket(
     ctx: &IterContext,
@@ -37,7 +37,7 @@ pub(crate) fn write_full_socket(
     filter: &WalkFilter,
 ) {
     let opener = opener::of_sock(sock);
-    let mut row = start_row(tcp.common(), cookie, state, tcp.local_port());
+    let mut row = start_row(tcp.as_common(), cookie, state, tcp.local_port());
     // SAFETY: the helper takes no arguments.
     let jiffies = unsafe { bpf_jiffies64() } as u32; // the kernel's timestamps have the lower 32 bits
     row.flags = RowFlags::HAS_SEQUENCES;
@@ -46,7 +46,7 @@ pub(crate) fn write_full_socket(
         Some(socket) => {
             if let Some(file) = socket.file() {
                 row.flags |= RowFlags::HAS_FILE;
-                // The inode is two more places in memory.
+                // The number of the inode takes two more loads.
                 if filter.needs_inode.get() {
                     row.inode = file.inode().number() as u32; // the kernel numbers sockets with 32 bits
                 }
@@ -66,25 +66,25 @@ pub(crate) fn write_full_socket(
     row.since_data_jiffies = jiffies.wrapping_sub(tcp.last_data());
     row.sk_err = tcp.err();
     // Two writes, because both together would take more of the stack.
-    ctx.write(&row);
+    ctx.write_row(&row);
     if let Some(opener) = opener {
-        ctx.write(opener);
+        ctx.write_row(opener);
     }
 }
 
 /// Writes the row of a timewait socket in FIN_WAIT2.
 #[inline(always)]
 pub(crate) fn write_timewait_socket(ctx: &IterContext, timewait: TimewaitSock, cookie: u64) {
-    let common = timewait.common();
+    let common = timewait.as_common();
     let mut row = start_row(common, cookie, state::FIN_WAIT2, common.held_port());
     row.flags = RowFlags::TIMEWAIT | RowFlags::HAS_SEQUENCES;
-    // In this state the peer has acknowledged everything.
+    // In this state the peer has acknowledged all that was sent.
     row.snd_una = timewait.snd_nxt();
     row.rcv_nxt = timewait.rcv_nxt();
-    ctx.write(&row);
+    ctx.write_row(&row);
 }
 
-/// Fills in what a row has of every socket; the rest is 0.
+/// Returns a row with what every socket has; the rest is 0.
 #[inline(always)]
 fn start_row(common: SockCommon, cookie: u64, state: u8, local_port: u16) -> SocketRow {
     let mut row = SocketRow::zeroed();
@@ -98,5 +98,5 @@ fn start_row(common: SockCommon, cookie: u64, state: u8, local_port: u16) -> Soc
     row
 }
 
-// The tuple is written in words.
+// The tuple is written in words of eight bytes.
 const _: () = assert!(core::mem::offset_of!(SocketRow, tuple) % 8 == 0);

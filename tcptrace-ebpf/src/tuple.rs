@@ -1,10 +1,12 @@
-//! The two ends of a socket: the only place that fills in a [`Tuple`] from the kernel's structures.
+//! Writes the two ends of a socket: the only place that fills in a [`Tuple`] from the kernel's
+//! structures.
 
 use tcptrace_common::{AF_INET6, Tuple, v4_mapped_words};
 
 use crate::pointers::SockCommon;
 
-/// Writes the two ends of a socket. The caller knows where this kind of socket keeps its local port.
+/// Writes the two ends of a socket. `local_port` is an argument because each kind of socket keeps
+/// its port in another place.
 ///
 /// # Safety
 /// All of `to` can be written to, and `to` is aligned to eight bytes.
@@ -19,22 +21,22 @@ pub(crate) unsafe fn write_tuple(to: *mut Tuple, sock: SockCommon, local_port: u
     } else {
         (v4_mapped_words(sock.local_v4()), v4_mapped_words(sock.remote_v4()))
     };
-    // SAFETY: the caller vouches for `to`. Both addresses come first in a tuple and have 16 bytes, so
-    // they are aligned to eight bytes too.
+    // SAFETY: the caller vouches for `to`. Both addresses come first in a tuple and have 16 bytes,
+    // so they are aligned to eight bytes too.
     unsafe {
         (&raw mut (*to).local_addr).cast::<[u64; 2]>().write(local);
         (&raw mut (*to).remote_addr).cast::<[u64; 2]>().write(remote);
         (*to).local_port = local_port;
         (*to).remote_port = sock.remote_port();
         (*to).family = family;
-        (*to).interface = interface(sock, family);
+        (*to).interface = interface_index(sock, family);
     }
 }
 
 /// Returns the index of the interface that an IPv6 socket is bound to; 0 if it is bound to none, or
 /// if the index has no room.
 #[inline(always)]
-fn interface(sock: SockCommon, family: u16) -> u16 {
+fn interface_index(sock: SockCommon, family: u16) -> u16 {
     if family != AF_INET6 {
         return 0;
     }
