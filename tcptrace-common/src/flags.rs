@@ -1,35 +1,36 @@
 //! Typed flags: one type for each record that has some, so that no flag is tested in the wrong
 //! record.
 //!
-//! All of them are plain data. An unknown bit is kept and means nothing.
+//! All of them are plain data. An unknown bit is kept and ignored.
 
 use bitflags::bitflags;
 use bytemuck::{Pod, Zeroable};
 
 bitflags! {
-    /// What is known about a [`Transition`](crate::Transition) beside its fields.
+    /// What is known about a [`TransitionRecord`](crate::TransitionRecord) beside its fields.
     #[repr(transparent)]
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
     pub struct TransitionFlags: u8 {
         /// `task` caused the transition.
         const ACTOR_KNOWN = 1;
-        /// `task.comm` is known. Without kernel BTF it cannot be read.
+        /// `task.comm` is known. Without BTF it may not be.
         const PROCESS_NAMED = 2;
-        /// A fallback program wrote the record. In rare cases another program wrote the same
-        /// transition too, so user space looks for a duplicate.
+        /// A fallback program wrote the record. In rare cases another program has recorded the same
+        /// transition, so user space looks for a duplicate.
         const FALLBACK_RECORDED = 4;
-        /// The task that caused the transition was exiting: the kernel closed its descriptors.
+        /// The task that caused the transition was exiting, so that the kernel closed its
+        /// descriptors.
         const EXITING = 8;
-        /// The socket is gone. The new state, TIME_WAIT or FIN_WAIT2, is that of the timewait
-        /// socket in its place, which no process holds.
+        /// A timewait socket has replaced the socket. The new state, TIME_WAIT or FIN_WAIT2, is
+        /// that of the timewait socket, which no process holds.
         const TIMEWAIT = 16;
         /// No task caused the transition; `task` is the one that connected or accepted the socket.
         const OPENER_KNOWN = 32;
         /// The task aborted the connection, and the kernel sent the peer a reset: it closed the
         /// socket with unread data or with SO_LINGER 0, or disconnected it.
         const ABORTED = 64;
-        /// A socket that was closing has closed in the orderly way: the peer acknowledged our FIN,
-        /// or sent its own.
+        /// A closing socket has closed in the orderly way: the peer acknowledged our FIN, or sent
+        /// its own.
         const COMPLETED = 128;
     }
 }
@@ -41,12 +42,12 @@ bitflags! {
     pub struct RowFlags: u8 {
         /// No process has accepted the socket yet.
         const IN_ACCEPT_QUEUE = 1;
-        /// This is a timewait socket (`struct inet_timewait_sock`), in TIME_WAIT or FIN_WAIT2. The
-        /// full socket is gone, and no process holds this one.
+        /// The row is that of a timewait socket (`struct inet_timewait_sock`), in TIME_WAIT or
+        /// FIN_WAIT2. The full socket is gone, and no process holds a timewait socket.
         const TIMEWAIT = 2;
-        /// The socket has a file, so that descriptors can hold it. Only `iter/tcp` reports it.
+        /// The socket has a file, so descriptors can hold it. sock_diag does not report this.
         const HAS_FILE = 4;
-        /// An [`Opener`](crate::Opener) follows the row.
+        /// An [`OpenerRecord`](crate::OpenerRecord) follows the row.
         const HAS_OPENER = 8;
         /// `snd_una` and `rcv_nxt` are known. sock_diag does not report them.
         const HAS_SEQUENCES = 16;
@@ -54,7 +55,7 @@ bitflags! {
 }
 
 bitflags! {
-    /// What is known about an [`Opener`](crate::Opener) beside its fields.
+    /// What is known about an [`OpenerRecord`](crate::OpenerRecord) beside its fields.
     #[repr(transparent)]
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
     pub struct OpenerFlags: u8 {
@@ -69,12 +70,12 @@ bitflags! {
 pub struct Bool32(u32);
 
 impl Bool32 {
-    /// False.
+    /// The value for false.
     pub const FALSE: Self = Self(0);
-    /// True.
+    /// The value for true.
     pub const TRUE: Self = Self(1);
 
-    /// Returns the boolean.
+    /// Returns the value as a `bool`.
     #[inline(always)]
     pub const fn get(self) -> bool {
         self.0 != 0
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_flag_of_a_record_has_its_own_bit() {
-        // A flag that shares a bit with another one would make the sum larger than the union.
+        // If two flags shared a bit, the sum would be larger than the union.
         let sum = |bits: &mut dyn Iterator<Item = u8>| bits.map(u32::from).sum::<u32>();
         let transition = &mut TransitionFlags::all().iter().map(|flag| flag.bits());
         assert_eq!(sum(transition), u32::from(TransitionFlags::all().bits()));

@@ -1,8 +1,8 @@
 //! The boundary between the BPF programs and user space: records, configuration and names.
 //!
-//! Every type here is plain: integers and byte arrays, `repr(C)`, no implicit padding
-//! (`bytemuck::Pod` refuses a type that has any), and a size that is asserted. Both sides are
-//! built from these files. Numbers are in host byte order, addresses in network order.
+//! Every type here is plain data: integers and byte arrays, `repr(C)`, of an asserted size, without
+//! implicit padding (`bytemuck::Pod` refuses a type that has any). Both sides are built from these
+//! files. Numbers are in host byte order, addresses in network order.
 
 #![no_std]
 
@@ -12,31 +12,31 @@ pub mod names;
 mod records;
 pub mod state;
 
-pub use config::{ABSENT, Config, EventLayout, KernelLayout, interest_bit};
+pub use config::{ABSENT, BpfConfig, EventLayout, KernelLayout, interest_bit};
 pub use flags::{Bool32, OpenerFlags, RowFlags, TransitionFlags};
 pub use records::{
-    Closing, Counters, Descriptor, OpenCall, Opener, SocketRow, Task, Transition, Tuple, UNCOUNTED,
-    WalkFilter,
+    ClosingRecord, Counters, Descriptor, OpenCall, OpenerRecord, SocketRow, Task, TransitionRecord, Tuple,
+    UNCOUNTED, WalkFilter,
 };
 
-/// Address families as the kernel numbers them (`include/linux/socket.h`).
+/// The address family of IPv4 (`include/linux/socket.h`).
 pub const AF_INET: u16 = 2;
-/// See [`AF_INET`].
+/// The address family of IPv6 (`include/linux/socket.h`).
 pub const AF_INET6: u16 = 10;
 
-/// Length of a task's name with its terminating NUL (`TASK_COMM_LEN`, `include/linux/sched.h`).
+/// The length of a task's name with its terminating NUL (`TASK_COMM_LEN`, `include/linux/sched.h`).
 pub const COMM_LEN: usize = 16;
 
-/// The indices of the map [`names::maps::EVENT_COUNTS`].
+/// Indices of the map [`names::maps::EVENT_COUNTS`].
 pub mod event_count {
-    /// Transitions that the program at the event has seen.
+    /// The number of transitions that the program at the event has seen.
     pub const SEEN: u32 = 0;
-    /// Transitions that have happened. For each one this count comes after [`SEEN`].
+    /// The number of transitions that have happened. It grows after [`SEEN`] for each transition.
     pub const HAPPENED: u32 = 1;
 }
 
-/// Maps an IPv4 address to `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2): records hold addresses only as
-/// IPv6.
+/// Maps an IPv4 address to `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2), because records hold only IPv6
+/// addresses.
 #[inline(always)]
 pub const fn v4_mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]

@@ -1,35 +1,35 @@
-//! Names in the BPF object. A test of user space holds them against the object itself.
+//! Names in the BPF object. A test in user space compares them with the object itself.
 
 /// The names of the BPF maps that user space opens.
 pub mod maps {
     /// The ring through which transitions reach user space.
     pub const TRANSITIONS: &str = "TRANSITIONS";
-    /// Per CPU and program: transitions for which the ring had no room.
+    /// Counts, per CPU and program, the transitions for which the ring had no room.
     pub const RING_FULL: &str = "RING_FULL";
-    /// Per CPU and fallback program: transitions that it recorded.
+    /// Counts, per CPU and fallback program, the transitions that it recorded.
     pub const FALLBACK_COUNTS: &str = "FALLBACK_COUNTS";
-    /// Per CPU, without BTF: see [`crate::event_count`].
+    /// Counts, per CPU and without BTF, transitions (see [`crate::event_count`]).
     pub const EVENT_COUNTS: &str = "EVENT_COUNTS";
-    /// Cookies of our own, on kernels where `bpf_get_socket_cookie` cannot be called.
+    /// Our own cookies, on kernels where `bpf_get_socket_cookie` cannot be called.
     pub const COOKIES: &str = "COOKIES";
     /// The [`crate::WalkFilter`] of the walk under way.
     pub const WALK_FILTER: &str = "WALK_FILTER";
 }
 
-/// The read-only global that holds the [`crate::Config`].
+/// The read-only global that holds the [`crate::BpfConfig`].
 pub const CONFIG: &str = "CONFIG";
 
 /// The names of the BPF programs.
 pub mod programs {
-    /// `tp_btf/inet_sock_set_state`: records every transition that the kernel lets it see.
+    /// `tp_btf/inet_sock_set_state`: records transitions, unless the kernel skips it.
     pub const TRANSITION: &str = "transition";
-    /// The same tracepoint: records what `transition` was skipped for.
+    /// `tp_btf/inet_sock_set_state`: records what the kernel skipped `transition` for.
     pub const FALLBACK: &str = "transition_fallback";
-    /// The same tracepoint: records what the two before were skipped for.
+    /// `tp_btf/inet_sock_set_state`: records what the kernel skipped both others for.
     pub const SECOND_FALLBACK: &str = "transition_second_fallback";
-    /// `fentry/security_sock_graft`: notes which task accepted a socket.
+    /// `fentry/security_sock_graft`: stores which task accepted a socket.
     pub const ACCEPTED: &str = "accepted";
-    /// `fentry/tcp_time_wait`: notes that a timewait socket is about to replace a socket.
+    /// `fentry/tcp_time_wait`: stores that a timewait socket is about to replace a socket.
     pub const TIMEWAIT: &str = "timewait";
     /// `tracepoint/sock/inet_sock_set_state`: records transitions on kernels without BTF.
     pub const EVENT: &str = "transition_event";

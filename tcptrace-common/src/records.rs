@@ -1,6 +1,6 @@
 //! The records that the BPF programs write.
 //!
-//! Through the ring come one [`Transition`] for each state change, or one [`Closing`] for a
+//! The ring carries one [`TransitionRecord`] for each state change, or one [`ClosingRecord`] for a
 //! socket's last. The iterators write one [`SocketRow`] for each socket and one [`Descriptor`] for
 //! each file descriptor that holds one.
 
@@ -16,11 +16,11 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct WalkFilter {
-    /// The states (a mask) of the sockets that the walk of a namespace's sockets reports.
+    /// The mask of the states that the walk of a namespace's sockets reports.
     pub socket_states: u32,
-    /// The states (a mask) of the sockets whose descriptors the walk of descriptors reports.
+    /// The mask of the states of sockets whose descriptors the walk of descriptors reports.
     pub holder_states: u32,
-    /// Inode number of the network namespace whose sockets are walked in any case, or 0. A
+    /// The inode number of the network namespace whose sockets are walked in any case, or 0. A
     /// descriptor that holds one of them comes without the socket's row.
     pub walked_netns: u32,
     /// Whether [`SocketRow::inode`] is needed.
@@ -31,19 +31,19 @@ pub struct WalkFilter {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Tuple {
-    /// Network order; IPv4 as [`crate::v4_mapped`].
+    /// The local address, network order; IPv4 as [`crate::v4_mapped`].
     pub local_addr: [u8; 16],
-    /// Network order; IPv4 as [`crate::v4_mapped`].
+    /// The peer's address, network order; IPv4 as [`crate::v4_mapped`].
     pub remote_addr: [u8; 16],
-    /// Host order; 0 if the kernel has not chosen one yet.
+    /// The local port, host order; 0 if the kernel has not chosen one yet.
     pub local_port: u16,
-    /// Host order; 0 if there is no peer.
+    /// The peer's port, host order; 0 if there is no peer.
     pub remote_port: u16,
     /// The socket's own family, [`crate::AF_INET`] or [`crate::AF_INET6`]: a dual-stack socket has
     /// the latter.
     pub family: u16,
-    /// Index of the interface that an IPv6 socket is bound to, as one with a link-local address
-    /// always is; 0 if it is bound to none or the index is above 65535.
+    /// The index of the interface that an IPv6 socket is bound to, as a socket with a link-local
+    /// address always is; 0 if it is bound to none or the index is above 65535.
     pub interface: u16,
 }
 
@@ -51,11 +51,11 @@ pub struct Tuple {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Task {
-    /// Thread group id in the initial pid namespace.
+    /// The thread group id in the initial pid namespace.
     pub pid: u32,
-    /// Thread id in the initial pid namespace.
+    /// The thread id in the initial pid namespace.
     pub tid: u32,
-    /// Real user id in the initial user namespace.
+    /// The real user id in the initial user namespace.
     pub uid: u32,
     /// The name of the process (of its thread group leader), NUL-padded, any bytes.
     pub comm: [u8; COMM_LEN],
@@ -66,24 +66,24 @@ pub struct Task {
 /// One state change of one TCP socket, from `sock:inet_sock_set_state` (`net/ipv4/af_inet.c`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Transition {
-    /// `CLOCK_MONOTONIC`, nanoseconds: just before the state changed.
+pub struct TransitionRecord {
+    /// When the state was about to change, `CLOCK_MONOTONIC` nanoseconds.
     pub ktime_ns: u64,
-    /// The socket's cookie; on kernels that do not give it, a number of our own in its place.
+    /// The socket's cookie: the kernel's, or our own on kernels that give none.
     pub cookie: u64,
-    /// Inode number of the network namespace; 0 if the kernel has none or it cannot be read.
+    /// The inode number of the network namespace; 0 if the kernel has none or it cannot be read.
     pub netns: u32,
-    /// `sk->sk_err`: an errno, or 0.
+    /// The pending error, `sk->sk_err`: an errno, or 0.
     pub sk_err: i32,
     /// The two ends as the socket had them at that moment.
     pub tuple: Tuple,
-    /// See [`crate::state`].
+    /// The state before, see [`crate::state`].
     pub old_state: u8,
-    /// See [`crate::state`].
+    /// The state after, see [`crate::state`].
     pub new_state: u8,
     /// What else is known.
     pub flags: TransitionFlags,
-    /// Always 0.
+    /// Padding, always 0.
     pub pad: u8,
     /// The task that caused the transition, or else the socket's opener; all 0 if neither is
     /// known.
@@ -96,13 +96,13 @@ pub struct Transition {
 pub struct OpenCall(u8);
 
 impl OpenCall {
-    /// Not known.
+    /// The call is not known.
     pub const UNKNOWN: Self = Self(0);
-    /// connect(2)
+    /// The task called connect(2).
     pub const CONNECT: Self = Self(1);
-    /// accept(2)
+    /// The task called accept(2).
     pub const ACCEPT: Self = Self(2);
-    /// listen(2)
+    /// The task called listen(2).
     pub const LISTEN: Self = Self(3);
 
     /// Returns the call that causes this transition, if it is one that opens a socket.
@@ -116,30 +116,29 @@ impl OpenCall {
     }
 }
 
-/// Who opened a socket, kept by the kernel in the socket's storage.
+/// The task that opened a socket, kept by the kernel in the socket's storage.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Opener {
-    /// When, `CLOCK_MONOTONIC` nanoseconds.
+pub struct OpenerRecord {
+    /// When the task opened the socket, `CLOCK_MONOTONIC` nanoseconds.
     pub ktime_ns: u64,
-    /// The task that called.
+    /// The task that opened the socket.
     pub task: Task,
     /// The system call.
     pub call: OpenCall,
-    /// If the kernel is about to replace the socket by a timewait socket, the state of that one:
-    /// TIME_WAIT or FIN_WAIT2. Else 0.
+    /// The state of the timewait socket that is about to replace the socket, TIME_WAIT or
+    /// FIN_WAIT2; 0 if none is.
     pub timewait_state: u8,
     /// What else is known.
     pub flags: OpenerFlags,
-    /// Always 0.
+    /// Padding, always 0.
     pub pad: u8,
 }
 
-/// The value in [`Counters`] of a counter that the running kernel does not have: the highest
-/// number of its type.
+/// The value in [`Counters`] of a counter that the running kernel does not have.
 pub const UNCOUNTED: u64 = u64::MAX;
 
-/// What the kernel has counted for a socket by its end (`struct tcp_sock`, `include/linux/tcp.h`).
+/// The counts of the kernel for a socket at its end (`struct tcp_sock`, `include/linux/tcp.h`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counters {
@@ -153,63 +152,63 @@ pub struct Counters {
     pub retransmits: u32,
     /// Eight times the smoothed round-trip time, µs; 0 if there is no sample; or `u32::MAX`.
     pub round_trip: u32,
-    /// How much of `bytes_received` the peer's FIN is: 1 if it has been received, else 0.
+    /// How much the peer's FIN counts in `bytes_received`: 1 if it has been received, else 0.
     pub fin_bytes: u32,
-    /// Always 0.
+    /// Padding, always 0.
     pub pad: u32,
 }
 
 /// The last transition of a socket, if the lives of connections are recorded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Closing {
-    /// The transition.
-    pub transition: Transition,
-    /// What the kernel has counted up to it.
+pub struct ClosingRecord {
+    /// The transition itself.
+    pub transition: TransitionRecord,
+    /// What the kernel has counted up to that transition.
     pub counters: Counters,
-    /// Who opened the socket; all 0 if that is not known.
-    pub opener: Opener,
+    /// The socket's opener; all 0 if it is not known.
+    pub opener: OpenerRecord,
 }
 
 /// One open TCP socket as a walk of the kernel's tables found it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SocketRow {
-    /// When this row was read, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the program read the socket, `CLOCK_MONOTONIC` nanoseconds.
     pub ktime_ns: u64,
-    /// As [`Transition::cookie`].
+    /// The socket's cookie, as [`TransitionRecord::cookie`].
     pub cookie: u64,
-    /// Inode number of the socket's file as `/proc/PID/fd` shows it; 0 if it has no file, or if
-    /// the number is not needed. The kernel numbers sockets with 32 bits (`get_next_ino`,
+    /// The inode number of the socket's file as `/proc/PID/fd` shows it; 0 if the socket has no
+    /// file or the number is not needed. The kernel numbers sockets with 32 bits (`get_next_ino`,
     /// `fs/inode.c`).
     pub inode: u32,
-    /// As [`Transition::netns`].
+    /// The network namespace, as [`TransitionRecord::netns`].
     pub netns: u32,
-    /// See [`crate::state`].
+    /// The state, see [`crate::state`].
     pub state: u8,
     /// What else is known.
     pub flags: RowFlags,
-    /// Always 0.
+    /// Padding, always 0.
     pub pad: u16,
-    /// `tcp_sock.snd_una`: the first sequence number that the peer has not acknowledged. The sum
-    /// with [`Self::unsent`] is `write_seq`.
+    /// The first sequence number that the peer has not acknowledged, `tcp_sock.snd_una`. Together
+    /// with [`Self::unsent`] it makes `write_seq`.
     pub snd_una: u32,
     /// The two ends.
     pub tuple: Tuple,
-    /// `rcv_nxt − copied_seq`: unread bytes, a received FIN included as one. Of a listener, the
-    /// number of sockets that wait to be accepted.
+    /// The number of unread bytes, `rcv_nxt − copied_seq`, a received FIN included as one. Of a
+    /// listener, the number of sockets in its accept queue.
     pub unread: u32,
-    /// `write_seq − snd_una`: bytes not sent or not acknowledged, a sent FIN included as one. Of a
-    /// listener, the limit of its accept queue.
+    /// The number of bytes not sent or not acknowledged, `write_seq − snd_una`, a sent FIN included
+    /// as one. Of a listener, the limit of its accept queue.
     pub unsent: u32,
-    /// Jiffies since the last ACK arrived (`tcp_sock.rcv_tstamp`), modulo 2³².
+    /// Jiffies since an ACK last arrived (`tcp_sock.rcv_tstamp`), modulo 2³².
     pub since_ack_jiffies: u32,
-    /// Jiffies since the last data arrived, or since the handshake if none did
-    /// (`icsk_ack.lrcvtime`), modulo 2³².
+    /// Jiffies since data last arrived, or since the handshake if none has (`icsk_ack.lrcvtime`),
+    /// modulo 2³².
     pub since_data_jiffies: u32,
-    /// `sk->sk_err`: an errno, or 0.
+    /// The pending error, `sk->sk_err`: an errno, or 0.
     pub sk_err: i32,
-    /// `tcp_sock.rcv_nxt`: the next sequence number expected from the peer.
+    /// The next sequence number expected from the peer, `tcp_sock.rcv_nxt`.
     pub rcv_nxt: u32,
 }
 
@@ -217,15 +216,16 @@ pub struct SocketRow {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Descriptor {
-    /// The socket, as [`SocketRow::cookie`].
+    /// The socket's cookie, as [`SocketRow::cookie`].
     pub cookie: u64,
-    /// Thread group id of the process in the initial pid namespace.
+    /// The thread group id of the process in the initial pid namespace.
     pub pid: u32,
-    /// Whether the socket's [`SocketRow`] follows: it is not in [`WalkFilter::walked_netns`].
+    /// Whether the socket's [`SocketRow`] follows, because the socket is not in
+    /// [`WalkFilter::walked_netns`].
     pub has_row: Bool32,
     /// The number of the file descriptor.
     pub fd: u32,
-    /// Real user id of the process in the initial user namespace.
+    /// The real user id of the process in the initial user namespace.
     pub uid: u32,
     /// When the process started, nanoseconds since boot; `/proc/PID/stat` has it in clock ticks.
     pub start_ns: u64,
@@ -235,12 +235,12 @@ pub struct Descriptor {
 
 const _: () = assert!(size_of::<WalkFilter>() == 16 && align_of::<WalkFilter>() == 4);
 const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 2);
-const _: () = assert!(size_of::<Transition>() == 112 && align_of::<Transition>() == 8);
+const _: () = assert!(size_of::<TransitionRecord>() == 112 && align_of::<TransitionRecord>() == 8);
 // The BPF programs write the addresses as words.
-const _: () = assert!(core::mem::offset_of!(Transition, tuple) % 8 == 0);
+const _: () = assert!(core::mem::offset_of!(TransitionRecord, tuple) % 8 == 0);
 const _: () = assert!(size_of::<Task>() == 44 && align_of::<Task>() == 4);
 const _: () = assert!(size_of::<Counters>() == 40 && align_of::<Counters>() == 8);
-const _: () = assert!(size_of::<Closing>() == 208 && align_of::<Closing>() == 8);
-const _: () = assert!(size_of::<Opener>() == 56 && align_of::<Opener>() == 8);
+const _: () = assert!(size_of::<ClosingRecord>() == 208 && align_of::<ClosingRecord>() == 8);
+const _: () = assert!(size_of::<OpenerRecord>() == 56 && align_of::<OpenerRecord>() == 8);
 const _: () = assert!(size_of::<SocketRow>() == 96 && align_of::<SocketRow>() == 8);
 const _: () = assert!(size_of::<Descriptor>() == 48 && align_of::<Descriptor>() == 8);

@@ -112,11 +112,11 @@ unsafe fn read_task(to: *mut Task) -> (u32, bool) {
     (task.flags(), true)
 }
 
-/// Asks helpers for the current task. Returns its `PF_` flags, and whether the name of the process is
-/// known.
+/// Asks helpers for the current task. Returns its `PF_` flags, and whether the name of the process
+/// is known.
 ///
-/// The name of the process, which is that of the thread group leader, and the `PF_` flags are probed
-/// if their offsets are known.
+/// The name of the process, which is that of the thread group leader, and the `PF_` flags are
+/// probed if their offsets are known.
 ///
 /// # Safety
 /// All of `to` can be written to.
@@ -162,7 +162,8 @@ const fn split_halves(number: u64) -> (u32, u32) {
     ((number >> 32) as u32, number as u32) // each cast keeps the half it is about
 }
 
-/// Writes words one by one. For a plain copy the compiler calls a function that copies byte by byte.
+/// Writes words one by one. For a plain copy the compiler calls a function that copies byte by
+/// byte.
 ///
 /// # Safety
 /// All of `to` can be written to.

@@ -27,8 +27,8 @@ impl Program {
     }
 }
 
-/// One change as the tracepoint reports it, and the program that handles it. Three bytes, so that it
-/// fits a register.
+/// One change as the tracepoint reports it, and the program that handles it. Three bytes, so that
+/// it fits a register.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct RawChange {

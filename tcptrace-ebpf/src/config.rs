@@ -1,11 +1,11 @@
 //! The configuration: a read-only global that user space fills in before it loads the programs.
 
-use tcptrace_common::Config;
+use tcptrace_common::BpfConfig;
 
 /// The configuration. The loader replaces the values of the object file, and nothing changes them
 /// after that.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG: Config = Config::UNSET;
+pub(crate) static CONFIG: BpfConfig = BpfConfig::UNSET;
 
 /// Reads one value of [`CONFIG`].
 ///

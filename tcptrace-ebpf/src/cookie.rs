@@ -34,7 +34,8 @@ pub(crate) fn forget_sock(sock: Sock) {
 /// Returns our own cookie of the socket at an address. Makes one if there is none.
 #[inline(always)]
 pub(crate) fn of_address<C: EbpfContext>(ctx: &C, address: u64) -> u64 {
-    // SAFETY: the value is copied at once. Another CPU can only write the cookie of the same socket.
+    // SAFETY: the value is copied at once. Another CPU can only write the cookie of the same
+    // socket.
     if let Some(cookie) = unsafe { COOKIES.get(address) } {
         return *cookie;
     }
@@ -53,8 +54,8 @@ pub(crate) fn forget_address(address: u64) {
     let _was_there = COOKIES.remove(address);
 }
 
-/// Mixes the bits (the finaliser of `SplitMix64`), so that users see no kernel address, and that the
-/// cookies of two sockets are unlikely to agree in the bits that are kept.
+/// Mixes the bits (the finaliser of `SplitMix64`), so that users see no kernel address, and that
+/// the cookies of two sockets are unlikely to agree in the bits that are kept.
 #[inline(always)]
 fn mix_bits(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Emits records into the ring: the only place that fills in a [`Transition`].
+//! Emits records into the ring: the only place that fills in a [`TransitionRecord`].
 
 use aya_ebpf::{
     EbpfContext,
@@ -7,7 +7,9 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use tcptrace_common::{Closing, Counters, OpenCall, Opener, OpenerFlags, Transition, TransitionFlags, state};
+use tcptrace_common::{
+    ClosingRecord, Counters, OpenCall, OpenerFlags, OpenerRecord, TransitionFlags, TransitionRecord, state,
+};
 
 use crate::{
     actor,
@@ -43,13 +45,13 @@ pub(crate) trait ChangedSocket: Copy {
     ///
     /// # Safety
     /// All of `record` can be written to.
-    unsafe fn write_socket(self, record: *mut Transition) -> Option<i32>;
+    unsafe fn write_socket(self, record: *mut TransitionRecord) -> Option<i32>;
 
     /// Returns what ended the socket, see [`actor::close_flags`].
     fn close_flags(self, old_state: u8) -> TransitionFlags;
 
     /// Returns what is stored with the socket.
-    fn stored_opener(self) -> Option<&'static Opener>;
+    fn stored_opener(self) -> Option<&'static OpenerRecord>;
 
     /// Returns what the kernel has counted.
     fn read_counters(self) -> Counters;
@@ -90,7 +92,7 @@ fn emit_record<C: EbpfContext>(ctx: &C, change: RawChange, ktime_ns: u64, socket
     // A listener is no connection, so its life is not recorded.
     let is_last = change.new_state == state::CLOSE && change.old_state != state::LISTEN;
     let is_emitted = if config!(records_lives).get() && is_last {
-        emit_with(|record: *mut Closing| {
+        emit_with(|record: *mut ClosingRecord| {
             // SAFETY: all of `record` can be written to.
             unsafe {
                 let opener = fill_transition(&raw mut (*record).transition, change, ktime_ns, cookie, socket);
@@ -99,7 +101,7 @@ fn emit_record<C: EbpfContext>(ctx: &C, change: RawChange, ktime_ns: u64, socket
             }
         })
     } else {
-        emit_with(|record: *mut Transition| {
+        emit_with(|record: *mut TransitionRecord| {
             // SAFETY: all of `record` can be written to.
             unsafe { fill_transition(record, change, ktime_ns, cookie, socket) };
         })
@@ -119,19 +121,19 @@ fn emit_with<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
     entry.submit(0);
     true
 }
-/// Fills in a record. Returns what is stored with the socket if it was looked up, as it is for every
-/// last transition.
+/// Fills in a record. Returns what is stored with the socket if it was looked up, as it is for
+/// every last transition.
 ///
 /// # Safety
 /// All of `record` can be written to.
 #[inline(always)]
 unsafe fn fill_transition(
-    record: *mut Transition,
+    record: *mut TransitionRecord,
     change: RawChange,
     ktime_ns: u64,
     cookie: u64,
     socket: impl ChangedSocket,
-) -> Option<&'static Opener> {
+) -> Option<&'static OpenerRecord> {
     let RawChange { old_state, new_state, program } = change;
     let closes = new_state == state::CLOSE;
     // SAFETY: the caller vouches for `record`.
@@ -172,8 +174,9 @@ unsafe fn fill_transition(
 
         if closes
             && matches!(old_state, state::FIN_WAIT2 | state::CLOSING)
-            && let Some(Opener { timewait_state: timewait @ (state::TIME_WAIT | state::FIN_WAIT2), .. }) =
-                opener
+            && let Some(OpenerRecord {
+                timewait_state: timewait @ (state::TIME_WAIT | state::FIN_WAIT2), ..
+            }) = opener
         {
             flags |= TransitionFlags::TIMEWAIT;
             (*record).new_state = *timewait;

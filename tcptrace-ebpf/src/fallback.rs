@@ -2,10 +2,10 @@
 //!
 //! The kernel skips a program that is already running on this CPU (`__bpf_trace_run`,
 //! `kernel/trace/bpf_trace.c`): a packet, or from Linux 7 on another task, has interrupted it and
-//! changes the state of another socket. The fallback program, second on the tracepoint, handles what
-//! the primary one was skipped for, and the second fallback what both were skipped for. Each program
-//! leaves a claim for those behind it. A claim names the transition, because others may begin and
-//! end between two programs of one transition.
+//! changes the state of another socket. The fallback program, second on the tracepoint, handles
+//! what the primary one was skipped for, and the second fallback what both were skipped for. Each
+//! program leaves a claim for those behind it. A claim names the transition, because others may
+//! begin and end between two programs of one transition.
 //!
 //! A claim can be gone before the next program looks for it: the claim of another socket took its
 //! place, or the task moved to another CPU. Then two programs record the same transition.

@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{EbpfContext, programs::BtfTracePointContext};
-use tcptrace_common::{Counters, OpenCall, Opener, Transition, TransitionFlags, interest_bit, state};
+use tcptrace_common::{
+    Counters, OpenCall, OpenerRecord, TransitionFlags, TransitionRecord, interest_bit, state,
+};
 
 use crate::{
     actor,
@@ -18,7 +20,8 @@ use crate::{
 };
 
 /// Handles a change: emits its record if it is watched. If it only opens a socket, its opener is
-/// stored with the socket, which takes a microsecond; a record of that change would name the opener.
+/// stored with the socket, which takes a microsecond; a record of that change would name the
+/// opener.
 ///
 /// Fast path: one load and one branch on `CONFIG.interest`. The slow paths are `inline(never)`, so
 /// that the fast path saves no registers and has no stack.
@@ -87,7 +90,7 @@ impl ChangedSocket for FullSocket {
     }
 
     #[inline(always)]
-    unsafe fn write_socket(self, record: *mut Transition) -> Option<i32> {
+    unsafe fn write_socket(self, record: *mut TransitionRecord) -> Option<i32> {
         let sk_err = self.tcp.err();
         // SAFETY: the caller vouches for `record`. In a record the tuple is aligned to eight bytes.
         unsafe {
@@ -104,7 +107,7 @@ impl ChangedSocket for FullSocket {
     }
 
     #[inline(always)]
-    fn stored_opener(self) -> Option<&'static Opener> {
+    fn stored_opener(self) -> Option<&'static OpenerRecord> {
         opener::of_sock(self.sock)
     }
 

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use bytemuck::Zeroable as _;
 use tcptrace_common::{
-    AF_INET6, Counters, Opener, Transition, TransitionFlags, Tuple,
+    AF_INET6, Counters, OpenerRecord, TransitionFlags, TransitionRecord, Tuple,
     event_count::{HAPPENED, SEEN},
     state, v4_mapped,
 };
@@ -124,7 +124,7 @@ impl ChangedSocket for EventSocket {
     }
 
     #[inline(always)]
-    unsafe fn write_socket(self, record: *mut Transition) -> Option<i32> {
+    unsafe fn write_socket(self, record: *mut TransitionRecord) -> Option<i32> {
         // SAFETY: the caller vouches for `record`.
         unsafe { ((*record).tuple, (*record).netns, (*record).sk_err) = (self.tuple, 0, 0) };
         None
@@ -136,7 +136,7 @@ impl ChangedSocket for EventSocket {
     }
 
     #[inline(always)]
-    fn stored_opener(self) -> Option<&'static Opener> {
+    fn stored_opener(self) -> Option<&'static OpenerRecord> {
         None
     }
 
@@ -165,9 +165,9 @@ pub(crate) fn count_event(ctx: &RawTracePointContext) {
     let (Some(seen), Some(before)) = (EVENT_COUNTS.get(SEEN), EVENT_COUNTS.get_ptr_mut(SEEN_BEFORE)) else {
         return;
     };
-    // A run of this program that finds no new count here follows a skip of the other. There can be
-    // more such runs, if another transition came in between or the task moved to another CPU. So
-    // this only decides when user space looks; the counts say how many were lost.
+    // If this program finds no new count here, the other was skipped, or another transition came in
+    // between, or the task moved to another CPU. So this only decides when user space looks; the
+    // counts say how many were lost.
     // SAFETY: the counter is that of this CPU.
     let before = unsafe { &mut *before };
     if *seen == *before {

@@ -12,7 +12,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_sk_storage_get},
     macros::btf_map,
 };
-use tcptrace_common::{COMM_LEN, OpenCall, Opener, OpenerFlags, Task, TransitionFlags};
+use tcptrace_common::{COMM_LEN, OpenCall, OpenerFlags, OpenerRecord, Task, TransitionFlags};
 
 use crate::{
     actor::{write_current_task, write_task},
@@ -22,10 +22,10 @@ use crate::{
 
 /// The storage of each socket.
 #[btf_map]
-static OPENERS: SkStorage<Opener> = SkStorage::new();
+static OPENERS: SkStorage<OpenerRecord> = SkStorage::new();
 
 /// The opener of a socket with which nothing is stored.
-static UNKNOWN: Opener = Opener {
+static UNKNOWN: OpenerRecord = OpenerRecord {
     ktime_ns: 0,
     task: Task { pid: 0, tid: 0, uid: 0, comm: [0; COMM_LEN], thread_comm: [0; COMM_LEN] },
     call: OpenCall::UNKNOWN,
@@ -68,7 +68,7 @@ pub(crate) fn store_timewait_state(sock: Sock, state: u8) {
 
 /// Returns what is stored with a socket.
 #[inline(always)]
-pub(crate) fn of_sock(sock: Sock) -> Option<&'static Opener> {
+pub(crate) fn of_sock(sock: Sock) -> Option<&'static OpenerRecord> {
     if !config!(has_storage).get() {
         return None;
     }
@@ -82,7 +82,7 @@ pub(crate) fn of_sock(sock: Sock) -> Option<&'static Opener> {
 /// # Safety
 /// All of `to` can be written to.
 #[inline(always)]
-pub(crate) unsafe fn write_opener(to: *mut Opener, opener: Option<&Opener>) {
+pub(crate) unsafe fn write_opener(to: *mut OpenerRecord, opener: Option<&OpenerRecord>) {
     let opener = opener.unwrap_or(&UNKNOWN);
     // SAFETY: the caller vouches for `to`.
     unsafe {
@@ -94,11 +94,11 @@ pub(crate) unsafe fn write_opener(to: *mut Opener, opener: Option<&Opener>) {
 }
 
 #[inline(always)]
-fn find_storage(sock: Sock, flags: u32) -> Option<*mut Opener> {
+fn find_storage(sock: Sock, flags: u32) -> Option<*mut OpenerRecord> {
     let map = from_ref(&OPENERS).cast_mut().cast();
-    // SAFETY: the map is one of socket storage, and the helper takes any live `struct sock`. Without
-    // a value to start with it zeroes a new storage.
-    let opener: *mut Opener =
+    // SAFETY: the map is one of socket storage, and the helper takes any live `struct sock`.
+    // Without a value to start with it zeroes a new storage.
+    let opener: *mut OpenerRecord =
         unsafe { bpf_sk_storage_get(map, sock.as_ptr(), null_mut(), u64::from(flags)) }.cast();
     if opener.is_null() { None } else { Some(opener) }
 }

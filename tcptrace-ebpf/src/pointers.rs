@@ -141,7 +141,7 @@ impl Sock {
     }
 
     /// Returns the cookie that the kernel gives the socket. May be called only if
-    /// `Config::has_cookie` is set.
+    /// `BpfConfig::has_cookie` is set.
     #[inline(always)]
     pub(crate) fn kernel_cookie(self) -> u64 {
         // SAFETY: the helper takes any live `struct sock`.
@@ -214,7 +214,8 @@ impl SockCommon {
         u16::from_be(self.remote_port_be())
     }
 
-    /// Returns the inode number of the socket's network namespace; 0 on a kernel without namespaces.
+    /// Returns the inode number of the socket's network namespace; 0 on a kernel without
+    /// namespaces.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
         self.net().map_or(0, Net::inode)
@@ -329,8 +330,8 @@ impl File {
     /// Wraps a pointer.
     ///
     /// # Safety
-    /// `file` is not null, and the kernel gave it to this program as a `struct file`, in the context
-    /// of an iterator.
+    /// `file` is not null, and the kernel gave it to this program as a `struct file`, in the
+    /// context of an iterator.
     #[inline(always)]
     pub(crate) const unsafe fn new(file: *const c_void) -> Self {
         Self(file)
@@ -376,7 +377,7 @@ impl TaskStruct {
         Self(task)
     }
 
-    /// Returns the task on this CPU. May be called only if `Config::has_task` is set.
+    /// Returns the task on this CPU. May be called only if `BpfConfig::has_task` is set.
     #[inline(always)]
     pub(crate) fn current() -> Self {
         // SAFETY: the helper takes no arguments and never returns null.
@@ -408,7 +409,8 @@ impl TaskStruct {
     }
 }
 
-/// The words by which the name of a task is copied: a [`tcptrace_common::Task`] has their alignment.
+/// The words by which the name of a task is copied: a [`tcptrace_common::Task`] has their
+/// alignment.
 pub(crate) type CommWords = [u32; COMM_LEN / 4];
 
 /// A `struct cred`: the credentials of a task.

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use tcptrace_common::{AF_INET, Task, Transition, TransitionFlags, Tuple, state, v4_mapped};
+use tcptrace_common::{AF_INET, Task, TransitionFlags, TransitionRecord, Tuple, state, v4_mapped};
 
 /// A record's bytes.
-pub(crate) type Event = [u8; size_of::<Transition>()];
+pub(crate) type Event = [u8; size_of::<TransitionRecord>()];
 
 /// A change of state, and whether the task that acts is known.
 type Step = (u8, u8, bool);
@@ -103,7 +103,7 @@ impl Load {
             family: AF_INET,
             interface: 0,
         };
-        let transition = Transition {
+        let transition = TransitionRecord {
             ktime_ns: self.now_ns,
             cookie,
             netns: 4_026_531_840,

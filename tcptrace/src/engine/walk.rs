@@ -1,7 +1,7 @@
 //! What one look at all the kernel's sockets found: plain data, filled in by [`crate::host`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{COMM_LEN, OpenCall, Opener, RowFlags, SocketRow, state};
+use tcptrace_common::{COMM_LEN, OpenCall, OpenerRecord, RowFlags, SocketRow, state};
 
 /// What one walk found.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub struct Walk {
     /// stuck with, but the other end of somebody's.
     pub stand_ins: Vec<SocketRow>,
     /// Where each socket came from, by identity, as far as the kernel remembers.
-    pub origins: FxHashMap<u64, Opener>,
+    pub origins: FxHashMap<u64, OpenerRecord>,
     /// Every descriptor that holds one of them, by socket, pid and number.
     pub holders: Vec<Holder>,
 }
@@ -40,7 +40,7 @@ impl Walk {
     }
 
     /// Adds a socket, or the stand-in for one.
-    pub fn add(&mut self, row: SocketRow, origin: Option<Opener>) {
+    pub fn add(&mut self, row: SocketRow, origin: Option<OpenerRecord>) {
         if row.flags.contains(RowFlags::TIMEWAIT) {
             self.stand_ins.push(row);
             return;

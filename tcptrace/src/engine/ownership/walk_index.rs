@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, Hash};
 
 use hashbrown::{HashTable, hash_table::Entry};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use tcptrace_common::{Opener, RowFlags, SocketRow, Tuple, state, v4_mapped};
+use tcptrace_common::{OpenerRecord, RowFlags, SocketRow, Tuple, state, v4_mapped};
 
 use crate::engine::ownership::ends::EndsMatch;
 use crate::{
@@ -23,7 +23,7 @@ pub struct WalkIndex<'w> {
     /// stay in the CPU's cache.
     places: HashTable<u32>,
     listeners: FxHashMap<u64, Vec<&'w SocketRow>>,
-    origins: Option<&'w FxHashMap<u64, Opener>>,
+    origins: Option<&'w FxHashMap<u64, OpenerRecord>>,
     processes: FxHashMap<u32, ProcessDetails>,
 }
 
@@ -87,7 +87,7 @@ impl<'w> WalkIndex<'w> {
     }
 
     /// Where it came from, if the kernel remembers.
-    pub fn kept_origin(&self, cookie: u64) -> Option<&Opener> {
+    pub fn kept_origin(&self, cookie: u64) -> Option<&OpenerRecord> {
         self.origins?.get(&cookie)
     }
 

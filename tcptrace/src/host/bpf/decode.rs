@@ -1,7 +1,9 @@
 //! Decodes bytes from the kernel into records, and checks what user space relies on.
 
 use bytemuck::AnyBitPattern;
-use tcptrace_common::{AF_INET, AF_INET6, Closing, Descriptor, Opener, RowFlags, SocketRow, Tuple, state};
+use tcptrace_common::{
+    AF_INET, AF_INET6, ClosingRecord, Descriptor, OpenerRecord, RowFlags, SocketRow, Tuple, state,
+};
 
 use crate::host::bpf::ring_event::RingEvent;
 
@@ -31,7 +33,7 @@ pub enum DecodeError {
 /// # Errors
 /// See [`DecodeError`].
 pub fn ring_event(bytes: &[u8]) -> Result<RingEvent, DecodeError> {
-    let event = if bytes.len() == size_of::<Closing>() {
+    let event = if bytes.len() == size_of::<ClosingRecord>() {
         RingEvent::Closing(decode_fixed(bytes, "closing")?)
     } else {
         RingEvent::Transition(decode_fixed(bytes, "transition")?)
@@ -44,7 +46,7 @@ pub fn ring_event(bytes: &[u8]) -> Result<RingEvent, DecodeError> {
 }
 
 /// A socket, and its opener if the kernel keeps it.
-pub type FoundSocket = (SocketRow, Option<Opener>);
+pub type FoundSocket = (SocketRow, Option<OpenerRecord>);
 
 /// Takes the first row off those of a walk of sockets.
 ///
@@ -106,17 +108,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use tcptrace_common::{Bool32, Transition};
+    use tcptrace_common::{Bool32, TransitionRecord};
 
-    fn sample() -> Transition {
-        Transition {
+    fn sample() -> TransitionRecord {
+        TransitionRecord {
             ktime_ns: 0x0102_0304_0506_0708,
             cookie: 77,
             netns: 4_026_531_840,
             tuple: Tuple { family: AF_INET, local_port: 9666, remote_port: 40112, ..Tuple::zeroed() },
             old_state: state::ESTABLISHED,
             new_state: state::CLOSE_WAIT,
-            ..Transition::zeroed()
+            ..TransitionRecord::zeroed()
         }
     }
 
@@ -133,7 +135,8 @@ mod tests {
     #[test]
     fn every_other_length_is_refused() {
         let bytes = [bytes_of(&sample()), &[0; 200]].concat();
-        let is_a_record = |length: &usize| [size_of::<Transition>(), size_of::<Closing>()].contains(length);
+        let is_a_record =
+            |length: &usize| [size_of::<TransitionRecord>(), size_of::<ClosingRecord>()].contains(length);
         for length in (0..bytes.len()).filter(|length| !is_a_record(length)) {
             assert_eq!(
                 ring_event(&bytes[..length]),
@@ -145,20 +148,20 @@ mod tests {
     #[test]
     fn unknown_states_and_families_are_refused() {
         for number in [0, 13, 31, 32, 200, 255] {
-            let old = Transition { old_state: number, ..sample() };
-            let new = Transition { new_state: number, ..sample() };
+            let old = TransitionRecord { old_state: number, ..sample() };
+            let new = TransitionRecord { new_state: number, ..sample() };
             assert_eq!(ring_event(bytes_of(&old)), Err(DecodeError::State(number)));
             assert_eq!(ring_event(bytes_of(&new)), Err(DecodeError::State(number)));
         }
-        let unix = Transition { tuple: Tuple { family: 1, ..Tuple::zeroed() }, ..sample() };
+        let unix = TransitionRecord { tuple: Tuple { family: 1, ..Tuple::zeroed() }, ..sample() };
         assert_eq!(ring_event(bytes_of(&unix)), Err(DecodeError::Family(1)));
-        let last = Closing { transition: unix, ..Closing::zeroed() };
+        let last = ClosingRecord { transition: unix, ..ClosingRecord::zeroed() };
         assert_eq!(ring_event(bytes_of(&last)), Err(DecodeError::Family(1)));
     }
 
     #[test]
     fn a_last_transition_comes_with_its_counters() {
-        let mut last = Closing { transition: sample(), ..Closing::zeroed() };
+        let mut last = ClosingRecord { transition: sample(), ..ClosingRecord::zeroed() };
         (last.counters.bytes_sent, last.opener.task.pid) = (0x0102_0304_0506, 4242);
         assert_eq!(ring_event(bytes_of(&last)), Ok(RingEvent::Closing(last)));
     }
@@ -190,7 +193,7 @@ mod tests {
             ..SocketRow::zeroed()
         };
         let known = SocketRow { flags: RowFlags::HAS_OPENER, ..row };
-        let mut opener = Opener::zeroed();
+        let mut opener = OpenerRecord::zeroed();
         opener.task.pid = 4242;
         let rows = [bytes_of(&known), bytes_of(&opener), bytes_of(&row)].concat();
         let mut left = &rows[..];
@@ -218,7 +221,11 @@ mod tests {
         fn any_bytes_are_a_sound_record_or_an_error(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
             length in proptest::sample::select(vec![
-                size_of::<Transition>(), size_of::<Closing>(), size_of::<SocketRow>(), size_of::<Descriptor>(), 0
+                size_of::<TransitionRecord>(),
+                size_of::<ClosingRecord>(),
+                size_of::<SocketRow>(),
+                size_of::<Descriptor>(),
+                0
             ]),
             state in 0_u8..14,
             family in proptest::sample::select(vec![AF_INET, AF_INET6, 1]),
@@ -227,10 +234,10 @@ mod tests {
             if length > 0 {
                 bytes.resize(length, state);
             }
-            if length == size_of::<Transition>() || length == size_of::<Closing>() {
+            if length == size_of::<TransitionRecord>() || length == size_of::<ClosingRecord>() {
                 // Random bytes are hardly ever a record. Both records begin with a transition.
-                let (head, rest) = bytes.split_at(size_of::<Transition>());
-                let mut likely: Transition = bytemuck::pod_read_unaligned(head);
+                let (head, rest) = bytes.split_at(size_of::<TransitionRecord>());
+                let mut likely: TransitionRecord = bytemuck::pod_read_unaligned(head);
                 (likely.old_state, likely.new_state, likely.tuple.family) = (state, 8, family);
                 bytes = [bytes_of(&likely), rest].concat();
             }

@@ -4,7 +4,7 @@ use std::{panic::resume_unwind, thread::ScopedJoinHandle};
 
 use aya::{Btf, BtfError, Ebpf, EbpfLoader};
 use tcptrace_common::{
-    Config,
+    BpfConfig,
     names::programs::{TCP_SOCKETS, TRANSITION},
 };
 
@@ -44,7 +44,7 @@ const ATTEMPTS: [Helpers; 4] = [
 pub(crate) fn load_first(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
-    config: impl Fn(Helpers) -> Config,
+    config: impl Fn(Helpers) -> BpfConfig,
     btf: ScopedJoinHandle<'_, Result<Btf, BtfError>>,
 ) -> Result<(Ebpf, Helpers<FeatureStatus>, Btf), AttachError> {
     let is_off = |feature| options.without.contains(&feature);

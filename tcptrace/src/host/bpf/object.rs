@@ -6,7 +6,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use tcptrace_common::{
-    Config, EventLayout, KernelLayout,
+    BpfConfig, EventLayout, KernelLayout,
     names::{self, maps},
     state,
 };
@@ -27,8 +27,8 @@ pub(crate) const fn shows_timewait(options: &Options) -> bool {
 }
 
 /// Returns a configuration that uses no helper beyond those of Linux 5.8.
-pub(crate) const fn base_config(options: &Options, layout: KernelLayout, event: EventLayout) -> Config {
-    Config { layout, event, watched_states: options.watched_states, ..Config::UNSET }
+pub(crate) const fn base_config(options: &Options, layout: KernelLayout, event: EventLayout) -> BpfConfig {
+    BpfConfig { layout, event, watched_states: options.watched_states, ..BpfConfig::UNSET }
 }
 
 /// Reads the object, sets its configuration and creates its maps. Loads no program.
@@ -38,10 +38,10 @@ pub(crate) const fn base_config(options: &Options, layout: KernelLayout, event: 
 pub(crate) fn create_maps(
     loader: &mut EbpfLoader<'static>,
     options: &Options,
-    config: &Config,
+    config: &BpfConfig,
 ) -> Result<Ebpf, AttachError> {
     // The loader keeps the reference for a second attempt, so the configuration is leaked.
-    let config: &'static Config = Box::leak(Box::new(*config));
+    let config: &'static BpfConfig = Box::leak(Box::new(*config));
     loader
         // BTF serves the relocations of C programs. Ours have none.
         .btf(None)

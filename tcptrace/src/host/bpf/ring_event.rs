@@ -1,19 +1,19 @@
 //! What the BPF programs write to the ring.
 
-use tcptrace_common::{Closing, Transition};
+use tcptrace_common::{ClosingRecord, TransitionRecord};
 
 /// One record of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingEvent {
     /// A state change.
-    Transition(Transition),
+    Transition(TransitionRecord),
     /// The last state change of a socket, with what the kernel counted up to it.
-    Closing(Closing),
+    Closing(ClosingRecord),
 }
 
 impl RingEvent {
     /// The state change.
-    pub const fn transition(&self) -> &Transition {
+    pub const fn transition(&self) -> &TransitionRecord {
         match self {
             Self::Transition(transition) => transition,
             Self::Closing(closing) => &closing.transition,
@@ -21,7 +21,7 @@ impl RingEvent {
     }
 
     /// The state change, to be modified.
-    pub const fn transition_mut(&mut self) -> &mut Transition {
+    pub const fn transition_mut(&mut self) -> &mut TransitionRecord {
         match self {
             Self::Transition(transition) => transition,
             Self::Closing(closing) => &mut closing.transition,

@@ -1,6 +1,6 @@
 //! Converts records of the ring to the engine's state changes: flag bits become facts.
 
-use tcptrace_common::{Closing, OpenerFlags, Task, Transition, TransitionFlags as Flags};
+use tcptrace_common::{ClosingRecord, OpenerFlags, Task, TransitionFlags as Flags, TransitionRecord};
 
 use crate::{
     engine::{
@@ -14,8 +14,18 @@ use crate::{
 /// Converts a decoded record of the ring.
 pub fn state_change(record: &RingEvent) -> StateChange {
     let transition = record.transition();
-    let Transition { ktime_ns, cookie, netns, sk_err, tuple, old_state, new_state, flags, ref task, .. } =
-        *transition;
+    let TransitionRecord {
+        ktime_ns,
+        cookie,
+        netns,
+        sk_err,
+        tuple,
+        old_state,
+        new_state,
+        flags,
+        ref task,
+        ..
+    } = *transition;
     let named =
         |role: Flags| flags.contains(role).then(|| actor_of_task(task, flags.contains(Flags::PROCESS_NAMED)));
     StateChange {
@@ -46,8 +56,8 @@ pub fn state_change(record: &RingEvent) -> StateChange {
     }
 }
 
-fn final_stats(closing: &Closing) -> FinalStats {
-    let Closing { transition, counters, opener } = closing;
+fn final_stats(closing: &ClosingRecord) -> FinalStats {
+    let ClosingRecord { transition, counters, opener } = closing;
     FinalStats {
         counters: *counters,
         sk_err: transition.sk_err,
@@ -86,7 +96,7 @@ mod tests {
 
     fn change(flags: Flags, old_state: u8, new_state: u8) -> StateChange {
         let task = TASK;
-        let transition = Transition { flags, task, old_state, new_state, ..Transition::zeroed() };
+        let transition = TransitionRecord { flags, task, old_state, new_state, ..TransitionRecord::zeroed() };
         state_change(&RingEvent::Transition(transition))
     }
 
@@ -123,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_last_transition_has_the_final_stats() {
-        let mut closing = Closing::zeroed();
+        let mut closing = ClosingRecord::zeroed();
         (closing.transition.sk_err, closing.transition.flags) = (104, Flags::ABORTED);
         (closing.transition.old_state, closing.transition.new_state) = (state::ESTABLISHED, state::CLOSE);
         closing.counters.bytes_sent = 7;

@@ -4,7 +4,7 @@ use std::thread;
 
 use aya::{Btf, Ebpf};
 use tcptrace_common::{
-    Config, EventLayout, KernelLayout,
+    BpfConfig, EventLayout, KernelLayout,
     names::programs::{
         ACCEPTED, FALLBACK, SECOND_FALLBACK, SOCKET_HOLDERS, TCP_SOCKETS, TIMEWAIT, TRANSITION,
     },
@@ -92,8 +92,8 @@ fn read_kernel(options: &Options) -> Result<(KernelLayout, Vec<Target>), AttachE
     Ok((layout, attach_targets::find_targets(&kernel, options.transitions)))
 }
 
-fn full_config(options: &Options, layout: KernelLayout, helpers: Helpers) -> Config {
-    Config {
+fn full_config(options: &Options, layout: KernelLayout, helpers: Helpers) -> BpfConfig {
+    BpfConfig {
         has_cookie: helpers.cookie.into(),
         has_storage: helpers.storage.into(),
         // `bpf_get_current_task_btf` came with the second of the two, and before the first.

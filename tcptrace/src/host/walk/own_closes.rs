@@ -12,7 +12,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use bytemuck::Zeroable as _;
-use tcptrace_common::{Task, Transition, TransitionFlags};
+use tcptrace_common::{Task, TransitionFlags, TransitionRecord};
 
 use crate::host::walk::threads::NAME;
 
@@ -26,7 +26,7 @@ const OF_ACTOR: TransitionFlags = TransitionFlags::ACTOR_KNOWN
 ///
 /// Anybody can make us look into `/proc` by the name of a thread. That costs them a connection
 /// each time and us a few microseconds.
-pub(crate) fn clear_own_actor(transition: &mut Transition) {
+pub(crate) fn clear_own_actor(transition: &mut TransitionRecord) {
     let Task { pid, thread_comm, .. } = transition.task;
     let is_known = transition.flags.contains(TransitionFlags::ACTOR_KNOWN);
     let is_named = is_known && thread_comm.starts_with(NAME.as_bytes());
@@ -71,19 +71,19 @@ mod tests {
         host::bpf::{ring_event::RingEvent, state_change::state_change},
     };
 
-    fn closed_by(pid: u32, thread: &str) -> Transition {
-        let mut transition = Transition {
+    fn closed_by(pid: u32, thread: &str) -> TransitionRecord {
+        let mut transition = TransitionRecord {
             old_state: state::CLOSE_WAIT,
             new_state: state::LAST_ACK,
             flags: TransitionFlags::ACTOR_KNOWN | TransitionFlags::PROCESS_NAMED,
-            ..Transition::zeroed()
+            ..TransitionRecord::zeroed()
         };
         transition.task.pid = pid;
         transition.task.thread_comm[..thread.len()].copy_from_slice(thread.as_bytes());
         transition
     }
 
-    fn ending(transition: Transition) -> Ending {
+    fn ending(transition: TransitionRecord) -> Ending {
         state_change(&RingEvent::Transition(transition)).ending
     }
 

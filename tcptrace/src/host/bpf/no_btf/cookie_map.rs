@@ -6,7 +6,7 @@
 //! kernels.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::{SocketRow, Transition, Tuple, state};
+use tcptrace_common::{SocketRow, TransitionRecord, Tuple, state};
 
 /// The cookies by which sockets go.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl CookieMap {
     }
 
     /// Gives a transition the cookie of its socket.
-    pub(crate) fn resolve_transition(&mut self, transition: &mut Transition) {
-        let Transition { cookie: event, tuple, new_state, .. } = *transition;
+    pub(crate) fn resolve_transition(&mut self, transition: &mut TransitionRecord) {
+        let TransitionRecord { cookie: event, tuple, new_state, .. } = *transition;
         let is_complete = tuple.local_port != 0;
         let tuple = Tuple { interface: 0, ..tuple };
         let by_tuple = &mut self.by_tuple;
@@ -92,11 +92,11 @@ mod tests {
         Tuple { local_port, remote_port: 80, ..Tuple::zeroed() }
     }
 
-    fn transition(tuple: Tuple, new_state: u8) -> Transition {
-        Transition { cookie: EVENT, tuple, new_state, ..Transition::zeroed() }
+    fn transition(tuple: Tuple, new_state: u8) -> TransitionRecord {
+        TransitionRecord { cookie: EVENT, tuple, new_state, ..TransitionRecord::zeroed() }
     }
 
-    fn resolve(cookies: &mut CookieMap, mut transition: Transition) -> u64 {
+    fn resolve(cookies: &mut CookieMap, mut transition: TransitionRecord) -> u64 {
         cookies.resolve_transition(&mut transition);
         transition.cookie
     }
