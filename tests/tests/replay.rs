@@ -6,10 +6,17 @@
     reason = "times of a test's run, as microseconds"
 )]
 
-use std::{collections::HashMap, fs, ops::RangeInclusive, os::unix::process::CommandExt as _};
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write as _,
+    ops::RangeInclusive,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    path::Path,
+};
 
 use tests::{
-    Record, Tracer, TracerCommand, feature, monotonic_ns,
+    Record, Signal, Tracer, TracerCommand, feature, monotonic_ns,
     process::poll_until,
     recording::Recording,
     scene::{Leak, Scene},
@@ -255,6 +262,54 @@ fn a_recording_is_text_too_and_filtered_and_read_by_anybody_from_stdin() {
     let expected = recorded.records.iter().filter(wanted).count() as u64;
     assert!(expected > 0 && filtered.count("transition") == expected);
     assert_eq!(filtered.summary().int("filtered"), recorded.count("transition") - expected);
+}
+
+#[test]
+fn an_interrupted_replay_sums_up() {
+    let mut scene = Scene::new();
+    let tracer = Tracer::start(&["--stuck", THRESHOLD]);
+    let leak = scene.leak().socket;
+    tracer.await_stuck(&leak);
+    let recorded = tracer.stop();
+    let stuck = |record: &&Record| record.is_about("stuck", &leak);
+    let stuck = recorded.records.iter().position(|record| stuck(&record)).expect("it was reported");
+    let lines = format!("{}\n{}\n", recorded.lines[0], recorded.lines[stuck]);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        // A part of the next line has come, and the rest never does.
+        write!(writer, "{lines}{{\"v\":1,").expect("a pipe has room");
+        let mut command = TracerCommand::new(&["--replay", "-", "--json", "--stuck", THRESHOLD]);
+        command.command.stdin(OwnedFd::from(reader));
+        let replay = command.start();
+        replay.await_record("a record", |record| record.is("start"));
+        replay.signal(signal);
+        let replay = replay.finish();
+        assert_eq!((replay.status.code(), replay.stderr.as_str()), (Some(0), ""), "{signal:?}");
+        assert_eq!(replay.summary().int("stuck"), 1, "what came before is judged");
+    }
+}
+
+#[test]
+fn a_replay_opens_its_file_again() {
+    let recorded = Tracer::start(&["--stuck", THRESHOLD]).stop();
+    let folder = tempfile::tempdir().expect("a folder");
+    let [file, moved] = ["records", "records.1"].map(|name| folder.path().join(name));
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let path = file.to_str().expect("UTF-8");
+    let mut command = TracerCommand::new(&["--replay", "-", "--json", "--output", path]);
+    command.command.stdin(OwnedFd::from(reader));
+    let replay = command.start();
+    let start = &recorded.lines[0];
+    writeln!(writer, "{start}").expect("a pipe has room");
+    let has = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line == start));
+    poll_until("the first record", || has(&file).then_some(()));
+    fs::rename(&file, &moved).expect("the folder is ours");
+    replay.signal(Signal::HUP);
+    // What comes after the signal is written to the new file.
+    writeln!(writer, "{start}").expect("a pipe has room");
+    poll_until("a record in the new file", || has(&file).then_some(()));
+    drop(writer);
+    assert_eq!(replay.finish().status.code(), Some(0));
 }
 
 #[test]

@@ -50,14 +50,14 @@ pub fn run(
             // Somebody looks on while it is being recorded.
             publisher.flush_all();
         }
-        if interruption.take_reopen_request() {
-            publisher.reopen();
-        }
         let RecordedLine { at, event, cut } = match recording.next_line() {
             Ok(Some(line)) if !is_done(&publisher) => line,
             Ok(_) => break Ok(()),
             Err(bad) => break Err(Failure::Recording(bad)),
         };
+        if interruption.take_reopen_request() {
+            publisher.reopen();
+        }
         if let Some(number) = cut {
             print_problem(format_args!(
                 "line {number} of the recording is cut off: the run that wrote it was killed, or had no more room; going on \

@@ -134,7 +134,7 @@ impl Lines for RecordingFile {
     fn has_to_wait(&self) -> bool {
         // What a decoder would wait for is not known.
         let Reader::Plain(reader) = &self.reader else { return false };
-        reader.buffer().is_empty() && !reader.get_ref().get_ref().1.has_come()
+        !reader.buffer().contains(&b'\n') && !reader.get_ref().get_ref().1.has_come()
     }
 
     fn is_abandoned(&self) -> bool {
