@@ -13,13 +13,16 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   sources: 'MAP(VARCHAR, STRUCT(in_use BOOLEAN, why_not VARCHAR))',
   -- transition, cleared
   old_state: 'VARCHAR', new_state: 'VARCHAR', stand_in: 'BOOLEAN', in_old_state_ms: 'DOUBLE',
-  owner: 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, exe VARCHAR, uid BIGINT, cgroup VARCHAR, container VARCHAR)',
+  owner: 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, program VARCHAR, exe VARCHAR, uid BIGINT,
+    cgroup VARCHAR, unit VARCHAR, container VARCHAR, pod VARCHAR)',
   owner_how: 'VARCHAR', how: 'VARCHAR', in_state_ms: 'DOUBLE',
-  "by": 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, exe VARCHAR, uid BIGINT, cgroup VARCHAR, container VARCHAR)',
+  "by": 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, program VARCHAR, exe VARCHAR, uid BIGINT,
+    cgroup VARCHAR, unit VARCHAR, container VARCHAR, pod VARCHAR)',
   -- stuck
   state: 'VARCHAR', threshold_ms: 'DOUBLE', age_ms: 'DOUBLE', age_max_ms: 'DOUBLE', exact: 'BOOLEAN',
   since: 'TIMESTAMP_NS', recv_queue: 'BIGINT', send_queue: 'BIGINT', cause: 'VARCHAR',
-  owners: 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, exe VARCHAR, uid BIGINT, cgroup VARCHAR, container VARCHAR)[]',
+  owners: 'STRUCT(pid BIGINT, fd BIGINT, comm VARCHAR, program VARCHAR, exe VARCHAR, uid BIGINT,
+    cgroup VARCHAR, unit VARCHAR, container VARCHAR, pod VARCHAR)[]',
   owners_total: 'BIGINT',
   origin: 'STRUCT(pid BIGINT, tid BIGINT, comm VARCHAR, how VARCHAR, "time" TIMESTAMP_NS)',
   listener: 'STRUCT(cookie BIGINT, local_addr VARCHAR, local_port INTEGER, backlog BIGINT, backlog_limit BIGINT)',
@@ -30,7 +33,7 @@ SELECT * FROM read_json(getenv('TRACE'), format = 'newline_delimited', maximum_o
   close_reason: 'VARCHAR', error: 'VARCHAR', bytes_sent: 'BIGINT', bytes_received: 'BIGINT', retransmits: 'BIGINT',
   rtt_us: 'BIGINT',
   -- process; stuck, lost and duration_ms are of summary too
-  pid: 'BIGINT', comm: 'VARCHAR', stuck: 'BIGINT', shared: 'BIGINT', oldest_ms: 'DOUBLE', growth_per_min: 'DOUBLE', fds_open: 'BIGINT',
+  pid: 'BIGINT', comm: 'VARCHAR', program: 'VARCHAR', unit: 'VARCHAR', container: 'VARCHAR', pod: 'VARCHAR', stuck: 'BIGINT', shared: 'BIGINT', oldest_ms: 'DOUBLE', growth_per_min: 'DOUBLE', fds_open: 'BIGINT',
   fds_limit: 'BIGINT', fds_growth_per_min: 'DOUBLE', fds_full_in_s: 'DOUBLE',
   -- lost, resync, summary
   lost: 'BIGINT', lost_total: 'BIGINT', reason: 'VARCHAR', repaired: 'BIGINT', found: 'BIGINT',

@@ -53,6 +53,14 @@ impl Puppet {
         Self::start(Command::new(path))
     }
 
+    /// Starts a copy of the program at this path, with these arguments, which a puppet ignores.
+    pub fn with_arguments(path: &Path, arguments: &[&str]) -> Self {
+        std::fs::copy(own_program("puppet"), path).expect("a program can be copied");
+        let mut command = Command::new(path);
+        command.args(arguments);
+        Self::start(command)
+    }
+
     /// Starts a puppet with this `argv[0]`.
     pub fn with_arg0(name: impl AsRef<OsStr>) -> Self {
         use std::os::unix::process::CommandExt as _;

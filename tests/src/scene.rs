@@ -37,8 +37,13 @@ impl Scene {
     /// Starts both processes in a new namespace.
     #[expect(clippy::new_without_default, reason = "it starts processes: nothing for a default")]
     pub fn new() -> Self {
+        Self::with_server(Puppet::new)
+    }
+
+    /// In a namespace of its own, with the server that `start` starts there.
+    pub fn with_server(start: impl FnOnce() -> Puppet) -> Self {
         let namespace = Namespace::new();
-        let (client, mut server) = (Puppet::new(), Puppet::new());
+        let (client, mut server) = (Puppet::new(), start());
         let listener = server.listen("127.0.0.1:0");
         Self { client, server, listener, namespace }
     }

@@ -4,7 +4,7 @@ use tcptrace_common::state;
 
 use crate::{
     engine::{
-        assemble::process::process_record,
+        assemble::process::{add_owner, process_record},
         processes::{ProcessId, ProcessStats, Processes},
         tracker::{Policy, Tracker},
     },
@@ -68,7 +68,9 @@ pub fn look_at_processes(
     let not_shown = ids.len().saturating_sub(MAX_PROCESSES);
     let look = |id: ProcessId| {
         let rolled = rollup.preview_roll_up(id, &condition(id)?, now_ns)?;
-        Some(process_record(id.pid, &rolled))
+        let mut record = process_record(id.pid, &rolled);
+        rollup.owner_of(id).into_iter().for_each(|owner| add_owner(&mut record, owner));
+        Some(record)
     };
     ProcessFigures { shown: ids.into_iter().take(MAX_PROCESSES).filter_map(look).collect(), not_shown }
 }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use self::values::{
     parse_cgroup, parse_comm, parse_container, parse_namespace, parse_network, parse_pids, parse_ports,
-    parse_uids,
+    parse_program, parse_uids, parse_unit,
 };
 use crate::events::{Family, Name, Owner, SocketId};
 pub use missing::{HostContents, Missing, Resident};
@@ -69,6 +69,14 @@ pub struct Filter {
     #[arg(long, value_name = "ID-PREFIX,…", value_delimiter = ',', value_parser = parse_container)]
     container: Vec<String>,
 
+    /// Sockets of processes in these systemd units; `.service` may be left out
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = parse_unit)]
+    unit: Vec<String>,
+
+    /// Sockets of processes whose `program` has this in it, such as app.jar or worker.py
+    #[arg(long, value_name = "TEXT,…", value_delimiter = ',', value_parser = parse_program)]
+    program: Vec<String>,
+
     /// Only IPv4; an IPv4-mapped address counts as IPv4
     #[arg(short = '4', conflicts_with = "ipv6")]
     ipv4: bool,
@@ -86,8 +94,9 @@ impl Filter {
 
     /// Whether it depends on the process.
     pub fn asks_for_processes(&self) -> bool {
-        let Self { pid, comm, uid, cgroup, container, .. } = self;
-        !(pid.is_empty() && comm.is_empty() && uid.is_empty() && cgroup.is_empty() && container.is_empty())
+        let Self { pid, comm, uid, cgroup, container, unit, program, .. } = self;
+        let texts = [comm, cgroup, container, unit, program];
+        !(pid.is_empty() && uid.is_empty() && texts.iter().all(|texts| texts.is_empty()))
     }
 
     /// Whether a record about this socket is admitted, which has to do with these processes.
@@ -113,7 +122,7 @@ impl Filter {
     /// Whether the process is, as far as it depends on the process. What is not known of it is not
     /// what was asked for.
     pub fn admits_owner(&self, owner: &Owner) -> bool {
-        let Owner { pid, inner_pids, comm, uid, cgroup, container, .. } = owner;
+        let Owner { pid, inner_pids, comm, program, uid, cgroup, unit, container, .. } = owner;
         let any = |wanted: &[String], is: &dyn Fn(&str) -> bool| {
             wanted.is_empty() || wanted.iter().any(|wanted| is(wanted))
         };
@@ -129,6 +138,10 @@ impl Filter {
             && (self.uid.is_empty() || uid.is_some_and(|uid| admits(&self.uid, uid)))
             && any(&self.cgroup, &is_below)
             && any(&self.container, &has_id)
+            && any(&self.unit, &|wanted| unit.as_deref() == Some(wanted))
+            && any(&self.program, &|wanted| {
+                program.as_deref().is_some_and(|program| program.contains(wanted))
+            })
     }
 }
 

@@ -18,14 +18,20 @@ pub struct ProcessDetails {
     pub inner_pids: Option<Arc<[u32]>>,
     /// Its name (`/proc/PID/comm`), any bytes.
     pub comm: Option<Vec<u8>>,
+    /// What a person would call it, from its executable and its arguments.
+    pub program: Option<Arc<str>>,
     /// Its executable (`/proc/PID/exe`); bytes that are not UTF-8 are replaced.
     pub exe: Option<Arc<str>>,
     /// Its real user id (`/proc/PID/status`).
     pub uid: Option<u32>,
     /// Its cgroup (`/proc/PID/cgroup`): the unified one, or systemd's if that says nothing.
     pub cgroup: Option<Arc<str>>,
+    /// Its systemd unit, taken from its cgroup's path.
+    pub unit: Option<Arc<str>>,
     /// The id of its container, taken from its cgroup's path.
     pub container: Option<Arc<str>>,
+    /// The uid of its Kubernetes pod, taken from its cgroup's path.
+    pub pod: Option<Arc<str>>,
 }
 
 /// Answers questions about processes. Every answer may be missing: processes end meanwhile.

@@ -23,7 +23,7 @@ use self::{
     growth::{Changes, Samples},
     trend::Trend,
 };
-use crate::{clock::SECOND_NS, engine::age::Since};
+use crate::{clock::SECOND_NS, engine::age::Since, events::Owner};
 
 /// Between two roll-ups of the same process, nanoseconds.
 pub const BETWEEN_NS: u64 = 10 * SECOND_NS;
@@ -148,6 +148,8 @@ struct Process {
     news: Option<News>,
     told: Option<Told>,
     comm: Option<[u8; COMM_LEN]>,
+    /// What the last record of one of its sockets said of it.
+    owner: Option<Owner>,
     /// (CPU time, when) as they were last told.
     cpu: Option<(u64, u64)>,
 }
@@ -271,6 +273,20 @@ impl Processes {
         if let Some(process) = self.by_id.get_mut(&id) {
             process.shown = true;
         }
+    }
+
+    /// Keeps what the record of one of its sockets says of this process.
+    pub fn keep_owner(&mut self, id: ProcessId, owner: &Owner) {
+        if let Some(process) = self.by_id.get_mut(&id)
+            && process.owner.as_ref().is_none_or(|known| known.exe != owner.exe)
+        {
+            process.owner = Some(owner.clone());
+        }
+    }
+
+    /// What the last record of one of its sockets said of this process.
+    pub fn owner_of(&self, id: ProcessId) -> Option<&Owner> {
+        self.by_id.get(&id)?.owner.as_ref()
     }
 
     /// A socket that was reported stuck no longer is.
@@ -418,6 +434,7 @@ impl Process {
             news: None,
             told: None,
             comm: None,
+            owner: None,
             cpu: None,
         }
     }

@@ -7,7 +7,10 @@ use crate::{
     clock::WallClock,
     engine::{
         assemble::{
-            self, instant_at, life::life_record, owner_of_actor, owner_of_transition, process::process_record,
+            self, instant_at,
+            life::life_record,
+            owner_of_actor, owner_of_transition,
+            process::{add_owner, process_record},
         },
         filter::admission::Admission,
         ownership::{responsible::add_details, walk_index::WalkIndex},
@@ -270,6 +273,7 @@ impl<P: ProcessInfo> Reporter<P> {
         for (owner, id) in stuck.details.processes().zip(responsible).filter(|_| is_admitted) {
             if owner.is_requested || !asks {
                 self.processes.mark_reported(id);
+                self.processes.keep_owner(id, owner);
             }
         }
         self.report_of_view(
@@ -306,8 +310,10 @@ impl<P: ProcessInfo> Reporter<P> {
         for id in which {
             let shared_with = self.processes.first_sharer(id).map(|id| id.pid);
             let stats = self.info.process_stats(id);
+            let owner = self.processes.owner_of(id).cloned();
             if let Some(rollup) = self.processes.roll_up(id, stats.as_ref(), now_ns) {
-                let record = ProcessRecord { shared_with, ..process_record(id.pid, &rollup) };
+                let mut record = ProcessRecord { shared_with, ..process_record(id.pid, &rollup) };
+                owner.iter().for_each(|owner| add_owner(&mut record, owner));
                 out.publish(Record { at, event: Event::Process(record) });
             }
         }

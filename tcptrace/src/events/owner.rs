@@ -19,6 +19,11 @@ pub struct Owner {
     pub fd: Option<u32>,
     /// The process's name (its first thread's); null if only another thread's is known.
     pub comm: Option<Name>,
+    /// What a person would call it: an interpreter or a VM with the script, module, jar or main class
+    /// that it runs (`python3 worker.py`, `java -jar app.jar`), else the base name of its executable;
+    /// null as `exe` is. No other argument is told: arguments hold secrets.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub program: Option<Arc<str>>,
     /// `/proc/PID/exe`; null if the process has ended or may not be seen.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub exe: Option<Arc<str>>,
@@ -28,10 +33,17 @@ pub struct Owner {
     /// one says nothing.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub cgroup: Option<Arc<str>>,
+    /// Its systemd unit, taken from the cgroup's path: what `ps -o unit` shows. A process of a user's
+    /// manager has the manager, `user@1000.service`. Null where it is in no unit.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub unit: Option<Arc<str>>,
     /// The id of its container, taken from the cgroup's path (Docker, containerd, CRI-O, podman,
     /// systemd-nspawn); null outside of containers.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub container: Option<Arc<str>>,
+    /// The uid of its Kubernetes pod, taken from the cgroup's path; null outside of pods.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub pod: Option<Arc<str>>,
     /// Whether a process filter asked for this owner.
     #[serde(skip)]
     pub is_requested: bool,
@@ -46,10 +58,13 @@ impl Owner {
             inner_pids: None,
             fd: None,
             comm: None,
+            program: None,
             exe: None,
             uid: None,
             cgroup: None,
+            unit: None,
             container: None,
+            pod: None,
             is_requested: false,
         }
     }

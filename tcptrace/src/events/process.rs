@@ -1,8 +1,10 @@
 //! The record `process`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::events::Name;
+use crate::events::{Name, bounds};
 
 /// The roll-up of the stuck sockets of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +15,18 @@ pub struct ProcessRecord {
     pub pid: u32,
     /// Its name, as it was last known; null if it ended before it was looked at.
     pub comm: Option<Name>,
+    /// What a person would call it, as `program` of an owner.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub program: Option<Arc<str>>,
+    /// Its systemd unit, as `unit` of an owner.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub unit: Option<Arc<str>>,
+    /// The id of its container, as `container` of an owner.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub container: Option<Arc<str>>,
+    /// The uid of its pod, as `pod` of an owner.
+    #[serde(default, serialize_with = "bounds::text_or_null")]
+    pub pod: Option<Arc<str>>,
     /// Sockets found stuck and not cleared that it holds, or does not accept.
     pub stuck: usize,
     /// How many of them are charged to other processes as well.

@@ -141,19 +141,19 @@ const ACTORS: usize = 64;
 /// What was looked up of a process, and how it is written. It holds the texts, so that no other can have their addresses.
 #[derive(Debug)]
 struct Actor {
-    texts: [Option<Arc<str>>; 3],
+    texts: [Option<Arc<str>>; 6],
     executable: Vec<u8>,
     groups: Vec<u8>,
 }
 
 impl Actors {
     fn add(&mut self, owner: &Owner, out: &mut Vec<u8>) {
-        let Owner { pid, fd, comm, exe, uid, cgroup, container, .. } = owner;
+        let Owner { pid, fd, comm, program, exe, uid, cgroup, unit, container, pod, .. } = owner;
         if self.0.is_empty() {
             self.0.resize_with(ACTORS, || None);
         }
         let place = &mut self.0[*pid as usize % ACTORS];
-        let texts = [exe, cgroup, container];
+        let texts = [program, exe, cgroup, unit, container, pod];
         if !place.as_ref().is_some_and(|actor| {
             actor.texts.iter().zip(texts).all(|(one, other)| is_same(one.as_ref(), other.as_ref()))
         }) {
@@ -261,6 +261,8 @@ fn add_name(pid: u32, fd: Option<u32>, comm: Option<&Name>, out: &mut Vec<u8>) {
 }
 
 fn add_executable(owner: &Owner, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"program\":");
+    option(owner.program.as_ref(), shared, out);
     out.extend_from_slice(b",\"exe\":");
     option(owner.exe.as_ref(), shared, out);
     out.extend_from_slice(b",\"uid\":");
@@ -269,8 +271,12 @@ fn add_executable(owner: &Owner, out: &mut Vec<u8>) {
 fn add_groups(owner: &Owner, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"cgroup\":");
     option(owner.cgroup.as_ref(), shared, out);
+    out.extend_from_slice(b",\"unit\":");
+    option(owner.unit.as_ref(), shared, out);
     out.extend_from_slice(b",\"container\":");
     option(owner.container.as_ref(), shared, out);
+    out.extend_from_slice(b",\"pod\":");
+    option(owner.pod.as_ref(), shared, out);
     out.push(b'}');
 }
 

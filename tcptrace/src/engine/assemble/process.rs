@@ -2,7 +2,7 @@
 
 use crate::{
     engine::processes::ProcessRollup,
-    events::{Name, ProcessRecord, milliseconds},
+    events::{Name, Owner, ProcessRecord, milliseconds},
 };
 
 /// Makes the record of a process's roll-up.
@@ -13,6 +13,10 @@ pub fn process_record(pid: u32, rolled: &ProcessRollup) -> ProcessRecord {
     ProcessRecord {
         pid,
         comm: rolled.comm.map(Name),
+        program: None,
+        unit: None,
+        container: None,
+        pod: None,
         stuck,
         shared,
         oldest_ms: rolled.oldest_ns.map(milliseconds),
@@ -28,4 +32,12 @@ pub fn process_record(pid: u32, rolled: &ProcessRollup) -> ProcessRecord {
         fds_growth_is_known: rolled.fds_growth_per_min.is_some(),
         shared_with: None,
     }
+}
+
+/// Adds what is known of the process from a socket that was charged to it.
+pub fn add_owner(record: &mut ProcessRecord, owner: &Owner) {
+    record.program.clone_from(&owner.program);
+    record.unit.clone_from(&owner.unit);
+    record.container.clone_from(&owner.container);
+    record.pod.clone_from(&owner.pod);
 }

@@ -47,6 +47,10 @@ pub enum Missing {
     Cgroup(String),
     /// No container whose id begins like this; some ids that there are.
     Container(String, Vec<String>),
+    /// No process in this systemd unit.
+    Unit(String),
+    /// No process of which the program's name has this in it.
+    Program(String),
     /// No such network namespace.
     Namespace(u32),
     /// No process that passes all filters together, though there is one for each.
@@ -74,7 +78,7 @@ impl Filter {
     /// What it names that is not there. A value counts as there if one process passes it, whatever
     /// other filters say.
     pub fn find_missing(&self, there: &HostContents<'_>) -> Vec<Missing> {
-        let Self { pid, comm, uid, cgroup, container, netns, .. } = self;
+        let Self { pid, comm, uid, cgroup, container, unit, program, netns, .. } = self;
         let lacks = |only: Self| !there.residents.iter().any(|resident| only.admits_owner(&resident.owner));
         let none = Self::default;
         let mut missing = Vec::new();
@@ -90,6 +94,10 @@ impl Filter {
         missing.extend(groups.map(|path| Missing::Cgroup(path.clone())));
         let ids = container.iter().filter(|id| lacks(Self { container: vec![(*id).clone()], ..none() }));
         missing.extend(ids.map(|id| Missing::Container(id.clone(), sample_containers(there.residents))));
+        let units = unit.iter().filter(|name| lacks(Self { unit: vec![(*name).clone()], ..none() }));
+        missing.extend(units.map(|name| Missing::Unit(name.clone())));
+        let programs = program.iter().filter(|text| lacks(Self { program: vec![(*text).clone()], ..none() }));
+        missing.extend(programs.map(|text| Missing::Program(text.clone())));
         // An empty cgroup is there, and no process passes it.
         if missing.is_empty() && cgroup.is_empty() && self.asks_for_processes() && lacks(self.clone()) {
             missing.push(Missing::Together);
@@ -157,6 +165,8 @@ impl fmt::Display for Missing {
                     }
                 }
             }
+            Self::Unit(name) => write!(f, "no process is in the unit {name}"),
+            Self::Program(text) => write!(f, "no process runs a program with `{text}` in its name"),
             Self::Namespace(inode) => write!(f, "there is no network namespace {inode}"),
             Self::Together => f.write_str("no process passes all of these filters"),
         }

@@ -38,6 +38,8 @@ fn owner() -> Owner {
         comm: Some(Name::from_bytes(b"java")),
         uid: Some(1000),
         cgroup: Some("/app.slice/web.service".into()),
+        program: Some("java -jar web.jar".into()),
+        unit: Some("web.service".into()),
         container: Some("3f2a9c".into()),
         ..Owner::once(4242)
     }
@@ -71,6 +73,10 @@ fn each_filter_admits_its_own_and_keeps_back_others() {
         ("--cgroup /app.slice/web.service/", "--cgroup /app.slice/web.service/x"),
         ("--cgroup /", "--cgroup /system.slice"),
         ("--cgroup /sys/fs/cgroup/app.slice", "--cgroup /sys/fs/cgroup/web.service"),
+        ("--unit web", "--unit app"),
+        ("--unit app,web.service", "--unit web.scope"),
+        ("--program web.jar", "--program Web"),
+        ("--program x,java", "--program java.jar"),
         ("--container 3f2a", "--container f2a9c"),
         ("--container 000,3f2a9c", "--container 3f2a9c0"),
         ("-4", "-6"),
@@ -98,7 +104,7 @@ fn one_process_has_to_be_all_that_was_asked_for() {
 
 #[test]
 fn what_is_not_known_is_not_what_was_asked_for() {
-    for arguments in ["--comm java", "--uid 0", "--cgroup /", "--container 3"] {
+    for arguments in ["--comm java", "--uid 0", "--cgroup /", "--container 3", "--unit x", "--program x"] {
         assert!(!filter(arguments).admits(&socket(), &[Owner::once(4242)]), "{arguments}");
     }
     assert!(!filter("--pid 4242").admits(&socket(), &[]));
@@ -151,6 +157,9 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         ("--netns -1", "the inode number"),
         ("--cgroup app.slice", "the path of a cgroup"),
         ("--container=", "at least one character"),
+        ("--unit=", "the name of a systemd unit"),
+        ("--unit=/system.slice/x.service", "the name of a systemd unit"),
+        ("--program=", "at least one character"),
         ("-4 -6", "cannot be used with"),
     ] {
         let error = parse(arguments).expect_err(arguments);

@@ -31,6 +31,10 @@ impl fmt::Display for Range {
     }
 }
 
+/// How the names of systemd units that have processes end (systemd.unit(5)); slices only hold other
+/// units.
+pub(crate) const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+
 /// Not a value of that filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
@@ -78,6 +82,12 @@ pub enum InvalidValue {
     /// No path of a cgroup.
     #[error("the path of a cgroup from the root of the hierarchy, such as /system.slice/nginx.service")]
     Cgroup,
+    /// The value is no name of a unit.
+    #[error("the name of a systemd unit, such as nginx.service or nginx; `ps -o unit= -p PID` prints it")]
+    Unit,
+    /// The value is no part of a program's name.
+    #[error("a part of what a program is called has at least one character, for example --program app.jar")]
+    Program,
     /// No id of a container.
     #[error("the beginning of a container's id: at least one character")]
     Container,
@@ -157,6 +167,20 @@ pub(crate) fn parse_namespace(text: &str) -> Result<u32, InvalidValue> {
 pub(crate) fn parse_cgroup(text: &str) -> Result<String, InvalidValue> {
     let path = text.strip_prefix("/sys/fs/cgroup").unwrap_or(text);
     if path.starts_with('/') { Ok(path.trim_end_matches('/').to_owned()) } else { Err(InvalidValue::Cgroup) }
+}
+
+/// Parses the name of a unit, with `.service` where the name does not say what kind of unit it is.
+pub(crate) fn parse_unit(text: &str) -> Result<String, InvalidValue> {
+    if text.is_empty() || text.contains('/') {
+        return Err(InvalidValue::Unit);
+    }
+    let is_whole = UNIT_SUFFIXES.iter().any(|suffix| text.ends_with(suffix));
+    Ok(if is_whole { text.to_owned() } else { format!("{text}.service") })
+}
+
+/// Parses a part of what a program is called.
+pub(crate) fn parse_program(text: &str) -> Result<String, InvalidValue> {
+    if text.is_empty() { Err(InvalidValue::Program) } else { Ok(text.to_owned()) }
 }
 
 pub(crate) fn parse_container(text: &str) -> Result<String, InvalidValue> {

@@ -79,9 +79,12 @@ fn owner_of_holder((holder, process): &(&Holder, Option<&ProcessDetails>)) -> Ow
 /// Adds what was looked up about a process beyond its name and user.
 pub fn add_details(owner: &mut Owner, process: &ProcessDetails) {
     owner.inner_pids.clone_from(&process.inner_pids);
+    owner.program.clone_from(&process.program);
     owner.exe.clone_from(&process.exe);
     owner.cgroup.clone_from(&process.cgroup);
+    owner.unit.clone_from(&process.unit);
     owner.container.clone_from(&process.container);
+    owner.pod.clone_from(&process.pod);
 }
 
 #[cfg(test)]

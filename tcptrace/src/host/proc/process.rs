@@ -7,9 +7,12 @@ use std::{fs, sync::Arc};
 use crate::{
     engine::{process_info::ProcessDetails, walk::Named},
     host::proc::{
+        arguments::read_arguments,
         cgroup,
         container::container_id,
         proc_stat::{living_thread, start_ticks, ticks_from_ns},
+        program::{is_named_by_arguments, program_name},
+        unit::{pod_uid, unit_name},
     },
 };
 
@@ -35,8 +38,14 @@ pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
         fs::read_link(format!("/proc/{pid}/task/{thread}/exe"))
     });
     process.exe = exe.ok().map(|path| path.to_string_lossy().into());
+    process.program = process.exe.as_deref().map(|exe| {
+        let arguments = if is_named_by_arguments(exe) { read_arguments(pid) } else { None };
+        program_name(exe, &arguments.unwrap_or_default()).into()
+    });
     if let Some(path) = file("cgroup").as_deref().and_then(cgroup::cgroup_path) {
+        process.unit = unit_name(path).map(Arc::from);
         process.container = container_id(path).map(Arc::from);
+        process.pod = pod_uid(path).map(Arc::from);
         process.cgroup = Some(String::from_utf8_lossy(path).into());
     }
     // Checked last: the pid may have changed hands while we read.

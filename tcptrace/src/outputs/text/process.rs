@@ -1,11 +1,12 @@
 //! The stuck view's lines of processes: what their stuck sockets come to.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, iter};
 
 use rustc_hash::FxHashMap;
 use tcptrace_common::COMM_LEN;
 
 use crate::{
+    diagnostics::escape_harmful,
     events::{Instant, ProcessRecord},
     humanize::{name::ProcessName, span::format_span, width::display_width},
     outputs::text::canvas::{BOLD, Canvas, RED, YELLOW},
@@ -126,8 +127,38 @@ impl ProcessLine {
     /// Returns the most detailed words that fit `room` columns, or the tersest if none do.
     fn fit_room(&self, room: Option<usize>) -> ProcessWords {
         let fits = |words: &ProcessWords| room.is_none_or(|room| words.width() <= room);
-        let mut detailed = (0..TERSEST).map(|brevity| self.words_of(brevity));
-        detailed.find(fits).unwrap_or_else(|| self.words_of(TERSEST))
+        let placed = || {
+            let words = self.words_of(0);
+            ProcessWords { name: self.add_place(&words.name), ..words }
+        };
+        let detailed = (0..TERSEST).map(|brevity| self.words_of(brevity));
+        iter::once_with(placed).chain(detailed).find(fits).unwrap_or_else(|| self.words_of(TERSEST))
+    }
+
+    /// Adds what the process is called and where it runs, as far as its name does not say it:
+    /// `java/4242 (java -jar app.jar, app.service):`.
+    fn add_place(&self, name: &str) -> String {
+        /// An id is told from others by its beginning.
+        const ID_LENGTH: usize = 12;
+        let ProcessRecord { comm, program, unit, container, pod, .. } = &self.record;
+        let is_told = |program: &&str| comm.as_ref().is_some_and(|comm| comm.bytes() == program.as_bytes());
+        let program = program.as_deref().filter(|program| !is_told(program)).map(str::to_owned);
+        let short = |id: &str| id.chars().take(ID_LENGTH).collect::<String>();
+        let place = match (pod, container, unit) {
+            (Some(pod), ..) => Some(format!("pod {}", short(pod))),
+            (None, Some(container), _) => Some(format!("container {}", short(container))),
+            // Logins are no place that a person would look for.
+            (None, None, Some(unit)) => {
+                Some(unit.to_string()).filter(|unit| unit.ends_with(".service") && !unit.starts_with("user@"))
+            }
+            (None, None, None) => None,
+        };
+        let parts: Vec<_> = [program, place].into_iter().flatten().collect();
+        if parts.is_empty() {
+            return name.to_owned();
+        }
+        let parts = escape_harmful(&parts.join(", ")).into_owned();
+        format!("{} ({parts}):", name.trim_end_matches(':'))
     }
 
     fn words_of(&self, brevity: u8) -> ProcessWords {

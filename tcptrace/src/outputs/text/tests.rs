@@ -61,7 +61,9 @@ fn records_by(tuple: Tuple, name: &[u8], wall: impl Fn(usize) -> WallClock) -> V
         comm: Some(name.to_vec()),
         exe: Some("/usr/bin/java".into()),
         uid: Some(1000),
-        cgroup: Some("/app.slice".into()),
+        program: Some("java -jar app.jar".into()),
+        cgroup: Some("/app.slice/app.service".into()),
+        unit: Some("app.service".into()),
         ..ProcessDetails::default()
     });
     let views = Views { transitions: true, stuck: true, lives: false };
@@ -170,8 +172,8 @@ fn a_wall_clock_that_jumps_changes_no_age() {
 #[test]
 fn a_stuck_record_is_what_the_contract_shows() {
     let owner = |fd| {
-        json!({"pid": 4242, "fd": fd, "comm": "java", "exe": "/usr/bin/java", "uid": 1000,
-            "cgroup": "/app.slice", "container": null})
+        json!({"pid": 4242, "fd": fd, "comm": "java", "program": "java -jar app.jar", "exe": "/usr/bin/java",
+            "uid": 1000, "cgroup": "/app.slice/app.service", "unit": "app.service", "container": null, "pod": null})
     };
     assert_eq!(
         parsed(stuck(&records(v4_tuple(), b"java"))),

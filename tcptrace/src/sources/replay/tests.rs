@@ -39,7 +39,7 @@ fn transition(ns: u64, (old, new): (&str, &str), how: &str) -> String {
     )
 }
 
-const STUCK: &str = r#"{"v":1,"event":"stuck","time":"2026-11-22T15:45:33.104233918Z","mono_ns":2000000000,"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","threshold_ms":1000.0,"age_ms":1000.5,"age_max_ms":5000.0,"exact":false,"since":"2026-11-22T15:45:32.103733918Z","recv_queue":3,"send_queue":0,"cause":"data_unread","owners":[{"pid":42,"fd":5,"comm":"java","exe":null,"uid":0,"cgroup":"/","container":null}],"owners_total":1,"owner_how":"fd","origin":null,"listener":null,"peer":null}"#;
+const STUCK: &str = r#"{"v":1,"event":"stuck","time":"2026-11-22T15:45:33.104233918Z","mono_ns":2000000000,"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","threshold_ms":1000.0,"age_ms":1000.5,"age_max_ms":5000.0,"exact":false,"since":"2026-11-22T15:45:32.103733918Z","recv_queue":3,"send_queue":0,"cause":"data_unread","owners":[{"pid":42,"fd":5,"comm":"java","program":"java Main","exe":null,"uid":0,"cgroup":"/","unit":null,"container":null,"pod":null}],"owners_total":1,"owner_how":"fd","origin":null,"listener":null,"peer":null}"#;
 
 /// Two sockets: one seen to be in CLOSE_WAIT for two seconds, one recorded as stuck.
 fn recording() -> String {

@@ -292,14 +292,16 @@ fn a_process_record_has_the_fields_of_the_contract_and_no_others() {
     assert_eq!(
         parsed(&record),
         json!({"v": 1, "event": "process", "time": "2026-11-22T15:45:00.000000000Z", "mono_ns": 7,
-            "pid": 4242, "comm": "java", "stuck": 412, "shared": 3, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
+            "pid": 4242, "comm": "java", "program": null, "unit": null, "container": null, "pod": null, "stuck": 412, "shared": 3, "oldest_ms": 302_000.0, "growth_per_min": 50.0,
             "fds_open": 3012, "fds_limit": 4096, "fds_growth_per_min": 60.0, "fds_full_in_s": 1300.8})
     );
     let ended = ProcessRollup { ended: true, growth_per_min: Some(-0.000_01), ..ProcessRollup::default() };
     let record = Record { event: Event::Process(process_record(1, &ended)), ..record };
     let line = parsed(&record);
     assert_eq!(line["growth_per_min"].to_string(), "0.0");
-    for field in ["comm", "oldest_ms", "fds_open", "fds_limit", "fds_growth_per_min", "fds_full_in_s"] {
+    for field in
+        ["comm", "program", "oldest_ms", "fds_open", "fds_limit", "fds_growth_per_min", "fds_full_in_s"]
+    {
         assert_eq!(line[field], Value::Null, "{field}");
     }
 }
