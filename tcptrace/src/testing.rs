@@ -11,8 +11,13 @@ use crate::{
         tracker::{Policy, finding::Finding},
         walk::Named,
     },
-    events::{EventSink, Record, Views},
+    events::{EventSink, Fields, FromFields, Record, Views},
 };
+
+/// Reads a record, or a part of one.
+pub(crate) fn read_record<T: FromFields>(text: &str) -> serde_json::Result<T> {
+    T::from_fields(&Fields::split(text.as_bytes())?)
+}
 
 /// Keeps every event.
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! Instants and durations, and their forms in records.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+use crate::events::fields::Text;
 
 /// When something happened in the kernel, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub(crate) fn rfc3339_or_null<S: Serializer>(at: &Option<Instant>, serializer: S
 
 /// Deserializes an instant of which only the wall clock's time was written.
 pub(crate) fn wall_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
-    let text = Cow::<str>::deserialize(deserializer)?;
+    let Text(text) = Text::deserialize(deserializer)?;
     let time: jiff::Timestamp = text.parse().map_err(D::Error::custom)?;
     Ok(Instant { wall_ns: time.as_nanosecond(), mono_ns: 0 })
 }

@@ -6,50 +6,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{
     Instant, Owner, OwnerHow, SocketId, TimeInState, bounds,
+    fields::record,
     instant::{rfc3339_or_null, wall_time_or_null},
 };
 
-/// A connection is over (`--lives`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct LifeRecord {
-    /// The socket.
-    #[serde(flatten)]
-    pub socket: SocketId,
-    /// When it began; null for a connection from before the start.
-    #[serde(serialize_with = "rfc3339_or_null", deserialize_with = "wall_time_or_null")]
-    pub opened: Option<Instant>,
-    /// From `opened` to its end, milliseconds; null if either was not seen.
-    pub duration_ms: Option<f64>,
-    /// Which end of the connection the socket was.
-    pub role: Role,
-    /// How long it was in each state, milliseconds by state name, as far as that was seen.
-    pub states: TimeInState,
-    /// What ended it.
-    pub close_reason: CloseReason,
-    /// The socket's error (`sk_err`), an errno's name such as `ECONNRESET`; null if there is none.
-    #[serde(serialize_with = "bounds::text_or_null")]
-    pub error: Option<Cow<'static, str>>,
-    /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`); null if
-    /// the kernel does not tell.
-    pub bytes_sent: Option<u64>,
-    /// Bytes of payload received, each counted once (`tcp_sock.bytes_received`); null if the
-    /// kernel does not tell.
-    pub bytes_received: Option<u64>,
-    /// Segments sent again (`tcp_sock.total_retrans`); null if the kernel does not tell.
-    pub retransmits: Option<u32>,
-    /// Smoothed round-trip time at the end, microseconds (`tcp_sock.srtt_us`); null if there was
-    /// no sample.
-    pub rtt_us: Option<u32>,
-    /// The process that closed it, or else the one that connected or accepted it; null if neither
-    /// is known.
-    pub owner: Option<Owner>,
-    /// How `owner` is known.
-    pub owner_how: OwnerHow,
-    /// When `owner` connected or accepted the socket, `CLOCK_MONOTONIC` nanoseconds. The process
-    /// may have ended since.
-    #[serde(skip)]
-    pub owned_ns: Option<u64>,
+record! {
+    /// A connection is over (`--lives`).
+    pub struct LifeRecord {
+        ..socket: SocketId,
+        /// When it began; null for a connection from before the start.
+        #[serde(serialize_with = "rfc3339_or_null", deserialize_with = "wall_time_or_null")]
+        pub opened: Option<Instant>,
+        /// From `opened` to its end, milliseconds; null if either was not seen.
+        pub duration_ms: Option<f64>,
+        /// Which end of the connection the socket was.
+        pub role: Role,
+        /// How long it was in each state, milliseconds by state name, as far as that was seen.
+        pub states: TimeInState,
+        /// What ended it.
+        pub close_reason: CloseReason,
+        /// The socket's error (`sk_err`), an errno's name such as `ECONNRESET`; null if there is none.
+        #[serde(serialize_with = "bounds::text_or_null")]
+        pub error: Option<Cow<'static, str>>,
+        /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`); null if
+        /// the kernel does not tell.
+        pub bytes_sent: Option<u64>,
+        /// Bytes of payload received, each counted once (`tcp_sock.bytes_received`); null if the
+        /// kernel does not tell.
+        pub bytes_received: Option<u64>,
+        /// Segments sent again (`tcp_sock.total_retrans`); null if the kernel does not tell.
+        pub retransmits: Option<u32>,
+        /// Smoothed round-trip time at the end, microseconds (`tcp_sock.srtt_us`); null if there was
+        /// no sample.
+        pub rtt_us: Option<u32>,
+        /// The process that closed it, or else the one that connected or accepted it; null if neither
+        /// is known.
+        pub owner: Option<Owner>,
+        /// How `owner` is known.
+        pub owner_how: OwnerHow,
+        /// When `owner` connected or accepted the socket, `CLOCK_MONOTONIC` nanoseconds. The process
+        /// may have ended since.
+        #[serde(skip)]
+        pub owned_ns: Option<u64>,
+    }
 }
 
 /// Which end of a connection a socket is.

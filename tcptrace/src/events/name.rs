@@ -1,9 +1,9 @@
 //! A task's name.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcptrace_common::COMM_LEN;
+
+use crate::events::fields::Text;
 
 /// A task's name as the kernel keeps it: any bytes, NUL-padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Serialize for Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
+        let Text(text) = Text::deserialize(deserializer)?;
         Ok(Self::from_bytes(text.as_bytes()))
     }
 }

@@ -1,10 +1,10 @@
 //! One line of the stream, and the kinds of records.
 
-use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::events::{
-    Cleared, Instant, LifeRecord, Lost, ProcessRecord, Resync, Start, Stuck, Summary, Transition,
-    instant::rfc3339,
+    Cleared, Fields, FromFields, Instant, LifeRecord, Lost, ProcessRecord, Resync, Start, Stuck, Summary,
+    Transition, instant::rfc3339,
 };
 
 /// Version of the records' form. Adding a field keeps it.
@@ -37,6 +37,10 @@ macro_rules! events {
                 }
             }
 
+            /// The name of each kind.
+            #[cfg(test)]
+            pub(crate) const NAMES: &[&'static str] = &[$($name),+];
+
             /// Derives the schema of the fields of each kind.
             #[cfg(test)]
             pub(crate) fn schemas(
@@ -45,19 +49,16 @@ macro_rules! events {
                 vec![$(($name, <$fields as schemars::JsonSchema>::json_schema(generator)),)+]
             }
 
-            /// Deserializes the fields of a record whose `event` is `name`. `None`: this version
-            /// does not know that kind.
+            /// Reads a record whose `event` is `name` from the fields of its line. Returns `None` if
+            /// this version does not know that kind.
             ///
             /// # Errors
             /// The fields are not those of that kind.
-            pub fn deserialize<'de, D: Deserializer<'de>>(
-                name: &str,
-                deserializer: D,
-            ) -> Result<Option<Self>, D::Error> {
-                match name {
-                    $($name => <$fields>::deserialize(deserializer).map(|fields| Some(Self::$kind(fields))),)+
-                    _ => Ok(None),
-                }
+            pub fn from_fields(name: &str, fields: &Fields<'_>) -> serde_json::Result<Option<Self>> {
+                Ok(Some(match name {
+                    $($name => Self::$kind(FromFields::from_fields(fields)?),)+
+                    _ => return Ok(None),
+                }))
             }
         }
     };

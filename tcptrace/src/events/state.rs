@@ -6,6 +6,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tcptrace_common::state;
 
+use crate::events::fields::Text;
+
 /// A TCP state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(pub u8);
@@ -58,7 +60,7 @@ impl Serialize for State {
 
 impl<'de> Deserialize<'de> for State {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let Text(name) = Text::deserialize(deserializer)?;
         let known = NAMES.iter().find(|(_, kernel, _)| *kernel == name);
         known.map(|(number, ..)| Self(*number)).ok_or_else(|| D::Error::custom(format!("no state: {name}")))
     }

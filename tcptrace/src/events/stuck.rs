@@ -5,41 +5,44 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::events::{
-    Cause, Instant, OriginRecord, Owner, OwnerHow, SocketId, State, bounds,
+    Cause, Fields, FromFields, Instant, OriginRecord, Owner, OwnerHow, SocketId, State, bounds,
+    fields::record,
     instant::{rfc3339, wall_time},
 };
 
-/// A socket has been in a watched state for as long as the threshold, and a look at the kernel's
-/// tables has just confirmed it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Stuck {
-    /// The socket.
-    #[serde(flatten)]
-    pub socket: SocketId,
-    /// The state it is in.
-    pub state: State,
-    /// The threshold of `--stuck`, milliseconds. `found` records have none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threshold_ms: Option<f64>,
-    /// Time in the state, milliseconds: at least this.
-    pub age_ms: f64,
-    /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same as
-    /// `age_ms` if `exact`.
-    pub age_max_ms: Option<f64>,
-    /// Whether it was seen entering the state. If not, the ages come from the socket's own
-    /// timestamps (`tcp_sock.rcv_tstamp`, `icsk_ack.lrcvtime`).
-    pub exact: bool,
-    /// When it entered the state; if not `exact`, the latest time at which it can have entered.
-    #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
-    pub since: Instant,
-    /// What a walk saw of the socket.
-    #[serde(flatten)]
-    pub details: SocketDetails,
-    /// Whether a `stuck` record of the same socket in the same state was reported before
-    /// (`--remind`).
-    #[serde(skip)]
-    pub is_reminder: bool,
+record! {
+    /// A socket has been in a watched state for as long as the threshold, and a look at the kernel's
+    /// tables has just confirmed it.
+    pub struct Stuck {
+        ..socket: SocketId,
+        /// The state it is in.
+        pub state: State,
+        /// The threshold of `--stuck`, milliseconds. `found` records have none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub threshold_ms: Option<f64>,
+        /// Time in the state, milliseconds: at least this.
+        pub age_ms: f64,
+        /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same as
+        /// `age_ms` if `exact`.
+        pub age_max_ms: Option<f64>,
+        /// Whether it was seen entering the state. If not, the ages come from the socket's own
+        /// timestamps (`tcp_sock.rcv_tstamp`, `icsk_ack.lrcvtime`).
+        pub exact: bool,
+        /// When it entered the state; if not `exact`, the latest time at which it can have entered.
+        #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
+        pub since: Instant,
+        /// Whether a `stuck` record of the same socket in the same state was reported before
+        /// (`--remind`).
+        #[serde(skip)]
+        pub is_reminder: bool,
+        ..details: SocketDetails,
+    }
+}
+
+impl FromFields for Box<Stuck> {
+    fn from_fields(fields: &Fields<'_>) -> serde_json::Result<Self> {
+        Stuck::from_fields(fields).map(Self::new)
+    }
 }
 
 /// What a walk saw of a socket: its queues, its owners, where it came from, and its other end.

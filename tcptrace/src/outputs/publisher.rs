@@ -143,7 +143,10 @@ mod tests {
     use std::{cell::RefCell, rc::Rc};
 
     use super::*;
-    use crate::events::{Event, Instant, Lost, LostReason, Resync, Summary};
+    use crate::{
+        events::{Event, Instant, Lost, LostReason, Resync, Summary},
+        testing::read_record,
+    };
 
     /// Notes what it is given, and takes every second record only.
     #[derive(Default)]
@@ -165,7 +168,7 @@ mod tests {
 
     fn cleared() -> Record {
         let text = r#"{"cookie":6,"netns":7,"family":"ipv4","local_addr":"10.0.0.1","local_port":80,"remote_addr":"10.0.0.2","remote_port":4000,"state":"CLOSE_WAIT","new_state":"CLOSE","in_state_ms":2000.0,"by":null,"how":"reset"}"#;
-        record(Event::Cleared(serde_json::from_str(text).expect("a record")))
+        record(Event::Cleared(read_record(text).expect("a record")))
     }
 
     #[test]

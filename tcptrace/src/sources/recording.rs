@@ -17,7 +17,7 @@ use serde::Deserialize;
 use self::input::Lines;
 use crate::{
     diagnostics::shorten_text,
-    events::{Event, Instant, LONGEST_RECORD, SCHEMA_VERSION, SocketDetails},
+    events::{Event, Fields, Instant, LONGEST_RECORD, SCHEMA_VERSION},
 };
 
 /// Bytes of the longest line that is read. It leaves room beyond [`LONGEST_RECORD`] for recordings
@@ -158,29 +158,21 @@ struct Head<'a> {
 }
 
 fn parse_line(bytes: &[u8]) -> Result<RecordedLine, What> {
-    let Head { v, event, time, mono_ns } = serde_json::from_slice(bytes)?;
+    let fields = Fields::split(bytes)?;
+    let Head { v, event, time, mono_ns } = fields.read()?;
     if v != u64::from(SCHEMA_VERSION) {
         return Err(What::Version(v));
     }
     let time: jiff::Timestamp = time.parse()?;
-    let mut event = parse_fields(&event, bytes)?;
+    let mut event = match &*event {
+        // A replay sums up anew.
+        "process" | "summary" => None,
+        kind => Event::from_fields(kind, &fields)?,
+    };
     if let Some(Event::Stuck(stuck) | Event::Found(stuck)) = &mut event {
         stuck.details.limit();
     }
     Ok(RecordedLine { at: Instant { wall_ns: time.as_nanosecond(), mono_ns }, event, cut: None })
-}
-
-/// Reads the fields of a record of this kind.
-fn parse_fields(kind: &str, bytes: &[u8]) -> serde_json::Result<Option<Event>> {
-    let read = Event::deserialize(kind, &mut serde_json::Deserializer::from_slice(bytes));
-    match (kind, read) {
-        // A replay sums up anew: damaged totals do not end it.
-        ("process" | "summary", Err(_)) => Ok(None),
-        // A flattened part reports its errors at the end of the line. Read alone, it reports them
-        // where they are.
-        ("stuck" | "found", Err(error)) => serde_json::from_slice::<SocketDetails>(bytes).and(Err(error)),
-        (_, read) => read,
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     events::{ProcessRecord, Resync},
     outputs::{json::Json, writer::WriterOptions},
+    testing::read_record,
 };
 
 const STUCK: &str = r#"{"cookie":6,"netns":7,"family":"ipv6","local_addr":"fd00::1","local_port":80,"remote_addr":"fd00::2","remote_port":4000,"state":"CLOSE_WAIT","threshold_ms":1000.0,"age_ms":1000.5,"age_max_ms":5000.0,"exact":false,"since":"2026-11-22T15:45:32.103733918Z","recv_queue":3,"send_queue":0,"cause":"data_unread","owners":[{"pid":42,"fd":5,"comm":"java","exe":null,"uid":0,"cgroup":"/","container":null}],"owner_how":"fd","origin":null,"listener":null,"peer":null}"#;
@@ -49,11 +50,11 @@ fn record(mono_ns: u64, event: Event) -> Record {
 }
 
 fn cleared(mono_ns: u64) -> Record {
-    record(mono_ns, Event::Cleared(serde_json::from_str(CLEARED).expect("a record")))
+    record(mono_ns, Event::Cleared(read_record(CLEARED).expect("a record")))
 }
 
 fn stuck(cookie: u64, is_reminder: bool) -> Record {
-    let mut stuck: Box<crate::events::Stuck> = serde_json::from_str(STUCK).expect("a record");
+    let mut stuck: Box<crate::events::Stuck> = read_record(STUCK).expect("a record");
     (stuck.socket.cookie, stuck.is_reminder) = (cookie, is_reminder);
     record(2, Event::Stuck(stuck))
 }
@@ -91,7 +92,7 @@ fn what_repeats_is_counted_and_what_must_arrive_arrives() {
     let mut most = 0;
     for time in 1..=TIMES {
         assert!(!output.publish(stuck(time % 10 + 1, true)));
-        let process: ProcessRecord = serde_json::from_str(PROCESS).expect("a record");
+        let process: ProcessRecord = read_record(PROCESS).expect("a record");
         output.publish(record(time, Event::Process(process)));
         output.publish(lost(time, 2, 2 * time));
         output.publish(record(time, Event::Resync(Resync { sockets: 10, repaired: 0, found: None })));

@@ -7,6 +7,7 @@ use crate::engine::totals::Totals;
 use crate::{
     engine::{state_change::Origin, tracker::lives::Life},
     events::{CloseReason, LifeRecord, Role},
+    testing::read_record,
 };
 
 fn counters() -> Counters {
@@ -70,7 +71,7 @@ fn a_life_is_read_as_it_was_written() {
         .zip([0, 999, 1_000, 1_234_567, 400 * day_ns + 1_001_000, 5 * SECOND])
         .collect();
     let written = parsed(&record(Life { states, ..life() }));
-    let read: LifeRecord = serde_json::from_value(written.clone()).expect("it is a life");
+    let read = read_record::<LifeRecord>(&written.to_string()).expect("it is a life");
     let at = Instant { wall_ns: 1_795_362_302_000_000_000, mono_ns: 1_002 * SECOND };
     assert_eq!(parsed(&Record { at, event: Event::Life(read) }), written);
     assert_eq!(
@@ -80,7 +81,7 @@ fn a_life_is_read_as_it_was_written() {
     );
     let mut more = written;
     more["states"]["CLOSING"] = json!(1.0);
-    let refused = serde_json::from_value::<LifeRecord>(more).expect_err("seven states");
+    let refused = read_record::<LifeRecord>(&more.to_string()).expect_err("seven states");
     assert!(refused.to_string().contains("more states than a life has"), "{refused}");
 }
 
