@@ -11,7 +11,7 @@ use crate::{
     testing::read_record,
 };
 
-/// Recorded lines: of each kind, with and without what may be missing.
+/// Lines of each kind, with and without what may be missing.
 const RECORDS: &str = include_str!("records.jsonl");
 
 /// Reads a line, and writes what was read: directly, and as serde does.
