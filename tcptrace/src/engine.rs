@@ -42,7 +42,7 @@ use crate::{
         processes::ProcessId,
         recorded::RecordedStream,
         settings::Settings,
-        tracker::{Socket, Unseen, finding::Finding},
+        tracker::{Unseen, finding::Finding, socket::Socket},
         walk::Walk,
     },
     events::{Event, EventSink, Figures, LostReason, Record, Resync, Start, Summary, TracerInfo},
@@ -156,7 +156,7 @@ impl<P: ProcessInfo> Engine<P> {
             Purpose::Once => return self.judge_once(walk, out),
         }
         let mut findings = Vec::new();
-        self.pipeline.tracker.judge(walk, &mut |finding| findings.push(finding));
+        self.pipeline.tracker.judge_due(walk, &mut |finding| findings.push(finding));
         self.pipeline.reporter.report_judged(&findings, walk, out);
     }
 
@@ -275,7 +275,7 @@ impl<P: ProcessInfo> Engine<P> {
     }
 
     /// How many sockets are tracked.
-    pub const fn tracked_sockets(&self) -> usize {
+    pub fn tracked_sockets(&self) -> usize {
         self.pipeline.tracker.len()
     }
 

@@ -7,7 +7,7 @@ use crate::{
     clock::WallClock,
     engine::{
         state_change::{Actor, StateChange},
-        tracker::{Exit, Socket, found::Found},
+        tracker::{Exit, finding::Found, socket::Socket},
     },
     events::{
         Cleared, Event, Instant, Name, Owner, OwnerHow, Record, SocketDetails, SocketId, State, Stuck,

@@ -19,7 +19,11 @@ use crate::{
         settings::Settings,
         state_change::StateChange,
         totals::Totals,
-        tracker::{Exit, Socket, finding::Finding, found::Found},
+        tracker::{
+            Exit,
+            finding::{Finding, Found},
+            socket::Socket,
+        },
         walk::{Named, Walk},
     },
     events::{

@@ -34,7 +34,7 @@ fn tracked(policy: Policy, sockets: &[(u64, u8, u64)]) -> Tracker {
     for row in &walk.sockets {
         tracker.observe_socket(&Observation::of(row, Since::between(None, NOW)), &mut |_| {});
     }
-    tracker.judge(&walk, &mut |_| {});
+    tracker.judge_due(&walk, &mut |_| {});
     tracker
 }
 

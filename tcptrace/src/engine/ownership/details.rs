@@ -9,7 +9,7 @@ use crate::{
         cause,
         ownership::{responsible::Responsible, walk_index::WalkIndex},
         state_change::Origin,
-        tracker::{Socket, found::Found},
+        tracker::{finding::Found, socket::Socket},
     },
     events::{
         Cause, Listener, Name, OriginHow, OriginRecord, Owner, OwnerHow, Peer, SocketDetails, SocketId, State,

@@ -4,23 +4,26 @@ use tcptrace_common::Tuple;
 
 use crate::{
     engine::{
-        state_change::{Actor, StateChange},
-        tracker::{Socket, found::Found, lives::Life},
+        state_change::{Actor, Origin, StateChange},
+        tracker::{lives::Life, socket::Socket},
     },
     events::Ending,
 };
 
-/// What the tracker reports.
+/// One thing that the tracker reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// A socket changed its state.
     Transition {
-        /// The change, its tuple, namespace and opener completed from what was known. The final stats are left out.
+        /// The change. What was known completes its tuple, namespace and opener; the final stats
+        /// are left out.
         change: StateChange,
-        /// How long the socket was in the old state, nanoseconds; `None` unless both ends of that time were seen.
+        /// How long the socket was in the old state, nanoseconds; `None` unless both ends of that
+        /// time were seen.
         in_old_state_ns: Option<u64>,
     },
-    /// A socket has been in a watched state for longer than the threshold, and a walk has just seen it there.
+    /// A socket has been in a watched state for longer than the threshold, and a walk has just
+    /// seen it there.
     Stuck(Found),
     /// A socket that was reported stuck has left that state.
     Cleared {
@@ -50,4 +53,19 @@ pub enum Finding {
         /// What is known of it.
         life: Life,
     },
+}
+
+/// A socket as it was last observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The socket; in CLOSE if it is gone.
+    pub socket: Socket,
+    /// The task that opened it, if that was seen.
+    pub origin: Option<Origin>,
+    /// When it was seen so, `CLOCK_MONOTONIC` nanoseconds.
+    pub seen_ns: u64,
+    /// Whether it was reported stuck in this state before.
+    pub is_reminder: bool,
 }

@@ -1,37 +1,24 @@
-//! What a look at all sockets found and no transition has told: for who reads transitions alone, such as a replay.
+//! What a walk of all sockets found and no transition has told. A replay reads it from the `found`
+//! records.
 
 use rustc_hash::FxHashMap;
 use tcptrace_common::state;
 
 use crate::engine::{
-    state_change::Origin,
-    tracker::{NEVER, Since, Socket, Tracker},
+    age::Since,
+    tracker::{Tracker, finding::Found, socket::Socket},
 };
 
-/// How a look at sockets found one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Which.
-    pub cookie: u64,
-    /// As it is; in CLOSE where it is gone.
-    pub socket: Socket,
-    /// Where it came from, as far as that was seen.
-    pub origin: Option<Origin>,
-    /// When it was seen so, `CLOCK_MONOTONIC` nanoseconds.
-    pub seen_ns: u64,
-    /// Whether it was found stuck in this state before: this one only repeats that.
-    pub is_reminder: bool,
-}
-
 impl Tracker {
-    /// The sockets that are thought to be in one of these states, and in which.
+    /// Returns the tracked sockets in one of `states` (a mask), each with its state.
     pub fn states_among(&self, states: u32) -> FxHashMap<u64, u8> {
         let among = self.sockets.iter().filter(|(_, socket)| states & state::bit(socket.state) != 0);
         among.map(|(cookie, socket)| (cookie, socket.state)).collect()
     }
 
-    /// What a walk that began then has brought to light about these states: which sockets are in one of them, or no longer
-    /// in that of `before`, without a transition that told so. `gone`: the sockets that it has not seen any more.
+    /// Returns the sockets that a walk found in one of `states` (a mask), or no longer in their
+    /// state of `before`, without a transition that told it. `gone`: the sockets that the walk did
+    /// not see any more. `walked_ns`: when it began.
     pub fn found_since(
         &self,
         states: u32,
@@ -39,20 +26,22 @@ impl Tracker {
         gone: &[(u64, Socket)],
         walked_ns: u64,
     ) -> Vec<Found> {
-        let is_meant = |state: u8| states & state::bit(state) != 0;
-        let is_news = |(cookie, socket): &(u64, &Socket)| {
-            let was = before.get(cookie);
-            // What was seen entering its state has been told.
+        let is_asked_for = |state: u8| states & state::bit(state) != 0;
+        let is_new = |(cookie, socket): &(u64, &Socket)| {
+            let state_before = before.get(cookie);
+            // A transition has told it if it was seen entering its state.
             socket.since.exact_ns().is_none()
-                && was != Some(&socket.state)
-                && (was.is_some() || is_meant(socket.state))
+                && state_before != Some(&socket.state)
+                && (state_before.is_some() || is_asked_for(socket.state))
         };
-        let there = self.sockets.iter().filter(is_news);
-        let there = there.map(|(cookie, socket)| {
-            let origin = self.sockets.origin(cookie);
-            Found { cookie, socket: *socket, origin, seen_ns: socket.last_seen_ns, is_reminder: false }
+        let open = self.sockets.iter().filter(is_new).map(|(cookie, socket)| Found {
+            cookie,
+            socket: *socket,
+            origin: self.sockets.origin_of(cookie),
+            seen_ns: socket.last_seen_ns,
+            is_reminder: false,
         });
-        let gone = gone.iter().filter(|(_, socket)| is_meant(socket.state)).map(|(cookie, socket)| {
+        let gone = gone.iter().filter(|(_, socket)| is_asked_for(socket.state)).map(|(cookie, socket)| {
             let since = Since::between(Some(socket.last_seen_ns), walked_ns);
             Found {
                 cookie: *cookie,
@@ -62,19 +51,8 @@ impl Tracker {
                 is_reminder: false,
             }
         });
-        let mut found: Vec<_> = there.chain(gone).collect();
+        let mut found: Vec<_> = open.chain(gone).collect();
         found.sort_unstable_by_key(|found| (found.seen_ns, found.cookie));
         found
-    }
-
-    /// What was in doubt has been looked at, and what was wrong has been put right: judges all again.
-    pub fn resume_deadlines(&mut self, now_ns: u64) {
-        let quiet = self.sockets.iter().filter(|(_, socket)| socket.deadline_ns == NEVER);
-        let quiet: Vec<_> = quiet.map(|(cookie, socket)| (cookie, *socket)).collect();
-        for (cookie, socket) in quiet {
-            let again = self.policy.remind_ns.filter(|_| socket.is_reported);
-            let deadline_ns = again.map_or(NEVER, |remind| now_ns.saturating_add(remind));
-            self.put(cookie, Socket { deadline_ns, ..socket });
-        }
     }
 }

@@ -1,125 +1,141 @@
-//! Judges which sockets are stuck: those that are due, by what was last heard of them.
+//! Judges which sockets are stuck: those whose deadline has passed, by how they were last seen.
 
-use crate::engine::tracker::{NEVER, Socket, Tracker, finding::Finding, found::Found};
-use crate::engine::walk::Walk;
+use crate::engine::{
+    tracker::{
+        Tracker,
+        finding::{Finding, Found},
+        socket::{NEVER, Socket},
+    },
+    walk::Walk,
+};
 
-/// How soon a socket is judged again whose namespace could not be walked, nanoseconds.
-const SOONEST_NS: u64 = 20_000_000;
+/// The shortest time until a socket whose namespace could not be walked is judged again,
+/// nanoseconds.
+const MIN_POSTPONE_NS: u64 = 20_000_000;
 
-/// How late at most, likewise.
-const LATEST_NS: u64 = 2_000_000_000;
-
-impl Socket {
-    /// Whether it has been found stuck in the state it is in.
-    pub const fn is_stuck(&self) -> bool {
-        self.is_reported
-    }
-}
+/// The longest such time, nanoseconds.
+const MAX_POSTPONE_NS: u64 = 2_000_000_000;
 
 impl Tracker {
-    /// When the next socket is to be judged, `CLOCK_MONOTONIC` nanoseconds: a walk after that time, and then
-    /// [`Self::judge`], tell whether it is stuck.
+    /// Returns when the next socket is to be judged, `CLOCK_MONOTONIC` nanoseconds. A walk after
+    /// that time, and then [`Self::judge_due`], decide whether it is stuck.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        self.sockets.next_due().map(|(due, _)| due)
+        self.sockets.next_deadline().map(|(deadline_ns, _)| deadline_ns)
     }
 
-    /// The sockets that are due by then, with their namespaces; 0 where that is not known.
+    /// Returns the sockets whose deadline is not after `now_ns`, with their namespaces; 0 if a
+    /// namespace is unknown.
     pub fn due_sockets(&self, now_ns: u64) -> Vec<(u64, u32)> {
         self.sockets.due_by(now_ns).map(|(cookie, socket)| (cookie, socket.netns)).collect()
     }
 
-    /// Judges every socket that was due before the walk began. The walk's rows, and the transitions that
-    /// happened during it, have been taken in. A socket that the walk did not see is gone if the walk covers
-    /// its namespace. Otherwise nothing is known of it, and it is due again soon.
-    pub fn judge(&mut self, walk: &Walk, found: &mut impl FnMut(Finding)) {
-        while let Some((_, cookie)) = self.sockets.next_due().filter(|(due, _)| *due <= walk.started_ns)
+    /// Judges every socket whose deadline passed before the walk began. The walk's rows, and the
+    /// transitions that happened during it, have been applied. A socket that the walk did not see
+    /// is gone if the walk covers its namespace. Otherwise it is unknown whether it is still
+    /// open, and it is judged again soon.
+    pub fn judge_due(&mut self, walk: &Walk, report: &mut impl FnMut(Finding)) {
+        let is_due = |(deadline_ns, _): &(u64, u64)| *deadline_ns <= walk.started_ns;
+        while let Some((_, cookie)) = self.sockets.next_deadline().filter(is_due)
             && let Some(socket) = self.sockets.get(cookie).copied()
         {
-            if socket.last_seen_ns < walk.started_ns {
-                if walk.covers(socket.netns) {
-                    self.vanish(cookie, walk.started_ns, found);
-                } else {
-                    self.postpone(cookie, socket, walk.started_ns);
-                }
-                continue;
+            if socket.last_seen_ns >= walk.started_ns {
+                self.report_stuck(cookie, socket, socket.last_seen_ns, 0, report);
+            } else if walk.covers(socket.netns) {
+                self.remove_gone(cookie, walk.started_ns, report);
+            } else {
+                self.postpone_judgement(cookie, socket, walk.started_ns);
             }
-            self.find_stuck(cookie, socket, socket.last_seen_ns, 0, found);
         }
     }
 
-    /// Has a socket judged again that could not be looked at: the later, the longer it has been due.
-    fn postpone(&mut self, cookie: u64, socket: Socket, now_ns: u64) {
+    /// Sets a new deadline for a socket that could not be looked at: the later, the longer its
+    /// deadline has passed.
+    fn postpone_judgement(&mut self, cookie: u64, socket: Socket, now_ns: u64) {
         let was_due_ns = match self.policy.remind_ns.filter(|_| socket.is_reported) {
             Some(remind_ns) => socket.last_seen_ns.saturating_add(remind_ns),
             None => socket.since.latest_ns().saturating_add(self.policy.threshold_ns),
         };
-        let wait_ns = (now_ns.saturating_sub(was_due_ns) / 2).clamp(SOONEST_NS, LATEST_NS);
-        self.replace(cookie, Socket { deadline_ns: now_ns.saturating_add(wait_ns), ..socket });
+        let wait_ns = (now_ns.saturating_sub(was_due_ns) / 2).clamp(MIN_POSTPONE_NS, MAX_POSTPONE_NS);
+        self.store_as_is(cookie, Socket { deadline_ns: now_ns.saturating_add(wait_ns), ..socket });
     }
 
-    /// Finds a socket stuck, seen so then, and again after the interval of reminders, but not before `not_before_ns`.
-    fn find_stuck(
+    /// Reports a socket that was seen stuck at `seen_ns`. It is judged again after the interval of
+    /// reminders, but not before `not_before_ns`.
+    fn report_stuck(
         &mut self,
         cookie: u64,
         socket: Socket,
         seen_ns: u64,
         not_before_ns: u64,
-        found: &mut impl FnMut(Finding),
+        report: &mut impl FnMut(Finding),
     ) {
-        let (origin, is_reminder) = (self.sockets.origin(cookie), socket.is_reported);
-        found(Finding::Stuck(Found { cookie, socket, origin, seen_ns, is_reminder }));
-        let again = |remind: u64| seen_ns.saturating_add(remind.max(1)).max(not_before_ns);
+        let (origin, is_reminder) = (self.sockets.origin_of(cookie), socket.is_reported);
+        report(Finding::Stuck(Found { cookie, socket, origin, seen_ns, is_reminder }));
+        let again = |remind_ns: u64| seen_ns.saturating_add(remind_ns.max(1)).max(not_before_ns);
         let deadline_ns = self.policy.remind_ns.map_or(NEVER, again);
-        self.replace(cookie, Socket { is_reported: true, deadline_ns, ..socket });
+        self.store_as_is(cookie, Socket { is_reported: true, deadline_ns, ..socket });
     }
 
-    /// Judges every socket by what was last heard of it, without waiting for those whose time has yet to come: for one
-    /// walk, taken in just before. Returns the cookies of those that are stuck, the longest first, and the sockets in a
+    /// Judges every socket by how one walk, applied just before, saw it, without waiting for
+    /// deadlines. Returns the cookies of the stuck ones, the longest first, and the sockets in a
     /// watched state that are not proven to be stuck there.
     pub fn judge_at_observation(&self) -> (Vec<u64>, Vec<(u64, Socket)>) {
-        let (mut stuck, mut others) = (Vec::new(), Vec::new());
+        let (mut stuck, mut undecided) = (Vec::new(), Vec::new());
         for (cookie, socket) in self.sockets.iter().filter(|(_, socket)| socket.deadline_ns != NEVER) {
             if socket.deadline_ns <= socket.last_seen_ns {
                 stuck.push((socket.deadline_ns, cookie));
             } else {
-                others.push((cookie, *socket));
+                undecided.push((cookie, *socket));
             }
         }
         stuck.sort_unstable();
-        (stuck.into_iter().map(|(_, cookie)| cookie).collect(), others)
+        (stuck.into_iter().map(|(_, cookie)| cookie).collect(), undecided)
     }
 
-    /// How a socket was last heard of.
+    /// Returns a socket as it was last seen.
     pub fn find_observed(&self, cookie: u64) -> Option<Found> {
-        let (socket, origin) = self.sockets.known(cookie)?;
+        let (socket, origin) = self.sockets.get_with_origin(cookie)?;
         Some(Found { cookie, socket, origin, seen_ns: socket.last_seen_ns, is_reminder: false })
     }
 
-    /// Judges every socket that is due by then, each as of the time when it was: for a stream in which everything is
-    /// told, where what is not told has not happened.
-    pub fn judge_until(&mut self, until_ns: u64, found: &mut impl FnMut(Finding)) {
-        while let Some((_, cookie)) = self.sockets.next_due()
-            && self.judge_socket_until(cookie, until_ns, found)
+    /// Judges every socket whose deadline is not after `until_ns`, each as of its deadline. This
+    /// is for a complete stream: what it does not tell has not happened.
+    pub fn judge_until(&mut self, until_ns: u64, report: &mut impl FnMut(Finding)) {
+        while let Some((_, cookie)) = self.sockets.next_deadline()
+            && self.judge_socket_until(cookie, until_ns, report)
         {}
     }
 
-    /// Judges one socket in the same way, if it is due by then. Says whether it was.
+    /// Judges one socket in the way of [`Self::judge_until`]. Returns whether it was due.
     pub fn judge_socket_until(
         &mut self,
         cookie: u64,
         until_ns: u64,
-        found: &mut impl FnMut(Finding),
+        report: &mut impl FnMut(Finding),
     ) -> bool {
         let is_due = |socket: &Socket| socket.deadline_ns != NEVER && socket.deadline_ns <= until_ns;
         let Some(socket) = self.sockets.get(cookie).copied().filter(is_due) else { return false };
-        // Where the stream is silent for long, one reminder is enough.
         let seen_ns = socket.deadline_ns.max(socket.last_seen_ns);
-        self.find_stuck(cookie, socket, seen_ns, until_ns.saturating_add(1), found);
+        // One reminder is enough, however long the stream was silent.
+        self.report_stuck(cookie, socket, seen_ns, until_ns.saturating_add(1), report);
         true
     }
 
-    /// Something was lost that nothing will make up for: judges no socket any more that is not heard of again.
+    /// Removes all deadlines, after a loss that nothing repairs: a socket is judged again only
+    /// after a later record mentions it.
     pub fn suspend_deadlines(&mut self) {
-        self.sockets.clear_due();
+        self.sockets.clear_deadlines();
+    }
+
+    /// Sets the deadlines again, after a walk of all sockets has repaired what a loss had left
+    /// wrong.
+    pub fn resume_deadlines(&mut self, now_ns: u64) {
+        let without = self.sockets.iter().filter(|(_, socket)| socket.deadline_ns == NEVER);
+        let without: Vec<_> = without.map(|(cookie, socket)| (cookie, *socket)).collect();
+        for (cookie, socket) in without {
+            let remind_ns = self.policy.remind_ns.filter(|_| socket.is_reported);
+            let deadline_ns = remind_ns.map_or(NEVER, |remind_ns| now_ns.saturating_add(remind_ns));
+            self.store(cookie, Socket { deadline_ns, ..socket });
+        }
     }
 }

@@ -8,7 +8,7 @@ use tcptrace_common::{
     },
 };
 
-use super::{found::Found, *};
+use super::{finding::Found, *};
 
 const NETNS: u32 = 4_026_531_840;
 const THRESHOLD: u64 = 30_000;
@@ -79,7 +79,7 @@ impl Driven {
                 tracker.observe_socket(&Observation::of(row, since), &mut |finding| found.push(finding)),
             );
         }
-        tracker.judge(walk, &mut |finding| found.push(finding));
+        tracker.judge_due(walk, &mut |finding| found.push(finding));
         repaired
     }
 
@@ -293,8 +293,9 @@ fn a_proven_age_over_the_threshold_is_stuck_at_once() {
     assert_eq!((socket.since.earliest_ns(), socket.since.latest_ns()), (Some(20_000), 60_000));
 }
 
-/// The whole life of a passive socket, with one walk at any moment of it: whatever of the transitions before
-/// the walk reaches the tracker late, after the walk's row, the state and the times come out right.
+/// The whole life of a passive socket, with one walk at any moment of it: whatever of the
+/// transitions before the walk reaches the tracker late, after the walk's row, the state and the
+/// times come out right.
 #[test]
 fn a_walk_at_any_moment_and_transitions_in_any_lateness_agree() {
     let life = [
@@ -366,7 +367,8 @@ fn what_a_walk_brings_to_light_is_found() {
     driven.transition(transition(4, 1_000, SYN_SENT, ESTABLISHED));
     let before = driven.tracker.states_among(states);
     assert_eq!(before.len(), 3);
-    // 5 is heard of; 1 stays, 2 is found to have left, 3 is gone, 4 has come, 6 was not known and is no matter.
+    // 5 is heard of; 1 stays, 2 is found to have left, 3 is gone, 4 has come, 6 was not known and
+    // is no matter.
     driven.transition(transition(5, 40_000, ESTABLISHED, CLOSE_WAIT));
     let truth = walk(
         50_000,
@@ -515,7 +517,8 @@ fn only_followed_states_are_kept() {
     assert_eq!(driven.tracker.next_deadline_ns(), None);
 }
 
-/// A connection's transitions, each at its time; the last replaces it by a timewait socket in that state.
+/// A connection's transitions, each at its time; the last replaces it by a timewait socket in
+/// that state.
 fn replaced_by(timewait_state: u8) -> Vec<StateChange> {
     let life = [
         (CLOSE, SYN_SENT),

@@ -1,11 +1,13 @@
-//! What ended a connection's life: a function of its last transition, and of whether its process ended.
+//! What ended a connection's life: a function of its last transition, and of whether its process
+//! ended.
 
 use rustix::io::Errno;
 use tcptrace_common::state;
 
 use crate::{engine::state_change::StateChange, events::CloseReason};
 
-/// Decides what ended a life from its last state change. `has_exited`: the task that closed this end was exiting.
+/// Decides what ended a life from its last state change. `has_exited`: the task that closed this
+/// end was exiting.
 pub(crate) fn close_reason(last: &StateChange, has_exited: bool) -> CloseReason {
     let StateChange { old_state, actor, ref final_stats, .. } = *last;
     let sk_err = final_stats.as_ref().map_or(0, |stats| stats.sk_err);
@@ -24,7 +26,8 @@ pub(crate) fn close_reason(last: &StateChange, has_exited: bool) -> CloseReason 
         return CloseReason::Refused;
     }
     if sk_err != 0 && !is_reset {
-        // The kernel reports an unreachable peer when its time is up (`tcp_write_err`, `net/ipv4/tcp_timer.c`).
+        // The kernel reports an unreachable peer when its time is up (`tcp_write_err`,
+        // `net/ipv4/tcp_timer.c`).
         return CloseReason::Timeout;
     }
     match has_closed {
