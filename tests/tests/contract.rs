@@ -1,4 +1,5 @@
-//! What users rely on, as documents: the tests validate every line against the schema, and an independent judge does it here.
+//! What users rely on, as documents: the tests validate every line against the schema, and an
+//! independent judge does it here.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -27,7 +28,8 @@ fn validator(schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(schema).expect("a JSON Schema")
 }
 
-/// What validates records against the published schema, and against that without room for anything new.
+/// What validates records against the published schema, and against that without room for anything
+/// new.
 fn validators() -> (Validator, Validator) {
     let document = schema::document();
     assert!(document["$id"].is_string());

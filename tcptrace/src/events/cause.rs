@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// It is still in the accept queue: no process has called accept(2).
+    /// The socket is still in the accept queue: no process has called accept(2).
     NotAccepted,
     /// Bytes wait that the process has not read.
     DataUnread,

@@ -10,8 +10,8 @@ record! {
         pub state: State,
         /// The state it left for.
         pub new_state: State,
-        /// How long it was in `state`, milliseconds; at least this long if it was not seen entering
-        /// the state.
+        /// How long it was in `state`, milliseconds; at least this long if it was not seen
+        /// entering the state.
         pub in_state_ms: f64,
         /// The process that closed it; null unless `how` is `closed` or `exited`.
         pub by: Option<Owner>,

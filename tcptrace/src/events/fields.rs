@@ -1,9 +1,9 @@
 //! A line of a recording as its fields, split before they are read.
 //!
 //! Records share fields: each record about a socket has those of [`SocketId`](super::SocketId).
-//! `#[serde(flatten)]` writes them well, but reads slowly, because it holds back every value of the
-//! shared parts in a form of its own. So a line is split once, and each part of a record reads its
-//! own fields.
+//! `#[serde(flatten)]` writes them well, but reads slowly, because it holds back every value of
+//! the shared parts in a form of its own. So a line is split once, and each part of a record reads
+//! its own fields.
 
 use std::{borrow::Cow, fmt};
 

@@ -25,27 +25,28 @@ record! {
         pub states: TimeInState,
         /// What ended it.
         pub close_reason: CloseReason,
-        /// The socket's error (`sk_err`), an errno's name such as `ECONNRESET`; null if there is none.
+        /// The socket's error (`sk_err`), an errno's name such as `ECONNRESET`; null if there is
+        /// none.
         #[serde(serialize_with = "bounds::text_or_null")]
         pub error: Option<Cow<'static, str>>,
-        /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`); null if
-        /// the kernel does not tell.
+        /// Bytes of payload sent, each counted once (`tcp_sock.bytes_sent` − `bytes_retrans`);
+        /// null if the kernel does not tell.
         pub bytes_sent: Option<u64>,
         /// Bytes of payload received, each counted once (`tcp_sock.bytes_received`); null if the
         /// kernel does not tell.
         pub bytes_received: Option<u64>,
         /// Segments sent again (`tcp_sock.total_retrans`); null if the kernel does not tell.
         pub retransmits: Option<u32>,
-        /// Smoothed round-trip time at the end, microseconds (`tcp_sock.srtt_us`); null if there was
-        /// no sample.
+        /// Smoothed round-trip time at the end, microseconds (`tcp_sock.srtt_us`); null if there
+        /// was no sample.
         pub rtt_us: Option<u32>,
-        /// The process that closed it, or else the one that connected or accepted it; null if neither
-        /// is known.
+        /// The process that closed it, or else the one that connected or accepted it; null if
+        /// neither is known.
         pub owner: Option<Owner>,
         /// How `owner` is known.
         pub owner_how: OwnerHow,
-        /// When `owner` connected or accepted the socket, `CLOCK_MONOTONIC` nanoseconds. The process
-        /// may have ended since.
+        /// When `owner` connected or accepted the socket, `CLOCK_MONOTONIC` nanoseconds. The
+        /// process may have ended since.
         #[serde(skip)]
         pub owned_ns: Option<u64>,
     }
@@ -56,11 +57,11 @@ record! {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// It connected.
+    /// The socket connected.
     Client,
-    /// It came from a listener.
+    /// The socket came from a listener.
     Server,
-    /// Not known.
+    /// Which end it was is not known.
     #[default]
     Unknown,
 }
@@ -89,6 +90,6 @@ pub enum CloseReason {
     Exit,
     /// An administrator destroyed the socket (`ss --kill`).
     Destroyed,
-    /// Not known.
+    /// What ended it is not known.
     Unknown,
 }

@@ -14,13 +14,13 @@ use crate::events::{
 pub struct OriginRecord {
     /// The process (thread group), as the host's pid namespace numbers it.
     pub pid: u32,
-    /// The thread.
+    /// The thread, as the host's pid namespace numbers it.
     pub tid: u32,
     /// The thread's name.
     pub comm: Name,
     /// The system call that it made.
     pub how: OriginHow,
-    /// When.
+    /// When the thread made the call.
     #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
     pub time: Instant,
 }
@@ -30,11 +30,11 @@ pub struct OriginRecord {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OriginHow {
-    /// connect(2)
+    /// The thread called connect(2).
     Connect,
-    /// accept(2)
+    /// The thread called accept(2).
     Accept,
-    /// listen(2)
+    /// The thread called listen(2).
     Listen,
 }
 

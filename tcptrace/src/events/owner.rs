@@ -19,9 +19,9 @@ pub struct Owner {
     pub fd: Option<u32>,
     /// The process's name (its first thread's); null if only another thread's is known.
     pub comm: Option<Name>,
-    /// What a person would call it: an interpreter or a VM with the script, module, jar or main class
-    /// that it runs (`python3 worker.py`, `java -jar app.jar`), else the base name of its executable;
-    /// null as `exe` is. No other argument is told: arguments hold secrets.
+    /// What a person would call it: an interpreter or a VM with the script, module, jar or main
+    /// class that it runs (`python3 worker.py`, `java -jar app.jar`), else the base name of its
+    /// executable; null as `exe` is. No other argument is told: arguments hold secrets.
     #[serde(default, serialize_with = "bounds::text_or_null")]
     pub program: Option<Arc<str>>,
     /// `/proc/PID/exe`; null if the process has ended or may not be seen.
@@ -33,8 +33,8 @@ pub struct Owner {
     /// one says nothing.
     #[serde(serialize_with = "bounds::text_or_null")]
     pub cgroup: Option<Arc<str>>,
-    /// Its systemd unit, taken from the cgroup's path: what `ps -o unit` shows. A process of a user's
-    /// manager has the manager, `user@1000.service`. Null where it is in no unit.
+    /// Its systemd unit, taken from the cgroup's path: what `ps -o unit` shows. A process of a
+    /// user's manager has the manager, `user@1000.service`. Null where it is in no unit.
     #[serde(default, serialize_with = "bounds::text_or_null")]
     pub unit: Option<Arc<str>>,
     /// The id of its container, taken from the cgroup's path (Docker, containerd, CRI-O, podman,

@@ -49,8 +49,8 @@ macro_rules! events {
                 vec![$(($name, <$fields as schemars::JsonSchema>::json_schema(generator)),)+]
             }
 
-            /// Reads a record whose `event` is `name` from the fields of its line. Returns `None` if
-            /// this version does not know that kind.
+            /// Reads a record whose `event` is `name` from the fields of its line. Returns `None`
+            /// if this version does not know that kind.
             ///
             /// # Errors
             /// The fields are not those of that kind.

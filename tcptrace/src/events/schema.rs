@@ -17,7 +17,7 @@ const FOUND: &str = "How a look at all sockets found this one in a watched state
     that. It has the fields of `stuck` but `threshold_ms`.";
 
 /// Derives the schema of a line.
-fn document() -> Value {
+fn derive_document() -> Value {
     let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut head = Value::from(Head::json_schema(&mut generator));
     let description = head["properties"]["v"]["description"].take();
@@ -25,7 +25,7 @@ fn document() -> Value {
     let socket = Value::from(SocketId::json_schema(&mut generator));
     let mut kinds = Event::schemas(&mut generator);
     for (name, schema) in &mut kinds {
-        complete(name, schema, &head);
+        complete_record(name, schema, &head);
     }
     let mut definitions: Map<String, Value> = generator
         .take_definitions(true)
@@ -54,13 +54,13 @@ fn document() -> Value {
         "allOf": choices,
         "$defs": definitions,
     });
-    tidy(&mut document);
+    tidy_schema(&mut document);
     document
 }
 
 /// Adds the fields of every record to those of a kind. Only `stuck` has a threshold, and it always
 /// has one.
-fn complete(kind: &str, schema: &mut Schema, head: &Value) {
+fn complete_record(kind: &str, schema: &mut Schema, head: &Value) {
     let schema = schema.as_object_mut().expect("a record is an object");
     let mut required = head["required"].as_array().expect("a list").clone();
     required.extend(schema["required"].as_array().expect("a list").iter().cloned());
@@ -82,11 +82,11 @@ fn complete(kind: &str, schema: &mut Schema, head: &Value) {
 
 /// Says in standard terms what schemars says in those of Rust, and leaves room for what may be
 /// added.
-fn tidy(schema: &mut Value) {
+fn tidy_schema(schema: &mut Value) {
     match schema {
-        Value::Array(list) => list.iter_mut().for_each(tidy),
+        Value::Array(list) => list.iter_mut().for_each(tidy_schema),
         Value::Object(fields) => {
-            fields.values_mut().for_each(tidy);
+            fields.values_mut().for_each(tidy_schema);
             fields.remove("default");
             if let Some(Value::String(description)) = fields.get_mut("description") {
                 *description = description.replace('\n', " ");
@@ -105,7 +105,7 @@ fn tidy(schema: &mut Value) {
                 Some(_) => drop(fields.remove("format")),
             }
             if let Some(words) = fields.remove("oneOf").or_else(|| fields.remove("enum")) {
-                fields.insert("anyOf".to_owned(), open(words));
+                fields.insert("anyOf".to_owned(), open_words(words));
             }
             if let Some(Value::Object(properties)) = fields.get("properties").cloned()
                 && let Some(Value::Array(required)) = fields.get("required").cloned()
@@ -127,7 +127,7 @@ fn tidy(schema: &mut Value) {
 }
 
 /// These words, or any that is added later.
-fn open(words: Value) -> Value {
+fn open_words(words: Value) -> Value {
     let Value::Array(words) = words else { unreachable!("words are a list") };
     let word = |word: Value| match word {
         Value::Object(word) => json!({"const": word["const"], "description": word["description"]}),
@@ -258,7 +258,7 @@ fn kind_of(schema: &Value, document: &Value) -> String {
 }
 
 /// The table of a definition's fields, or of its words.
-fn table(document: &Value, name: &str) -> String {
+fn render_table(document: &Value, name: &str) -> String {
     let mut table = String::new();
     let meaning = |schema: &Value| {
         let text =
@@ -282,16 +282,16 @@ fn table(document: &Value, name: &str) -> String {
 }
 
 /// A document of docs/.
-fn path(name: &str) -> PathBuf {
+fn docs_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
 /// Holds a document against what it should be, or writes it.
-fn hold(name: &str, expected: &str) {
+fn check_document(name: &str, expected: &str) {
     if env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(path(name), expected).expect("docs/ can be written to");
+        fs::write(docs_path(name), expected).expect("docs/ can be written to");
     }
-    let found = fs::read_to_string(path(name)).expect("it can be read");
+    let found = fs::read_to_string(docs_path(name)).expect("it can be read");
     let differs = found.lines().zip(expected.lines()).find(|(one, other)| one != other);
     assert!(
         found == expected,
@@ -301,16 +301,16 @@ fn hold(name: &str, expected: &str) {
 
 #[test]
 fn the_published_schema_is_derived_from_the_records() {
-    let expected = serde_json::to_string_pretty(&document()).expect("it is JSON") + "\n";
-    hold("events.schema.json", &expected);
+    let expected = serde_json::to_string_pretty(&derive_document()).expect("it is JSON") + "\n";
+    check_document("events.schema.json", &expected);
 }
 
 #[test]
 fn the_tables_in_the_docs_are_derived_from_the_records() {
     const BEGIN: &str = "<!-- table: ";
     const END: &str = "<!-- end -->\n";
-    let document = document();
-    let text = fs::read_to_string(path("events.md")).expect("it can be read");
+    let document = derive_document();
+    let text = fs::read_to_string(docs_path("events.md")).expect("it can be read");
     let mut undocumented: Vec<&str> =
         document["$defs"].as_object().expect("definitions").keys().map(String::as_str).collect();
     // It has the fields of `stuck`; states are named in a sentence.
@@ -320,9 +320,9 @@ fn the_tables_in_the_docs_are_derived_from_the_records() {
         let (name, after) = after.split_once(" -->\n").expect("a marker ends");
         let (_, after) = after.split_once(END).unwrap_or_else(|| panic!("the table {name} does not end"));
         undocumented.retain(|other| *other != name);
-        expected += &format!("{before}{BEGIN}{name} -->\n{}{END}", table(&document, name));
+        expected += &format!("{before}{BEGIN}{name} -->\n{}{END}", render_table(&document, name));
         rest = after;
     }
     assert_eq!(undocumented, [""; 0], "docs/events.md has no table of these");
-    hold("events.md", &(expected + rest));
+    check_document("events.md", &(expected + rest));
 }

@@ -11,8 +11,8 @@ use crate::events::{
 };
 
 record! {
-    /// A socket has been in a watched state for as long as the threshold, and a look at the kernel's
-    /// tables has just confirmed it.
+    /// A socket has been in a watched state for as long as the threshold, and a look at the
+    /// kernel's tables has just confirmed it.
     pub struct Stuck {
         ..socket: SocketId,
         /// The state it is in.
@@ -22,13 +22,14 @@ record! {
         pub threshold_ms: Option<f64>,
         /// Time in the state, milliseconds: at least this.
         pub age_ms: f64,
-        /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same as
-        /// `age_ms` if `exact`.
+        /// Time in the state, milliseconds: at most this; null if nothing proves a bound. The same
+        /// as `age_ms` if `exact`.
         pub age_max_ms: Option<f64>,
         /// Whether it was seen entering the state. If not, the ages come from the socket's own
         /// timestamps (`tcp_sock.rcv_tstamp`, `icsk_ack.lrcvtime`).
         pub exact: bool,
-        /// When it entered the state; if not `exact`, the latest time at which it can have entered.
+        /// When it entered the state; if not `exact`, the latest time at which it can have
+        /// entered.
         #[serde(serialize_with = "rfc3339", deserialize_with = "wall_time")]
         pub since: Instant,
         /// Whether a `stuck` record of the same socket in the same state was reported before
@@ -83,7 +84,7 @@ pub struct SocketDetails {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Listener {
-    /// Its cookie.
+    /// The cookie of that socket.
     pub cookie: u64,
     /// The address it listens at.
     pub local_addr: IpAddr,
@@ -99,7 +100,7 @@ pub struct Listener {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Peer {
-    /// Its cookie.
+    /// The cookie of that socket.
     pub cookie: u64,
     /// Inode number of its network namespace; null if it is not known.
     pub netns: Option<u32>,

@@ -1,11 +1,12 @@
 //! Records as lines of JSON: their serde form, written faster where it pays.
 //!
-//! Nearly all lines of a stream are transitions, and where thousands of sockets are stuck at once nearly all tell that.
-//! Most of such a line are names that never change and the same second as in the line before. Written directly, it takes
-//! less than half the time; a test holds both ways equal.
+//! Nearly all lines of a stream are transitions, and where thousands of sockets are stuck at once
+//! nearly all tell that. Most of such a line are names that never change and the same second as in
+//! the line before. Written directly, it takes less than half the time; a test holds both ways
+//! equal.
 //!
-//! JSON itself lets most characters stand as they are. Those that a terminal obeys, or that some readers of lines take for
-//! the end of one, are escaped: to a parser that is the same text.
+//! JSON itself lets most characters stand as they are. Those that a terminal obeys, or that some
+//! readers of lines take for the end of one, are escaped: to a parser that is the same text.
 
 use std::{
     io::{self, Write},
@@ -131,14 +132,16 @@ impl Json {
     }
 }
 
-/// How processes were written that acted lately, by pid: what is long in them is the same in each of their transitions.
+/// How processes were written that acted lately, by pid: what is long in them is the same in each
+/// of their transitions.
 #[derive(Debug, Default)]
 struct Actors(Vec<Option<Actor>>);
 
 /// So many are kept: a process takes the place of another one whose pid has the same remainder.
 const ACTORS: usize = 64;
 
-/// What was looked up of a process, and how it is written. It holds the texts, so that no other can have their addresses.
+/// What was looked up of a process, and how it is written. It holds the texts, so that no other
+/// can have their addresses.
 #[derive(Debug)]
 struct Actor {
     texts: [Option<Arc<str>>; 6],
@@ -308,7 +311,8 @@ fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
     }
 }
 
-/// A number that comes from whole microseconds, as all of ours do: its shortest form has no more digits than those.
+/// A number that comes from whole microseconds, as all of ours do: its shortest form has no more
+/// digits than those.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -402,8 +406,9 @@ impl Formatter for Harmless {
     }
 }
 
-/// Whether a character does something instead of being something: DEL and the C1 controls, ends of lines, what is invisible or
-/// changes the direction (general categories Cc, Zl, Zp and Cf; what JSON itself escapes does not come here).
+/// Whether a character does something instead of being something: DEL and the C1 controls, ends of
+/// lines, what is invisible or changes the direction (general categories Cc, Zl, Zp and Cf; what
+/// JSON itself escapes does not come here).
 const fn does_harm(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
