@@ -1,9 +1,10 @@
 //! A heap of the sockets that have a deadline, the earliest first.
 //!
-//! An entry has the index of its slot, and each slot has its entry's position in the heap, so that a
-//! socket without a deadline leaves at once: the heap has no stale entries. Most sockets come with a
-//! later deadline than all before, and leave from among the last, so that hardly anything moves. An
-//! entry repeats the deadline, because four children then share one line of the processor's cache.
+//! An entry has the index of its slot, and each slot has its entry's position in the heap, so
+//! that a socket without a deadline leaves at once: the heap has no stale entries. Most sockets
+//! come with a later deadline than all before, and leave from among the last, so that hardly
+//! anything moves. An entry repeats the deadline, because four children then share one line of
+//! the processor's cache.
 
 use std::cmp::Ordering;
 
@@ -41,14 +42,14 @@ impl DeadlineEntry {
 }
 
 impl DeadlineHeap {
-    /// Returns the index of the slot with the earliest deadline; of several with the same one, that
-    /// with the lowest cookie.
+    /// Returns the index of the slot with the earliest deadline; of several with the same one,
+    /// that with the lowest cookie.
     pub(super) fn first(&self) -> Option<usize> {
         self.entries.first().map(|entry| entry.index)
     }
 
-    /// Returns the indices of the slots whose deadline is not after `now_ns`, in no order. Looks at
-    /// no others but their children.
+    /// Returns the indices of the slots whose deadline is not after `now_ns`, in no order. Looks
+    /// at no others but their children.
     pub(super) fn due_by(&self, now_ns: u64) -> Vec<usize> {
         let (mut due, mut positions) = (Vec::new(), vec![0]);
         while let Some(position) = positions.pop() {
