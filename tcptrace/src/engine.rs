@@ -157,7 +157,12 @@ impl<P: ProcessInfo> Engine<P> {
         }
         let mut findings = Vec::new();
         self.pipeline.tracker.judge_due(walk, &mut |finding| findings.push(finding));
-        self.pipeline.reporter.report_judged(&findings, walk, out);
+        let stuck = findings.iter().filter_map(|finding| match finding {
+            Finding::Stuck(found) => Some(found.cookie),
+            _ => None,
+        });
+        let stuck = stuck.collect();
+        self.pipeline.reporter.report_judged(&stuck, findings.into_iter(), walk, out);
     }
 
     /// Ends a look at all sockets: those that it should have seen and did not are gone. It is told
@@ -196,9 +201,10 @@ impl<P: ProcessInfo> Engine<P> {
     fn judge_once(&mut self, walk: &Walk, out: &mut impl EventSink) {
         let (stuck, undecided) = self.pipeline.tracker.judge_at_observation();
         self.walk.undecided = undecided;
-        let found = stuck.iter().filter_map(|cookie| self.pipeline.tracker.find_observed(*cookie));
-        let findings: Vec<_> = found.map(Finding::Stuck).collect();
-        self.pipeline.reporter.report_judged(&findings, walk, out);
+        let Pipeline { tracker, reporter } = &mut self.pipeline;
+        let found = stuck.iter().filter_map(|cookie| tracker.find_observed(*cookie));
+        let cookies = stuck.iter().copied().collect();
+        reporter.report_judged(&cookies, found.map(Finding::Stuck), walk, out);
     }
 
     fn apply_loss(&mut self, loss: &Loss, out: &mut impl EventSink) {

@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// At HZ=250.
+    /// Length of a jiffy where `CONFIG_HZ` is 250, nanoseconds.
     const JIFFY: u64 = 4_000_000;
     const SECOND: u64 = 1_000_000_000;
 

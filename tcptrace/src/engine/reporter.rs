@@ -230,21 +230,23 @@ impl<P: ProcessInfo> Reporter<P> {
     }
 
     /// Emits what judging by a walk has found, with the owners that the walk has seen, and counts
-    /// the stuck sockets in their processes.
-    pub(crate) fn report_judged(&mut self, findings: &[Finding], walk: &Walk, out: &mut impl EventSink) {
-        let stuck = findings.iter().filter_map(|finding| match finding {
-            Finding::Stuck(found) => Some(found.cookie),
-            _ => None,
-        });
-        let index = self.index_walk(walk, &stuck.collect());
+    /// the stuck sockets in their processes. `stuck` are the cookies of those among `findings`.
+    pub(crate) fn report_judged(
+        &mut self,
+        stuck: &FxHashSet<u64>,
+        findings: impl Iterator<Item = Finding>,
+        walk: &Walk,
+        out: &mut impl EventSink,
+    ) {
+        let index = self.index_walk(walk, stuck);
         let mut ids = ProcessIds::of_walk(walk);
         for finding in findings {
             match finding {
                 Finding::Stuck(found) if self.settings.views.stuck => {
-                    let details = index.details_of(found, &self.wall);
-                    self.report_stuck(found, details, &mut ids, out);
+                    let details = index.details_of(&found, &self.wall);
+                    self.report_stuck(&found, details, &mut ids, out);
                 }
-                _ => self.report_finding(finding, out),
+                _ => self.report_finding(&finding, out),
             }
         }
     }

@@ -148,7 +148,8 @@ pub fn can_be_ends(one: u8, other: u8) -> bool {
 /// The network namespaces that a walk has to enter.
 #[derive(Clone, Debug)]
 pub enum Reach {
-    /// All namespaces. One of these that is not found is looked for again before it counts as ended.
+    /// All namespaces. One of these that is not found is looked for again before it counts as
+    /// ended.
     Everywhere(FxHashSet<u32>),
     /// Those of these sockets, given with their namespaces, unless a descriptor leads to the
     /// socket. Others are entered as long as that is cheap: their sockets may be the other ends.

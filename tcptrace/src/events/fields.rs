@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
 
 /// A record, or a part of one, that is read from the fields of a line.
 pub trait FromFields: Sized {
-    /// Reads it.
+    /// Reads the part from the fields.
     ///
     /// # Errors
     /// A field is missing, or has a value of another kind.

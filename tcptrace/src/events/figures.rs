@@ -22,7 +22,7 @@ pub struct Figures {
 /// The tracer, and the kernel it runs on. Both stay the same for the whole run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracerInfo {
-    /// tcptrace's version.
+    /// The version of tcptrace.
     pub version: &'static str,
     /// The kernel's release (uname(2)).
     pub kernel: String,
@@ -42,7 +42,7 @@ pub struct SocketFigures {
 /// The stuck sockets in one state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StuckFigures {
-    /// The state.
+    /// The state that the sockets are in.
     pub state: State,
     /// How many sockets are stuck in it.
     pub count: usize,

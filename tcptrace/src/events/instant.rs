@@ -11,7 +11,7 @@ use crate::events::fields::Text;
 pub struct Instant {
     /// Nanoseconds since 1970, UTC.
     pub wall_ns: i128,
-    /// `CLOCK_MONOTONIC`, nanoseconds.
+    /// The same moment on `CLOCK_MONOTONIC`, nanoseconds.
     pub mono_ns: u64,
 }
 

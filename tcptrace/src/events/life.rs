@@ -19,7 +19,7 @@ record! {
         pub opened: Option<Instant>,
         /// From `opened` to its end, milliseconds; null if either was not seen.
         pub duration_ms: Option<f64>,
-        /// Which end of the connection the socket was.
+        /// The end of the connection that the socket was.
         pub role: Role,
         /// How long it was in each state, milliseconds by state name, as far as that was seen.
         pub states: TimeInState,
@@ -52,7 +52,7 @@ record! {
     }
 }
 
-/// Which end of a connection a socket is.
+/// The end of a connection that a socket is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -61,7 +61,7 @@ pub enum Role {
     Client,
     /// The socket came from a listener.
     Server,
-    /// Which end it was is not known.
+    /// It is not known which end it was.
     #[default]
     Unknown,
 }

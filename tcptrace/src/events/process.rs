@@ -50,7 +50,7 @@ pub struct ProcessRecord {
     /// Whether it has ended.
     #[serde(skip)]
     pub ended: bool,
-    /// Whether it is stopped, by a signal or a debugger.
+    /// Stopped by a signal or a debugger.
     #[serde(skip)]
     pub stopped: bool,
     /// Its CPU time since its last record, as a share of one CPU.

@@ -15,7 +15,7 @@ pub const SCHEMA_VERSION: u8 = 1;
 pub struct Record {
     /// When it happened.
     pub at: Instant,
-    /// What happened.
+    /// What happened, by kind.
     pub event: Event,
 }
 
@@ -65,7 +65,7 @@ macro_rules! events {
 }
 
 events! {
-    /// tcptrace started.
+    /// The tracer started.
     Start(Start) = "start",
     /// A socket changed its state.
     Transition(Transition) = "transition",
@@ -84,12 +84,12 @@ events! {
     Lost(Lost) = "lost",
     /// All sockets were looked at again after a loss.
     Resync(Resync) = "resync",
-    /// tcptrace ended.
+    /// The tracer ended: the totals of the run.
     Summary(Summary) = "summary",
 }
 
 impl Event {
-    /// Whether it is a record of a view: `--count` counts those.
+    /// Tells records of a view from others: `--count` counts those.
     pub const fn is_of_a_view(&self) -> bool {
         matches!(self, Self::Transition(_) | Self::Stuck(_) | Self::Cleared(_) | Self::Life(_))
     }

@@ -40,7 +40,7 @@ pub struct SocketId {
 pub enum Family {
     /// IPv4, also through a dual-stack socket.
     Ipv4,
-    /// IPv6.
+    /// An IPv6 address that maps no IPv4 address.
     Ipv6,
 }
 

@@ -14,7 +14,7 @@ use crate::events::bounds;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Start {
-    /// tcptrace's version.
+    /// The version of tcptrace.
     pub version: Cow<'static, str>,
     /// The kernel's release (uname(2)).
     #[serde(serialize_with = "bounds::text")]
@@ -40,10 +40,10 @@ pub struct Start {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KernelFeature {
-    /// Its name.
+    /// The name of the feature.
     #[serde(skip)]
     pub name: Cow<'static, str>,
-    /// Whether it is in use.
+    /// Says whether the feature is in use.
     pub in_use: bool,
     /// Why it is not in use; null if it is.
     #[serde(serialize_with = "bounds::text_or_null")]
@@ -84,8 +84,8 @@ fn readable_features<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<K
 
 /// Deserializes features from an object, in its order.
 fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KernelFeature>, D::Error> {
-    struct InOrder;
-    impl<'de> Visitor<'de> for InOrder {
+    struct FeatureVisitor;
+    impl<'de> Visitor<'de> for FeatureVisitor {
         type Value = Vec<KernelFeature>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,5 +100,5 @@ fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KernelFeature
             Ok(features)
         }
     }
-    deserializer.deserialize_map(InOrder)
+    deserializer.deserialize_map(FeatureVisitor)
 }

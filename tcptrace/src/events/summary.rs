@@ -20,11 +20,11 @@ pub struct Summary {
     pub filtered: u64,
     /// Sockets that were reported stuck; a reminder does not count again.
     pub stuck: u64,
-    /// `cleared` records.
+    /// The number of `cleared` records.
     pub cleared: u64,
-    /// `life` records.
+    /// The number of `life` records.
     pub lives: u64,
-    /// `resync` records.
+    /// The number of `resync` records.
     pub resyncs: u64,
     /// How long the run was, milliseconds.
     pub duration_ms: f64,

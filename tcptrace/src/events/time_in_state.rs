@@ -61,8 +61,8 @@ impl Serialize for TimeInState {
 
 impl<'de> Deserialize<'de> for TimeInState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> serde::de::Visitor<'de> for InOrder {
+        struct TimesVisitor;
+        impl<'de> serde::de::Visitor<'de> for TimesVisitor {
             type Value = TimeInState;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,6 +79,6 @@ impl<'de> Deserialize<'de> for TimeInState {
                 Ok(times)
             }
         }
-        deserializer.deserialize_map(InOrder)
+        deserializer.deserialize_map(TimesVisitor)
     }
 }

@@ -1,6 +1,6 @@
 //! The views of a run.
 
-/// Which views a run shows, and so which records it makes.
+/// The views of a run, and so the records that it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Views {
     /// One record per transition.

@@ -37,7 +37,7 @@ const LINE: usize = 1 << 10;
 pub struct Json {
     happened: SecondCache,
     since: SecondCache,
-    actors: Actors,
+    actors: WrittenOwners,
 }
 
 impl Format for Json {
@@ -50,84 +50,84 @@ impl Json {
     /// Appends a record as one line.
     pub fn write_record(&mut self, record: &Record, out: &mut Vec<u8>) {
         match &record.event {
-            Event::Transition(transition) => self.transition(record.at, transition, out),
-            Event::Stuck(stuck) | Event::Found(stuck) => self.stuck(record, stuck, out),
-            _ => value(record, out),
+            Event::Transition(transition) => self.write_transition(record.at, transition, out),
+            Event::Stuck(stuck) | Event::Found(stuck) => self.write_stuck(record, stuck, out),
+            _ => write_by_serde(record, out),
         }
         out.push(b'\n');
     }
 
     /// What all records about a socket begin with.
-    fn begin(&mut self, event: &str, at: Instant, socket: &SocketId, out: &mut Vec<u8>) {
+    fn begin_record(&mut self, event: &str, at: Instant, socket: &SocketId, out: &mut Vec<u8>) {
         const { assert!(SCHEMA_VERSION < 10, "one digit") };
         out.reserve(LINE);
         out.extend_from_slice(&[b'{', b'"', b'v', b'"', b':', b'0' + SCHEMA_VERSION]);
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(event.as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
-        time(at, &mut self.happened, out);
+        write_time(at, &mut self.happened, out);
         out.extend_from_slice(b"\",\"mono_ns\":");
-        number(at.mono_ns, out);
-        id(socket, out);
+        write_number(at.mono_ns, out);
+        write_socket(socket, out);
     }
 
-    fn transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
+    fn write_transition(&mut self, at: Instant, record: &Transition, out: &mut Vec<u8>) {
         let Transition { socket, old_state, new_state, in_old_state_ms, owner, owner_how, stand_in, how } =
             record;
-        self.begin("transition", at, socket, out);
-        state(b",\"old_state\":\"", *old_state, out);
-        state(b"\",\"new_state\":\"", *new_state, out);
+        self.begin_record("transition", at, socket, out);
+        write_state(b",\"old_state\":\"", *old_state, out);
+        write_state(b"\",\"new_state\":\"", *new_state, out);
         out.extend_from_slice(b"\",\"stand_in\":");
-        boolean(*stand_in, out);
+        write_boolean(*stand_in, out);
         out.extend_from_slice(b",\"in_old_state_ms\":");
-        option(in_old_state_ms.as_ref(), milliseconds, out);
+        write_or_null(in_old_state_ms.as_ref(), write_milliseconds, out);
         out.extend_from_slice(b",\"owner\":");
-        option(owner.as_ref(), |owner, out| self.actors.add(owner, out), out);
+        write_or_null(owner.as_ref(), |owner, out| self.actors.write_cached(owner, out), out);
         out.extend_from_slice(b",\"owner_how\":\"");
         out.extend_from_slice(owner_how.name().as_bytes());
         out.extend_from_slice(b"\",\"how\":");
-        option(how.as_ref(), ending, out);
+        write_or_null(how.as_ref(), write_ending, out);
         out.push(b'}');
     }
 
-    fn stuck(&mut self, record: &Record, stuck: &Stuck, out: &mut Vec<u8>) {
+    fn write_stuck(&mut self, record: &Record, stuck: &Stuck, out: &mut Vec<u8>) {
         let Stuck { socket, state: in_state, threshold_ms, age_ms, age_max_ms, exact, since, .. } = stuck;
         let SocketDetails { recv_queue, send_queue, cause, owners, owners_total, owner_how, .. } =
             &stuck.details;
         let SocketDetails { origin, listener, peer, .. } = &stuck.details;
-        self.begin(record.event.name(), record.at, socket, out);
-        state(b",\"state\":\"", *in_state, out);
+        self.begin_record(record.event.name(), record.at, socket, out);
+        write_state(b",\"state\":\"", *in_state, out);
         out.push(b'"');
         if let Some(threshold_ms) = threshold_ms {
             out.extend_from_slice(b",\"threshold_ms\":");
-            milliseconds(threshold_ms, out);
+            write_milliseconds(threshold_ms, out);
         }
         out.extend_from_slice(b",\"age_ms\":");
-        milliseconds(age_ms, out);
+        write_milliseconds(age_ms, out);
         out.extend_from_slice(b",\"age_max_ms\":");
-        option(age_max_ms.as_ref(), milliseconds, out);
+        write_or_null(age_max_ms.as_ref(), write_milliseconds, out);
         out.extend_from_slice(b",\"exact\":");
-        boolean(*exact, out);
+        write_boolean(*exact, out);
         out.extend_from_slice(b",\"since\":\"");
-        time(*since, &mut self.since, out);
+        write_time(*since, &mut self.since, out);
         out.extend_from_slice(b"\",\"recv_queue\":");
-        number(*recv_queue, out);
+        write_number(*recv_queue, out);
         out.extend_from_slice(b",\"send_queue\":");
-        number(*send_queue, out);
+        write_number(*send_queue, out);
         out.extend_from_slice(b",\"cause\":");
-        value(cause, out);
+        write_by_serde(cause, out);
         out.extend_from_slice(b",\"owners\":");
-        processes(owners, out);
+        write_owners(owners, out);
         out.extend_from_slice(b",\"owners_total\":");
-        number(*owners_total, out);
+        write_number(*owners_total, out);
         out.extend_from_slice(b",\"owner_how\":\"");
         out.extend_from_slice(owner_how.name().as_bytes());
         out.extend_from_slice(b"\",\"origin\":");
-        value(origin, out);
+        write_by_serde(origin, out);
         out.extend_from_slice(b",\"listener\":");
-        value(listener, out);
+        write_by_serde(listener, out);
         out.extend_from_slice(b",\"peer\":");
-        option(peer.as_ref(), other_end, out);
+        write_or_null(peer.as_ref(), write_peer, out);
         out.push(b'}');
     }
 }
@@ -135,27 +135,27 @@ impl Json {
 /// How processes were written that acted lately, by pid: what is long in them is the same in each
 /// of their transitions.
 #[derive(Debug, Default)]
-struct Actors(Vec<Option<Actor>>);
+struct WrittenOwners(Vec<Option<WrittenOwner>>);
 
 /// So many are kept: a process takes the place of another one whose pid has the same remainder.
-const ACTORS: usize = 64;
+const WRITTEN_OWNERS: usize = 64;
 
 /// What was looked up of a process, and how it is written. It holds the texts, so that no other
 /// can have their addresses.
 #[derive(Debug)]
-struct Actor {
+struct WrittenOwner {
     texts: [Option<Arc<str>>; 6],
     executable: Vec<u8>,
     groups: Vec<u8>,
 }
 
-impl Actors {
-    fn add(&mut self, owner: &Owner, out: &mut Vec<u8>) {
+impl WrittenOwners {
+    fn write_cached(&mut self, owner: &Owner, out: &mut Vec<u8>) {
         let Owner { pid, fd, comm, program, exe, uid, cgroup, unit, container, pod, .. } = owner;
         if self.0.is_empty() {
-            self.0.resize_with(ACTORS, || None);
+            self.0.resize_with(WRITTEN_OWNERS, || None);
         }
-        let place = &mut self.0[*pid as usize % ACTORS];
+        let place = &mut self.0[*pid as usize % WRITTEN_OWNERS];
         let texts = [program, exe, cgroup, unit, container, pod];
         if !place.as_ref().is_some_and(|actor| {
             actor.texts.iter().zip(texts).all(|(one, other)| is_same(one.as_ref(), other.as_ref()))
@@ -166,11 +166,11 @@ impl Actors {
             let (mut executable, mut groups) = (Vec::new(), Vec::new());
             add_executable(owner, &mut executable);
             add_groups(owner, &mut groups);
-            Actor { texts: texts.map(Option::clone), executable, groups }
+            WrittenOwner { texts: texts.map(Option::clone), executable, groups }
         });
         add_name(*pid, *fd, comm.as_ref(), out);
         out.extend_from_slice(&actor.executable);
-        option(uid.as_ref(), integer, out);
+        write_or_null(uid.as_ref(), write_integer, out);
         out.extend_from_slice(&actor.groups);
     }
 }
@@ -185,7 +185,7 @@ fn is_same(one: Option<&Arc<str>>, other: Option<&Arc<str>>) -> bool {
 }
 
 /// RFC 3339, UTC, nanoseconds; `second` is kept from one to the next.
-fn time(at: Instant, second: &mut SecondCache, out: &mut Vec<u8>) {
+fn write_time(at: Instant, second: &mut SecondCache, out: &mut Vec<u8>) {
     let without_zone = |timestamp| format!("{timestamp:.0}").trim_end_matches('Z').to_owned();
     let (second, nanosecond) = second.format_second(at, without_zone);
     out.extend_from_slice(second.as_bytes());
@@ -194,120 +194,120 @@ fn time(at: Instant, second: &mut SecondCache, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// Which socket, after other fields.
-fn id(socket: &SocketId, out: &mut Vec<u8>) {
+/// Appends which socket it is, after other fields.
+fn write_socket(socket: &SocketId, out: &mut Vec<u8>) {
     let SocketId { cookie, netns, family, local_addr, local_port, remote_addr, remote_port, interface } =
         socket;
     out.extend_from_slice(b",\"cookie\":");
-    number(*cookie, out);
+    write_number(*cookie, out);
     out.extend_from_slice(b",\"netns\":");
-    option(netns.as_ref(), integer, out);
+    write_or_null(netns.as_ref(), write_integer, out);
     out.extend_from_slice(b",\"family\":\"");
     out.extend_from_slice(family.name().as_bytes());
     out.extend_from_slice(b"\",\"local_addr\":\"");
-    address(*local_addr, out);
+    write_address(*local_addr, out);
     out.extend_from_slice(b"\",\"local_port\":");
-    number(*local_port, out);
+    write_number(*local_port, out);
     out.extend_from_slice(b",\"remote_addr\":\"");
-    address(*remote_addr, out);
+    write_address(*remote_addr, out);
     out.extend_from_slice(b"\",\"remote_port\":");
-    number(*remote_port, out);
+    write_number(*remote_port, out);
     if let Some(interface) = interface {
         out.extend_from_slice(b",\"interface\":");
-        number(*interface, out);
+        write_number(*interface, out);
     }
 }
 
-fn processes(owners: &[Owner], out: &mut Vec<u8>) {
+fn write_owners(owners: &[Owner], out: &mut Vec<u8>) {
     out.push(b'[');
     for (at, owner) in owners.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        process(owner, out);
+        write_owner(owner, out);
     }
     out.push(b']');
 }
 
-fn other_end(peer: &Peer, out: &mut Vec<u8>) {
+fn write_peer(peer: &Peer, out: &mut Vec<u8>) {
     let Peer { cookie, netns, state: in_state, owners, owners_total, owner_how, gone } = peer;
     out.extend_from_slice(b"{\"cookie\":");
-    number(*cookie, out);
+    write_number(*cookie, out);
     out.extend_from_slice(b",\"netns\":");
-    option(netns.as_ref(), integer, out);
-    state(b",\"state\":\"", *in_state, out);
+    write_or_null(netns.as_ref(), write_integer, out);
+    write_state(b",\"state\":\"", *in_state, out);
     out.extend_from_slice(b"\",\"owners\":");
-    processes(owners, out);
+    write_owners(owners, out);
     out.extend_from_slice(b",\"owners_total\":");
-    number(*owners_total, out);
+    write_number(*owners_total, out);
     out.extend_from_slice(b",\"owner_how\":\"");
     out.extend_from_slice(owner_how.name().as_bytes());
     out.extend_from_slice(b"\",\"gone\":");
-    boolean(*gone, out);
+    write_boolean(*gone, out);
     out.push(b'}');
 }
 
-fn process(owner: &Owner, out: &mut Vec<u8>) {
+fn write_owner(owner: &Owner, out: &mut Vec<u8>) {
     add_name(owner.pid, owner.fd, owner.comm.as_ref(), out);
     add_executable(owner, out);
-    option(owner.uid.as_ref(), integer, out);
+    write_or_null(owner.uid.as_ref(), write_integer, out);
     add_groups(owner, out);
 }
 
 fn add_name(pid: u32, fd: Option<u32>, comm: Option<&Name>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"pid\":");
-    number(pid, out);
+    write_number(pid, out);
     out.extend_from_slice(b",\"fd\":");
-    option(fd.as_ref(), integer, out);
+    write_or_null(fd.as_ref(), write_integer, out);
     out.extend_from_slice(b",\"comm\":");
-    option(comm, name, out);
+    write_or_null(comm, write_name, out);
 }
 
 fn add_executable(owner: &Owner, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"program\":");
-    option(owner.program.as_ref(), shared, out);
+    write_or_null(owner.program.as_ref(), write_shared, out);
     out.extend_from_slice(b",\"exe\":");
-    option(owner.exe.as_ref(), shared, out);
+    write_or_null(owner.exe.as_ref(), write_shared, out);
     out.extend_from_slice(b",\"uid\":");
 }
 
 fn add_groups(owner: &Owner, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"cgroup\":");
-    option(owner.cgroup.as_ref(), shared, out);
+    write_or_null(owner.cgroup.as_ref(), write_shared, out);
     out.extend_from_slice(b",\"unit\":");
-    option(owner.unit.as_ref(), shared, out);
+    write_or_null(owner.unit.as_ref(), write_shared, out);
     out.extend_from_slice(b",\"container\":");
-    option(owner.container.as_ref(), shared, out);
+    write_or_null(owner.container.as_ref(), write_shared, out);
     out.extend_from_slice(b",\"pod\":");
-    option(owner.pod.as_ref(), shared, out);
+    write_or_null(owner.pod.as_ref(), write_shared, out);
     out.push(b'}');
 }
 
-fn shared(shared: &Arc<str>, out: &mut Vec<u8>) {
+fn write_shared(shared: &Arc<str>, out: &mut Vec<u8>) {
     let shortened = bounds::shortened(shared);
-    text(shortened.as_bytes(), &shortened, out);
+    write_text(shortened.as_bytes(), &shortened, out);
 }
 
-fn option<T>(option: Option<&T>, mut write: impl FnMut(&T, &mut Vec<u8>), out: &mut Vec<u8>) {
+fn write_or_null<T>(option: Option<&T>, mut write: impl FnMut(&T, &mut Vec<u8>), out: &mut Vec<u8>) {
     match option {
         Some(some) => write(some, out),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-fn name(name: &Name, out: &mut Vec<u8>) {
-    text(name.bytes(), name, out);
+fn write_name(name: &Name, out: &mut Vec<u8>) {
+    write_text(name.bytes(), name, out);
 }
 
 /// A name or a path: hardly ever is there anything in its `bytes` to escape.
-fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
+fn write_text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     if bytes.iter().all(is_plain) {
         out.push(b'"');
         out.extend_from_slice(bytes);
         out.push(b'"');
     } else {
-        value(it, out);
+        write_by_serde(it, out);
     }
 }
 
@@ -320,13 +320,13 @@ fn text(bytes: &[u8], it: &impl Serialize, out: &mut Vec<u8>) {
     clippy::trivially_copy_pass_by_ref,
     reason = "`as` saturates, and what it cut is compared; `option` hands out references"
 )]
-fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
+fn write_milliseconds(ms: &f64, out: &mut Vec<u8>) {
     let us = (ms * 1_000.0 + 0.5) as u64;
     // Beyond that, numbers have another form.
     if ms.is_sign_negative() || us >= 1_000_000_000_000_000 || us as f64 / 1_000.0 != *ms {
-        return value(ms, out);
+        return write_by_serde(ms, out);
     }
-    number(us / 1_000, out);
+    write_number(us / 1_000, out);
     out.push(b'.');
     let [tenths, hundredths, thousandths] = pad_number::<3>((us % 1_000) as u32);
     out.push(tenths);
@@ -338,44 +338,44 @@ fn milliseconds(ms: &f64, out: &mut Vec<u8>) {
     }
 }
 
-fn boolean(boolean: bool, out: &mut Vec<u8>) {
+fn write_boolean(boolean: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if boolean { b"true" } else { b"false" });
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "`option` hands out references")]
-fn ending(how: &Ending, out: &mut Vec<u8>) {
+fn write_ending(how: &Ending, out: &mut Vec<u8>) {
     out.push(b'"');
     out.extend_from_slice(how.name().as_bytes());
     out.push(b'"');
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "`option` hands out references")]
-fn integer(integer: &u32, out: &mut Vec<u8>) {
-    number(*integer, out);
+fn write_integer(integer: &u32, out: &mut Vec<u8>) {
+    write_number(*integer, out);
 }
 
-fn state(name: &[u8], state: State, out: &mut Vec<u8>) {
+fn write_state(name: &[u8], state: State, out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(state.kernel_name().as_bytes());
 }
 
-fn number(number: impl itoa::Integer, out: &mut Vec<u8>) {
+fn write_number(number: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn address(address: IpAddr, out: &mut Vec<u8>) {
+fn write_address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(v4) => out.extend_from_slice(Dotted::of(v4).bytes()),
-        IpAddr::V6(v6) => append(out, format_args!("{v6}")),
+        IpAddr::V6(v6) => write_formatted(out, format_args!("{v6}")),
     }
 }
 
-fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+fn write_formatted(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _memory_takes_everything = out.write_fmt(text);
 }
 
 /// Appends the serde form.
-fn value(value: &impl Serialize, out: &mut Vec<u8>) {
+fn write_by_serde(value: &impl Serialize, out: &mut Vec<u8>) {
     let start = out.len();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Harmless(CompactFormatter));
     if let Err(error) = value.serialize(&mut serializer) {

@@ -148,7 +148,7 @@ impl<R: Lines> Recording<R> {
 
 /// What every line has.
 #[derive(Deserialize)]
-struct Head<'a> {
+struct LineHead<'a> {
     v: u64,
     #[serde(borrow)]
     event: Cow<'a, str>,
@@ -159,7 +159,7 @@ struct Head<'a> {
 
 fn parse_line(bytes: &[u8]) -> Result<RecordedLine, What> {
     let fields = Fields::split(bytes)?;
-    let Head { v, event, time, mono_ns } = fields.read()?;
+    let LineHead { v, event, time, mono_ns } = fields.read()?;
     if v != u64::from(SCHEMA_VERSION) {
         return Err(What::Version(v));
     }

@@ -80,8 +80,8 @@ impl Admission {
         is_admitted
     }
 
-    /// Decides whether it is reported how a walk found a socket. That a socket is gone is reported if
-    /// the socket was.
+    /// Decides whether it is reported how a walk found a socket. That a socket is gone is reported
+    /// if the socket was.
     pub(crate) fn admits_found(&mut self, found: &Stuck) -> bool {
         if self.admits_all {
             return true;

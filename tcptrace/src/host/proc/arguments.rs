@@ -1,7 +1,8 @@
 //! Reads a process's arguments, and waits for them only so long.
 //!
 //! They are in the process's own memory: the kernel takes the process's memory lock to read them
-//! (`get_mm_cmdline`, `fs/proc/base.c`), which a process that hangs may hold for as long as it likes.
+//! (`get_mm_cmdline`, `fs/proc/base.c`), which a process that hangs may hold for as long as it
+//! likes.
 
 use std::{
     fs::File,

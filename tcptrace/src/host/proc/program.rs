@@ -21,8 +21,8 @@ struct Runtime {
     letters_with_code: &'static str,
     /// The letter, or the option, whose value is the module to run.
     module_options: &'static [&'static str],
-    /// How the names of scripts end. What follows an option that is not known counts as a script only
-    /// if its name ends like this.
+    /// How the names of scripts end. What follows an option that is not known counts as a script
+    /// only if its name ends like this.
     endings: &'static [&'static str],
 }
 
@@ -151,8 +151,8 @@ pub(crate) fn is_named_by_arguments(exe: &str) -> bool {
     runtime_of(base_name(exe)).is_some()
 }
 
-/// Names a process by its executable and its arguments, as `/proc/PID/cmdline` has them: each ends with
-/// a NUL (proc(5)).
+/// Names a process by its executable and its arguments, as `/proc/PID/cmdline` has them: each ends
+/// with a NUL (proc(5)).
 pub(crate) fn program_name(exe: &str, arguments: &[u8]) -> String {
     let exe = base_name(exe);
     let arguments: Vec<_> =
@@ -167,20 +167,20 @@ pub(crate) fn program_name(exe: &str, arguments: &[u8]) -> String {
         return exe.to_owned();
     }
     match runtime.find_target(rest.iter().map(AsRef::as_ref)) {
-        Some(Target::Script(script)) => format!("{name} {script}"),
-        Some(Target::Jar(jar)) => format!("{name} -jar {jar}"),
-        Some(Target::Module(module)) => format!("{name} -m {module}"),
+        Some(RunTarget::Script(script)) => format!("{name} {script}"),
+        Some(RunTarget::Jar(jar)) => format!("{name} -jar {jar}"),
+        Some(RunTarget::Module(module)) => format!("{name} -m {module}"),
         None => name.to_owned(),
     }
 }
 
 /// What a runtime runs.
-enum Target<'a> {
+enum RunTarget<'a> {
     /// A script's file, or a main class.
     Script(&'a str),
     /// A jar's file.
     Jar(&'a str),
-    /// A module.
+    /// A module, by its name.
     Module(&'a str),
 }
 
@@ -194,19 +194,19 @@ impl Runtime {
     }
 
     /// Finds what is run; `None` if that is code, or cannot be told from the arguments.
-    fn find_target<'a>(&self, mut arguments: impl Iterator<Item = &'a str>) -> Option<Target<'a>> {
+    fn find_target<'a>(&self, mut arguments: impl Iterator<Item = &'a str>) -> Option<RunTarget<'a>> {
         let script =
-            |path: &'a str| Some(base_name(path)).filter(|name| !name.is_empty()).map(Target::Script);
+            |path: &'a str| Some(base_name(path)).filter(|name| !name.is_empty()).map(RunTarget::Script);
         let mut follows_unknown = false;
         while let Some(argument) = arguments.next() {
             if argument == "--" {
                 return script(arguments.next()?);
             }
             if argument == "-jar" && self.has_words_after_one_dash {
-                return Some(Target::Jar(base_name(arguments.next()?)));
+                return Some(RunTarget::Jar(base_name(arguments.next()?)));
             }
             if self.module_options.contains(&argument) {
-                return Some(Target::Module(arguments.next()?));
+                return Some(RunTarget::Module(arguments.next()?));
             }
             let is_option = argument.len() > 1 && argument.starts_with(['-', '+']);
             if !is_option {
@@ -224,8 +224,8 @@ impl Runtime {
                     LettersEnd::Flags => {}
                     LettersEnd::Code => return None,
                     LettersEnd::Value => drop(arguments.next()?),
-                    LettersEnd::Module("") => return Some(Target::Module(arguments.next()?)),
-                    LettersEnd::Module(module) => return Some(Target::Module(module)),
+                    LettersEnd::Module("") => return Some(RunTarget::Module(arguments.next()?)),
+                    LettersEnd::Module(module) => return Some(RunTarget::Module(module)),
                 }
             }
         }
@@ -259,7 +259,7 @@ enum LettersEnd<'a> {
     Flags,
     /// The next argument is the value of the last one.
     Value,
-    /// To code.
+    /// The value is code.
     Code,
     /// To a module: this one, or else the next argument.
     Module(&'a str),
@@ -373,8 +373,8 @@ mod tests {
             let arguments = [&[exe.to_owned()], &words[..]].concat().join("\0");
             let name = program_name(exe, arguments.as_bytes());
             prop_assert!(name.starts_with(exe), "{}", name);
-            // What is named was there, as it was or as the last part of it; the option in a group of
-            // letters, maybe.
+            // What is named was there, as it was or as the last part of it; the option in a group
+            // of letters, maybe.
             prop_assert!(name.split(' ').all(|part| part == "-m" || arguments.contains(part)), "{}", name);
         }
     }

@@ -3,7 +3,8 @@
 use crate::engine::filter::values::UNIT_SUFFIXES;
 
 /// Returns the system unit of a path: what is below the slices, as `ps -o unit` shows it. That of a
-/// user's process is the user's manager, `user@1000.service`: users name their own units as they like.
+/// user's process is the user's manager, `user@1000.service`: users name their own units as they
+/// like.
 pub(crate) fn unit_name(cgroup: &[u8]) -> Option<String> {
     let mut parts = cgroup.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
     let part = parts.find(|part| !part.ends_with(b".slice"))?;
@@ -14,8 +15,8 @@ pub(crate) fn unit_name(cgroup: &[u8]) -> Option<String> {
     UNIT_SUFFIXES.iter().any(is_unit).then(|| name.to_owned())
 }
 
-/// Returns the uid of the innermost pod in the path: the kubelet names a pod's cgroup after it, with
-/// `_` for `-` where systemd makes the cgroup.
+/// Returns the uid of the innermost pod in the path: the kubelet names a pod's cgroup after it,
+/// with `_` for `-` where systemd makes the cgroup.
 pub(crate) fn pod_uid(cgroup: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(cgroup).ok()?;
     let (_, below) = path.split_once("kubepods")?;

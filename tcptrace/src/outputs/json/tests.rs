@@ -30,7 +30,7 @@ fn processes_that_take_each_others_place_are_each_written_as_they_are() {
     let plain = Owner { exe: Some(exe.clone()), ..Owner::once(1) };
     let owners = [
         plain.clone(),
-        Owner { pid: 1 + ACTORS as u32, ..plain.clone() },
+        Owner { pid: 1 + WRITTEN_OWNERS as u32, ..plain.clone() },
         Owner { cgroup: Some(group.clone()), ..plain.clone() },
         Owner { cgroup: Some(group.clone()), container: Some("3f2a".into()), ..plain.clone() },
         Owner { exe: Some("/usr/bin/other".into()), cgroup: Some(group), ..plain.clone() },
@@ -42,8 +42,8 @@ fn processes_that_take_each_others_place_are_each_written_as_they_are() {
     let mut json = Json::default();
     for owner in owners.iter().chain(owners.iter().rev()) {
         let (mut written, mut directly) = (Vec::new(), Vec::new());
-        json.actors.add(owner, &mut written);
-        process(owner, &mut directly);
+        json.actors.write_cached(owner, &mut written);
+        write_owner(owner, &mut directly);
         assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&directly));
         assert_eq!(directly, serde_json::to_vec(owner).expect("JSON"));
     }
@@ -183,7 +183,7 @@ fn what_is_written_directly_is_its_serde_form() {
             let mut line = Vec::new();
             json.write_record(&record, &mut line);
             let mut expected = Vec::new();
-            value(&record, &mut expected);
+            write_by_serde(&record, &mut expected);
             expected.push(b'\n');
             assert_eq!(String::from_utf8_lossy(&line), String::from_utf8_lossy(&expected));
         }
@@ -219,8 +219,8 @@ fn milliseconds_written_directly_are_numbers_as_serde_writes_them() {
     }
     for ms in numbers {
         let (mut written, mut expected) = (Vec::new(), Vec::new());
-        milliseconds(&ms, &mut written);
-        value(&ms, &mut expected);
+        write_milliseconds(&ms, &mut written);
+        write_by_serde(&ms, &mut expected);
         assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&expected), "{ms:?}");
     }
 }
@@ -230,8 +230,8 @@ proptest! {
     fn any_milliseconds_are_a_number_as_serde_writes_it(ns in any::<u64>(), shift in 0..64_u32) {
         let ms = crate::events::milliseconds(ns >> shift);
         let (mut written, mut expected) = (Vec::new(), Vec::new());
-        milliseconds(&ms, &mut written);
-        value(&ms, &mut expected);
+        write_milliseconds(&ms, &mut written);
+        write_by_serde(&ms, &mut expected);
         prop_assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&expected), "{:?}", ms);
     }
 }

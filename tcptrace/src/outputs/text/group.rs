@@ -27,7 +27,7 @@ pub(crate) enum Side {
     Server,
     /// The client's end.
     Client,
-    /// It is not known which end.
+    /// The end is not known.
     Unknown,
 }
 
