@@ -154,7 +154,8 @@ impl ProcessLine {
             (None, None, None) => None,
         };
         let parts: Vec<_> = [program, place].into_iter().flatten().collect();
-        if parts.is_empty() {
+        // Several processes need not have a program or a place in common.
+        if parts.is_empty() || self.others > 0 {
             return name.to_owned();
         }
         let parts = escape_harmful(&parts.join(", ")).into_owned();

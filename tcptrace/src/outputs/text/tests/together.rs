@@ -1,7 +1,10 @@
 //! Many records together, and what they come to in a process.
 
 use super::*;
-use crate::engine::{assemble::process::process_record, processes::ProcessRollup};
+use crate::engine::{
+    assemble::process::{add_owner, process_record},
+    processes::ProcessRollup,
+};
 
 /// The record of a socket of process 4242 in CLOSE_WAIT, so many seconds old.
 fn leak(seconds: u64, local_port: u16, remote: &str, how: Option<OriginHow>) -> Record {
@@ -190,6 +193,40 @@ fn a_process_is_rolled_up_in_a_line() {
     assert!(line.contains("java/4242: busy: 98% CPU, 412 stuck, oldest 5m02s, -0.5/min"), "{line}");
     let ended = ProcessRollup { ended: true, ..ProcessRollup::default() };
     assert_eq!(process_line(Some(80), false, b"java", &ended), "15:45:00 java/4242: ended, 0 stuck");
+}
+
+#[test]
+fn a_process_is_told_by_its_program_and_its_place_where_there_is_room() {
+    let at = Instant { wall_ns: 1_795_362_300_000_000_000, mono_ns: 0 };
+    let record = |pid, shared_with, owner: &Owner| {
+        let mut record =
+            process_record(pid, &ProcessRollup { comm: Some(comm(b"java")), stuck: 2, ..ROLLED });
+        add_owner(&mut record, owner);
+        Record { at, event: Event::Process(ProcessRecord { shared_with, ..record }) }
+    };
+    let line = |width, owner: &Owner| lines(width, false, &[record(4242, None, owner)])[0].clone();
+    let plain = Owner { program: Some("java -jar app.jar".into()), ..Owner::once(4242) };
+    let unit = |unit: &str| Owner { unit: Some(unit.into()), ..plain.clone() };
+    let container = Owner { container: Some("0123456789abcdef".into()), ..unit("docker-0123.scope") };
+    let pod = Owner { pod: Some("3f6e0c9d-2a7f-5e8c".into()), ..container.clone() };
+    for (owner, place) in [
+        (plain.clone(), "java -jar app.jar"),
+        (unit("app.service"), "java -jar app.jar, app.service"),
+        (unit("session-3.scope"), "java -jar app.jar"),
+        (unit("user@1000.service"), "java -jar app.jar"),
+        (container, "java -jar app.jar, container 0123456789ab"),
+        (pod.clone(), "java -jar app.jar, pod 3f6e0c9d-2a7"),
+        (Owner { program: Some("java".into()), ..unit("app.service") }, "app.service"),
+        (Owner { program: Some("a\u{1b}[2Jb".into()), ..plain.clone() }, "a\\u{1b}[2Jb"),
+    ] {
+        let line = line(None, &owner);
+        assert!(line.starts_with(&format!("15:45:00 java/4242 ({place}): 2 stuck, ")), "{line}");
+    }
+    assert!(line(Some(80), &pod).starts_with("15:45:00 java/4242: 2 stuck, "), "there is no room");
+    assert!(line(None, &Owner::once(4242)).starts_with("15:45:00 java/4242: 2 stuck, "), "nothing is known");
+    let both = [record(4242, Some(4242), &pod), record(4243, Some(4242), &plain)];
+    let line = together(None, both)[0].clone();
+    assert!(line.starts_with("15:45:00 java/4242 and 1 more: 2 stuck, "), "{line}");
 }
 
 #[test]
