@@ -278,7 +278,7 @@ fn an_interrupted_replay_sums_up() {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         // A part of the next line has come, and the rest never does.
         write!(writer, "{lines}{{\"v\":1,").expect("a pipe has room");
-        let mut command = TracerCommand::new(&["--replay", "-", "--json", "--stuck", THRESHOLD]);
+        let mut command = TracerCommand::exactly(&["--replay", "-", "--json", "--stuck", THRESHOLD]);
         command.command.stdin(OwnedFd::from(reader));
         let replay = command.start();
         replay.await_record("a record", |record| record.is("start"));
@@ -296,7 +296,7 @@ fn a_replay_opens_its_file_again() {
     let [file, moved] = ["records", "records.1"].map(|name| folder.path().join(name));
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let path = file.to_str().expect("UTF-8");
-    let mut command = TracerCommand::new(&["--replay", "-", "--json", "--output", path]);
+    let mut command = TracerCommand::exactly(&["--replay", "-", "--json", "--output", path]);
     command.command.stdin(OwnedFd::from(reader));
     let replay = command.start();
     let start = &recorded.lines[0];
