@@ -16,7 +16,12 @@ use tcptrace::{
         ownership::walk_index::WalkIndex,
         walk::{self, Reach},
     },
-    host::{kernel::Kernel, options::Options, preflight, proc::process},
+    host::{
+        kernel::Kernel,
+        options::Options,
+        preflight,
+        proc::{arguments::Patience, process},
+    },
 };
 use tcptrace_common::state;
 
@@ -55,7 +60,8 @@ fn main() -> ExitCode {
         let walked = began.elapsed();
         let stuck = walk.sockets.iter().filter(|row| row.state == state::CLOSE_WAIT);
         let stuck: FxHashSet<u64> = stuck.map(|row| row.cookie).collect();
-        let index = WalkIndex::for_sockets(&walk, &stuck, process::look_up);
+        let index =
+            WalkIndex::for_sockets(&walk, &stuck, |pid, named| process::look_up(pid, named, Patience::Long));
         let gathered = began.elapsed().saturating_sub(walked);
         let held = stuck.iter().filter(|cookie| index.holders_of(**cookie).next().is_some()).count();
         println!("{} {} {} {held}", walked.as_nanos(), gathered.as_nanos(), stuck.len());

@@ -3,7 +3,7 @@
 //!
 //! Pure: what a walk and `/proc` have shown comes in as data.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use rustc_hash::FxHashSet;
 use tcptrace_common::{SocketRow, state};
@@ -38,6 +38,8 @@ pub struct CoverageGaps {
     pub processes: bool,
     /// Processes whose descriptors may not be seen.
     pub descriptors: Vec<u32>,
+    /// Processes that do not say what they run, which a filter asks about.
+    pub unnamed: Vec<u32>,
 }
 
 /// So many numbers are shown.
@@ -45,11 +47,13 @@ const SHOWN: usize = 5;
 
 impl CoverageGaps {
     /// What the filter asks about and a walk did not show. The rest of the host does not matter.
+    /// `unnamed_holders`: holders of sockets that did not say what they run.
     pub fn find_gaps(
         filter: &Filter,
         walk: &Walk,
         residents: &Residents,
         has_cgroup: &dyn Fn(&str) -> bool,
+        unnamed_holders: &BTreeSet<u32>,
     ) -> Self {
         let Residents { listed, lists_all, asks_all } = residents;
         let mut there: FxHashSet<u32> = walk.namespaces.union(&walk.left_out).copied().collect();
@@ -68,6 +72,14 @@ impl CoverageGaps {
         } else {
             None
         };
+        let mut unnamed = unnamed_holders.clone();
+        unnamed.extend(
+            listed
+                .iter()
+                .map(|resident| &resident.owner)
+                .filter(|owner| owner.exe.is_some() && owner.program.is_none())
+                .map(|owner| owner.pid),
+        );
         let is_needed = |netns: &u32| needed.as_ref().is_none_or(|needed| needed.contains(netns));
         // Descriptors lead to a listener in a namespace that nothing else leads to, and not to what
         // waits in its queue.
@@ -86,6 +98,7 @@ impl CoverageGaps {
                 .filter(|resident| !resident.shows_descriptors)
                 .map(|resident| resident.owner.pid)
                 .collect(),
+            unnamed: if filter.asks_for_programs() { unnamed.into_iter().collect() } else { Vec::new() },
         }
     }
 
@@ -113,13 +126,16 @@ impl CoverageGaps {
                 format_count(&self.descriptors, "process")
             ));
         }
+        if !self.unnamed.is_empty() {
+            let what = format_count(&self.unnamed, "process");
+            parts.push(format!("what is run by {what} cannot be read"));
+        }
         parts.join("; ")
     }
 
     /// Why there is no verdict where nothing was found stuck, and what to do about it.
     pub fn refusal_message(&self) -> String {
         let mut text = format!("cannot tell whether anything is stuck: {}", self.describe_gaps());
-        let is_hidden = *self != Self { missing: self.missing.clone(), ..Self::default() };
         let (why, remedy) = if self.missing.is_empty() {
             ("what could be looked at is not stuck; what could not may be", String::new())
         } else {
@@ -129,7 +145,9 @@ impl CoverageGaps {
             )
         };
         let mut remedies = vec![remedy];
-        if is_hidden {
+        let may_be_seen =
+            Self { missing: self.missing.clone(), unnamed: self.unnamed.clone(), ..Self::default() };
+        if *self != may_be_seen {
             let needs = [
                 (!self.namespaces.is_empty(), "CAP_SYS_ADMIN"),
                 (self.processes, "CAP_SYS_PTRACE"),
@@ -137,6 +155,9 @@ impl CoverageGaps {
             ];
             let needs: Vec<_> = needs.into_iter().filter(|(is, _)| *is).map(|(_, needed)| needed).collect();
             remedies.push(format!("run it as root, or add {}", needs.join(" and ")));
+        }
+        if !self.unnamed.is_empty() {
+            remedies.push("filter by --pid or --comm, which need no answer of the process".to_owned());
         }
         remedies.retain(|remedy| !remedy.is_empty());
         let _infallible = write!(text, "\n  why:  {why}\n  do:   {}", remedies.join("; "));

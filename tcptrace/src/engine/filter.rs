@@ -70,7 +70,7 @@ pub struct Filter {
     container: Vec<String>,
 
     /// Sockets of processes in these systemd units; `.service` may be left out
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = parse_unit)]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = parse_unit, allow_hyphen_values = true)]
     unit: Vec<String>,
 
     /// Sockets of processes whose `program` has this in it, such as app.jar or worker.py
@@ -97,6 +97,11 @@ impl Filter {
         let Self { pid, comm, uid, cgroup, container, unit, program, .. } = self;
         let texts = [comm, cgroup, container, unit, program];
         !(pid.is_empty() && uid.is_empty() && texts.iter().all(|texts| texts.is_empty()))
+    }
+
+    /// Whether it depends on what a process runs.
+    pub(crate) const fn asks_for_programs(&self) -> bool {
+        !self.program.is_empty()
     }
 
     /// Whether a record about this socket is admitted, which has to do with these processes.

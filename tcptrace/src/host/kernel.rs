@@ -23,7 +23,7 @@ use crate::{
         features::{Feature, FeatureStatus, is_used},
         options::Options,
         privilege,
-        proc::residents,
+        proc::{arguments::Patience, residents},
     },
 };
 
@@ -82,9 +82,10 @@ impl Kernel {
         &self.statuses
     }
 
-    /// Says what can be seen of the host's processes, and lists them if `are_wanted`.
-    pub fn residents(&self, are_wanted: bool) -> Residents {
-        residents::list_residents(are_wanted, !is_used(&self.statuses, Feature::TaskFile))
+    /// Says what can be seen of the host's processes, and lists them if `are_wanted`. Each one's
+    /// arguments are waited for as long as `patience` says.
+    pub fn residents(&self, are_wanted: bool, patience: Patience) -> Residents {
+        residents::list_residents(are_wanted, patience, !is_used(&self.statuses, Feature::TaskFile))
     }
 
     /// Whether there is a cgroup of this path.

@@ -14,7 +14,10 @@ use crate::{
         walk::{self, Reach},
     },
     events::Summary,
-    host::{kernel::Kernel, proc::live_processes::LiveProcesses},
+    host::{
+        kernel::Kernel,
+        proc::{arguments::Patience, live_processes::LiveProcesses},
+    },
     humanize::message::{looked_at_message, verdict_message},
     outputs::publisher::Publisher,
     sources::{
@@ -46,7 +49,7 @@ pub fn run(
 ) -> Result<SnapshotVerdict, Failure> {
     let began_ns = clock::monotonic_ns();
     let speaks = !config.json || is_verbose();
-    let mut engine = Engine::new(settings_of(config), began_ns, LiveProcesses::default());
+    let mut engine = Engine::new(settings_of(config), began_ns, LiveProcesses::with_patience(Patience::Long));
     engine.set_wall_clock(&WallClock::now());
     let watched = config.policy.watched;
     let walk = kernel.walk_holding(state::ALL, watched | walk::beside(watched), &Reach::default())?;
@@ -67,8 +70,9 @@ pub fn run(
     engine.apply(Input::Ended { began_ns, at_ns }, &mut publisher);
     let Summary { stuck, .. } = engine.summary(began_ns, at_ns);
 
-    let residents = kernel.residents(config.filter.asks_for_processes());
-    let unseen = CoverageGaps::find_gaps(&config.filter, &walk, &residents, &Kernel::has_cgroup);
+    let residents = kernel.residents(config.filter.asks_for_processes(), Patience::Long);
+    let unnamed = engine.process_info().unnamed_holders();
+    let unseen = CoverageGaps::find_gaps(&config.filter, &walk, &residents, &Kernel::has_cgroup, &unnamed);
     let verdict = match (stuck, unseen.is_empty()) {
         (1.., _) => SnapshotVerdict::Stuck,
         (0, true) => SnapshotVerdict::NothingStuck,

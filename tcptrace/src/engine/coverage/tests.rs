@@ -51,7 +51,8 @@ fn all_entered() -> Walk {
 }
 
 fn unseen(arguments: &str, walk: &Walk, residents: &Residents) -> CoverageGaps {
-    CoverageGaps::find_gaps(&filter(arguments), walk, residents, &|path| path == "/empty.slice")
+    let has_cgroup = |path: &str| path == "/empty.slice";
+    CoverageGaps::find_gaps(&filter(arguments), walk, residents, &has_cgroup, &BTreeSet::new())
 }
 
 #[test]
@@ -182,4 +183,28 @@ fn many_are_counted_and_some_are_shown() {
         "6 network namespaces (1, 2, 3, 4, 5, …)"
     );
     assert_eq!(format_count(&[1, 2], "process"), "2 processes (1, 2)");
+}
+
+#[test]
+fn a_process_that_does_not_say_what_it_runs_may_be_the_one_asked_for() {
+    let mut residents = open_residents();
+    let named = |owner: &mut Owner| {
+        (owner.exe, owner.program) = (Some("/usr/bin/python3".into()), Some("python3 worker.py".into()));
+    };
+    residents.listed.iter_mut().for_each(|resident| named(&mut resident.owner));
+    assert!(unseen("--program worker", &all_entered(), &residents).is_empty());
+    residents.listed[0].owner.program = None;
+    for (arguments, unnamed) in [("--program worker", vec![7]), ("--comm java", vec![])] {
+        assert_eq!(unseen(arguments, &all_entered(), &residents).unnamed, unnamed, "{arguments}");
+    }
+    let refusal = unseen("--program worker", &all_entered(), &residents).refusal_message();
+    assert!(refusal.contains("what is run by 1 process (7) cannot be read"), "{refusal}");
+    assert!(
+        refusal.contains("filter by --pid or --comm") && !refusal.contains("run it as root"),
+        "{refusal}"
+    );
+    let holders = BTreeSet::from([9]);
+    let all =
+        CoverageGaps::find_gaps(&filter("--program java"), &all_entered(), &residents, &|_| true, &holders);
+    assert_eq!(all.unnamed, [7, 9], "a holder need not have answered when it was looked at");
 }

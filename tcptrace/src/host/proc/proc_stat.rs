@@ -107,6 +107,22 @@ fn soft_limit(limits: &[u8]) -> Option<u64> {
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// Tells one program that a process runs from the one that it ran before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Execution {
+    /// When the process started, clock ticks after boot.
+    pub(crate) start_ticks: u64,
+    /// Where its arguments begin in memory: elsewhere after each execve(2), as far as addresses are
+    /// randomized. 0 if that may not be seen.
+    arg_start: u64,
+}
+
+/// Returns what tells the program that a process runs from others; `None` if there is no such process.
+pub(crate) fn execution(pid: u32) -> Option<Execution> {
+    let Stat { start_ticks, arg_start, .. } = Stat::read(pid)?;
+    Some(Execution { start_ticks, arg_start })
+}
+
 /// The fields of `/proc/PID/stat` that we use.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
@@ -119,6 +135,8 @@ struct Stat {
     /// CPU time of all threads, user and system.
     cpu_ticks: u64,
     start_ticks: u64,
+    /// Where its arguments begin; 0 if that may not be seen.
+    arg_start: u64,
 }
 
 /// The flag of a thread that is exiting and not yet a zombie (`include/linux/sched.h`).
@@ -158,6 +176,7 @@ impl Stat {
             flags: number(9)?,
             cpu_ticks: number(14)?.saturating_add(number(15)?),
             start_ticks: number(22)?,
+            arg_start: number(48).unwrap_or(0),
         })
     }
 }
@@ -172,7 +191,8 @@ mod tests {
     fn a_name_with_brackets_and_spaces_hides_no_field() {
         let line = b"4242 (a) R 1 (b\n) T 1 4242 4242 0 -1 4194304 99 0 0 0 120 30 7 8 20 0 5 0 987654 0 0\n";
         let comm = *b"a) R 1 (b\n\0\0\0\0\0\0";
-        let stat = Stat { comm, state: b'T', flags: 4_194_304, cpu_ticks: 150, start_ticks: 987_654 };
+        let stat =
+            Stat { comm, state: b'T', flags: 4_194_304, cpu_ticks: 150, start_ticks: 987_654, arg_start: 0 };
         assert_eq!(Stat::parse_stat(line), Some(stat));
         let line = b"7 (a) R (b) S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n";
         assert_eq!(Stat::parse_stat(line).map(|stat| stat.start_ticks), Some(4711));

@@ -7,7 +7,7 @@ use std::{fs, sync::Arc};
 use crate::{
     engine::{process_info::ProcessDetails, walk::Named},
     host::proc::{
-        arguments::read_arguments,
+        arguments::{Arguments, Patience, read_arguments},
         cgroup,
         container::container_id,
         proc_stat::{living_thread, start_ticks, ticks_from_ns},
@@ -17,8 +17,9 @@ use crate::{
 };
 
 /// Looks up a process. `named` is what the kernel said of it, if it did: if another process has
-/// the pid by now, nothing is known.
-pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
+/// the pid by now, nothing is known. Its arguments are waited for as long as
+/// `patience` says.
+pub fn look_up(pid: u32, named: Option<Named>, patience: Patience) -> ProcessDetails {
     let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
     let mut process = ProcessDetails::default();
     let status = file("status").unwrap_or_default();
@@ -38,10 +39,18 @@ pub fn look_up(pid: u32, named: Option<Named>) -> ProcessDetails {
         fs::read_link(format!("/proc/{pid}/task/{thread}/exe"))
     });
     process.exe = exe.ok().map(|path| path.to_string_lossy().into());
-    process.program = process.exe.as_deref().map(|exe| {
-        let arguments = if is_named_by_arguments(exe) { read_arguments(pid) } else { None };
-        program_name(exe, &arguments.unwrap_or_default()).into()
-    });
+    process.program = process
+        .exe
+        .as_deref()
+        .and_then(|exe| {
+            if is_named_by_arguments(exe) {
+                let Arguments { bytes, is_cut } = read_arguments(pid, patience)?;
+                program_name(exe, &bytes, is_cut)
+            } else {
+                program_name(exe, &[], false)
+            }
+        })
+        .map(Arc::from);
     if let Some(path) = file("cgroup").as_deref().and_then(cgroup::cgroup_path) {
         process.unit = unit_name(path).map(Arc::from);
         process.container = container_id(path).map(Arc::from);
@@ -79,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there_is_unknown() {
-        assert_eq!(look_up(0, None), ProcessDetails::default());
+        assert_eq!(look_up(0, None, Patience::Long), ProcessDetails::default());
     }
 
     #[test]
@@ -88,8 +97,8 @@ mod tests {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         let named = |ticks| Some(Named { start_ns: ticks * tick_ns + 1, uid: 0, comm: [0; 16] });
         let start = start_ticks(pid).expect("we run");
-        assert!(look_up(pid, named(start)).exe.is_some());
-        assert_eq!(look_up(pid, named(start + 1)), ProcessDetails::default());
+        assert!(look_up(pid, named(start), Patience::Long).exe.is_some());
+        assert_eq!(look_up(pid, named(start + 1), Patience::Long), ProcessDetails::default());
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 use crate::{
     engine::{coverage::Residents, filter::missing::Resident},
     events::{Name, Owner},
-    host::proc::{proc_stat::is_kernel_thread, process},
+    host::proc::{arguments::Patience, proc_stat::is_kernel_thread, process},
 };
 
 /// The parent of all kernel threads. It exists on every host, belongs to root and has all
@@ -14,13 +14,13 @@ pub(crate) const KTHREADD: &str = "/proc/2";
 
 /// Says what can be seen of the host's processes, and lists them if `are_wanted`. `by_proc`:
 /// whether holders are found in `/proc`, which may hide descriptors from us.
-pub(crate) fn list_residents(are_wanted: bool, by_proc: bool) -> Residents {
+pub(crate) fn list_residents(are_wanted: bool, patience: Patience, by_proc: bool) -> Residents {
     let numbers = || {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
     };
     let listed = if are_wanted {
-        numbers().filter_map(|pid| describe_resident(pid, by_proc)).collect()
+        numbers().filter_map(|pid| describe_resident(pid, patience, by_proc)).collect()
     } else {
         vec![]
     };
@@ -32,8 +32,8 @@ pub(crate) fn list_residents(are_wanted: bool, by_proc: bool) -> Residents {
 }
 
 /// Describes a process; `None` if it has ended.
-fn describe_resident(pid: u32, by_proc: bool) -> Option<Resident> {
-    let process = process::look_up(pid, None);
+fn describe_resident(pid: u32, patience: Patience, by_proc: bool) -> Option<Resident> {
+    let process = process::look_up(pid, None, patience);
     let mut owner =
         Owner { comm: process.comm.as_deref().map(Name::from_bytes), uid: process.uid, ..Owner::once(pid) };
     crate::engine::ownership::responsible::add_details(&mut owner, &process);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn this_process_is_among_them_and_is_no_kernel_thread() {
-        let all = list_residents(true, true);
+        let all = list_residents(true, Patience::Long, true);
         let me = std::process::id();
         let ours = all.listed.iter().find(|resident| resident.owner.pid == me).expect("it lives");
         let inode = fs::metadata("/proc/self/ns/net").expect("/proc is mounted").ino();
@@ -73,6 +73,6 @@ mod tests {
                 && ours.owner.exe.is_some()
                 && !ours.is_kernel_thread
         );
-        assert!(list_residents(false, true).listed.is_empty());
+        assert!(list_residents(false, Patience::Long, true).listed.is_empty());
     }
 }

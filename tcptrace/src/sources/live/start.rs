@@ -1,11 +1,13 @@
 //! What is known when tracing begins: what traces, where, and with which features of the kernel.
 
+use std::collections::BTreeSet;
+
 use crate::{
     config::Config,
     diagnostics::{print_info, print_problem},
     engine::{coverage::CoverageGaps, walk::Walk},
     events::{KernelFeature, Start, TracerInfo},
-    host::{features::FeatureStatus, kernel::Kernel},
+    host::{features::FeatureStatus, kernel::Kernel, proc::arguments::Patience},
 };
 
 /// Says on stderr what is being done, and which kernel features it has to do without.
@@ -21,9 +23,9 @@ pub(crate) fn print_banner(sources: &[FeatureStatus], words: &str) {
 /// Says on stderr what a filter names that is not there yet. It may come, or be a typing error.
 pub(crate) fn print_missing(config: &Config, kernel: &Kernel, walk: &Walk) {
     if config.filter.names_something() {
-        let residents = kernel.residents(config.filter.asks_for_processes());
+        let residents = kernel.residents(config.filter.asks_for_processes(), Patience::Short);
         let CoverageGaps { missing, .. } =
-            CoverageGaps::find_gaps(&config.filter, walk, &residents, &Kernel::has_cgroup);
+            CoverageGaps::find_gaps(&config.filter, walk, &residents, &Kernel::has_cgroup, &BTreeSet::new());
         for missing in missing {
             print_problem(format_args!("{missing}; nothing is shown before that changes"));
         }
