@@ -51,7 +51,6 @@ use crate::{
 /// Turns what a source saw into events. `P` answers for processes.
 #[derive(Debug)]
 pub struct Engine<P> {
-    settings: Settings,
     pipeline: Pipeline<P>,
     losses: Losses,
     walk: WalkProgress,
@@ -87,11 +86,10 @@ impl<P: ProcessInfo> Engine<P> {
     /// Knows no socket yet. Tracing began at `began_ns`, `CLOCK_MONOTONIC` nanoseconds.
     pub fn new(settings: Settings, began_ns: u64, info: P) -> Self {
         Self {
-            pipeline: Pipeline::new(settings.clone(), began_ns, info),
+            pipeline: Pipeline::new(settings, began_ns, info),
             losses: Losses::default(),
             walk: WalkProgress::default(),
             recorded: RecordedStream::default(),
-            settings,
         }
     }
 
@@ -106,7 +104,7 @@ impl<P: ProcessInfo> Engine<P> {
         match input {
             Input::Transition(change) => self.pipeline.apply_transition(change, out),
             Input::Socket(row) => {
-                let seen = Observation::of(row, since_by_stamps(row, self.settings.jiffy_ns));
+                let seen = Observation::of(row, since_by_stamps(row, reporter.settings.jiffy_ns));
                 self.walk.repaired += usize::from(self.pipeline.observe_socket(&seen, out));
             }
             Input::Started { start, at_ns } => self.publish_start(*start, at_ns, out),
@@ -139,7 +137,8 @@ impl<P: ProcessInfo> Engine<P> {
         match purpose {
             Purpose::Start => self.pipeline.reporter.learn_holders(walk),
             Purpose::Resync => {
-                self.walk.states_before = self.pipeline.tracker.states_among(self.settings.recorded_states);
+                self.walk.states_before =
+                    self.pipeline.tracker.states_among(self.pipeline.reporter.settings.recorded_states);
                 self.walk.doubt = self.losses.begin_resync();
             }
             Purpose::Judge | Purpose::Once => {}
@@ -187,7 +186,7 @@ impl<P: ProcessInfo> Engine<P> {
     /// Emits what a walk has found and no transition has told, where that is recorded. Returns how
     /// much it was.
     fn report_found(&mut self, walk: &Walk, gone: &[(u64, Socket)], out: &mut impl EventSink) -> Option<u64> {
-        let states = self.settings.recorded_states;
+        let states = self.pipeline.reporter.settings.recorded_states;
         if states == 0 {
             return None;
         }
@@ -236,7 +235,7 @@ impl<P: ProcessInfo> Engine<P> {
     /// Counts the figures of the moment. `dropped`: how many records the outputs dropped.
     pub fn figures(&self, tracer: TracerInfo, dropped: u64, now_ns: u64) -> Figures {
         let Pipeline { tracker, reporter } = &self.pipeline;
-        let Settings { views, policy, .. } = &self.settings;
+        let Settings { views, policy, .. } = &reporter.settings;
         let is_reported = |cookie| reporter.admission.has_reported(cookie);
         let stats = |id| reporter.info.process_stats(id);
         Figures {

@@ -7,7 +7,10 @@ use crate::{
     clock::WallClock,
     engine::{
         state_change::{Actor, StateChange},
-        tracker::{Exit, finding::Found, socket::Socket},
+        tracker::{
+            finding::{Exit, Found},
+            socket::Socket,
+        },
     },
     events::{
         Cleared, Event, Instant, Name, Owner, OwnerHow, Record, SocketDetails, SocketId, State, Stuck,
@@ -21,7 +24,7 @@ pub(crate) fn transition_record(
     in_old_state_ns: Option<u64>,
     wall: &WallClock,
 ) -> Record {
-    let (owner, owner_how) = owner_of_transition(change, change.actor.as_ref(), change.opener.as_ref());
+    let (owner, owner_how) = owner_of_transition(change);
     Record {
         at: instant_at(wall, change.at_ns),
         event: Event::Transition(Transition {
@@ -84,12 +87,8 @@ pub(crate) fn cleared_record(
 
 /// Names who has to do with a transition: the task that acts, or else the one that opened the
 /// socket.
-pub(crate) fn owner_of_transition(
-    change: &StateChange,
-    actor: Option<&Actor>,
-    opener: Option<&Actor>,
-) -> (Option<Owner>, OwnerHow) {
-    match (actor, opener) {
+fn owner_of_transition(change: &StateChange) -> (Option<Owner>, OwnerHow) {
+    match (&change.actor, &change.opener) {
         (Some(actor), _) if change.is_opening() => (Some(owner_of_actor(actor)), OwnerHow::Origin),
         (Some(actor), _) => (Some(owner_of_actor(actor)), OwnerHow::Close),
         (None, Some(opener)) => (Some(owner_of_actor(opener)), OwnerHow::Origin),

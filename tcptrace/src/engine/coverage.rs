@@ -72,14 +72,12 @@ impl CoverageGaps {
         } else {
             None
         };
-        let mut unnamed = unnamed_holders.clone();
-        unnamed.extend(
-            listed
-                .iter()
-                .map(|resident| &resident.owner)
-                .filter(|owner| owner.exe.is_some() && owner.program.is_none())
-                .map(|owner| owner.pid),
-        );
+        let mut unnamed = BTreeSet::new();
+        if filter.asks_for_programs() {
+            let owners = listed.iter().map(|resident| &resident.owner);
+            unnamed.extend(owners.filter(|owner| owner.lacks_program()).map(|owner| owner.pid));
+            unnamed.extend(unnamed_holders);
+        }
         let is_needed = |netns: &u32| needed.as_ref().is_none_or(|needed| needed.contains(netns));
         // Descriptors lead to a listener in a namespace that nothing else leads to, and not to what
         // waits in its queue.
@@ -89,8 +87,12 @@ impl CoverageGaps {
         let mut namespaces: Vec<_> = walk.left_out.iter().copied().chain(queues).filter(is_needed).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
+        let mut missing =
+            filter.find_missing(&HostContents { residents: listed, namespaces: &there, has_cgroup });
+        // Any of the others may run it.
+        missing.retain(|missing| unnamed.is_empty() || !matches!(missing, Missing::Program(_)));
         Self {
-            missing: filter.find_missing(&HostContents { residents: listed, namespaces: &there, has_cgroup }),
+            missing,
             namespaces,
             processes: (asks && !lists_all) || (needed.is_none() && !asks_all),
             descriptors: asked
@@ -98,7 +100,7 @@ impl CoverageGaps {
                 .filter(|resident| !resident.shows_descriptors)
                 .map(|resident| resident.owner.pid)
                 .collect(),
-            unnamed: if filter.asks_for_programs() { unnamed.into_iter().collect() } else { Vec::new() },
+            unnamed: unnamed.into_iter().collect(),
         }
     }
 

@@ -34,6 +34,13 @@ pub struct ProcessDetails {
     pub pod: Option<Arc<str>>,
 }
 
+impl ProcessDetails {
+    /// Whether what the process runs could not be read, and may be another time.
+    pub const fn lacks_program(&self) -> bool {
+        self.exe.is_some() && self.program.is_none()
+    }
+}
+
 /// Answers questions about processes. Every answer may be missing: processes end meanwhile.
 pub trait ProcessInfo {
     /// Describes a process that holds a descriptor now. `named` is what the kernel said of it

@@ -20,7 +20,10 @@ use crate::{
         process_info::ProcessInfo,
         reporter::ProcessIds,
         state_change::{Actor, StateChange},
-        tracker::{Exit, Tracker, finding::Finding},
+        tracker::{
+            Tracker,
+            finding::{Exit, Finding},
+        },
     },
     events::{
         Cleared, Event, EventSink, Instant, LostReason, Owner, OwnerHow, Record, Stuck, Summary, Transition,
@@ -179,11 +182,10 @@ impl RecordedStream {
         pipeline: &mut Pipeline<impl ProcessInfo>,
         out: &mut impl EventSink,
     ) {
-        if let Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } = finding {
+        if let Finding::Cleared { cookie, socket, exit } = finding {
             self.seen.remove(cookie);
-            let exit = Exit { new_state: *new_state, at_ns: *at_ns, actor: *actor, how: *how };
-            let by = by.cloned().or_else(|| actor.as_ref().map(assemble::owner_of_actor));
-            pipeline.reporter.report_cleared(*cookie, socket, &exit, by, out);
+            let by = by.cloned().or_else(|| exit.actor.as_ref().map(assemble::owner_of_actor));
+            pipeline.reporter.report_cleared(*cookie, socket, exit, by, out);
         }
     }
 

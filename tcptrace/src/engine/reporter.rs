@@ -9,7 +9,7 @@ use crate::{
         assemble::{
             self, instant_at,
             life::life_record,
-            owner_of_actor, owner_of_transition,
+            owner_of_actor,
             process::{add_owner, process_record},
         },
         filter::admission::Admission,
@@ -20,8 +20,7 @@ use crate::{
         state_change::StateChange,
         totals::Totals,
         tracker::{
-            Exit,
-            finding::{Finding, Found},
+            finding::{Exit, Finding, Found},
             socket::Socket,
         },
         walk::{Named, Walk},
@@ -70,9 +69,9 @@ impl<P: ProcessInfo> Reporter<P> {
                 }
             }
             Finding::Stuck(_) => {}
-            Finding::Cleared { cookie, socket, new_state, at_ns, actor, how } => {
-                let exit = Exit { new_state: *new_state, at_ns: *at_ns, actor: *actor, how: *how };
-                self.report_cleared(*cookie, socket, &exit, actor.as_ref().map(owner_of_actor), out);
+            Finding::Cleared { cookie, socket, exit } => {
+                let by = exit.actor.as_ref().map(owner_of_actor);
+                self.report_cleared(*cookie, socket, exit, by, out);
             }
             Finding::Life { cookie, tuple, netns, at_ns, life } => {
                 if self.settings.views.lives {
@@ -95,7 +94,7 @@ impl<P: ProcessInfo> Reporter<P> {
             // A listener has no life; what was noted for one is not needed any more.
             return self.admission.forget_socket(change.cookie);
         }
-        let (Some(mut owner), _) = owner_of_transition(change, Some(actor), None) else { return };
+        let mut owner = owner_of_actor(actor);
         self.describe_actor(&mut owner, change.at_ns);
         if self.admission.asks_for_processes() {
             self.admission.learn_owners(change.cookie, [&owner]);

@@ -26,7 +26,7 @@ use tcptrace_common::{Tuple, state};
 
 use self::{
     containers::socket_table::SocketTable,
-    finding::Finding,
+    finding::{Exit, Finding},
     lives::Lives,
     socket::{NEVER, Socket},
 };
@@ -34,7 +34,7 @@ use crate::{
     engine::{
         age::Since,
         observation::Observation,
-        state_change::{Actor, Origin, StateChange},
+        state_change::{Origin, StateChange},
         walk::Walk,
     },
     events::Ending,
@@ -64,19 +64,6 @@ pub struct Unseen {
     pub gone: Vec<(u64, Socket)>,
     /// How many others may still be open: the walk does not cover their namespaces.
     pub unknown: usize,
-}
-
-/// How a socket left its state, by a record other than a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// The state it entered.
-    pub new_state: u8,
-    /// When, `CLOCK_MONOTONIC` nanoseconds.
-    pub at_ns: u64,
-    /// The task that caused it.
-    pub actor: Option<Actor>,
-    /// How it left.
-    pub how: Ending,
 }
 
 /// All tracked sockets, and what is to be reported of them.
@@ -266,11 +253,11 @@ impl Tracker {
     /// Applies that a socket left a state, told by a record other than a transition. Does nothing
     /// if the socket is not tracked in that state.
     pub fn apply_exit(&mut self, cookie: u64, from_state: u8, exit: Exit, report: &mut impl FnMut(Finding)) {
-        let Exit { new_state, at_ns, actor, how } = exit;
+        let Exit { new_state, at_ns, .. } = exit;
         let is_in_state = |socket: &Socket| socket.state == from_state;
         let Some(socket) = self.sockets.get(cookie).copied().filter(is_in_state) else { return };
         if socket.is_reported {
-            report(Finding::Cleared { cookie, socket, new_state, at_ns, actor, how });
+            report(Finding::Cleared { cookie, socket, exit });
         }
         let since = Since::exact(at_ns);
         self.store(
@@ -353,12 +340,12 @@ fn report_cleared(change: &StateChange, known: Option<&Socket>, report: &mut imp
     let StateChange { at_ns, cookie, old_state, new_state, actor, .. } = *change;
     // A timewait socket in the same state is not the socket, which is closed.
     let new_state = if change.is_last() && new_state == old_state { state::CLOSE } else { new_state };
-    report(Finding::Cleared { cookie, socket, new_state, at_ns, actor, how: change.ending });
+    report(Finding::Cleared { cookie, socket, exit: Exit { new_state, at_ns, actor, how: change.ending } });
 }
 
 /// Makes the finding that a stuck socket has left its state without a transition that says how.
 const fn cleared_unseen(cookie: u64, socket: Socket, new_state: u8, at_ns: u64) -> Finding {
-    Finding::Cleared { cookie, socket, new_state, at_ns, actor: None, how: Ending::Unknown }
+    Finding::Cleared { cookie, socket, exit: Exit { new_state, at_ns, actor: None, how: Ending::Unknown } }
 }
 
 /// Whether the primary program has already written the transition that a fallback program wrote:

@@ -68,6 +68,11 @@ impl Owner {
             is_requested: false,
         }
     }
+
+    /// Whether what the process runs could not be read, although its executable could.
+    pub const fn lacks_program(&self) -> bool {
+        self.exe.is_some() && self.program.is_none()
+    }
 }
 
 /// How an owner is known.

@@ -197,6 +197,8 @@ fn a_process_that_does_not_say_what_it_runs_may_be_the_one_asked_for() {
     for (arguments, unnamed) in [("--program worker", vec![7]), ("--comm java", vec![])] {
         assert_eq!(unseen(arguments, &all_entered(), &residents).unnamed, unnamed, "{arguments}");
     }
+    let missing = unseen("--program other", &all_entered(), &residents).missing;
+    assert_eq!(missing, [], "it may be what the first one runs");
     let refusal = unseen("--program worker", &all_entered(), &residents).refusal_message();
     assert!(refusal.contains("what is run by 1 process (7) cannot be read"), "{refusal}");
     assert!(

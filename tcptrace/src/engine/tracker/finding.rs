@@ -31,14 +31,8 @@ pub enum Finding {
         cookie: u64,
         /// The socket as it was known while it was stuck.
         socket: Socket,
-        /// The state it entered.
-        new_state: u8,
-        /// When, `CLOCK_MONOTONIC` nanoseconds; if the transition was lost, when that was noticed.
-        at_ns: u64,
-        /// The task that caused it.
-        actor: Option<Actor>,
-        /// How it left the state.
-        how: Ending,
+        /// How it left that state.
+        exit: Exit,
     },
     /// A connection has ended.
     Life {
@@ -53,6 +47,19 @@ pub enum Finding {
         /// What is known of it.
         life: Life,
     },
+}
+
+/// How a socket left its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The state it entered.
+    pub new_state: u8,
+    /// When, `CLOCK_MONOTONIC` nanoseconds; if the transition was lost, when that was noticed.
+    pub at_ns: u64,
+    /// The task that caused it.
+    pub actor: Option<Actor>,
+    /// How it left.
+    pub how: Ending,
 }
 
 /// A socket as it was last observed.

@@ -9,6 +9,7 @@ use tcptrace_common::{
 };
 
 use super::{finding::Found, *};
+use crate::engine::state_change::Actor;
 
 const NETNS: u32 = 4_026_531_840;
 const THRESHOLD: u64 = 30_000;
@@ -93,7 +94,7 @@ impl Driven {
 
     fn cleared(&self) -> Vec<(u64, u8, u64)> {
         let cleared = |finding: &Finding| match finding {
-            Finding::Cleared { cookie, socket, new_state, at_ns, .. } => {
+            Finding::Cleared { cookie, socket, exit: Exit { new_state, at_ns, .. } } => {
                 Some((*cookie, *new_state, at_ns - socket.since.latest_ns()))
             }
             _ => None,
@@ -177,7 +178,9 @@ fn clearing_tells_where_to_how_long_it_took_and_who() {
         ..transition(1, 61_000, CLOSE_WAIT, LAST_ACK)
     });
     assert_eq!(driven.cleared(), [(1, LAST_ACK, 60_000)]);
-    let Some(Finding::Cleared { actor: Some(closer), how: Ending::Closed, .. }) = driven.found.last() else {
+    let Some(Finding::Cleared { exit: Exit { actor: Some(closer), how: Ending::Closed, .. }, .. }) =
+        driven.found.last()
+    else {
         panic!("{:?}", driven.found)
     };
     assert_eq!((closer.pid, closer.tid), (4242, 4310));

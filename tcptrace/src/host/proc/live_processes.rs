@@ -38,7 +38,7 @@ pub(crate) struct LiveProcesses {
     limit: usize,
     /// How long processes' arguments are waited for.
     patience: Patience,
-    /// The holders of sockets that did not say what they run.
+    /// The holders of sockets that did not say what they run, although they were given the time.
     unnamed: RefCell<BTreeSet<u32>>,
 }
 
@@ -61,11 +61,6 @@ impl Cached {
         let since_boot_ns = start_ticks.saturating_mul(tick_ns());
         let started_ns = since_boot_ns.saturating_sub(clock::suspended_ns());
         Self { details, execution, started_ns, looked_up_ns: now_ns, checked_ns: now_ns }
-    }
-
-    /// Whether what the process is called could not be read, and may be by now.
-    fn lacks_program(&self) -> bool {
-        self.details.exe.is_some() && self.details.program.is_none()
     }
 
     fn is_named(&self, comm: Option<&[u8]>) -> bool {
@@ -96,7 +91,9 @@ impl LiveProcesses {
             match execution(pid) {
                 // The process has ended: what is known of it stays true.
                 None => {}
-                same if same == cached.execution && !cached.lacks_program() => cached.checked_ns = now_ns,
+                same if same == cached.execution && !cached.details.lacks_program() => {
+                    cached.checked_ns = now_ns;
+                }
                 _ => *cached = Cached::look_up(pid, now_ns, patience),
             }
         }
@@ -107,7 +104,7 @@ impl LiveProcesses {
 impl ProcessInfo for LiveProcesses {
     fn holder_details(&self, pid: u32, named: Option<Named>) -> ProcessDetails {
         let details = process::look_up(pid, named, self.patience);
-        if details.exe.is_some() && details.program.is_none() {
+        if self.patience == Patience::Long && details.lacks_program() {
             self.unnamed.borrow_mut().insert(pid);
         }
         details
